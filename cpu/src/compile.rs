@@ -1,0 +1,162 @@
+//! Turns a graph into kernels and memory.
+
+use crate::device::Threads;
+use crate::eval::Fused;
+use crate::kernels::{Attend, Join, Kernel, Normalize, Permute, Product, Right, Rows, Take, pack};
+use crate::weights;
+use graph::ops::MatMul;
+use graph::shape::numel;
+use graph::{DeviceError, Graph, Node, NodeId, Op, Slots, Storage, WeightSource};
+use rten_gemm::PackedBMatrix;
+use std::collections::HashMap;
+
+/// A node made ready to run.
+pub(crate) struct Step {
+    pub(crate) id: NodeId,
+    pub(crate) kernel: Kernel,
+    pub(crate) reads: Vec<NodeId>,
+    pub(crate) epilogue: Option<(Fused, Vec<NodeId>)>,
+}
+
+/// What the nodes of a graph compute on and with.
+pub(crate) struct Compiled {
+    /// In running order, reshapes and leaves left out.
+    pub(crate) steps: Vec<Step>,
+    /// Inputs, weights and constants by node number; empty for all other nodes.
+    pub(crate) leaves: Vec<Vec<f32>>,
+    pub(crate) packs: Vec<PackedBMatrix<f32>>,
+    /// Bytes of weights and constants, packed or not.
+    pub(crate) weight_bytes: u64,
+    /// Elements of room that the largest attention needs.
+    pub(crate) heads: usize,
+}
+
+/// A weight as the right factor of a product.
+#[derive(PartialEq, Eq, Hash, Clone, Copy)]
+struct PackKey {
+    root: NodeId,
+    n: usize,
+    k: usize,
+    transposed: bool,
+}
+
+pub(crate) fn compile(
+    graph: &Graph,
+    slots: &Slots,
+    source: &dyn WeightSource,
+    storage: Storage,
+    threads: &Threads,
+    device: &str,
+) -> Result<Compiled, DeviceError> {
+    let keys: HashMap<NodeId, PackKey> =
+        graph.iter().filter_map(|(id, node)| Some((id, pack_key(graph, slots, node)?))).collect();
+    let mut order: Vec<PackKey> = Vec::new();
+    let mut steps = Vec::new();
+    let mut read_whole = vec![false; graph.nodes().len()];
+    for (_, id) in graph.outputs() {
+        read_whole[slots.root(*id).index()] = true;
+    }
+    for (id, node) in graph.iter().filter(|(_, node)| !node.op.is_leaf() && !matches!(node.op, Op::Reshape(_))) {
+        let mut reads = node.inputs.clone();
+        let right = keys.get(&id).map_or(Right::Loose, |key| {
+            reads.remove(1);
+            Right::Packed(order.iter().position(|known| known == key).unwrap_or_else(|| {
+                order.push(*key);
+                order.len() - 1
+            }))
+        });
+        let epilogue = node.epilogue.as_ref().map(|epilogue| {
+            (Fused::epilogue(&epilogue.expr, &node.shape, &shapes(graph, &epilogue.inputs)), epilogue.inputs.clone())
+        });
+        for read in reads.iter().chain(epilogue.iter().flat_map(|(_, reads)| reads)) {
+            read_whole[slots.root(*read).index()] = true;
+        }
+        steps.push(Step { id, kernel: kernel(graph, node, right), reads, epilogue });
+    }
+
+    let mut compiled = Compiled { heads: heads(&steps), steps, leaves: Vec::new(), packs: Vec::new(), weight_bytes: 0 };
+    let mut packed: Vec<Option<PackedBMatrix<f32>>> = order.iter().map(|_| None).collect();
+    for (id, node) in graph.iter() {
+        let data = match &node.op {
+            Op::Weight(weight) => weights::load(source, &weight.name, &weight.shape, storage)?,
+            Op::Constant(constant) => constant.data.clone(),
+            Op::Input(input) => zeros(numel(&input.shape), device)?,
+            _ => Vec::new(),
+        };
+        for (key, place) in order.iter().zip(&mut packed).filter(|(key, _)| key.root == id) {
+            *place = Some(threads.install(|| pack(&data, key.n, key.k, key.transposed)));
+            compiled.weight_bytes += (key.n * key.k * size_of::<f32>()) as u64;
+        }
+        let is_input = matches!(node.op, Op::Input(_));
+        let keep = is_input || read_whole[id.index()];
+        if keep && !is_input {
+            compiled.weight_bytes += size_of_val(&*data) as u64;
+        }
+        compiled.leaves.push(if keep { data } else { Vec::new() });
+    }
+    compiled.packs = packed.into_iter().map(|pack| pack.expect("every packed weight is a leaf")).collect();
+    Ok(compiled)
+}
+
+/// How the product's right factor is packed, when it is one matrix known before the graph runs.
+fn pack_key(graph: &Graph, slots: &Slots, node: &Node) -> Option<PackKey> {
+    let Op::MatMul(MatMul { transpose_b, .. }) = node.op else { return None };
+    let b = &graph.node(node.inputs[1]).shape;
+    let root = slots.root(node.inputs[1]);
+    let known = matches!(graph.node(root).op, Op::Weight(_) | Op::Constant(_));
+    let [rows, columns] = b[..] else { return None };
+    let (n, k) = if transpose_b { (rows, columns) } else { (columns, rows) };
+    (known && n > 0 && k > 0).then_some(PackKey { root, n, k, transposed: transpose_b })
+}
+
+fn shapes<'a>(graph: &'a Graph, ids: &[NodeId]) -> Vec<&'a [usize]> {
+    ids.iter().map(|id| &*graph.node(*id).shape).collect()
+}
+
+fn kernel(graph: &Graph, node: &Node, right: Right) -> Kernel {
+    let inputs = shapes(graph, &node.inputs);
+    match &node.op {
+        Op::MatMul(op) => {
+            let dims = op.dims(inputs[0], inputs[1]);
+            Kernel::Product(Product { dims, transpose_b: op.transpose_b, bias: op.bias, right })
+        }
+        Op::LayerNorm(op) => {
+            let channels = inputs[0].last().copied().unwrap_or(1);
+            Kernel::Normalize(Normalize { channels, eps: op.eps, affine: op.affine })
+        }
+        Op::Attention(op) => {
+            let (q, k) = (inputs[0], inputs[1]);
+            Kernel::Attend(Attend { op: *op, batch: q[0], queries: q[1], keys: k[1], width: q[2] })
+        }
+        Op::Elementwise(op) => Kernel::Elementwise(Fused::new(&op.expr, &node.shape, &inputs)),
+        Op::Gather(_) => Kernel::Rows(Rows { rows: inputs[0][0], channels: inputs[0][1] }),
+        Op::Concat(op) => Kernel::Join(Join { runs: inputs.iter().map(|shape| numel(&shape[op.axis..])).collect() }),
+        Op::Slice(op) => {
+            let inner = numel(&inputs[0][op.axis + 1..]);
+            let whole = inputs[0][op.axis] * inner;
+            Kernel::Take(Take { whole, start: op.start * inner, run: op.len * inner })
+        }
+        Op::Transpose(op) => Kernel::Permute(Permute::new(&node.shape, op.source_strides(inputs[0]))),
+        op => Kernel::Reference {
+            op: op.clone(),
+            shapes: inputs.iter().map(|shape| shape.to_vec()).collect(),
+            out: node.shape.clone(),
+        },
+    }
+}
+
+fn heads(steps: &[Step]) -> usize {
+    let room = |step: &Step| if let Kernel::Attend(kernel) = &step.kernel { kernel.room() } else { 0 };
+    steps.iter().map(room).max().unwrap_or(0)
+}
+
+/// Memory for that many elements, or an error when the system has none left.
+pub(crate) fn zeros(len: usize, device: &str) -> Result<Vec<f32>, DeviceError> {
+    let mut memory = Vec::new();
+    memory.try_reserve_exact(len).map_err(|_| DeviceError::OutOfMemory {
+        device: device.to_owned(),
+        doing: format!("reserving {} MiB for activations", len.saturating_mul(size_of::<f32>()) >> 20),
+    })?;
+    memory.resize(len, 0.0);
+    Ok(memory)
+}

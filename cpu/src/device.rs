@@ -1,0 +1,75 @@
+use crate::info;
+use crate::plan::CpuPlan;
+use graph::{Device, DeviceError, DeviceInfo, Graph, Plan, PlanOptions, WeightSource};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use std::sync::Arc;
+
+/// This machine's processor. Needs no driver and is always there.
+#[derive(Debug, Clone)]
+pub struct CpuDevice {
+    info: DeviceInfo,
+    pool: Threads,
+}
+
+/// The threads a plan runs on: rayon's global pool unless a number was asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Threads(Option<Arc<ThreadPool>>);
+
+impl Threads {
+    /// Runs `work` where `par_iter` uses these threads.
+    pub(crate) fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        match &self.0 {
+            None => work(),
+            Some(pool) => pool.install(work),
+        }
+    }
+}
+
+impl CpuDevice {
+    /// Runs on that many threads; on rayon's global pool, one thread per core, when `None`.
+    ///
+    /// # Errors
+    /// When the system cannot start the threads, or none are asked for.
+    pub fn new(threads: Option<usize>) -> Result<CpuDevice, DeviceError> {
+        let failed = |reason: String| DeviceError::Failed { device: "the native executor".into(), reason };
+        let pool = match threads {
+            None => None,
+            Some(0) => return Err(failed("it cannot run on zero threads".into())),
+            Some(threads) => {
+                let pool = ThreadPoolBuilder::new().num_threads(threads).build();
+                Some(Arc::new(pool.map_err(|error| failed(format!("cannot start {threads} threads: {error}")))?))
+            }
+        };
+        let pool = Threads(pool);
+        let info = info::info(pool.install(rayon::current_num_threads));
+        Ok(CpuDevice { info, pool })
+    }
+
+    /// [`Device::plan`] with the plan's own type, which can also time each node.
+    ///
+    /// # Errors
+    /// As [`Device::plan`].
+    pub fn plan_native(
+        &self,
+        graph: &Graph,
+        weights: &dyn WeightSource,
+        options: PlanOptions,
+    ) -> Result<CpuPlan, DeviceError> {
+        CpuPlan::new(&self.info.name, self.pool.clone(), graph, weights, options)
+    }
+}
+
+impl Device for CpuDevice {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn plan(
+        &self,
+        graph: &Graph,
+        weights: &dyn WeightSource,
+        options: PlanOptions,
+    ) -> Result<Box<dyn Plan>, DeviceError> {
+        Ok(Box::new(self.plan_native(graph, weights, options)?))
+    }
+}

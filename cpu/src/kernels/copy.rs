@@ -1,0 +1,94 @@
+//! Operations that only move elements, in runs as long as the shapes allow.
+
+use crate::layout::Walk;
+use crate::parallel::piece;
+use rayon::prelude::*;
+
+/// Rows of a table by number.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rows {
+    pub(crate) rows: usize,
+    pub(crate) channels: usize,
+}
+
+impl Rows {
+    pub(crate) fn run(&self, reads: &[&[f32]], out: &mut [f32]) {
+        let (table, ids) = (reads[0], reads[1]);
+        let each = out.par_chunks_exact_mut(self.channels).with_min_len(64).zip(ids);
+        each.for_each(|(row, id)| {
+            // An id outside the table reads its nearest row, NaN the first: `as` saturates.
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturating is the meaning")]
+            let at = (*id as usize).min(self.rows - 1) * self.channels;
+            row.copy_from_slice(&table[at..at + self.channels]);
+        });
+    }
+}
+
+/// Operands one after the other along an axis.
+#[derive(Debug, Clone)]
+pub(crate) struct Join {
+    /// Per operand the elements it contributes to each position of the axes before.
+    pub(crate) runs: Vec<usize>,
+}
+
+impl Join {
+    pub(crate) fn run(&self, reads: &[&[f32]], out: &mut [f32]) {
+        let whole: usize = self.runs.iter().sum();
+        let piece = piece(out.len(), whole, 1) / whole;
+        out.par_chunks_exact_mut(whole).with_min_len(piece).enumerate().for_each(|(i, mut out)| {
+            for (data, run) in reads.iter().zip(&self.runs) {
+                let (target, rest) = out.split_at_mut(*run);
+                target.copy_from_slice(&data[i * run..(i + 1) * run]);
+                out = rest;
+            }
+        });
+    }
+}
+
+/// A range of an axis.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Take {
+    /// Elements of one position of the axes before.
+    pub(crate) whole: usize,
+    /// Where the range starts in them.
+    pub(crate) start: usize,
+    /// Its elements.
+    pub(crate) run: usize,
+}
+
+impl Take {
+    pub(crate) fn run(&self, reads: &[&[f32]], out: &mut [f32]) {
+        let Take { whole, start, run } = *self;
+        let piece = piece(out.len(), run, 1) / run;
+        out.par_chunks_exact_mut(run).with_min_len(piece).enumerate().for_each(|(i, out)| {
+            let at = i * whole + start;
+            out.copy_from_slice(&reads[0][at..at + run]);
+        });
+    }
+}
+
+/// Axes in another order.
+#[derive(Debug, Clone)]
+pub(crate) struct Permute {
+    walk: Walk,
+}
+
+impl Permute {
+    /// `strides` are the operand's, in the order of the result's axes.
+    pub(crate) fn new(out: &[usize], strides: Vec<usize>) -> Permute {
+        Permute { walk: Walk::new(out, &[strides]) }
+    }
+
+    pub(crate) fn run(&self, reads: &[&[f32]], out: &mut [f32]) {
+        let row = self.walk.row();
+        let step = self.walk.strides[0].last().copied().unwrap_or(0);
+        let piece = piece(out.len(), row, 1) / row;
+        out.par_chunks_exact_mut(row).with_min_len(piece).enumerate().for_each(|(number, out)| {
+            let data = &reads[0][self.walk.row_offset(0, number)..];
+            match step {
+                1 => out.copy_from_slice(&data[..row]),
+                _ => out.iter_mut().enumerate().for_each(|(i, value)| *value = data[i * step]),
+            }
+        });
+    }
+}

@@ -1,0 +1,237 @@
+//! Which adapters a machine has, and which one a request means.
+
+use crate::device::{GpuDevice, GpuOptions};
+use graph::{DeviceError, DeviceInfo, DeviceKind};
+use std::str::FromStr;
+
+/// The graphics interfaces to look for adapters in. The default is all that this build knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backends(wgpu::Backends);
+
+const NATIVE: wgpu::Backends =
+    wgpu::Backends::VULKAN.union(wgpu::Backends::METAL).union(wgpu::Backends::DX12).union(wgpu::Backends::GL);
+
+impl Default for Backends {
+    fn default() -> Self {
+        Self(NATIVE)
+    }
+}
+
+/// Reads a comma-separated list such as `vulkan,gl`, in the words of wgpu's own `WGPU_BACKEND`.
+impl FromStr for Backends {
+    type Err = DeviceError;
+
+    fn from_str(list: &str) -> Result<Self, DeviceError> {
+        let mut backends = wgpu::Backends::empty();
+        for word in list.split(',') {
+            backends |= match word.trim().to_lowercase().as_str() {
+                "vulkan" | "vk" => wgpu::Backends::VULKAN,
+                "metal" | "mtl" => wgpu::Backends::METAL,
+                "dx12" | "d3d12" => wgpu::Backends::DX12,
+                "gl" | "gles" | "opengl" => wgpu::Backends::GL,
+                _ => {
+                    return Err(DeviceError::NoAdapter(format!(
+                        "{word:?} is no graphics interface; known are vulkan, metal, dx12 and gl"
+                    )));
+                }
+            };
+        }
+        Ok(Self(backends))
+    }
+}
+
+/// Which adapter somebody wants.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Choice {
+    /// The most capable one.
+    #[default]
+    Best,
+    /// The one with this number in [`adapters`].
+    Number(usize),
+    /// The first whose name contains this text, in whatever case.
+    Name(String),
+}
+
+/// Reads `gpu`, `gpu:N`, or a part of an adapter's name.
+impl FromStr for Choice {
+    type Err = DeviceError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceError> {
+        let text = text.trim();
+        let lower = text.to_lowercase();
+        if lower.is_empty() {
+            return Err(DeviceError::NoAdapter("an adapter's name cannot be empty".into()));
+        }
+        if lower == "gpu" {
+            return Ok(Choice::Best);
+        }
+        match lower.strip_prefix("gpu:") {
+            Some(number) => number
+                .parse()
+                .map(Choice::Number)
+                .map_err(|_| DeviceError::NoAdapter(format!("{text:?} names no adapter: expected gpu:0, gpu:1, …"))),
+            None => Ok(Choice::Name(text.to_owned())),
+        }
+    }
+}
+
+/// An adapter that can run compute shaders.
+#[derive(Debug, Clone)]
+pub struct Adapter {
+    info: DeviceInfo,
+    pub(crate) handle: wgpu::Adapter,
+}
+
+impl Adapter {
+    /// How it presents itself.
+    #[must_use]
+    pub fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    /// Opens it.
+    ///
+    /// # Errors
+    /// When the driver refuses.
+    pub fn open(&self, options: GpuOptions) -> Result<GpuDevice, DeviceError> {
+        GpuDevice::open(self, options)
+    }
+}
+
+/// All adapters that can run compute shaders, the best first: discrete before integrated, virtual, unknown and software
+/// ones, and the machine's native interface before OpenGL. `gpu:N` counts in this order.
+#[must_use]
+pub fn adapters(backends: Backends) -> Vec<Adapter> {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends: backends.0,
+        // No debug layers: validation by wgpu itself is always on. Indirect dispatch, whose validation lowers the limit
+        // of buffer sizes, is never used.
+        flags: wgpu::InstanceFlags::empty(),
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    });
+    let mut found: Vec<Adapter> = pollster::block_on(instance.enumerate_adapters(backends.0))
+        .into_iter()
+        .filter(|adapter| adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS))
+        .map(|handle| Adapter { info: describe(&handle), handle })
+        .collect();
+    found.sort_by_key(|adapter| (rank(adapter.info.kind), adapter.info.backend == "gl"));
+    found
+}
+
+/// The best adapter, if there is any. Callers that prefer the native executor to a software adapter look at its kind.
+#[must_use]
+pub fn best(backends: Backends) -> Option<Adapter> {
+    adapters(backends).into_iter().next()
+}
+
+/// The adapter a request means.
+///
+/// # Errors
+/// [`DeviceError::NoAdapter`] with a sentence that lists what there is.
+pub fn choose(backends: Backends, choice: &Choice) -> Result<Adapter, DeviceError> {
+    let mut found = adapters(backends);
+    let infos: Vec<&DeviceInfo> = found.iter().map(Adapter::info).collect();
+    let index = find(&infos, choice)?;
+    Ok(found.swap_remove(index))
+}
+
+/// The position of the adapter a request means.
+fn find(infos: &[&DeviceInfo], choice: &Choice) -> Result<usize, DeviceError> {
+    if infos.is_empty() {
+        return Err(DeviceError::NoAdapter(
+            "no graphics adapter was found; install a Vulkan driver (on Debian without a GPU: mesa-vulkan-drivers) or use \
+             --device cpu"
+                .into(),
+        ));
+    }
+    let list = || {
+        let line =
+            |(i, info): (usize, &&DeviceInfo)| format!("gpu:{i} {} ({}, {})", info.name, info.kind, info.backend);
+        infos.iter().enumerate().map(line).collect::<Vec<_>>().join("; ")
+    };
+    match choice {
+        Choice::Best => Ok(0),
+        Choice::Number(number) if *number < infos.len() => Ok(*number),
+        Choice::Number(number) => {
+            Err(DeviceError::NoAdapter(format!("there is no adapter gpu:{number}; there are: {}", list())))
+        }
+        Choice::Name(text) => {
+            let wanted = text.to_lowercase();
+            infos.iter().position(|info| info.name.to_lowercase().contains(&wanted)).ok_or_else(|| {
+                DeviceError::NoAdapter(format!("no adapter's name contains {text:?}; there are: {}", list()))
+            })
+        }
+    }
+}
+
+/// Position of a kind in the order of preference.
+fn rank(kind: DeviceKind) -> u8 {
+    match kind {
+        DeviceKind::DiscreteGpu => 0,
+        DeviceKind::IntegratedGpu => 1,
+        DeviceKind::VirtualGpu => 2,
+        DeviceKind::Other => 3,
+        DeviceKind::SoftwareGpu | DeviceKind::Cpu => 4,
+    }
+}
+
+fn describe(adapter: &wgpu::Adapter) -> DeviceInfo {
+    let info = adapter.get_info();
+    let kind = match info.device_type {
+        wgpu::DeviceType::DiscreteGpu => DeviceKind::DiscreteGpu,
+        wgpu::DeviceType::IntegratedGpu => DeviceKind::IntegratedGpu,
+        wgpu::DeviceType::VirtualGpu => DeviceKind::VirtualGpu,
+        wgpu::DeviceType::Cpu => DeviceKind::SoftwareGpu,
+        wgpu::DeviceType::Other => DeviceKind::Other,
+    };
+    let backend = match info.backend {
+        wgpu::Backend::Vulkan => "vulkan",
+        wgpu::Backend::Metal => "metal",
+        wgpu::Backend::Dx12 => "dx12",
+        wgpu::Backend::Gl => "gl",
+        wgpu::Backend::BrowserWebGpu => "webgpu",
+        wgpu::Backend::Noop => "noop",
+    };
+    let known = [(wgpu::Features::SHADER_F16, "shader-f16"), (wgpu::Features::TIMESTAMP_QUERY, "timestamp-query")];
+    let features = adapter.features();
+    DeviceInfo {
+        name: info.name,
+        kind,
+        backend: backend.into(),
+        driver: [info.driver, info.driver_info].into_iter().filter(|s| !s.is_empty()).collect::<Vec<_>>().join(" "),
+        features: known.iter().filter(|(f, _)| features.contains(*f)).map(|(_, name)| (*name).to_owned()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(name: &str, kind: DeviceKind) -> DeviceInfo {
+        DeviceInfo { name: name.into(), kind, backend: "vulkan".into(), driver: String::new(), features: Vec::new() }
+    }
+
+    #[test]
+    fn requests_are_read_and_matched() {
+        let cards = [info("Radeon RX", DeviceKind::DiscreteGpu), info("llvmpipe", DeviceKind::SoftwareGpu)];
+        let cards: Vec<&DeviceInfo> = cards.iter().collect();
+        for (text, want) in [("gpu", 0), ("GPU:1", 1), ("LLVM", 1), ("radeon rx", 0)] {
+            let choice: Choice = text.parse().unwrap();
+            assert_eq!(find(&cards, &choice).unwrap(), want, "{text}");
+        }
+        for (text, fragment) in [("gpu:7", "no adapter gpu:7"), ("GeForce", "contains \"GeForce\"")] {
+            let error = find(&cards, &text.parse().unwrap()).unwrap_err().to_string();
+            assert!(error.contains(fragment) && error.contains("gpu:1 llvmpipe (software gpu, vulkan)"), "{error}");
+        }
+        for text in ["gpu:one", ""] {
+            assert!(matches!(text.parse::<Choice>(), Err(DeviceError::NoAdapter(_))), "{text}");
+        }
+        assert!(find(&[], &Choice::Best).unwrap_err().to_string().contains("no graphics adapter"));
+    }
+
+    #[test]
+    fn lists_of_interfaces_are_read() {
+        assert_eq!("vk, GL".parse::<Backends>().unwrap(), Backends(wgpu::Backends::VULKAN | wgpu::Backends::GL));
+        assert!("vulkan,glide".parse::<Backends>().unwrap_err().to_string().contains("\"glide\""));
+    }
+}

@@ -1,0 +1,217 @@
+//! From a graph to a plan: memory, weights, kernels, parameters and bindings.
+
+use crate::device::Inner;
+use crate::memory::Uploader;
+use crate::pipeline::{Part, params_size};
+use crate::plan::{Dispatch, GpuPlan, InputSlot, List, OutputSlot};
+use crate::storage;
+use graph::shape::numel;
+use graph::{
+    DeviceError, Graph, MemoryUse, Node, NodeId, Op, Operation, PlanOptions, Rate, Slots, WeightSource, passes,
+};
+use shaders::{Format, Operand, Problem, Shader};
+use std::sync::Arc;
+
+/// A value's memory while a plan is built.
+struct Value {
+    buffer: wgpu::Buffer,
+    format: Format,
+}
+
+/// A chosen kernel whose parameters are not on the device yet.
+struct Chosen {
+    node: NodeId,
+    shader: Shader,
+    params: u32,
+}
+
+/// Builds a plan.
+pub(crate) fn plan(
+    inner: &Arc<Inner>,
+    graph: &Graph,
+    weights: &dyn WeightSource,
+    options: PlanOptions,
+) -> Result<GpuPlan, DeviceError> {
+    // Slots need everything of rate `Once` first; on an optimised graph this changes nothing.
+    let graph = &passes::hoist(graph);
+    let slots = Slots::assign(graph);
+    let mut memory = MemoryUse::default();
+    let mut inputs = Vec::new();
+    let values = allocate(inner, graph, &slots, weights, options, &mut memory, &mut inputs)?;
+
+    let (chosen, uniform) = choose(inner, graph, &values, &mut memory)?;
+    let (mut once, mut step) = (Vec::new(), Vec::new());
+    for Chosen { node: id, shader, params } in chosen {
+        let node = graph.node(id);
+        let part = |id: NodeId| {
+            let value = &values[id.index()];
+            Part::start_of(&value.buffer, storage::bytes(numel(&graph.node(id).shape), value.format))
+        };
+        let operands: Vec<Part<'_>> = node.reads().map(part).collect();
+        let pipeline = inner.pipeline(&shader, operands.len())?;
+        let uniform = Part { buffer: &uniform, offset: 0, size: params_size(&shader) };
+        let bindings = inner.bind(&pipeline, &operands, part(id), uniform)?;
+        let flops = graph.node_cost(id).flops;
+        let dispatch = Dispatch { node: id, pipeline, bindings, params, groups: shader.groups, flops };
+        match node.rate {
+            Rate::Once => once.push(dispatch),
+            Rate::Step => step.push(dispatch),
+        }
+    }
+
+    let mut outputs = Vec::new();
+    for (name, id) in graph.outputs() {
+        let elements = numel(&graph.node(*id).shape);
+        let staging = inner.staging_buffer(elements, &format!("output {name}"))?;
+        outputs.push(OutputSlot { name: name.clone(), buffer: values[id.index()].buffer.clone(), staging, elements });
+    }
+    Ok(GpuPlan {
+        inner: Arc::clone(inner),
+        graph: graph.clone(),
+        halves: values.iter().map(|value| value.format != Format::F32).collect(),
+        buffers: values.into_iter().map(|value| value.buffer).collect(),
+        once: List::new(once, inner.options.submit),
+        step: List::new(step, inner.options.submit),
+        inputs,
+        outputs,
+        stale: true,
+        ran: false,
+        memory,
+    })
+}
+
+/// Memory for every node's value, with weights and constants in place.
+fn allocate(
+    inner: &Inner,
+    graph: &Graph,
+    slots: &Slots,
+    weights: &dyn WeightSource,
+    options: PlanOptions,
+    memory: &mut MemoryUse,
+    inputs: &mut Vec<InputSlot>,
+) -> Result<Vec<Value>, DeviceError> {
+    // What a slot is too large for is best said by the value that is.
+    for (id, node) in graph.iter().filter(|(id, node)| slots.root(*id) == *id && !node.op.is_leaf()) {
+        inner.check_size(storage::bytes(numel(&node.shape), Format::F32), &describe(graph, id))?;
+    }
+    let mut shared = Vec::with_capacity(slots.sizes().len());
+    for (i, elements) in slots.sizes().iter().enumerate() {
+        let bytes = storage::bytes(*elements, Format::F32);
+        memory.activations += Inner::buffer_size(bytes);
+        shared.push(inner.storage_buffer(bytes, &format!("intermediate values {i}"))?);
+    }
+
+    let may_be_half = storage::may_be_half(graph, slots);
+    let mut uploader = Uploader::new(inner);
+    let mut values: Vec<Value> = Vec::with_capacity(graph.nodes().len());
+    for (id, node) in graph.iter() {
+        let what = describe(graph, id);
+        let elements = numel(&node.shape);
+        let single = storage::bytes(elements, Format::F32);
+        let value = match &node.op {
+            Op::Input(input) => {
+                let buffer = inner.storage_buffer(single, &what)?;
+                memory.activations += buffer.size();
+                inputs.push(InputSlot {
+                    name: input.name.clone(),
+                    buffer: buffer.clone(),
+                    elements,
+                    rate: input.rate,
+                    written: false,
+                });
+                Value { buffer, format: Format::F32 }
+            }
+            Op::Constant(constant) => {
+                let buffer = inner.storage_buffer(single, &what)?;
+                memory.weights += buffer.size();
+                let bytes: &[u8] = bytemuck::cast_slice(&constant.data);
+                for (i, piece) in bytes.chunks(Uploader::PIECE).enumerate() {
+                    uploader.write(&buffer, (i * Uploader::PIECE) as u64, piece, &what)?;
+                }
+                Value { buffer, format: Format::F32 }
+            }
+            Op::Weight(weight) => {
+                let view = weights.weight(&weight.name).ok_or_else(|| DeviceError::Weight {
+                    name: weight.name.clone(),
+                    reason: "it is missing from the checkpoint".into(),
+                })?;
+                storage::check(&weight.name, &weight.shape, &view)?;
+                let shader_f16 = inner.profile.shader_f16;
+                let format = storage::choose(options.storage, view.storage, may_be_half[id.index()], shader_f16);
+                let buffer = inner.storage_buffer(storage::bytes(elements, format), &what)?;
+                memory.weights += buffer.size();
+                storage::upload(&mut uploader, &buffer, &weight.name, &view, format)?;
+                Value { buffer, format }
+            }
+            _ => match slots.of(id) {
+                Some(slot) => Value { buffer: shared[slot.0].clone(), format: Format::F32 },
+                None => {
+                    // A reshape of an input, a weight or a constant.
+                    let root = &values[slots.root(id).index()];
+                    Value { buffer: root.buffer.clone(), format: root.format }
+                }
+            },
+        };
+        values.push(value);
+    }
+    uploader.flush()?;
+    Ok(values)
+}
+
+/// The best kernel for each node, and the uniform buffer with the parameters of all of them.
+fn choose(
+    inner: &Inner,
+    graph: &Graph,
+    values: &[Value],
+    memory: &mut MemoryUse,
+) -> Result<(Vec<Chosen>, wgpu::Buffer), DeviceError> {
+    let align = inner.limits.min_uniform_buffer_offset_alignment as usize;
+    let mut chosen = Vec::new();
+    let mut words: Vec<u8> = Vec::new();
+    for (id, node) in graph.iter() {
+        if node.op.is_leaf() || matches!(node.op, Op::Reshape(_)) || numel(&node.shape) == 0 {
+            continue;
+        }
+        let problem = problem(graph, node, |id| values[id.index()].format);
+        let shader = shaders::candidates(&problem, &inner.profile).into_iter().next().ok_or_else(|| {
+            inner.faults.unsupported(format!("no kernel computes {} within its limits", describe(graph, id)))
+        })?;
+        words.resize(words.len().next_multiple_of(align), 0);
+        let params = u32::try_from(words.len()).map_err(|_| inner.faults.unsupported("the graph is too long"))?;
+        words.extend_from_slice(bytemuck::cast_slice(&shader.params));
+        let spanned = params as usize + usize::try_from(params_size(&shader)).expect("a few words");
+        words.resize(spanned, 0);
+        chosen.push(Chosen { node: id, shader, params });
+    }
+    let size = Inner::buffer_size(words.len() as u64);
+    words.resize(usize::try_from(size).expect("as long as what is in memory"), 0);
+    let usage = wgpu::BufferUsages::UNIFORM.union(wgpu::BufferUsages::COPY_DST);
+    let uniform = inner.buffer(size, usage, "parameters")?;
+    memory.activations += size;
+    inner.guarded("uploading parameters", || inner.queue.write_buffer(&uniform, 0, &words))?;
+    Ok((chosen, uniform))
+}
+
+/// A node as kernels see it.
+pub(crate) fn problem<'a>(graph: &'a Graph, node: &'a Node, format: impl Fn(NodeId) -> Format) -> Problem<'a> {
+    let operand = |id: &NodeId| Operand { shape: &graph.node(*id).shape, format: format(*id) };
+    let epilogue = node.epilogue.as_ref();
+    Problem {
+        op: &node.op,
+        operands: node.inputs.iter().map(operand).collect(),
+        epilogue: epilogue.map(|e| &e.expr),
+        extras: epilogue.iter().flat_map(|e| &e.inputs).map(operand).collect(),
+        out: &node.shape,
+    }
+}
+
+/// A node in words, for errors.
+pub(crate) fn describe(graph: &Graph, id: NodeId) -> String {
+    let node = graph.node(id);
+    match &node.op {
+        Op::Input(input) => format!("input {} {:?}", input.name, node.shape),
+        Op::Weight(weight) => format!("weight {} {:?}", weight.name, node.shape),
+        op if node.path.is_empty() => format!("{} {:?}", op.name(), node.shape),
+        op => format!("{} {:?} of {}", op.name(), node.shape, node.path),
+    }
+}

@@ -1,0 +1,28 @@
+//! Runs Headwater's graphs on any GPU through wgpu.
+//!
+//! **Invariant: this is the only crate that names wgpu, and it knows no model.** Any [`graph::Graph`] becomes a plan: one
+//! buffer per slot, one list of dispatches that runs when the prompt changes and one that runs every step. Planning
+//! allocates, compiles and uploads; replaying only encodes one compute pass.
+//!
+//! Nothing a driver does may end the process: errors of wgpu, a lost device and exhausted memory all come back as
+//! [`graph::DeviceError`].
+
+mod adapter;
+mod build;
+mod check;
+mod device;
+mod fault;
+mod memory;
+mod pipeline;
+mod plan;
+mod selftest;
+mod storage;
+mod trace;
+mod trusted;
+
+pub use adapter::{Adapter, Backends, Choice, adapters, best, choose};
+pub use check::Check;
+pub use device::{GpuDevice, GpuOptions, SubmitBudget};
+pub use plan::GpuPlan;
+pub use selftest::{CaseResult, Depth, Outcome, selftest};
+pub use trace::{Divergence, first_divergence};

@@ -1,0 +1,272 @@
+//! Every kernel against its operation's reference, on the adapter at hand.
+
+mod cases;
+
+use crate::check::{Check, Evaluation};
+use crate::device::{GpuDevice, Inner};
+use crate::pipeline::{Part, params_size};
+use crate::storage;
+use cases::Case;
+use graph::shape::numel;
+use graph::{Array, DeviceError, Op, Operation};
+use half::f16;
+use shaders::{Format, KERNELS, Operand, Problem, Profile, Shader};
+use std::collections::HashSet;
+
+/// A NaN that no arithmetic makes, put around and under results: what is never written keeps it, and what is written
+/// beyond the end loses it.
+const SENTINEL: u32 = 0x7fc5_a5a5;
+
+/// Words of sentinels behind a result, more than any tile is wide.
+const FENCE: usize = 1024;
+
+/// How much to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Depth {
+    /// Every kernel on every problem.
+    #[default]
+    Full,
+    /// The same, but kernels of products, norms and attention, which take long to compile, only once for each storage
+    /// format, with an epilogue and without.
+    Brief,
+}
+
+/// One kernel on one problem.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CaseResult {
+    /// The kernel.
+    pub kernel: &'static str,
+    /// The operation.
+    pub op: &'static str,
+    /// The problem: shapes, flags and epilogue.
+    pub case: String,
+    /// How operands that plans may keep in half precision were stored: `f32`, `f16` or `packed f16`.
+    pub storage: &'static str,
+    /// How it went.
+    pub outcome: Outcome,
+}
+
+/// How a kernel did.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// It ran, and its result was compared.
+    Compared(Check),
+    /// It wrote beyond its result.
+    Overrun {
+        /// The first element past the end that changed, or a negative one before the beginning.
+        at: i64,
+    },
+    /// It did not compile or run.
+    Failed(DeviceError),
+}
+
+impl CaseResult {
+    /// Whether the result was right and nothing else was touched.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        matches!(&self.outcome, Outcome::Compared(check) if check.passed())
+    }
+}
+
+/// Runs every kernel that applies on this adapter on a table of small problems, and calls `on_case` with each result.
+///
+/// Results lie between sentinels and operands before numbers that are none, so that reading or writing past an end
+/// shows. Half-precision operands hold numbers that half precision has, so that what is compared is the arithmetic.
+///
+/// # Errors
+/// When the device is lost; what a kernel does wrong is a result.
+pub fn selftest(
+    device: &GpuDevice,
+    depth: Depth,
+    mut on_case: impl FnMut(&CaseResult),
+) -> Result<Vec<CaseResult>, DeviceError> {
+    let inner = &*device.inner;
+    let mut results = Vec::new();
+    let mut seen = HashSet::new();
+    let narrow = Profile { max_groups: 7, ..inner.profile.clone() };
+    for case in cases::cases() {
+        let half = case.operands.iter().any(|source| source.may_be_half);
+        for format in Format::ALL {
+            if (format != Format::F32 && !half) || (format == Format::F16 && !inner.profile.shader_f16) {
+                continue;
+            }
+            let data = Data::of(&case, format);
+            let problem = data.problem(&case);
+            for kernel in KERNELS.iter().filter(|kernel| kernel.op() == case.op.name()) {
+                let Some(shader) = kernel.shader(&problem, &inner.profile) else { continue };
+                let new = seen.insert((kernel.name(), format, case.epilogue.is_some()));
+                let heavy = matches!(case.op, Op::MatMul(_) | Op::LayerNorm(_) | Op::Attention(_));
+                if depth == Depth::Brief && heavy && !new {
+                    continue;
+                }
+                let storage = match format {
+                    Format::F32 => "f32",
+                    Format::F16 => "f16",
+                    Format::PackedF16 => "packed f16",
+                };
+                // Large problems fold a long line of workgroups over two dimensions; on a narrow adapter small ones do.
+                let folded = kernel.shader(&problem, &narrow).filter(|folded| folded.groups != shader.groups);
+                for (shader, note) in std::iter::once((shader, "")).chain(folded.map(|shader| (shader, " folded"))) {
+                    let outcome = launch(inner, &shader, &case, &data).unwrap_or_else(Outcome::Failed);
+                    inner.faults.check()?;
+                    let (kernel, op, case) = (kernel.name(), kernel.op(), format!("{}{note}", case.label));
+                    let result = CaseResult { kernel, op, case, storage, outcome };
+                    on_case(&result);
+                    results.push(result);
+                }
+            }
+        }
+    }
+    Ok(results)
+}
+
+/// A case with its numbers.
+struct Data {
+    operands: Vec<Array<f32>>,
+    formats: Vec<Format>,
+    extras: Vec<Array<f32>>,
+}
+
+impl Data {
+    fn of(case: &Case, format: Format) -> Self {
+        let rounded = format != Format::F32;
+        let numbered = |sources: &[cases::Source], first: u64| -> Vec<Array<f32>> {
+            (first..).zip(sources).map(|(seed, s)| s.array(seed, rounded && s.may_be_half)).collect()
+        };
+        Self {
+            operands: numbered(&case.operands, 0),
+            formats: case.operands.iter().map(|s| if s.may_be_half { format } else { Format::F32 }).collect(),
+            extras: case.epilogue.as_ref().map_or_else(Vec::new, |(_, extras)| numbered(extras, 100)),
+        }
+    }
+
+    fn problem<'a>(&'a self, case: &'a Case) -> Problem<'a> {
+        let single = |array: &'a Array<f32>| Operand { shape: &array.shape, format: Format::F32 };
+        let operands = self.operands.iter().zip(&self.formats);
+        Problem {
+            op: &case.op,
+            operands: operands.map(|(array, format)| Operand { shape: &array.shape, format: *format }).collect(),
+            epilogue: case.epilogue.as_ref().map(|(expr, _)| expr),
+            extras: self.extras.iter().map(single).collect(),
+            out: &case.out,
+        }
+    }
+
+    /// All operands in binding order.
+    fn bound(&self) -> impl Iterator<Item = (&Array<f32>, Format)> {
+        self.operands.iter().zip(self.formats.iter().copied()).chain(self.extras.iter().map(|a| (a, Format::F32)))
+    }
+}
+
+/// Runs one shader between fences and compares.
+fn launch(inner: &Inner, shader: &Shader, case: &Case, data: &Data) -> Result<Outcome, DeviceError> {
+    let elements = numel(&case.out);
+    let align = inner.limits.min_storage_buffer_offset_alignment.max(4) as usize / 4;
+    // Kernels that ask a binding for its length need the true one; for the rest it includes the fence, because drivers
+    // quietly drop what is written beyond a binding.
+    let behind = if shader.source.contains("arrayLength") { 0 } else { FENCE };
+    let result = inner.storage_buffer(((align + elements + FENCE) * 4) as u64, "a result")?;
+    let words = usize::try_from(result.size() / 4).expect("a small test");
+    let sentinels = vec![SENTINEL; words];
+    inner.queue.write_buffer(&result, 0, bytemuck::cast_slice(&sentinels));
+
+    let mut operands = Vec::new();
+    for (array, format) in data.bound() {
+        let mut bytes = storage::encode(&array.data, format);
+        // Packed halves fill whole words, the last one with nothing.
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        let size = bytes.len() as u64;
+        let nothing = match format {
+            Format::F32 => f32::NAN.to_bits(),
+            Format::F16 | Format::PackedF16 => u32::from(f16::NAN.to_bits()) * 0x1_0001,
+        };
+        bytes.extend(std::iter::repeat_n(nothing.to_ne_bytes(), 64).flatten());
+        let buffer = inner.storage_buffer(bytes.len() as u64, "an operand")?;
+        inner.queue.write_buffer(&buffer, 0, &bytes);
+        operands.push((buffer, size));
+    }
+
+    // The parameters start at an offset, with nonsense before them.
+    let offset = inner.limits.min_uniform_buffer_offset_alignment;
+    let mut params = vec![u32::MAX; offset as usize / 4];
+    params.extend(&shader.params);
+    let size = u64::from(offset) + params_size(shader);
+    params.resize(usize::try_from(size / 4).expect("a few words"), 0);
+    let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+    let uniform = inner.buffer(size, usage, "parameters")?;
+    inner.queue.write_buffer(&uniform, 0, bytemuck::cast_slice(&params));
+
+    let pipeline = inner.pipeline(shader, operands.len())?;
+    let parts: Vec<Part<'_>> = operands.iter().map(|(buffer, size)| Part::start_of(buffer, *size)).collect();
+    let out = Part { buffer: &result, offset: (align * 4) as u64, size: ((elements + behind) * 4) as u64 };
+    let params = Part { buffer: &uniform, offset: 0, size: params_size(shader) };
+    let bindings = inner.bind(&pipeline, &parts, out, params)?;
+    inner.guarded("running a kernel", || {
+        let mut encoder = inner.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        pass.set_pipeline(&pipeline.handle);
+        pass.set_bind_group(0, &bindings, &[offset]);
+        let [x, y, z] = shader.groups;
+        pass.dispatch_workgroups(x, y, z);
+        drop(pass);
+        inner.queue.submit([encoder.finish()]);
+    })?;
+    let staging = inner.staging_buffer(words, "a result")?;
+    let words: Vec<u32> = inner.read_back(&result, &staging, words)?;
+
+    let inside = align..align + elements;
+    if let Some(at) = (0..words.len()).find(|i| !inside.contains(i) && words[*i] != SENTINEL) {
+        return Ok(Outcome::Overrun { at: at as i64 - inside.start as i64 });
+    }
+    let values: Vec<f32> = words[inside].iter().map(|bits| f32::from_bits(*bits)).collect();
+    let evaluation = Evaluation {
+        op: &case.op,
+        operands: &data.operands,
+        epilogue: case.epilogue.as_ref().map(|(expr, _)| (expr, &data.extras[..])),
+        out: &case.out,
+    };
+    Ok(Outcome::Compared(evaluation.check(&values)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapter::adapters;
+    use crate::device::GpuOptions;
+    use graph::DeviceKind;
+
+    /// Runs a spoilt copy of the naive elementwise kernel on its first case.
+    fn outcome(spoil: impl Fn(&mut Shader)) -> Outcome {
+        let found = adapters("vulkan".parse().unwrap());
+        let adapter = found.iter().find(|adapter| adapter.info().kind == DeviceKind::SoftwareGpu);
+        let adapter = adapter.expect("Mesa's software Vulkan driver (Debian: mesa-vulkan-drivers)");
+        let device = adapter.open(GpuOptions::default()).unwrap();
+        let case = cases::cases().into_iter().find(|case| case.op.name() == "elementwise").unwrap();
+        let data = Data::of(&case, Format::F32);
+        let kernel = KERNELS.iter().find(|kernel| kernel.name() == "elementwise_naive").unwrap();
+        let mut shader = kernel.shader(&data.problem(&case), &device.inner.profile).unwrap();
+        spoil(&mut shader);
+        launch(&device.inner, &shader, &case, &data).unwrap_or_else(Outcome::Failed)
+    }
+
+    #[test]
+    fn faulty_kernels_are_found_out() {
+        assert!(matches!(outcome(|_| ()), Outcome::Compared(check) if check.passed()));
+        // No guard at the end: the rest of the last workgroup writes on.
+        let unguarded = outcome(|shader| {
+            assert!(shader.source.contains("if (i < params.count)"), "{}", shader.source);
+            shader.source = shader.source.replace("if (i < params.count)", "if (true)");
+        });
+        let elements = 3 * 37;
+        assert_eq!(unguarded, Outcome::Overrun { at: elements });
+        // Nothing runs: what was never written is no result.
+        let idle = outcome(|shader| shader.groups = [0, 0, 0]);
+        assert!(matches!(idle, Outcome::Compared(check) if check.max_error.is_infinite()), "{idle:?}");
+        let broken = outcome(|shader| shader.source.push_str("fn"));
+        assert!(
+            matches!(&broken, Outcome::Failed(DeviceError::Failed { reason, .. })
+            if reason.starts_with("compiling kernel elementwise_naive")),
+            "{broken:?}"
+        );
+    }
+}

@@ -1,0 +1,133 @@
+//! What is wrong comes back as one sentence that names it.
+
+mod common;
+
+use common::{lavapipe, weights_for};
+use gpu::{Backends, Choice, GpuOptions, choose};
+use graph::random::{RandomGraph, random_graph};
+use graph::{
+    Device, DeviceError, Graph, MemoryWeights, PlanOptions, Rate, Scope, Storage, StorageType, WeightSource,
+    WeightView, passes,
+};
+use std::borrow::Cow;
+
+/// `y = x Wᵀ + b` with `W [3, 4]`.
+fn linear() -> Graph {
+    let s = Scope::root();
+    let x = s.input("x", &[2, 4], Rate::Step);
+    let y = s.at("proj").linear(&x, 3);
+    passes::optimize(&s.finish(&[("y", &y)]).expect("a well-formed graph"))
+}
+
+fn linear_weights(weight: &[f32]) -> MemoryWeights {
+    let mut weights = MemoryWeights::default();
+    weights.insert("proj.weight", [3, 4], weight);
+    weights.insert("proj.bias", [3], &[0.0; 3]);
+    weights
+}
+
+#[test]
+fn faulty_weights_are_named() {
+    let device = lavapipe(GpuOptions::default());
+    let good = [0.5; 12];
+    let mut missing = MemoryWeights::default();
+    missing.insert("proj.weight", [3, 4], &good);
+    let mut misshapen = linear_weights(&good);
+    misshapen.insert("proj.weight", [4, 3], &good);
+    let (mut nan, mut infinite) = (good, good);
+    nan[11] = f32::NAN;
+    infinite[3] = f32::NEG_INFINITY;
+    let mut large = good;
+    large[0] = 1e6;
+    let cases = [
+        (missing, Storage::Auto, "proj.bias", "missing"),
+        (misshapen, Storage::Auto, "proj.weight", "expects shape [3, 4] and the checkpoint has [4, 3]"),
+        (linear_weights(&nan), Storage::Auto, "proj.weight", "not a finite number"),
+        (linear_weights(&nan), Storage::F16, "proj.weight", "not a finite number"),
+        (linear_weights(&infinite), Storage::Auto, "proj.weight", "not a finite number"),
+        (linear_weights(&large), Storage::F16, "proj.weight", "beyond half precision"),
+    ];
+    for (weights, storage, name, fragment) in cases {
+        let error = device.plan(&linear(), &weights, PlanOptions { storage }).err().expect("a faulty weight");
+        assert!(matches!(&error, DeviceError::Weight { name: n, .. } if n == name), "{error}");
+        assert!(error.to_string().contains(fragment), "{error}");
+    }
+    assert!(device.plan(&linear(), &linear_weights(&large), PlanOptions::default()).is_ok());
+}
+
+/// A source whose bytes end before the shape does.
+struct Truncated;
+
+impl WeightSource for Truncated {
+    fn weight(&self, name: &str) -> Option<WeightView<'_>> {
+        let shape = if name == "proj.bias" { vec![3] } else { vec![3, 4] };
+        Some(WeightView { storage: StorageType::Bf16, shape, bytes: Cow::Borrowed(&[0; 7]) })
+    }
+}
+
+#[test]
+fn truncated_weights_are_named() {
+    let device = lavapipe(GpuOptions::default());
+    let error = device.plan(&linear(), &Truncated, PlanOptions::default()).err().unwrap().to_string();
+    assert!(error.contains("7 bytes are stored where its shape needs"), "{error}");
+}
+
+#[test]
+fn wrong_bindings_are_named() {
+    let device = lavapipe(GpuOptions::default());
+    let mut plan = device.plan(&linear(), &linear_weights(&[0.5; 12]), PlanOptions::default()).unwrap();
+    let faults = [
+        (plan.write("z", &[0.0; 8]), "no input z"),
+        (plan.write("x", &[0.0; 7]), "8 elements and was given 7"),
+        (plan.run(), "input x was never written"),
+        (plan.read("y").map(|_| ()), "before anything ran"),
+        (plan.read("z").map(|_| ()), "no output z"),
+    ];
+    for (result, fragment) in faults {
+        let error = result.expect_err(fragment);
+        assert!(matches!(error, DeviceError::Binding(_)) && error.to_string().contains(fragment), "{error}");
+    }
+    // None of that harmed the plan.
+    plan.write("x", &[1.0; 8]).unwrap();
+    plan.run().unwrap();
+    assert_eq!(plan.read("y").unwrap(), [2.0; 6]);
+}
+
+#[test]
+fn what_does_not_fit_a_binding_is_named_with_its_size() {
+    let device = lavapipe(GpuOptions { max_binding_bytes: Some(4096), ..GpuOptions::default() });
+    let s = Scope::root();
+    let x = s.input("x", &[2, 40], Rate::Step);
+    let wide = s.at("wide").linear(&x, 50);
+    let tall = s.input("tall", &[600, 2], Rate::Step);
+    let activation = s.at("proj").linear(&tall, 2).reshape(&[1200]).silu();
+    for (output, fragment) in
+        [(&wide, "weight wide.weight [50, 40] takes 0.0 MiB"), (&activation, "of proj takes 0.0 MiB")]
+    {
+        let graph = passes::optimize(&s.finish(&[("y", output)]).unwrap());
+        let error = device.plan(&graph, &weights_for(&graph, 1), PlanOptions::default()).err().expect("too large");
+        assert!(matches!(error, DeviceError::Unsupported { .. }), "{error}");
+        assert!(error.to_string().contains(fragment) && error.to_string().contains("largest binding is"), "{error}");
+    }
+}
+
+#[test]
+fn unknown_adapters_are_answered_with_the_known() {
+    for text in ["no such adapter", "gpu:99"] {
+        let choice: Choice = text.parse().unwrap();
+        let error = choose("vulkan".parse::<Backends>().unwrap(), &choice).unwrap_err();
+        assert!(matches!(error, DeviceError::NoAdapter(_)), "{error}");
+        assert!(error.to_string().contains("llvmpipe"), "{error}");
+    }
+    let found = choose("vulkan".parse::<Backends>().unwrap(), &Choice::Name("LLVMpipe".into())).unwrap();
+    assert!(found.info().name.contains("llvmpipe"));
+}
+
+#[test]
+fn a_failed_plan_leaves_the_device_usable() {
+    let device = lavapipe(GpuOptions::default());
+    let RandomGraph { graph, weights, .. } = random_graph(5, 12);
+    let graph = passes::optimize(&graph);
+    assert!(device.plan(&graph, &MemoryWeights::default(), PlanOptions::default()).is_err());
+    assert!(device.plan(&graph, &weights, PlanOptions::default()).is_ok());
+}

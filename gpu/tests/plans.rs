@@ -1,0 +1,228 @@
+//! Plans on a software adapter against the graph's own evaluation.
+
+mod common;
+
+use common::{lavapipe, numbers, software, weights_for};
+use gpu::{GpuDevice, GpuOptions, SubmitBudget, first_divergence};
+use graph::random::{RandomGraph, random_graph};
+use graph::shape::numel;
+use graph::{
+    Array, Device, Graph, MemoryWeights, Plan, PlanOptions, Rate, Scope, Storage, WeightSource, evaluate, passes,
+};
+use half::f16;
+use std::collections::HashMap;
+
+/// How many times as inexact as the reference in `f32` a plan may be. Its sums run in another order.
+const SLACK: f64 = 8.0;
+
+/// Operations of a random graph.
+const OPS: usize = 14;
+
+type Inputs<'a> = HashMap<&'a str, Array<f64>>;
+
+/// Inputs exactly as a plan takes them.
+fn single(array: &Array<f64>) -> Vec<f32> {
+    array.cast::<f32>().data
+}
+
+/// Writes what the graph still reads.
+fn write_all(plan: &mut dyn Plan, graph: &Graph, inputs: &Inputs<'_>) {
+    for (name, array) in inputs.iter().filter(|(name, _)| graph.input(name).is_some()) {
+        plan.write(name, &single(array)).expect("an input of the graph");
+    }
+}
+
+/// Asserts that the plan's outputs of its last run are those of the reference.
+fn assert_outputs(plan: &mut dyn Plan, graph: &Graph, inputs: &Inputs<'_>, weights: &dyn WeightSource, case: &str) {
+    let exact = evaluate::<f64>(graph, inputs, weights).expect("complete inputs and weights");
+    let rounded = inputs.iter().map(|(name, array)| (*name, array.cast())).collect();
+    let rounded = evaluate::<f32>(graph, &rounded, weights).expect("complete inputs and weights");
+    for ((name, _), (exact, rounded)) in graph.outputs().iter().zip(exact.iter().zip(&rounded)) {
+        let distance = |values: &[f32]| {
+            let distances = values.iter().zip(&exact.data).map(|(a, b)| (f64::from(*a) - b).abs());
+            // NaN must not hide behind `max`.
+            distances.fold(0.0, |worst, d| if d <= worst { worst } else { d })
+        };
+        let got = plan.read(name).expect("an output of the graph");
+        assert_eq!(got.len(), exact.data.len(), "{case}: {name}");
+        // By luck the reference may be exact in f32 where a result of that size is not.
+        let unit = exact.data.iter().fold(0.0, |m: f64, v| m.max(v.abs())) * f64::from(f32::EPSILON);
+        let (error, tolerance) = (distance(&got), SLACK * distance(&rounded.data).max(unit));
+        assert!(error <= tolerance, "{case}: {name} is off by {error:e} where {tolerance:e} is rounding");
+    }
+}
+
+/// Runs a random graph twice on a device and compares.
+fn assert_seed(device: &GpuDevice, seed: u64, case: &str) {
+    let RandomGraph { graph, inputs, weights } = random_graph(seed, OPS);
+    let optimized = passes::optimize(&graph);
+    let mut plan = device.plan(&optimized, &weights, PlanOptions::default()).expect("a plan");
+    write_all(&mut *plan, &optimized, &inputs);
+    // The second run starts with every slot full of old values.
+    for run in ["first", "second"] {
+        plan.run().expect("a run");
+        assert_outputs(&mut *plan, &graph, &inputs, &weights, &format!("seed {seed}, {case}, {run} run"));
+    }
+}
+
+#[test]
+fn random_graphs_give_the_references_outputs() {
+    let one_by_one = SubmitBudget { dispatches: 1, flops: 0 };
+    let devices = [
+        ("trusted", lavapipe(GpuOptions::default())),
+        ("checked", lavapipe(GpuOptions { checked: true, ..GpuOptions::default() })),
+        ("one dispatch at a time", lavapipe(GpuOptions { submit: one_by_one, ..GpuOptions::default() })),
+        ("gl", software("gl").open(GpuOptions::default()).unwrap()),
+    ];
+    for (seed, (case, device)) in (0..48).zip(devices.iter().cycle()) {
+        assert_seed(device, seed, case);
+    }
+}
+
+#[test]
+fn a_device_serves_several_plans_and_threads() {
+    let device = lavapipe(GpuOptions::default());
+    std::thread::scope(|threads| {
+        for seed in 200..203 {
+            let device = device.clone();
+            threads.spawn(move || assert_seed(&device, seed, "on its own thread"));
+        }
+    });
+}
+
+#[test]
+fn replaying_keeps_what_the_prompt_decides_until_it_changes() {
+    let s = Scope::root();
+    let prompt = s.input("prompt", &[1, 4, 8], Rate::Once);
+    let x = s.input("x", &[1, 6, 8], Rate::Step);
+    let [k, v] = ["k", "v"].map(|name| s.at(name).linear(&prompt, 8));
+    let y = x.attention(&k, &v, 2, false, None);
+    let graph = s.finish(&[("y", &y)]).unwrap();
+    let weights = weights_for(&graph, 1);
+    let device = lavapipe(GpuOptions::default());
+    let optimized = passes::optimize(&graph);
+    let mut plan = device.gpu_plan(&optimized, &weights, PlanOptions::default()).unwrap();
+    assert_eq!((plan.dispatches(Rate::Once), plan.dispatches(Rate::Step)), (2, 1));
+
+    let fresh = |name: &str, seed| {
+        let shape = graph.node(graph.input(name).unwrap()).shape.clone();
+        let data = numbers(numel(&shape), seed).into_iter().map(f64::from).collect();
+        Array::new(shape, data)
+    };
+    let mut inputs = Inputs::from([("prompt", fresh("prompt", 2)), ("x", fresh("x", 3))]);
+    write_all(&mut plan, &graph, &inputs);
+    for (changed, seed) in ["x", "x", "prompt", "x", "prompt"].into_iter().zip(10..) {
+        let value = fresh(changed, seed);
+        plan.write(changed, &single(&value)).unwrap();
+        inputs.insert(changed, value);
+        plan.run().unwrap();
+        assert_outputs(&mut plan, &graph, &inputs, &weights, &format!("change {seed} of {changed}"));
+    }
+}
+
+/// Weights rounded to half precision.
+fn rounded(graph: &Graph, weights: &MemoryWeights) -> MemoryWeights {
+    let mut result = MemoryWeights::default();
+    for spec in graph.weights() {
+        let mut values = weights.weight(&spec.name).expect("a weight of the graph").to_f32();
+        // Biases stay in single precision.
+        if spec.shape.len() == 2 {
+            values.iter_mut().for_each(|v| *v = f16::from_f32(*v).to_f32());
+        }
+        result.insert(spec.name, spec.shape, &values);
+    }
+    result
+}
+
+#[test]
+fn half_precision_weights_are_rounded_once() {
+    let s = Scope::root();
+    let ids = s.input("ids", &[7], Rate::Once);
+    // Odd extents: the last half of a packed weight is alone in its word.
+    let x = s.at("table").embedding(&ids, 5, 9);
+    let y = s.at("proj").linear(&x, 3);
+    let graph = s.finish(&[("y", &y)]).unwrap();
+    let weights = weights_for(&graph, 3);
+    let inputs = Inputs::from([("ids", Array::new([7], vec![0.0, 4.0, 2.0, 1.0, 3.0, 4.0, 0.0]))]);
+    let mut sizes = Vec::new();
+    for (storage, shader_f16) in [(Storage::F32, true), (Storage::F16, true), (Storage::F16, false)] {
+        let device = lavapipe(GpuOptions { shader_f16, ..GpuOptions::default() });
+        assert_eq!(device.profile().shader_f16, shader_f16);
+        let mut plan = device.plan(&passes::optimize(&graph), &weights, PlanOptions { storage }).unwrap();
+        write_all(&mut *plan, &graph, &inputs);
+        plan.run().unwrap();
+        let expected = if storage == Storage::F16 { rounded(&graph, &weights) } else { weights.clone() };
+        assert_outputs(&mut *plan, &graph, &inputs, &expected, &format!("{storage:?}, shader-f16 {shader_f16}"));
+        sizes.push(plan.memory().weights);
+    }
+    assert!(sizes[1] < sizes[0] && sizes[1] == sizes[2], "{sizes:?}");
+}
+
+#[test]
+fn values_that_no_kernel_makes_can_be_read() {
+    let s = Scope::root();
+    let x = s.input("x", &[2, 3], Rate::Step);
+    let c = s.constant(&[2], vec![4.0, 5.0]);
+    let graph = s.finish(&[("x", &x.reshape(&[6])), ("c", &c), ("w", &s.weight("w", &[2, 2]))]).unwrap();
+    let mut weights = MemoryWeights::default();
+    weights.insert("w", [2, 2], &[0.1, 0.2, 0.3, 0.4]);
+    let device = lavapipe(GpuOptions::default());
+    let options = PlanOptions { storage: Storage::F16 };
+    let mut plan = device.plan(&passes::optimize(&graph), &weights, options).unwrap();
+    plan.write("x", &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).unwrap();
+    plan.run().unwrap();
+    assert_eq!(plan.read("x").unwrap(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    assert_eq!(plan.read("c").unwrap(), [4.0, 5.0]);
+    assert_eq!(plan.read("w").unwrap(), [0.1, 0.2, 0.3, 0.4]);
+}
+
+#[test]
+fn weights_larger_than_one_upload_arrive_whole() {
+    // 17 Mi elements: more than a piece of 64 MiB, with an odd one at the end; rows are read back by their number.
+    let (rows, channels) = (5_942_188, 3);
+    let s = Scope::root();
+    let ids = s.input("ids", &[4], Rate::Step);
+    let y = s.at("table").embedding(&ids, rows, channels);
+    let graph = passes::optimize(&s.finish(&[("y", &y)]).unwrap());
+    let mut weights = MemoryWeights::default();
+    let value = |i: usize| (i % 2039) as f32;
+    weights.insert("table.weight", [rows, channels], &(0..rows * channels).map(value).collect::<Vec<_>>());
+    let device = lavapipe(GpuOptions::default());
+    for storage in [Storage::F32, Storage::F16] {
+        let mut plan = device.plan(&graph, &weights, PlanOptions { storage }).unwrap();
+        let piece = (64 << 20) / 4 / channels;
+        let wanted = [0, piece, piece + 1, rows - 1];
+        plan.write("ids", &wanted.map(|row| row as f32)).unwrap();
+        plan.run().unwrap();
+        let expected: Vec<f32> =
+            wanted.iter().flat_map(|row| (0..channels).map(move |c| value(row * channels + c))).collect();
+        assert_eq!(plan.read("y").unwrap(), expected, "{storage:?}");
+    }
+}
+
+#[test]
+fn tracing_a_right_graph_finds_nothing_and_times_everything() {
+    let device = lavapipe(GpuOptions::default());
+    for seed in 100..106 {
+        let RandomGraph { graph, inputs, weights } = random_graph(seed, OPS);
+        let optimized = passes::optimize(&graph);
+        let written: Vec<(&str, Vec<f32>)> = inputs
+            .iter()
+            .filter(|(name, _)| optimized.input(name).is_some())
+            .map(|(name, array)| (*name, single(array)))
+            .collect();
+        let slices: Vec<(&str, &[f32])> = written.iter().map(|(name, data)| (*name, &data[..])).collect();
+        let options = PlanOptions { storage: Storage::F16 };
+        assert_eq!(first_divergence(&device, &optimized, &slices, &weights, options), Ok(None), "seed {seed}");
+
+        let mut plan = device.gpu_plan(&optimized, &weights, PlanOptions::default()).unwrap();
+        write_all(&mut plan, &optimized, &inputs);
+        let times = plan.profile().unwrap();
+        assert_eq!(times.len(), plan.dispatches(Rate::Once) + plan.dispatches(Rate::Step));
+        let flops: u64 = times.iter().map(|time| time.flops).sum();
+        assert_eq!(flops, optimized.cost(Rate::Once).flops + optimized.cost(Rate::Step).flops);
+        assert!(times.iter().all(|time| time.seconds > 0.0), "{times:?}");
+        // Timing left the values of the plan whole.
+        assert_outputs(&mut plan, &graph, &inputs, &weights, &format!("seed {seed} after timing"));
+    }
+}

@@ -1,0 +1,38 @@
+//! The language Headwater's models are written in: shapes, operations, passes and memory planning.
+//!
+//! **Invariant: this crate knows no device.** A [`Graph`] is a plain immutable value; anything that can run one
+//! implements [`Device`] elsewhere. Every operation carries its own slow, clear reference implementation, so the meaning
+//! of a graph is defined here and nowhere else.
+//!
+//! Activations have one layout, NHWC for images and `[batch, tokens, channels]` for sequences, and one element type.
+//! Whole numbers (token ids) travel as activations too: `f32` holds them exactly below 2²⁴, which `gather` checks.
+
+mod array;
+mod device;
+mod error;
+pub mod expr;
+mod graph;
+mod op;
+
+pub mod ops;
+pub mod passes;
+pub mod random;
+mod reference;
+mod scope;
+pub mod shape;
+mod slots;
+mod tensor;
+mod weights;
+
+pub use array::{Array, Real};
+pub use device::{Device, DeviceError, DeviceInfo, DeviceKind, MemoryUse, NodeTime, Plan, PlanOptions, Storage};
+pub use error::GraphError;
+pub use expr::Expr;
+pub use graph::{Epilogue, Graph, Node, NodeId, Rate, WeightSpec};
+pub use op::{Cost, Op, Operation};
+pub use reference::{ReferenceError, evaluate};
+pub use scope::Scope;
+pub use shape::Shape;
+pub use slots::{Slot, Slots};
+pub use tensor::Tensor;
+pub use weights::{MemoryWeights, StorageType, WeightSource, WeightView};

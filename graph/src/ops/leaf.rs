@@ -1,0 +1,76 @@
+use crate::array::{Array, Real};
+use crate::graph::Rate;
+use crate::op::{Operation, arity};
+use crate::shape::{Shape, numel};
+
+/// A value the caller writes before running.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Input {
+    /// The name callers use.
+    pub name: String,
+    /// Its shape.
+    pub shape: Shape,
+    /// How often it changes.
+    pub rate: Rate,
+}
+
+/// A parameter of the checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Weight {
+    /// The full name in the checkpoint.
+    pub name: String,
+    /// The shape the model expects there.
+    pub shape: Shape,
+}
+
+/// Numbers known when the graph is built.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Constant {
+    /// Its shape.
+    pub shape: Shape,
+    /// Its elements, row-major.
+    pub data: Vec<f32>,
+}
+
+impl Operation for Input {
+    fn name(&self) -> &'static str {
+        "input"
+    }
+    fn infer(&self, inputs: &[&[usize]]) -> Result<Shape, String> {
+        arity::<0>(inputs)?;
+        Ok(self.shape.clone())
+    }
+    fn reference<T: Real>(&self, _: &[&Array<T>], out: &[usize]) -> Array<T> {
+        // The evaluator binds inputs and weights; a value nobody bound is an error there, so this is never asked.
+        Array::zeros(out)
+    }
+}
+
+impl Operation for Weight {
+    fn name(&self) -> &'static str {
+        "weight"
+    }
+    fn infer(&self, inputs: &[&[usize]]) -> Result<Shape, String> {
+        arity::<0>(inputs)?;
+        Ok(self.shape.clone())
+    }
+    fn reference<T: Real>(&self, _: &[&Array<T>], out: &[usize]) -> Array<T> {
+        Array::zeros(out)
+    }
+}
+
+impl Operation for Constant {
+    fn name(&self) -> &'static str {
+        "constant"
+    }
+    fn infer(&self, inputs: &[&[usize]]) -> Result<Shape, String> {
+        arity::<0>(inputs)?;
+        if numel(&self.shape) != self.data.len() {
+            return Err(format!("shape {:?} does not hold {} numbers", self.shape, self.data.len()));
+        }
+        Ok(self.shape.clone())
+    }
+    fn reference<T: Real>(&self, _: &[&Array<T>], out: &[usize]) -> Array<T> {
+        Array::new(out, self.data.iter().map(|v| T::from_f64(f64::from(*v))).collect())
+    }
+}

@@ -1,0 +1,127 @@
+//! Random small graphs: the same property tests for passes, memory plans and every executor.
+
+use crate::array::Array;
+use crate::expr::{Binary, Expr, Unary};
+use crate::graph::{Graph, Rate};
+use crate::scope::Scope;
+use crate::shape::numel;
+use crate::tensor::Tensor;
+use crate::weights::MemoryWeights;
+use std::collections::HashMap;
+
+/// A graph with values for everything it reads.
+#[derive(Debug, Clone)]
+pub struct RandomGraph {
+    /// The graph, as a builder leaves it (no pass has run).
+    pub graph: Graph,
+    /// A value for each input.
+    pub inputs: HashMap<&'static str, Array<f64>>,
+    /// A value for each weight.
+    pub weights: MemoryWeights,
+}
+
+/// SplitMix64 (Steele et al. 2014): enough for tests, and the same everywhere.
+#[derive(Debug, Clone)]
+pub struct SplitMix(pub u64);
+
+impl SplitMix {
+    /// 64 random bits.
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// A whole number below `bound`.
+    pub fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.bits() % bound as u64).expect("the remainder is below a usize")
+    }
+
+    /// A number in −1..1 that `f32` holds exactly, so that every executor is given the same input.
+    #[allow(clippy::cast_possible_truncation, reason = "24 bits fit")]
+    pub fn signed(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+}
+
+/// A random graph of up to `ops` operations over every kind of operation, in shapes of a few hundred elements.
+///
+/// # Panics
+/// Never, unless a builder method is wrong: that is what it is for.
+#[must_use]
+pub fn random_graph(seed: u64, ops: usize) -> RandomGraph {
+    let mut rng = SplitMix(seed);
+    let scope = Scope::root();
+    let (batch, tokens, channels) = (1 + rng.below(2), 1 + rng.below(6), 4 * (1 + rng.below(3)));
+    let shape = [batch, tokens, channels];
+    let step = scope.input("x", &shape, Rate::Step);
+    let once = scope.input("context", &shape, Rate::Once);
+    let time = scope.input("time", &[batch], Rate::Step);
+    let mut pool = vec![step, once];
+    for i in 0..ops {
+        let at = scope.at(format!("op{i}"));
+        let next = random_op(&mut rng, &at, &pool, &time);
+        pool.push(next);
+    }
+    let last = &pool[pool.len() - 1];
+    let other = &pool[rng.below(pool.len())];
+    let graph = scope.finish(&[("last", last), ("other", other)]).expect("random graphs are well-shaped");
+
+    let mut weights = MemoryWeights::default();
+    for spec in graph.weights() {
+        let data: Vec<f32> = (0..numel(&spec.shape)).map(|_| rng.signed()).collect();
+        weights.insert(spec.name, spec.shape, &data);
+    }
+    let mut value = |shape: &[usize]| Array::new(shape, (0..numel(shape)).map(|_| f64::from(rng.signed())).collect());
+    let inputs = HashMap::from([("x", value(&shape)), ("context", value(&shape)), ("time", value(&[batch]))]);
+    RandomGraph { graph, inputs, weights }
+}
+
+/// One operation on tensors of the pool; every result is `[batch, tokens, channels]` with extents of its own.
+fn random_op(rng: &mut SplitMix, s: &Scope, pool: &[Tensor], time: &Tensor) -> Tensor {
+    let x = &pool[rng.below(pool.len())];
+    let [batch, tokens, channels] = x.shape()[..] else { unreachable!("the pool holds three axes") };
+    let alike: Vec<&Tensor> = pool.iter().filter(|t| t.shape() == x.shape()).collect();
+    let y = alike[rng.below(alike.len())];
+    match rng.below(13) {
+        0 => s.linear(x, 4 * (1 + rng.below(3))),
+        1 => s.linear_no_bias(x, 1 + rng.below(7)),
+        2 => s.layer_norm(x, 1e-3),
+        3 => x.layer_norm(1e-3),
+        // Logarithms and roots of negative numbers are not a matter of graphs, so they stay out.
+        4 => {
+            let tame =
+                [Unary::Silu, Unary::Gelu, Unary::GeluTanh, Unary::QuickGelu, Unary::Tanh, Unary::Sin, Unary::Neg];
+            x.apply(tame[rng.below(tame.len())])
+        }
+        5 => {
+            let op = [Binary::Add, Binary::Sub, Binary::Mul, Binary::Max][rng.below(4)];
+            x.elementwise(Expr::binary(op, Expr::Input(0), Expr::Input(1)), &[y])
+        }
+        6 => {
+            let scale = s.weight("scale", &[channels]);
+            let gate = s.weight("gate", &[batch, 1, 1]);
+            &(x * &scale) + &gate
+        }
+        7 => {
+            let heads = if channels % 2 == 0 { 2 } else { 1 };
+            let bias = s.weight("bias", &[batch, tokens]);
+            x.attention(y, x, heads, rng.below(2) == 0, (rng.below(2) == 0).then_some(&bias))
+        }
+        8 if channels < 16 => Tensor::concat(&[x, y], 2),
+        9 if tokens > 1 => x.slice(1, 1..tokens),
+        10 => x.transpose(&[0, 2, 1]),
+        11 => {
+            let emb = time.scale(100.0).timestep_embedding(8, rng.below(2) == 0, 0.0);
+            let shift = s.linear(&emb.silu(), channels).reshape(&[batch, 1, channels]);
+            x.modulate(&shift, &shift.scale(0.5))
+        }
+        12 => {
+            let flat = x.reshape(&[batch, 1, tokens * channels]);
+            flat.scale(1.0).offset(0.25).reshape(&[batch, tokens, channels])
+        }
+        _ => x.matmul_transposed(y),
+    }
+}

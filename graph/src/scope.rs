@@ -1,0 +1,200 @@
+use crate::error::GraphError;
+use crate::graph::{Graph, Node, NodeId, Rate};
+use crate::op::{Op, Operation};
+use crate::ops::{Constant, Gather, Input, LayerNorm, MatMul, Weight};
+use crate::passes;
+use crate::shape::Shape;
+use crate::tensor::Tensor;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::rc::Rc;
+
+/// The graph under construction, shared by its scopes and tensors.
+#[derive(Debug, Default)]
+pub(crate) struct Builder {
+    nodes: Vec<Node>,
+    weights: HashMap<String, NodeId>,
+    /// The first error poisons everything after it; it is reported once, by [`Scope::finish`].
+    error: Option<GraphError>,
+}
+
+/// A place in the checkpoint: weights are named under it, and errors say where they happened.
+///
+/// The builder needs no `?`: the first shape error is remembered with its path, everything built after it is inert, and
+/// [`Scope::finish`] returns it.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    builder: Rc<RefCell<Builder>>,
+    path: Rc<str>,
+}
+
+impl Default for Scope {
+    fn default() -> Self {
+        Self::root()
+    }
+}
+
+impl Scope {
+    /// An empty graph.
+    #[must_use]
+    pub fn root() -> Self {
+        Self { builder: Rc::default(), path: Rc::from("") }
+    }
+
+    /// The scope below this one, as checkpoints join names: `s.at("transformer_blocks").at(3)`.
+    #[must_use]
+    pub fn at(&self, name: impl Display) -> Self {
+        Self { builder: Rc::clone(&self.builder), path: self.full_name(&name.to_string()).into() }
+    }
+
+    /// This scope's path in the checkpoint.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    fn full_name(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+
+    /// A value the caller writes before running. Asking twice for one name gives the same tensor.
+    #[must_use]
+    pub fn input(&self, name: &str, shape: &[usize], rate: Rate) -> Tensor {
+        let wanted = Input { name: name.to_owned(), shape: shape.to_vec(), rate };
+        let known = self.builder.borrow().nodes.iter().position(|n| matches!(&n.op, Op::Input(i) if i.name == name));
+        let Some(at) = known else { return self.push(wanted, &[]) };
+        if self.builder.borrow().nodes[at].op != Op::Input(wanted) {
+            return self.poison(format!("input {name} is used with two shapes or rates"));
+        }
+        Tensor::new(self.clone(), NodeId::new(at), shape.to_vec())
+    }
+
+    /// A parameter named under this scope. Asking twice for one name gives the same tensor.
+    #[must_use]
+    pub fn weight(&self, name: &str, shape: &[usize]) -> Tensor {
+        let name = self.full_name(name);
+        let known = self.builder.borrow().weights.get(&name).copied();
+        if let Some(id) = known {
+            let known_shape = self.builder.borrow().nodes[id.index()].shape.clone();
+            if known_shape != shape {
+                return self.poison(format!("{name} is used as {known_shape:?} and as {shape:?}"));
+            }
+            return Tensor::new(self.clone(), id, known_shape);
+        }
+        let tensor = self.push(Weight { name: name.clone(), shape: shape.to_vec() }, &[]);
+        if let Some(id) = tensor.id() {
+            self.builder.borrow_mut().weights.insert(name, id);
+        }
+        tensor
+    }
+
+    /// Numbers known now.
+    #[must_use]
+    pub fn constant(&self, shape: &[usize], data: Vec<f32>) -> Tensor {
+        self.push(Constant { shape: shape.to_vec(), data }, &[])
+    }
+
+    /// `x Wᵀ + b` with `weight [out, in]` and `bias [out]`, as PyTorch's `Linear`: `[…, in]` → `[…, out]`.
+    #[must_use]
+    pub fn linear(&self, x: &Tensor, out: usize) -> Tensor {
+        let weight = self.weight("weight", &[out, x.extent(-1)]);
+        let bias = self.weight("bias", &[out]);
+        self.push(MatMul { transpose_b: true, bias: true }, &[x, &weight, &bias])
+    }
+
+    /// `x Wᵀ` with `weight [out, in]`.
+    #[must_use]
+    pub fn linear_no_bias(&self, x: &Tensor, out: usize) -> Tensor {
+        let weight = self.weight("weight", &[out, x.extent(-1)]);
+        self.push(MatMul { transpose_b: true, bias: false }, &[x, &weight])
+    }
+
+    /// Layer normalisation with `weight` and `bias` of the last axis.
+    #[must_use]
+    pub fn layer_norm(&self, x: &Tensor, eps: f64) -> Tensor {
+        let channels = x.extent(-1);
+        let (weight, bias) = (self.weight("weight", &[channels]), self.weight("bias", &[channels]));
+        self.push(LayerNorm { eps, affine: true }, &[x, &weight, &bias])
+    }
+
+    /// Rows of `weight [rows, channels]`: `ids […]` → `[…, channels]`.
+    #[must_use]
+    pub fn embedding(&self, ids: &Tensor, rows: usize, channels: usize) -> Tensor {
+        let table = self.weight("weight", &[rows, channels]);
+        self.push(Gather, &[&table, ids])
+    }
+
+    /// Adds an operation. Shapes are checked here; a misfit poisons the graph.
+    #[must_use]
+    pub fn push(&self, op: impl Into<Op>, inputs: &[&Tensor]) -> Tensor {
+        let op = op.into();
+        let Some(ids) = inputs.iter().map(|tensor| tensor.id()).collect::<Option<Vec<_>>>() else {
+            return Tensor::poisoned(self.clone());
+        };
+        if let Some(stranger) = inputs.iter().find(|t| !Rc::ptr_eq(&t.scope().builder, &self.builder)) {
+            return self.poison(format!("{} uses a tensor of another graph ({:?})", op.name(), stranger.shape()));
+        }
+        let shapes: Vec<&[usize]> = inputs.iter().map(|tensor| tensor.shape()).collect();
+        match op.infer(&shapes) {
+            Ok(shape) => self.append(op, ids, shape),
+            Err(message) => self.poison(format!("{}: {message}", op.name())),
+        }
+    }
+
+    fn append(&self, op: Op, inputs: Vec<NodeId>, shape: Shape) -> Tensor {
+        let mut builder = self.builder.borrow_mut();
+        if builder.error.is_some() {
+            return Tensor::poisoned(self.clone());
+        }
+        let rate = rate_of(&op, inputs.iter().map(|id| builder.nodes[id.index()].rate));
+        let id = NodeId::new(builder.nodes.len());
+        builder.nodes.push(Node {
+            op,
+            inputs,
+            epilogue: None,
+            shape: shape.clone(),
+            rate,
+            path: self.path.to_string(),
+        });
+        Tensor::new(self.clone(), id, shape)
+    }
+
+    /// Records that the model cannot be built, for a reason the shapes do not show.
+    #[must_use]
+    pub fn poison(&self, message: impl Into<String>) -> Tensor {
+        let mut builder = self.builder.borrow_mut();
+        let error = GraphError { path: self.path.to_string(), message: message.into() };
+        builder.error.get_or_insert(error);
+        Tensor::poisoned(self.clone())
+    }
+
+    /// The finished graph with its named results; what they do not need is left out.
+    ///
+    /// # Errors
+    /// The first error met while building.
+    pub fn finish(&self, outputs: &[(&str, &Tensor)]) -> Result<Graph, GraphError> {
+        let builder = self.builder.borrow();
+        if let Some(error) = &builder.error {
+            return Err(error.clone());
+        }
+        let outputs = outputs
+            .iter()
+            .map(|(name, tensor)| {
+                let id = tensor.id().filter(|_| Rc::ptr_eq(&tensor.scope().builder, &self.builder));
+                let message = || format!("output {name} is a tensor of another graph");
+                id.map(|id| ((*name).to_owned(), id))
+                    .ok_or_else(|| GraphError { path: String::new(), message: message() })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(passes::dead_code(&Graph { nodes: builder.nodes.clone(), outputs }))
+    }
+}
+
+/// How often an operation's result changes, given how often its operands do.
+pub(crate) fn rate_of(op: &Op, operands: impl Iterator<Item = Rate>) -> Rate {
+    match op {
+        Op::Input(input) => input.rate,
+        _ => operands.max().unwrap_or(Rate::Once),
+    }
+}

@@ -1,0 +1,93 @@
+use crate::shape::Shape;
+use half::{bf16, f16};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+/// How a checkpoint stores numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StorageType {
+    /// IEEE single precision.
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// The upper half of a single.
+    Bf16,
+}
+
+impl StorageType {
+    /// Bytes of one element.
+    #[must_use]
+    pub fn size(self) -> usize {
+        match self {
+            StorageType::F32 => 4,
+            StorageType::F16 | StorageType::Bf16 => 2,
+        }
+    }
+}
+
+/// One tensor of a checkpoint, borrowed from wherever it lies (a mapped file, usually). Little-endian.
+#[derive(Debug, Clone)]
+pub struct WeightView<'a> {
+    /// How its elements are stored.
+    pub storage: StorageType,
+    /// Its extents.
+    pub shape: Shape,
+    /// Its elements, row-major; need not be aligned.
+    pub bytes: Cow<'a, [u8]>,
+}
+
+impl WeightView<'_> {
+    /// All elements widened to `f32`, exactly.
+    #[must_use]
+    pub fn to_f32(&self) -> Vec<f32> {
+        let pairs = || self.bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
+        match self.storage {
+            StorageType::F32 => {
+                self.bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+            }
+            StorageType::F16 => pairs().map(|b| f16::from_le_bytes(b).to_f32()).collect(),
+            StorageType::Bf16 => pairs().map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
+        }
+    }
+
+    /// All elements rounded to half precision.
+    #[must_use]
+    pub fn to_f16(&self) -> Vec<f16> {
+        match self.storage {
+            StorageType::F16 => self.bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]])).collect(),
+            _ => self.to_f32().into_iter().map(f16::from_f32).collect(),
+        }
+    }
+}
+
+/// Where a device finds weights by name while it builds a plan: one tensor at a time, so that memory never holds a
+/// second copy of a checkpoint.
+pub trait WeightSource {
+    /// The tensor of that name.
+    fn weight(&self, name: &str) -> Option<WeightView<'_>>;
+}
+
+/// Weights in memory, for tests and small tools.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryWeights {
+    tensors: BTreeMap<String, (Shape, Vec<u8>)>,
+}
+
+impl MemoryWeights {
+    /// Adds a tensor.
+    ///
+    /// # Panics
+    /// When the number of elements is not the shape's.
+    pub fn insert(&mut self, name: impl Into<String>, shape: impl Into<Shape>, data: &[f32]) {
+        let shape = shape.into();
+        assert_eq!(crate::shape::numel(&shape), data.len(), "a weight of shape {shape:?} needs that many elements");
+        self.tensors.insert(name.into(), (shape, data.iter().flat_map(|v| v.to_le_bytes()).collect()));
+    }
+}
+
+impl WeightSource for MemoryWeights {
+    fn weight(&self, name: &str) -> Option<WeightView<'_>> {
+        let (shape, bytes) = self.tensors.get(name)?;
+        Some(WeightView { storage: StorageType::F32, shape: shape.clone(), bytes: Cow::Borrowed(bytes) })
+    }
+}

@@ -1,0 +1,249 @@
+use crate::config::parse;
+use crate::error::ModelError;
+use crate::files::ModelFiles;
+use crate::safetensors_file::{PICKLE, TensorFile, TensorInfo, storage};
+use graph::{Shape, StorageType, WeightSource, WeightSpec, WeightView};
+use serde::Deserialize;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt;
+
+/// Weights of one component, borrowed from mapped `.safetensors` files.
+#[derive(Debug)]
+pub struct Checkpoint {
+    place: String,
+    files: Vec<TensorFile>,
+    tensors: BTreeMap<String, (usize, TensorInfo)>,
+}
+
+/// Prefixes that a checkpoint may put before the names of a model: transformers wrote `text_model.` before version 5.
+const PREFIXES: &[&str] = &["", "text_model."];
+
+/// Buffers that older libraries saved and that are computed here; no parameter ends in these names.
+const HARMLESS: &[&str] = &["embeddings.position_ids", "pos_embed.pos_embed"];
+
+/// The file names diffusers and transformers give to weights.
+const STEMS: &[&str] = &["diffusion_pytorch_model", "model"];
+
+#[derive(Deserialize)]
+struct ShardIndex {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Checkpoint {
+    /// Opens a component's weights, `transformer` say: one file or shards with an index, of a variant (`fp16`) if asked.
+    /// Without a variant, plain files are taken first, then the only variant there is.
+    ///
+    /// # Errors
+    /// When there are no weights, only pickles, or a file is damaged.
+    pub fn open(files: &ModelFiles, component: &str, variant: Option<&str>) -> Result<Self, ModelError> {
+        let place = files.describe(component);
+        let names = files.list(component);
+        let found = variant
+            .map_or_else(|| vec![None], |variant| vec![Some(variant.to_owned())])
+            .into_iter()
+            .chain(only_variant(&names).filter(|_| variant.is_none()).map(Some))
+            .find_map(|variant| find(&names, variant.as_deref()));
+        let Some(name) = found else {
+            return Err(ModelError::new(place, none_found(&names, variant)));
+        };
+        let path = |name: &str| if component.is_empty() { name.to_owned() } else { format!("{component}/{name}") };
+        if !name.contains(".safetensors.index") {
+            return Self::from_files(files, place, &[path(&name)]);
+        }
+        let index: ShardIndex = parse(&files.describe(&path(&name)), &files.read(&path(&name))?)?;
+        let shards: BTreeSet<String> = index.weight_map.values().map(|shard| path(shard)).collect();
+        Self::from_files(files, place, &shards.into_iter().collect::<Vec<_>>())
+    }
+
+    /// Opens exactly these files of a model; `place` stands for them together in errors.
+    ///
+    /// # Errors
+    /// When a file is missing or damaged, or two of them hold a tensor of the same name.
+    pub fn from_files(files: &ModelFiles, place: String, paths: &[String]) -> Result<Self, ModelError> {
+        let mut checkpoint = Self { place, files: Vec::new(), tensors: BTreeMap::new() };
+        for path in paths {
+            let file = TensorFile::open(files, path)?;
+            for (name, info) in file.tensors() {
+                if checkpoint.tensors.insert(name.clone(), (checkpoint.files.len(), info)).is_some() {
+                    return Err(ModelError::new(
+                        files.describe(path),
+                        format!("holds {name:?}, as another shard does"),
+                    ));
+                }
+            }
+            checkpoint.files.push(file);
+        }
+        Ok(checkpoint)
+    }
+
+    /// The name under which the checkpoint holds a weight.
+    fn resolve(&self, name: &str) -> Option<String> {
+        PREFIXES.iter().map(|prefix| format!("{prefix}{name}")).find(|own| self.tensors.contains_key(own))
+    }
+
+    /// Every tensor with its shape, sorted by name.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.tensors.iter().map(|(name, (_, info))| (&**name, &*info.shape))
+    }
+
+    /// How one tensor is stored, in the format's own word (`F16`).
+    #[must_use]
+    pub fn dtype(&self, name: &str) -> Option<String> {
+        self.tensors.get(name).map(|(_, info)| info.dtype.to_string())
+    }
+
+    /// Bytes of all tensors together.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.tensors.values().map(|(_, info)| info.bytes.len() as u64).sum()
+    }
+
+    /// Compares the checkpoint with what a graph needs, and looks for numbers that are not finite, before anything is
+    /// uploaded.
+    ///
+    /// # Errors
+    /// When any weight is missing, unknown, misshapen, of a type that is not supported, or not finite.
+    pub fn check(&self, weights: &[WeightSpec]) -> Result<(), ModelError> {
+        let report = self.report(weights);
+        if report.is_clean() { Ok(()) } else { Err(ModelError::new(&self.place, report.to_string())) }
+    }
+
+    /// What [`check`](Self::check) finds, by name.
+    #[must_use]
+    pub fn report(&self, weights: &[WeightSpec]) -> CheckReport {
+        let mut report = CheckReport::default();
+        let mut used = HashSet::new();
+        for spec in weights {
+            let Some(name) = self.resolve(&spec.name) else {
+                report.missing.push(spec.name.clone());
+                continue;
+            };
+            let (file, info) = &self.tensors[&name];
+            if info.shape != spec.shape {
+                report.misshapen.push((name.clone(), spec.shape.clone(), info.shape.clone()));
+            }
+            match storage(info.dtype) {
+                None => report.unsupported.push((name.clone(), info.dtype.to_string())),
+                Some(kind) if !finite(kind, self.files[*file].bytes(&info.bytes)) => {
+                    report.not_finite.push(name.clone());
+                }
+                Some(_) => {}
+            }
+            used.insert(name);
+        }
+        let unread = self.tensors.keys().filter(|name| !used.contains(*name));
+        report.extra = unread.filter(|name| !HARMLESS.iter().any(|end| name.ends_with(end))).cloned().collect();
+        report
+    }
+}
+
+impl WeightSource for Checkpoint {
+    fn weight(&self, name: &str) -> Option<WeightView<'_>> {
+        let (file, info) = &self.tensors[&self.resolve(name)?];
+        let bytes = self.files[*file].bytes(&info.bytes);
+        Some(WeightView { storage: storage(info.dtype)?, shape: info.shape.clone(), bytes: Cow::Borrowed(bytes) })
+    }
+}
+
+/// The weights' file or index among a folder's files.
+fn find(names: &[String], variant: Option<&str>) -> Option<String> {
+    let infix = variant.map_or_else(String::new, |variant| format!(".{variant}"));
+    STEMS
+        .iter()
+        .flat_map(|stem| {
+            // Both libraries put the variant of a sharded checkpoint's index at its end.
+            [format!("{stem}{infix}.safetensors"), format!("{stem}.safetensors.index{infix}.json")]
+        })
+        .find(|wanted| names.contains(wanted))
+}
+
+/// The one variant that a folder has weights in, if there is exactly one.
+fn only_variant(names: &[String]) -> Option<String> {
+    let found: BTreeSet<&str> = names
+        .iter()
+        .flat_map(|name| STEMS.iter().map(move |stem| (name, stem)))
+        .filter_map(|(name, stem)| name.strip_prefix(stem)?.strip_prefix('.'))
+        .filter_map(|rest| {
+            let single = rest.strip_suffix(".safetensors").filter(|variant| !variant.contains(['.', '-']));
+            single.or_else(|| rest.strip_prefix("safetensors.index.")?.strip_suffix(".json"))
+        })
+        .collect();
+    let mut found = found.into_iter();
+    found.next().filter(|_| found.next().is_none()).map(str::to_owned)
+}
+
+fn none_found(names: &[String], variant: Option<&str>) -> String {
+    let pickled = names.iter().find(|name| [".bin", ".pt", ".pth", ".ckpt"].iter().any(|end| name.ends_with(end)));
+    match (pickled, variant) {
+        (Some(name), _) => format!("has its weights only as a pickle ({name}): {PICKLE}"),
+        (None, Some(variant)) => format!("has no safetensors weights of the variant {variant}"),
+        (None, None) => format!("has no weights (expected {}.safetensors)", STEMS.join(".safetensors or ")),
+    }
+}
+
+/// Whether no element is infinite or NaN: those, and only those, have all bits of the exponent set.
+fn finite(storage: StorageType, bytes: &[u8]) -> bool {
+    let halves = |exponent: u16| bytes.chunks_exact(2).all(|b| u16::from_le_bytes([b[0], b[1]]) & exponent != exponent);
+    match storage {
+        StorageType::F32 => bytes.chunks_exact(4).all(|b| {
+            const EXPONENT: u32 = 0x7F80_0000;
+            u32::from_le_bytes([b[0], b[1], b[2], b[3]]) & EXPONENT != EXPONENT
+        }),
+        StorageType::F16 => halves(0x7C00),
+        StorageType::Bf16 => halves(0x7F80),
+    }
+}
+
+/// How a checkpoint differs from what a graph needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CheckReport {
+    /// Weights that the graph reads and the checkpoint lacks.
+    pub missing: Vec<String>,
+    /// Tensors that the checkpoint holds and the graph never reads: a sign of another architecture.
+    pub extra: Vec<String>,
+    /// Name, shape wanted, shape found.
+    pub misshapen: Vec<(String, Shape, Shape)>,
+    /// Name and type of tensors that are not stored as f32, f16 or bf16.
+    pub unsupported: Vec<(String, String)>,
+    /// Tensors with an infinity or a NaN in them.
+    pub not_finite: Vec<String>,
+}
+
+impl CheckReport {
+    /// Whether there is nothing to report.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// One sentence; of each kind the first few names, then a count.
+impl fmt::Display for CheckReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shapes = self.misshapen.iter().map(|(name, want, have)| format!("{name} ({have:?} instead of {want:?})"));
+        let types = self.unsupported.iter().map(|(name, dtype)| format!("{name} ({dtype})"));
+        let kinds = [
+            ("is missing", self.missing.clone()),
+            ("has another shape for", shapes.collect()),
+            ("has an unsupported number type for", types.collect()),
+            ("has infinities or NaN in", self.not_finite.clone()),
+            ("holds tensors this model does not have:", self.extra.clone()),
+        ];
+        let parts: Vec<String> = kinds
+            .iter()
+            .filter(|(_, names)| !names.is_empty())
+            .map(|(what, names)| format!("{what} {}", first_few(names)))
+            .collect();
+        f.write_str(&parts.join("; "))
+    }
+}
+
+fn first_few(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    match names.len().checked_sub(SHOWN) {
+        None | Some(0) => shown,
+        Some(more) => format!("{shown} and {more} more"),
+    }
+}

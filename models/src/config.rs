@@ -1,0 +1,101 @@
+//! Reading `config.json`: typed fields are honoured, and the rest must be known not to matter.
+
+use crate::error::ModelError;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+/// Fields that the typed part of a configuration did not take.
+pub(crate) type Rest = Map<String, Value>;
+
+/// A field that is accepted only with the values it has when it changes nothing.
+pub(crate) struct Inert {
+    pub(crate) field: &'static str,
+    /// JSON texts of the accepted values; empty when every value is harmless during inference.
+    pub(crate) values: &'static [&'static str],
+}
+
+/// A field that never changes what inference computes.
+pub(crate) const fn any(field: &'static str) -> Inert {
+    Inert { field, values: &[] }
+}
+
+/// A field that changes nothing at these values.
+pub(crate) const fn only(field: &'static str, values: &'static [&'static str]) -> Inert {
+    Inert { field, values }
+}
+
+/// Parses one JSON file.
+pub(crate) fn parse<T: DeserializeOwned>(path: &str, text: &[u8]) -> Result<T, ModelError> {
+    // serde_json's message ends in "at line L column C", which is what a person who edits the file needs.
+    serde_json::from_slice(text).map_err(|error| ModelError::new(path, format!("is not understood: {error}")))
+}
+
+/// Refuses a class that this reader does not implement.
+pub(crate) fn check_class(
+    path: &str,
+    field: &str,
+    class: Option<&Value>,
+    supported: &[&str],
+) -> Result<(), ModelError> {
+    let supported_names = supported.join(", ");
+    match class {
+        Some(Value::String(class)) if supported.contains(&&**class) => Ok(()),
+        Some(class) => {
+            let class = class.as_str().map_or_else(|| class.to_string(), str::to_owned);
+            let message =
+                format!("{field} is {}, which is not supported (supported: {supported_names})", brief(&class));
+            Err(ModelError::new(path, message))
+        }
+        None => Err(ModelError::new(path, format!("has no {field} (supported: {supported_names})"))),
+    }
+}
+
+/// Refuses every field that could change the computation.
+pub(crate) fn check_rest(path: &str, rest: &Rest, inert: &[Inert]) -> Result<(), ModelError> {
+    for (field, value) in rest {
+        // diffusers and transformers keep their own bookkeeping under a leading underscore (_diffusers_version, …).
+        if field.starts_with('_') {
+            continue;
+        }
+        let text = value.to_string();
+        match inert.iter().find(|known| known.field == field) {
+            Some(known) if known.values.is_empty() || known.values.contains(&&*text) => {}
+            Some(known) => {
+                let supported = known.values.join(" or ");
+                let message = format!("{field} = {} is not supported (only {supported} is)", brief(&text));
+                return Err(ModelError::new(path, message));
+            }
+            None => {
+                let message = format!("the field {field} = {} is unknown and may change the computation", brief(&text));
+                return Err(ModelError::new(path, message));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Refuses sizes that no real model has, before shapes are computed and graphs are built from them.
+pub(crate) fn check_sizes(path: &str, sizes: &[(&str, usize)]) -> Result<(), ModelError> {
+    for (field, value) in sizes {
+        let largest = if field.contains("vocab") {
+            1 << 24
+        } else if field.contains("layers") || field.contains("patch") || field.contains("heads") {
+            1024
+        } else {
+            1 << 20
+        };
+        if *value == 0 || *value > largest {
+            return Err(ModelError::new(path, format!("{field} = {value} is not between 1 and {largest}")));
+        }
+    }
+    Ok(())
+}
+
+/// A value short enough for one sentence.
+fn brief(text: &str) -> String {
+    const LONGEST: usize = 80;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}

@@ -1,0 +1,147 @@
+use crate::error::ModelError;
+use crate::mapped::Bytes;
+use std::borrow::Cow;
+use std::path::{Component, Path, PathBuf};
+
+/// Where a model's files come from: a folder, or files built into the program.
+///
+/// Paths are relative to the model, with `/` between their parts, as diffusers' folders are documented:
+/// `transformer/config.json`.
+#[derive(Debug, Clone)]
+pub struct ModelFiles {
+    source: Source,
+}
+
+#[derive(Debug, Clone)]
+enum Source {
+    Folder(PathBuf),
+    Embedded { name: &'static str, files: &'static [(&'static str, &'static [u8])] },
+}
+
+impl ModelFiles {
+    /// A folder in diffusers' layout.
+    ///
+    /// # Errors
+    /// When there is no such folder.
+    pub fn folder(path: impl Into<PathBuf>) -> Result<Self, ModelError> {
+        let path = path.into();
+        let fault = |message: String| ModelError::new(path.display().to_string(), message);
+        match path.metadata() {
+            Ok(metadata) if metadata.is_dir() => Ok(Self { source: Source::Folder(path) }),
+            Ok(_) => Err(fault("is a file, and a model is a folder in diffusers' layout".into())),
+            Err(error) => Err(fault(format!("is not a model folder ({})", plain(&error)))),
+        }
+    }
+
+    /// Files that are part of the program; `name` stands for the folder in errors.
+    #[must_use]
+    pub fn embedded(name: &'static str, files: &'static [(&'static str, &'static [u8])]) -> Self {
+        Self { source: Source::Embedded { name, files } }
+    }
+
+    /// How a person would call a file of this model.
+    #[must_use]
+    pub fn describe(&self, path: &str) -> String {
+        match &self.source {
+            Source::Folder(root) if path.is_empty() => root.display().to_string(),
+            Source::Folder(root) => root.join(path).display().to_string(),
+            Source::Embedded { name, .. } if path.is_empty() => (*name).to_owned(),
+            Source::Embedded { name, .. } => format!("{name}/{path}"),
+        }
+    }
+
+    /// Whether there is such a file.
+    #[must_use]
+    pub fn exists(&self, path: &str) -> bool {
+        match &self.source {
+            Source::Folder(root) => is_inside(path) && root.join(path).is_file(),
+            Source::Embedded { files, .. } => files.iter().any(|(own, _)| *own == path),
+        }
+    }
+
+    /// The names of the files directly inside a part of the model (`""` is its root), sorted; empty where there is none.
+    #[must_use]
+    pub fn list(&self, part: &str) -> Vec<String> {
+        let mut names: Vec<String> = match &self.source {
+            Source::Folder(root) if is_inside(part) || part.is_empty() => std::fs::read_dir(root.join(part))
+                .into_iter()
+                .flatten()
+                .flatten()
+                .filter(|entry| entry.path().is_file())
+                .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                .collect(),
+            Source::Folder(_) => Vec::new(),
+            Source::Embedded { files, .. } => files
+                .iter()
+                .filter_map(|(own, _)| match own.rsplit_once('/') {
+                    Some((folder, name)) if folder == part => Some(name.to_owned()),
+                    None if part.is_empty() => Some((*own).to_owned()),
+                    _ => None,
+                })
+                .collect(),
+        };
+        names.sort();
+        names
+    }
+
+    /// The whole of a small file.
+    ///
+    /// # Errors
+    /// When it is missing or cannot be read.
+    pub fn read(&self, path: &str) -> Result<Cow<'static, [u8]>, ModelError> {
+        match &self.source {
+            Source::Folder(root) => {
+                let full = self.inside(root, path)?;
+                std::fs::read(full).map(Cow::Owned).map_err(|error| self.unreadable(path, &error))
+            }
+            Source::Embedded { .. } => self.built_in(path).map(Cow::Borrowed),
+        }
+    }
+
+    /// A file as it lies on disk or in the program, without a copy.
+    ///
+    /// # Errors
+    /// When it is missing or cannot be mapped.
+    pub fn open(&self, path: &str) -> Result<Bytes, ModelError> {
+        match &self.source {
+            Source::Folder(root) => {
+                let full = self.inside(root, path)?;
+                Bytes::map(&full).map_err(|error| self.unreadable(path, &error))
+            }
+            Source::Embedded { .. } => self.built_in(path).map(Bytes::Static),
+        }
+    }
+
+    /// The path on disk, unless it leads out of the model: file names also come from a checkpoint's own index.
+    fn inside(&self, root: &Path, path: &str) -> Result<PathBuf, ModelError> {
+        if is_inside(path) {
+            return Ok(root.join(path));
+        }
+        Err(ModelError::new(self.describe(""), format!("{path:?} is not a path inside the model")))
+    }
+
+    fn built_in(&self, path: &str) -> Result<&'static [u8], ModelError> {
+        let Source::Embedded { files, .. } = &self.source else { unreachable!("callers matched on the source") };
+        let found = files.iter().find(|(own, _)| *own == path).map(|(_, bytes)| *bytes);
+        found.ok_or_else(|| ModelError::new(self.describe(path), "is missing from this model"))
+    }
+
+    fn unreadable(&self, path: &str, error: &std::io::Error) -> ModelError {
+        let message = match error.kind() {
+            std::io::ErrorKind::NotFound => "is missing from this model".to_owned(),
+            _ => format!("cannot be read ({})", plain(error)),
+        };
+        ModelError::new(self.describe(path), message)
+    }
+}
+
+fn is_inside(path: &str) -> bool {
+    !path.is_empty() && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
+}
+
+/// The system's words without Rust's "(os error 2)".
+fn plain(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let end = text.find(" (os error").unwrap_or(text.len());
+    text[..end].to_lowercase()
+}

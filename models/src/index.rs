@@ -1,0 +1,125 @@
+use crate::config::parse;
+use crate::error::ModelError;
+use crate::files::ModelFiles;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// diffusers' `model_index.json`: which class each part of a pipeline is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelIndex {
+    /// The file, for errors.
+    pub path: String,
+    /// The pipeline's class, `PixArtAlphaPipeline` say.
+    pub class_name: String,
+    /// The parts that are present, in the file's order.
+    pub components: Vec<Component>,
+    /// Options of the pipeline that are not parts (`requires_safety_checker` and the like).
+    pub options: Map<String, Value>,
+    /// Our own block `headwater`: what to generate with when the user does not say.
+    pub defaults: Defaults,
+}
+
+/// One part of a pipeline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Component {
+    /// The part and its folder: `transformer`.
+    pub name: String,
+    /// The Python library: `diffusers` or `transformers`.
+    pub library: String,
+    /// Its class.
+    pub class_name: String,
+}
+
+/// Settings that suit a model, from the optional block `headwater` of its `model_index.json`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Defaults {
+    /// Strength of classifier-free guidance.
+    pub guidance_scale: Option<f64>,
+    /// Denoising steps.
+    pub num_inference_steps: Option<usize>,
+    /// Height in pixels.
+    pub height: Option<usize>,
+    /// Width in pixels.
+    pub width: Option<usize>,
+    /// What the picture should not show.
+    pub negative_prompt: Option<String>,
+}
+
+impl ModelIndex {
+    /// Reads a model's `model_index.json`.
+    ///
+    /// # Errors
+    /// When it is missing or not such an index.
+    pub fn read(files: &ModelFiles) -> Result<Self, ModelError> {
+        const FILE: &str = "model_index.json";
+        Self::from_json(&files.describe(FILE), &files.read(FILE)?)
+    }
+
+    /// Parses a `model_index.json`; `path` names the file in errors.
+    ///
+    /// # Errors
+    /// When it is not such an index.
+    pub fn from_json(path: &str, text: &[u8]) -> Result<Self, ModelError> {
+        let fields: Map<String, Value> = parse(path, text)?;
+        let fault = |message: String| ModelError::new(path, message);
+        let mut index = Self {
+            path: path.to_owned(),
+            class_name: String::new(),
+            components: Vec::new(),
+            options: Map::new(),
+            defaults: Defaults::default(),
+        };
+        for (field, value) in fields {
+            match (&*field, &value) {
+                ("_class_name", Value::String(class)) => index.class_name.clone_from(class),
+                ("headwater", _) => {
+                    index.defaults = serde_json::from_value(value)
+                        .map_err(|error| fault(format!("the block \"headwater\" is not understood: {error}")))?;
+                }
+                (name, _) if name.starts_with('_') => {}
+                (_, Value::Array(pair)) => match &pair[..] {
+                    [Value::String(library), Value::String(class)] => index.components.push(Component {
+                        name: field,
+                        library: library.clone(),
+                        class_name: class.clone(),
+                    }),
+                    [Value::Null, Value::Null] => {}
+                    _ => return Err(fault(format!("{field} is not a pair of library and class"))),
+                },
+                _ => {
+                    index.options.insert(field, value);
+                }
+            }
+        }
+        if index.class_name.is_empty() {
+            return Err(fault("has no _class_name".into()));
+        }
+        Ok(index)
+    }
+
+    /// A part, if the pipeline has it.
+    #[must_use]
+    pub fn component(&self, name: &str) -> Option<&Component> {
+        self.components.iter().find(|component| component.name == name)
+    }
+
+    /// A part that must be present and of one of these classes.
+    ///
+    /// # Errors
+    /// When it is absent or of another class.
+    pub fn require(&self, name: &str, supported: &[&str]) -> Result<&Component, ModelError> {
+        let names = supported.join(", ");
+        match self.component(name) {
+            Some(component) if supported.contains(&&*component.class_name) => Ok(component),
+            Some(component) => {
+                let class = &component.class_name;
+                Err(ModelError::new(
+                    &*self.path,
+                    format!("{name} is {class}, which is not supported (supported: {names})"),
+                ))
+            }
+            None => Err(ModelError::new(&*self.path, format!("has no {name} (supported: {names})"))),
+        }
+    }
+}

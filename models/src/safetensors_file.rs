@@ -1,0 +1,128 @@
+//! One `.safetensors` file: a header that must be right, then tensors borrowed from the map.
+
+use crate::error::ModelError;
+use crate::files::ModelFiles;
+use crate::mapped::Bytes;
+use graph::StorageType;
+use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use std::collections::HashSet;
+use std::fmt;
+use std::ops::Range;
+
+/// Bytes of the number in front of the header.
+const LENGTH: usize = 8;
+
+/// A file whose header has been checked: offsets lie inside it, do not overlap, and fit shapes and types.
+#[derive(Debug)]
+pub(crate) struct TensorFile {
+    bytes: Bytes,
+    metadata: Metadata,
+    data: usize,
+}
+
+/// Where one tensor lies in its file.
+#[derive(Debug, Clone)]
+pub(crate) struct TensorInfo {
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) bytes: Range<usize>,
+}
+
+impl TensorFile {
+    pub(crate) fn open(files: &ModelFiles, path: &str) -> Result<Self, ModelError> {
+        let bytes = files.open(path)?;
+        let fault = |message: String| ModelError::new(files.describe(path), message);
+        if let Some(kind) = pickle(&bytes) {
+            return Err(fault(format!("is {kind}, not safetensors: {PICKLE}")));
+        }
+        let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| fault(explain(&error, &bytes)))?;
+        let data = LENGTH + header;
+        if let Some(name) = duplicate(&bytes[LENGTH..data]) {
+            return Err(fault(format!("is damaged: the header names {name:?} twice")));
+        }
+        Ok(Self { bytes, metadata, data })
+    }
+
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = (String, TensorInfo)> + '_ {
+        self.metadata.tensors().into_iter().map(|(name, info)| {
+            let (start, end) = info.data_offsets;
+            let bytes = self.data + start..self.data + end;
+            (name, TensorInfo { dtype: info.dtype, shape: info.shape.clone(), bytes })
+        })
+    }
+
+    pub(crate) fn bytes(&self, range: &Range<usize>) -> &[u8] {
+        &self.bytes[range.clone()]
+    }
+}
+
+/// Why pickles are refused, for every message that refuses one.
+pub(crate) const PICKLE: &str =
+    "loading a pickle runs whatever program is inside, so it is refused; save the model with safe_serialization=True";
+
+/// What kind of pickle a file is, if it is one.
+fn pickle(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [b'P', b'K', 3, 4, ..] => Some("a zip archive, as torch.save writes"),
+        // Protocol 2 to 5 begins with the opcode PROTO. As a header's length it would be 640 bytes or more with the
+        // following bytes zero; a pickle continues with an opcode instead.
+        [0x80, 2..=5, third, ..] if *third != 0 => Some("a pickle"),
+        _ => None,
+    }
+}
+
+fn explain(error: &SafeTensorError, bytes: &[u8]) -> String {
+    use SafeTensorError as E;
+    let declared = bytes.first_chunk::<LENGTH>().map_or(0, |length| u64::from_le_bytes(*length));
+    match error {
+        E::HeaderTooSmall => format!("is not a safetensors file: it has only {} bytes", bytes.len()),
+        E::HeaderTooLarge | E::InvalidHeaderLength => {
+            format!("is truncated or no safetensors file: it announces a header of {declared} bytes")
+        }
+        E::InvalidHeader(_) | E::InvalidHeaderDeserialization(_) => {
+            "is not a safetensors file: its header is not the JSON that the format asks for".into()
+        }
+        E::InvalidOffset(name) => format!("is damaged: the place of {name:?} overlaps another tensor or leaves a gap"),
+        E::MetadataIncompleteBuffer => {
+            "is truncated or damaged: its length is not what the header's tensors add up to".into()
+        }
+        E::TensorInvalidInfo => "is damaged: a tensor's place does not fit its shape and type".into(),
+        E::ValidationOverflow => "is damaged: a tensor's shape is larger than any memory".into(),
+        other => format!("is not a usable safetensors file ({other})"),
+    }
+}
+
+/// A name that the header uses twice. JSON parsers keep the last one in silence, and then two readers of the same file
+/// may see two models.
+fn duplicate(header: &[u8]) -> Option<String> {
+    struct Names;
+    impl<'de> Visitor<'de> for Names {
+        type Value = Option<String>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut seen = HashSet::new();
+            let mut twice = None;
+            while let Some((name, IgnoredAny)) = map.next_entry::<String, IgnoredAny>()? {
+                if !seen.insert(name.clone()) {
+                    twice.get_or_insert(name);
+                }
+            }
+            Ok(twice)
+        }
+    }
+    let mut parser = serde_json::Deserializer::from_slice(header);
+    serde::Deserializer::deserialize_map(&mut parser, Names).ok().flatten()
+}
+
+/// The storage types that devices take.
+pub(crate) fn storage(dtype: Dtype) -> Option<StorageType> {
+    match dtype {
+        Dtype::F32 => Some(StorageType::F32),
+        Dtype::F16 => Some(StorageType::F16),
+        Dtype::BF16 => Some(StorageType::Bf16),
+        _ => None,
+    }
+}

@@ -1,0 +1,236 @@
+//! Prompts to token ids, as transformers' tokenizers do it.
+
+use crate::config::parse;
+use crate::error::ModelError;
+use crate::files::ModelFiles;
+use serde_json::{Map, Value, json};
+
+/// A text encoder's tokenizer with the settings that lie beside it.
+#[derive(Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    place: String,
+    max_length: Option<usize>,
+    pad: u32,
+}
+
+/// A prompt as a text encoder reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoding {
+    /// Token ids, padded to the length asked for.
+    pub ids: Vec<u32>,
+    /// 1 for each token, 0 for padding.
+    pub attention_mask: Vec<u32>,
+    /// Tokens of the prompt that did not fit.
+    pub dropped: usize,
+}
+
+impl Encoding {
+    /// The ids as a graph takes them.
+    #[must_use]
+    pub fn ids_f32(&self) -> Vec<f32> {
+        // Vocabularies stay far below 2²⁴, up to which f32 holds whole numbers exactly; `Gather` refuses larger ones.
+        self.ids.iter().map(|id| *id as f32).collect()
+    }
+
+    /// The mask as a graph takes it.
+    #[must_use]
+    pub fn mask_f32(&self) -> Vec<f32> {
+        self.attention_mask.iter().map(|one| *one as f32).collect()
+    }
+}
+
+impl Tokenizer {
+    /// Reads the tokenizer in a model's folder, `tokenizer` say: `tokenizer.json`, or else CLIP's `vocab.json` with
+    /// `merges.txt`.
+    ///
+    /// # Errors
+    /// When neither is there or one of the files is not understood.
+    pub fn open(files: &ModelFiles, folder: &str) -> Result<Self, ModelError> {
+        let path = |name: &str| format!("{folder}/{name}");
+        let settings = Settings::read(files, folder)?;
+        let whole = path("tokenizer.json");
+        let (from, text) = if files.exists(&whole) {
+            let text = files.read(&whole)?.into_owned();
+            (whole, text)
+        } else if files.exists(&path("vocab.json")) && files.exists(&path("merges.txt")) {
+            (path("merges.txt"), clip_tokenizer_json(files, folder, &settings)?)
+        } else {
+            let message = "has neither tokenizer.json nor vocab.json with merges.txt";
+            return Err(ModelError::new(files.describe(folder), message));
+        };
+        let fault = |message: String| ModelError::new(files.describe(&from), message);
+        let mut inner =
+            tokenizers::Tokenizer::from_bytes(text).map_err(|error| fault(format!("is not understood: {error}")))?;
+        // Lengths are each call's business; a file may carry those of somebody's training run.
+        inner.with_padding(None).with_truncation(None).map_err(|error| fault(error.to_string()))?;
+        let marks = &settings.pad_token;
+        let pad = marks.as_deref().and_then(|token| inner.token_to_id(token));
+        let Some(pad) = pad else {
+            let token = marks.as_deref().unwrap_or("(none)");
+            return Err(fault(format!("the vocabulary has no padding token {token}")));
+        };
+        Ok(Self { inner, place: files.describe(folder), max_length: settings.max_length, pad })
+    }
+
+    /// The longest sequence the text encoder was made for, marks included; `None` where the files do not say.
+    #[must_use]
+    pub fn max_length(&self) -> Option<usize> {
+        self.max_length
+    }
+
+    /// The largest id of the vocabulary, which the text encoder's embedding must cover.
+    #[must_use]
+    pub fn largest_id(&self) -> u32 {
+        self.inner.get_vocab(true).into_values().max().unwrap_or(0)
+    }
+
+    /// A prompt with its begin and end marks, cut and padded to exactly `length` tokens. A prompt that is cut keeps its
+    /// end mark, as in transformers.
+    ///
+    /// # Errors
+    /// When `length` leaves no room for the marks, or the prompt cannot be tokenized.
+    pub fn encode(&self, prompt: &str, length: usize) -> Result<Encoding, ModelError> {
+        let fault = |message: String| ModelError::new(&*self.place, message);
+        let encoding =
+            self.inner.encode_fast(prompt, true).map_err(|error| fault(format!("cannot tokenize: {error}")))?;
+        let (mut ids, marks) = (encoding.get_ids().to_vec(), encoding.get_special_tokens_mask());
+        let trailing = marks.iter().rev().take_while(|mark| **mark == 1).count().min(ids.len());
+        let leading = marks[..ids.len() - trailing].iter().take_while(|mark| **mark == 1).count();
+        if leading + trailing > length {
+            return Err(fault(format!("a length of {length} has no room for the {} marks", leading + trailing)));
+        }
+        let dropped = ids.len().saturating_sub(length);
+        let end = ids.len() - trailing;
+        ids.drain(end - dropped..end);
+        let tokens = ids.len();
+        ids.resize(length, self.pad);
+        let attention_mask = (0..length).map(|i| u32::from(i < tokens)).collect();
+        Ok(Encoding { ids, attention_mask, dropped })
+    }
+}
+
+/// What `tokenizer_config.json` and `special_tokens_map.json` say.
+struct Settings {
+    max_length: Option<usize>,
+    pad_token: Option<String>,
+    /// Tokens that are found in a prompt before it is split, as `tokenizer.json` writes them but for their ids.
+    added: Vec<Map<String, Value>>,
+    class: Option<String>,
+    unknown: String,
+    begin: String,
+    end: String,
+}
+
+impl Settings {
+    fn read(files: &ModelFiles, folder: &str) -> Result<Self, ModelError> {
+        let object = |name: &str| -> Result<Map<String, Value>, ModelError> {
+            let path = format!("{folder}/{name}");
+            if files.exists(&path) { parse(&files.describe(&path), &files.read(&path)?) } else { Ok(Map::new()) }
+        };
+        let (config, map) = (object("tokenizer_config.json")?, object("special_tokens_map.json")?);
+        if let Some(side) = config.get("padding_side").filter(|side| *side != "right") {
+            let path = files.describe(&format!("{folder}/tokenizer_config.json"));
+            return Err(ModelError::new(path, format!("padding_side = {side} is not supported (only \"right\" is)")));
+        }
+        // transformers reads the configuration last, so it wins.
+        let named = |name: &str| config.get(name).or_else(|| map.get(name)).filter(|token| !token.is_null());
+        let content = |token: &Value| token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned);
+        let mark = |name: &str, default: &str| named(name).and_then(content).unwrap_or_else(|| default.to_owned());
+        let (begin, end) = (mark("bos_token", "<|startoftext|>"), mark("eos_token", "<|endoftext|>"));
+        let unknown = mark("unk_token", "<|endoftext|>");
+
+        let mut added: Vec<Map<String, Value>> = Vec::new();
+        let mut add = |token: &Value| {
+            let fields = match token {
+                Value::Object(fields) => fields.clone(),
+                Value::String(content) => Map::from_iter([("content".to_owned(), Value::String(content.clone()))]),
+                _ => return,
+            };
+            if !added.iter().any(|known| known.get("content") == fields.get("content")) {
+                added.push(fields);
+            }
+        };
+        let decoder = config.get("added_tokens_decoder").and_then(Value::as_object);
+        for (id, token) in decoder.into_iter().flatten() {
+            let mut token = token.clone();
+            if let (Some(fields), Ok(id)) = (token.as_object_mut(), id.parse::<u32>()) {
+                fields.insert("id".into(), id.into());
+            }
+            add(&token);
+        }
+        ["bos_token", "eos_token", "unk_token", "pad_token"].into_iter().filter_map(named).for_each(&mut add);
+        [&begin, &end, &unknown].into_iter().for_each(|token| add(&Value::String(token.clone())));
+
+        Ok(Self {
+            // transformers writes 10³⁰ where there is no limit.
+            max_length: config.get("model_max_length").and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok()),
+            pad_token: named("pad_token").and_then(content).or_else(|| Some(end.clone())),
+            class: config.get("tokenizer_class").and_then(Value::as_str).map(str::to_owned),
+            added,
+            unknown,
+            begin,
+            end,
+        })
+    }
+}
+
+/// CLIP's tokenizer in the form of a `tokenizer.json`: byte-level BPE in lower case, words ended by `</w>`.
+fn clip_tokenizer_json(files: &ModelFiles, folder: &str, settings: &Settings) -> Result<Vec<u8>, ModelError> {
+    let path = |name: &str| format!("{folder}/{name}");
+    let supported = ["CLIPTokenizer", "CLIPTokenizerFast"];
+    if let Some(class) = settings.class.as_deref().filter(|class| !supported.contains(class)) {
+        let message = format!("a {class} is not supported without its tokenizer.json");
+        return Err(ModelError::new(files.describe(&path("tokenizer_config.json")), message));
+    }
+    let vocab: Map<String, Value> = parse(&files.describe(&path("vocab.json")), &files.read(&path("vocab.json"))?)?;
+    let place = files.describe(&path("merges.txt"));
+    let merges = files.read(&path("merges.txt"))?;
+    let merges = std::str::from_utf8(&merges).map_err(|_| ModelError::new(&*place, "is not UTF-8 text"))?;
+    let merges: Vec<&str> = merges.lines().filter(|line| !line.starts_with("#version") && !line.is_empty()).collect();
+
+    let id = |token: &str| vocab.get(token).cloned().unwrap_or(Value::Null);
+    for token in [&settings.begin, &settings.end, &settings.unknown] {
+        if id(token).is_null() {
+            let message = format!("lacks the token {token}");
+            return Err(ModelError::new(files.describe(&path("vocab.json")), message));
+        }
+    }
+    let added = settings.added.iter().filter_map(|fields| {
+        let content = fields.get("content")?.as_str()?;
+        let flag = |name: &str, default: bool| fields.get(name).and_then(Value::as_bool).unwrap_or(default);
+        let special = flag("special", true);
+        // A token that textual inversion added is not in vocab.json and brings its own id.
+        vocab.get(content).or_else(|| fields.get("id")).map(|id| {
+            json!({
+                "id": id, "content": content, "special": special, "normalized": flag("normalized", !special),
+                "single_word": flag("single_word", false), "lstrip": flag("lstrip", false), "rstrip": flag("rstrip", false),
+            })
+        })
+    });
+    // Letters by words, digits one by one, everything else in runs; spaces separate and are dropped.
+    let words = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+    let description = json!({
+        "version": "1.0",
+        "added_tokens": added.collect::<Vec<_>>(),
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "NFC"},
+            {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
+            {"type": "Lowercase"},
+        ]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": words}, "behavior": "Removed", "invert": true},
+            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        ]},
+        "post_processor": {
+            "type": "RobertaProcessing", "trim_offsets": false, "add_prefix_space": false,
+            "sep": [&settings.end, id(&settings.end)], "cls": [&settings.begin, id(&settings.begin)],
+        },
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+        "model": {
+            "type": "BPE", "unk_token": &settings.unknown, "continuing_subword_prefix": "", "end_of_word_suffix": "</w>",
+            "fuse_unk": false, "merges": merges, "vocab": vocab,
+        },
+    });
+    Ok(description.to_string().into_bytes())
+}

@@ -1,0 +1,316 @@
+//! Checkpoints: what is read, and what every kind of damage says.
+
+use graph::{StorageType, WeightSource, WeightSpec};
+use models::{Checkpoint, ModelFiles};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Everything a test file holds: a JSON header with its length, then data.
+fn safetensors(header: &str, data: &[u8]) -> Vec<u8> {
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
+}
+
+fn tensor(dtype: &str, shape: &[usize], start: usize, end: usize) -> Value {
+    json!({"dtype": dtype, "shape": shape, "data_offsets": [start, end]})
+}
+
+fn floats(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+fn spec(name: &str, shape: &[usize]) -> WeightSpec {
+    WeightSpec { name: name.into(), shape: shape.to_vec() }
+}
+
+/// A model folder on disk.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new(files: &[(&str, &[u8])]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for (path, bytes) in files {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("a new folder");
+            std::fs::write(path, bytes).expect("a new file");
+        }
+        Self(folder)
+    }
+    fn files(&self) -> ModelFiles {
+        ModelFiles::folder(self.0.path()).expect("the folder exists")
+    }
+    fn open(&self) -> Result<Checkpoint, String> {
+        let root = self.0.path().display().to_string();
+        // Messages name the file; without the temporary folder's name they can be compared.
+        Checkpoint::open(&self.files(), "unet", None).map_err(|error| error.to_string().replace(&root, "ROOT"))
+    }
+}
+
+fn single(bytes: &[u8]) -> Result<Checkpoint, String> {
+    Folder::new(&[("unet/model.safetensors", bytes)]).open()
+}
+
+const SINGLE: &str = "ROOT/unet/model.safetensors: ";
+
+#[test]
+fn tensors_of_every_storage_type_are_read() {
+    let header = json!({
+        "__metadata__": {"format": "pt"},
+        "a.weight": tensor("F32", &[2, 1], 0, 8), "b": tensor("F16", &[2], 8, 12), "c": tensor("BF16", &[1], 12, 14),
+    });
+    let data = [floats(&[1.5, -2.0]), vec![0x00, 0x3C, 0x00, 0xC0], vec![0xC0, 0x3F]].concat();
+    let checkpoint = single(&safetensors(&header.to_string(), &data)).expect("a good file");
+    let read = |name: &str| checkpoint.weight(name).map(|view| (view.shape.clone(), view.to_f32()));
+    assert_eq!(read("a.weight"), Some((vec![2, 1], vec![1.5, -2.0])));
+    assert_eq!(read("b"), Some((vec![2], vec![1.0, -2.0])));
+    assert_eq!(read("c"), Some((vec![1], vec![1.5])));
+    assert_eq!(read("d"), None);
+    assert_eq!(checkpoint.size(), 14);
+    assert_eq!(checkpoint.weight("a.weight").expect("read above").storage, StorageType::F32);
+    checkpoint.check(&[spec("a.weight", &[2, 1]), spec("b", &[2]), spec("c", &[1])]).expect("all is there");
+}
+
+#[test]
+fn damaged_files_are_refused_in_one_sentence() {
+    let one = |value: Value, data: &[u8]| safetensors(&json!({"a": value}).to_string(), data);
+    let truncated = {
+        let mut bytes = one(tensor("F32", &[4], 0, 16), &floats(&[0.0; 4]));
+        bytes.truncate(bytes.len() - 3);
+        bytes
+    };
+    let overlap = json!({"a": tensor("F32", &[2], 0, 8), "b": tensor("F32", &[2], 4, 12)}).to_string();
+    let twice = r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    let huge = 1usize << 40;
+    let cases: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("empty", vec![], "is not a safetensors file: it has only 0 bytes"),
+        ("five bytes", vec![1; 5], "is not a safetensors file: it has only 5 bytes"),
+        (
+            "huge header",
+            [u64::MAX.to_le_bytes().as_slice(), b"{}"].concat(),
+            "announces a header of 18446744073709551615 bytes",
+        ),
+        ("header past the end", [1000u64.to_le_bytes().as_slice(), b"{}"].concat(), "announces a header of 1000 bytes"),
+        ("not JSON", safetensors("hello world", &[]), "its header is not the JSON that the format asks for"),
+        ("not UTF-8", [2u64.to_le_bytes().as_slice(), &[0xFF, 0xFE]].concat(), "its header is not the JSON"),
+        ("truncated data", truncated, "is truncated or damaged: its length is not what"),
+        ("trailing bytes", one(tensor("F32", &[1], 0, 4), &[0; 9]), "is truncated or damaged: its length is not what"),
+        (
+            "overlap",
+            safetensors(&overlap, &[0; 12]),
+            "is damaged: the place of \"b\" overlaps another tensor or leaves a gap",
+        ),
+        (
+            "gap",
+            one(tensor("F32", &[1], 4, 8), &[0; 8]),
+            "is damaged: the place of \"a\" overlaps another tensor or leaves a gap",
+        ),
+        ("backwards", one(tensor("F32", &[1], 8, 4), &[0; 8]), "is damaged: the place of \"a\""),
+        ("out of range", one(tensor("F32", &[1000], 0, 4000), &[0; 4]), "is truncated or damaged"),
+        ("wrong size", one(tensor("F32", &[3], 0, 4), &[0; 4]), "a tensor's place does not fit its shape and type"),
+        ("overflow", one(tensor("F32", &[huge, huge], 0, 4), &[0; 4]), "a tensor's shape is larger than any memory"),
+        ("twice", safetensors(twice, &[0; 4]), "is damaged: the header names \"a\" twice"),
+        (
+            "unknown type",
+            one(json!({"dtype": "F3", "shape": [1], "data_offsets": [0, 1]}), &[0]),
+            "its header is not the JSON",
+        ),
+        (
+            "zip",
+            b"PK\x03\x04 a torch archive".to_vec(),
+            "is a zip archive, as torch.save writes, not safetensors: loading a pickle runs",
+        ),
+        ("pickle", b"\x80\x02}q\x00.........".to_vec(), "is a pickle, not safetensors: loading a pickle runs"),
+    ];
+    for (what, bytes, message) in cases {
+        let error = single(&bytes).map(|_| ()).expect_err(what);
+        assert!(error.starts_with(SINGLE) && error.contains(message) && !error.contains('\n'), "{what}: {error}");
+    }
+}
+
+#[test]
+fn no_single_fault_in_a_file_panics() {
+    let header = json!({"a": tensor("F32", &[2], 0, 8), "b": tensor("F16", &[1, 1], 8, 10)}).to_string();
+    let good = safetensors(&header, &[0; 10]);
+    let open = |bytes: Vec<u8>, what: &str| {
+        // Leaked: files that are part of a program live as long as it does.
+        let file: &'static [u8] = Box::leak(bytes.into_boxed_slice());
+        let files: &'static [(&str, &[u8])] = Box::leak(Box::new([("model.safetensors", file)]));
+        match Checkpoint::open(&ModelFiles::embedded("model", files), "", None) {
+            Err(error) => assert!(!error.to_string().contains('\n'), "{what}: {error}"),
+            Ok(checkpoint) => {
+                let names: Vec<String> = checkpoint.tensors().map(|(name, _)| name.to_owned()).collect();
+                for view in names.iter().filter_map(|name| checkpoint.weight(name)) {
+                    let elements: usize = view.shape.iter().product();
+                    assert_eq!(view.bytes.len(), elements * view.storage.size(), "{what}");
+                }
+            }
+        }
+    };
+    for length in 0..good.len() {
+        open(good[..length].to_vec(), &format!("cut to {length} bytes"));
+    }
+    for at in 0..good.len() {
+        for value in [0, 1, b'0', b'9', b'"', b'}', 0x7F, 0xFF] {
+            let mut bytes = good.clone();
+            bytes[at] = value;
+            open(bytes, &format!("byte {at} is {value}"));
+        }
+    }
+}
+
+#[test]
+fn pickles_and_missing_weights_are_explained() {
+    type Files = &'static [(&'static str, &'static [u8])];
+    let cases: [(Files, &str); 3] = [
+        (
+            &[("unet/diffusion_pytorch_model.bin", b"PK\x03\x04")],
+            "has its weights only as a pickle (diffusion_pytorch_model.bin): ",
+        ),
+        (
+            &[("unet/config.json", b"{}")],
+            "has no weights (expected diffusion_pytorch_model.safetensors or model.safetensors)",
+        ),
+        (&[("vae/config.json", b"{}")], "has no weights"),
+    ];
+    for (files, message) in cases {
+        let error = Folder::new(files).open().map(|_| ()).expect_err(message);
+        assert!(error.starts_with("ROOT/unet: ") && error.contains(message), "{error}");
+    }
+    let error = ModelFiles::folder("/no/such/folder").expect_err("missing").to_string();
+    assert_eq!(error, "/no/such/folder: is not a model folder (no such file or directory)");
+    let folder = Folder::new(&[("a", b"")]);
+    assert!(ModelFiles::folder(folder.0.path().join("a")).expect_err("a file").to_string().contains("is a file"));
+}
+
+#[test]
+fn a_checkpoint_is_compared_with_the_graph() {
+    let header = json!({
+        "text_model.a.weight": tensor("F32", &[2], 0, 8), "b": tensor("F32", &[1], 8, 12), "nan": tensor("F16", &[1], 12, 14),
+        "inf": tensor("F32", &[1], 14, 18), "int": tensor("I32", &[1], 18, 22), "stranger": tensor("F32", &[1], 22, 26),
+        "text_model.embeddings.position_ids": tensor("I64", &[1], 26, 34), "nan32": tensor("F32", &[1], 34, 38),
+        "inf16": tensor("BF16", &[1], 38, 40),
+    });
+    let data = [
+        floats(&[1.0, f32::MAX, 3.0]),
+        vec![0x00, 0x7E],
+        floats(&[f32::NEG_INFINITY]),
+        vec![0; 4],
+        floats(&[1.0]),
+        vec![0; 8],
+        floats(&[f32::NAN]),
+        vec![0x80, 0x7F],
+    ]
+    .concat();
+    let checkpoint = single(&safetensors(&header.to_string(), &data)).expect("a good file");
+    let mut specs = vec![
+        spec("a.weight", &[2]),
+        spec("b", &[3, 1]),
+        spec("nan", &[1]),
+        spec("inf", &[1]),
+        spec("int", &[1]),
+        spec("nan32", &[1]),
+        spec("inf16", &[1]),
+    ];
+    specs.extend((0..7).map(|i| spec(&format!("absent.{i}"), &[1])));
+    let report = checkpoint.report(&specs);
+    assert_eq!(report.missing.len(), 7);
+    assert_eq!(report.misshapen, [("b".to_owned(), vec![3, 1], vec![1])]);
+    assert_eq!(report.not_finite, ["nan", "inf", "nan32", "inf16"]);
+    assert_eq!(report.unsupported, [("int".to_owned(), "I32".to_owned())]);
+    assert_eq!(report.extra, ["stranger"], "position_ids are harmless");
+    let error = checkpoint.check(&specs).expect_err("much is wrong").to_string();
+    let sentence = "unet: is missing absent.0, absent.1, absent.2, absent.3, absent.4 and 2 more; has another shape for b \
+                    ([1] instead of [3, 1]); has an unsupported number type for int (I32); has infinities or NaN in nan, inf, \
+                    nan32, inf16; holds tensors this model does not have: stranger";
+    assert!(error.ends_with(sentence), "{error}");
+    assert!(checkpoint.weight("a.weight").is_some(), "the prefix text_model. is found");
+    assert!(checkpoint.weight("int").is_none(), "devices cannot take integers");
+}
+
+#[test]
+fn variants_and_shards_are_found() {
+    let file = |value: f32| safetensors(&json!({"a": tensor("F32", &[1], 0, 4)}).to_string(), &floats(&[value]));
+    let (plain, half) = (file(1.0), file(2.0));
+    let read = |folder: &Folder, variant: Option<&str>| {
+        let checkpoint = Checkpoint::open(&folder.files(), "unet", variant).map_err(|error| error.to_string())?;
+        Ok::<_, String>(checkpoint.weight("a").expect("it is there").to_f32()[0])
+    };
+    let both = Folder::new(&[("unet/model.safetensors", &plain), ("unet/model.fp16.safetensors", &half)]);
+    assert_eq!(read(&both, None), Ok(1.0));
+    assert_eq!(read(&both, Some("fp16")), Ok(2.0));
+    assert!(read(&both, Some("bf16")).expect_err("absent").ends_with("has no safetensors weights of the variant bf16"));
+    let only = Folder::new(&[("unet/diffusion_pytorch_model.fp16.safetensors", &half)]);
+    assert_eq!(read(&only, None), Ok(2.0), "the only variant there is");
+
+    let shard = safetensors(&json!({"b": tensor("F32", &[1], 0, 4)}).to_string(), &floats(&[3.0]));
+    let index = br#"{"metadata": {}, "weight_map": {"a": "m-1.safetensors", "b": "m-2.safetensors"}}"#;
+    let name = "unet/diffusion_pytorch_model.safetensors.index.json";
+    let sharded = Folder::new(&[(name, index), ("unet/m-1.safetensors", &plain), ("unet/m-2.safetensors", &shard)]);
+    let checkpoint = sharded.open().expect("two good shards");
+    checkpoint.check(&[spec("a", &[1]), spec("b", &[1])]).expect("both are there");
+
+    let missing = Folder::new(&[(name, index), ("unet/m-1.safetensors", &plain)]);
+    assert_eq!(missing.open().map(|_| ()), Err("ROOT/unet/m-2.safetensors: is missing from this model".to_owned()));
+    let same = Folder::new(&[(name, index), ("unet/m-1.safetensors", &plain), ("unet/m-2.safetensors", &plain)]);
+    let error = same.open().map(|_| ()).expect_err("the same tensor twice");
+    assert_eq!(error, "ROOT/unet/m-2.safetensors: holds \"a\", as another shard does");
+    let outside = Folder::new(&[(name, br#"{"weight_map": {"a": "../../secret.safetensors"}}"#)]);
+    let error = outside.open().map(|_| ()).expect_err("a path that leads out");
+    assert!(error.contains("is not a path inside the model"), "{error}");
+}
+
+#[test]
+fn a_model_may_be_part_of_the_program() {
+    static FILE: [u8; 76] =
+        *b"\x40\0\0\0\0\0\0\0{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}          \0\0\x80\x3f";
+    static FILES: [(&str, &[u8]); 2] = [("unet/model.safetensors", &FILE), ("model_index.json", b"{}")];
+    let files = ModelFiles::embedded("icons", &FILES);
+    assert_eq!(
+        (files.list(""), files.list("unet")),
+        (vec!["model_index.json".into()], vec!["model.safetensors".into()])
+    );
+    assert!(files.exists("unet/model.safetensors") && !files.exists("unet"));
+    let checkpoint = Checkpoint::open(&files, "unet", None).expect("a good file");
+    assert_eq!(checkpoint.weight("a").expect("it is there").to_f32(), [1.0]);
+    assert_eq!(files.read("x.json").expect_err("absent").to_string(), "icons/x.json: is missing from this model");
+}
+
+#[test]
+fn checkpoints_that_diffusers_wrote_fit_their_models() {
+    use graph::{Rate, Scope};
+    use models::{
+        ClipHiddenState, ClipTextConfig, PixArtConfig, PixArtInputs, clip_text_model, pixart_transformer_2d_model,
+    };
+    for name in ["pixels", "epsilon"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/pipelines").join(name);
+        let files = ModelFiles::folder(folder).expect("the golden exists");
+        let json = |path: &str| files.read(path).expect("a configuration");
+        let path = "text_encoder/config.json";
+        let text = ClipTextConfig::from_json(path, &json(path)).unwrap_or_else(|error| panic!("{error}"));
+        let path = "transformer/config.json";
+        let config = PixArtConfig::from_json(path, &json(path)).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(config.encoder_channels(), text.hidden_size);
+
+        let s = Scope::root();
+        let hidden = clip_text_model(&s, &text, &s.input("ids", &[1, 20], Rate::Once), None, ClipHiddenState::Last);
+        let graph = s.finish(&[("hidden", &hidden)]).expect("a graph");
+        let checkpoint = Checkpoint::open(&files, "text_encoder", None).unwrap_or_else(|error| panic!("{error}"));
+        checkpoint.check(&graph.weights()).unwrap_or_else(|error| panic!("{error}"));
+
+        let s = Scope::root();
+        let output = pixart_transformer_2d_model(
+            &s,
+            &config,
+            &PixArtInputs {
+                sample: &s.input("sample", &[1, 32, 16, 3], Rate::Step),
+                timestep: &s.input("timestep", &[1], Rate::Step),
+                encoder_hidden_states: &s.input("text", &[1, 20, text.hidden_size], Rate::Once),
+                encoder_attention_mask: None,
+                size: None,
+            },
+        );
+        let graph = s.finish(&[("sample", &config.without_variance(&output))]).expect("a graph");
+        assert_eq!(graph.node(graph.output("sample").expect("named above")).shape, [1, 32, 16, 3]);
+        let checkpoint = Checkpoint::open(&files, "transformer", None).unwrap_or_else(|error| panic!("{error}"));
+        checkpoint.check(&graph.weights()).unwrap_or_else(|error| panic!("{error}"));
+    }
+}

@@ -1,0 +1,175 @@
+//! D(x; σ) as one graph: scalings, classifier-free guidance and what a model predicts, around the model.
+
+use crate::error::PipelineError;
+use graph::{Device, Graph, NodeTime, Plan, PlanOptions, Rate, Scope, Tensor, WeightSource, passes};
+use scheduler::Prediction;
+
+/// Extents of what is denoised, in the model's own space (pixels, or latents).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SampleShape {
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// Channels.
+    pub channels: usize,
+}
+
+impl SampleShape {
+    /// Number of elements.
+    #[must_use]
+    pub fn numel(&self) -> usize {
+        self.height * self.width * self.channels
+    }
+}
+
+/// What a model function is given: everything for one batch. It answers with a prediction of the sample's own shape.
+#[derive(Debug)]
+pub struct ModelInputs<'a> {
+    /// `[B, H, W, C]`, scaled by `c_in`.
+    pub sample: &'a Tensor,
+    /// `[B]`.
+    pub timestep: &'a Tensor,
+    /// `[B, S, D]`.
+    pub encoder_hidden_states: &'a Tensor,
+    /// `[B, S]`: 1 for tokens, 0 for padding.
+    pub encoder_attention_mask: &'a Tensor,
+}
+
+/// The prompt as the model reads it: with guidance, the negative prompt first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conditioning {
+    /// `[B, S, D]`, row-major.
+    pub encoder_hidden_states: Vec<f32>,
+    /// `[B, S]`: 1 for tokens, 0 for padding.
+    pub encoder_attention_mask: Vec<f32>,
+    /// S.
+    pub tokens: usize,
+    /// D.
+    pub channels: usize,
+    /// Weight of the prompt against the negative prompt; absent when only the prompt is given, B being 1.
+    pub guidance_scale: Option<f64>,
+}
+
+impl Conditioning {
+    fn batch(&self) -> usize {
+        if self.guidance_scale.is_some() { 2 } else { 1 }
+    }
+}
+
+/// Builds the graph of D. Its inputs are `x`, `c_skip`, `c_out`, `c_in`, `timestep`, and `encoder_hidden_states`,
+/// `encoder_attention_mask`, `guidance_scale` that stay for a whole generation; its output is `denoised`.
+pub fn denoiser_graph(
+    shape: SampleShape,
+    conditioning: &Conditioning,
+    model: impl FnOnce(&Scope, &ModelInputs<'_>) -> Tensor,
+) -> Result<Graph, PipelineError> {
+    let s = Scope::root();
+    let SampleShape { height, width, channels } = shape;
+    let (batch, tokens) = (conditioning.batch(), conditioning.tokens);
+    let scalar = |name| s.input(name, &[1], Rate::Step);
+    let x = s.input("x", &[1, height, width, channels], Rate::Step);
+    let (c_skip, c_out, c_in, timestep) = (scalar("c_skip"), scalar("c_out"), scalar("c_in"), scalar("timestep"));
+    let hidden = s.input("encoder_hidden_states", &[batch, tokens, conditioning.channels], Rate::Once);
+    let mask = s.input("encoder_attention_mask", &[batch, tokens], Rate::Once);
+
+    let repeat = |tensor: &Tensor| if batch == 1 { tensor.clone() } else { Tensor::concat(&[tensor, tensor], 0) };
+    let (sample, timestep) = (repeat(&(&x * &c_in)), repeat(&timestep));
+    let inputs = ModelInputs {
+        sample: &sample,
+        timestep: &timestep,
+        encoder_hidden_states: &hidden,
+        encoder_attention_mask: &mask,
+    };
+    let output = model(&s, &inputs);
+    let output = if batch == 1 {
+        output
+    } else {
+        // Ho & Salimans 2022, equation 6, in diffusers' form: uncond + g (cond − uncond).
+        let guidance_scale = s.input("guidance_scale", &[1], Rate::Once);
+        let (uncond, cond) = (output.slice(0, 0..1), output.slice(0, 1..2));
+        &uncond + &(&guidance_scale * &(&cond - &uncond))
+    };
+    let denoised = &(&c_skip * &x) + &(&c_out * &output);
+    Ok(s.finish(&[("denoised", &denoised)])?)
+}
+
+/// D(x; σ) bound to a device, replayed at every step.
+pub struct Denoiser {
+    plan: Box<dyn Plan>,
+    prediction: Prediction,
+}
+
+impl Denoiser {
+    /// Plans the graph and uploads the weights.
+    ///
+    /// # Errors
+    /// As [`Device::plan`].
+    pub fn new(
+        device: &dyn Device,
+        graph: &Graph,
+        weights: &dyn WeightSource,
+        options: PlanOptions,
+        prediction: Prediction,
+    ) -> Result<Self, PipelineError> {
+        let plan = device.plan(&passes::optimize(graph), weights, options)?;
+        Ok(Self { plan, prediction })
+    }
+
+    /// Sets what stays for a whole generation.
+    ///
+    /// # Errors
+    /// When the conditioning has other extents than the graph, or the device fails.
+    pub fn condition(&mut self, conditioning: &Conditioning) -> Result<(), PipelineError> {
+        self.plan.write("encoder_hidden_states", &conditioning.encoder_hidden_states)?;
+        self.plan.write("encoder_attention_mask", &conditioning.encoder_attention_mask)?;
+        if let Some(scale) = conditioning.guidance_scale {
+            self.plan.write("guidance_scale", &[narrow(scale)])?;
+        }
+        Ok(())
+    }
+
+    /// What the model predicts.
+    pub fn set_prediction(&mut self, prediction: Prediction) {
+        self.prediction = prediction;
+    }
+
+    /// The denoised image of `x`, both `[H, W, C]`.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn denoise(&mut self, x: &[f32], sigma: f64, timestep: f64) -> Result<Vec<f32>, PipelineError> {
+        let scalings = self.prediction.scalings(sigma, timestep);
+        let scalars = [
+            ("c_skip", scalings.c_skip),
+            ("c_out", scalings.c_out),
+            ("c_in", scalings.c_in),
+            ("timestep", scalings.c_noise),
+        ];
+        for (name, value) in scalars {
+            self.plan.write(name, &[narrow(value)])?;
+        }
+        self.plan.write("x", x)?;
+        self.plan.run()?;
+        Ok(self.plan.read("denoised")?)
+    }
+
+    /// What every operation takes; needs a call of [`denoise`](Self::denoise) before, for its inputs.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn profile(&mut self) -> Result<Vec<NodeTime>, PipelineError> {
+        Ok(self.plan.profile()?)
+    }
+
+    /// Memory the plan holds.
+    #[must_use]
+    pub fn memory(&self) -> graph::MemoryUse {
+        self.plan.memory()
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "devices compute in f32")]
+fn narrow(value: f64) -> f32 {
+    value as f32
+}

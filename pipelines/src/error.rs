@@ -1,0 +1,40 @@
+use graph::{DeviceError, GraphError};
+use thiserror::Error;
+
+/// Why a task could not be done. Every message is one sentence for the person who asked.
+#[derive(Debug, Error)]
+pub enum PipelineError {
+    /// The request itself makes no sense: a size, a number of steps, a name.
+    #[error("{0}")]
+    Request(String),
+    /// The checkpoint's parts do not fit together, or its scheduler's configuration cannot be honoured.
+    #[error("{0}")]
+    Checkpoint(String),
+    /// The checkpoint's files cannot be used.
+    #[error(transparent)]
+    Model(#[from] models::ModelError),
+    /// The scheduler refuses the configuration or the request.
+    #[error(transparent)]
+    Scheduler(#[from] scheduler::Error),
+    /// The model cannot be built at these shapes.
+    #[error("the model cannot be built: {0}")]
+    Graph(#[from] GraphError),
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The result is not a picture.
+    #[error("step {step} gave values that are not finite numbers; the checkpoint or its --dtype is unsuitable")]
+    NotFinite {
+        /// Counts from 1.
+        step: usize,
+    },
+}
+
+impl PipelineError {
+    /// Whether the person who asked can mend it by asking differently.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        matches!(self, PipelineError::Request(_) | PipelineError::Scheduler(_))
+            || matches!(self, PipelineError::Device(DeviceError::NoAdapter(_)))
+    }
+}

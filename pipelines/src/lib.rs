@@ -1,0 +1,23 @@
+//! Tasks: what people ask of a model. Text to image first.
+//!
+//! **Invariant: tasks differ only in the denoiser.** D(x; σ) is one graph ([`denoiser_graph`]); the loop interprets a
+//! sampler's program and reports every step, and no task has a loop of its own. This crate opens devices and reads model
+//! folders, and never touches the environment, standard streams or the exit code.
+
+mod config;
+mod denoiser;
+mod device;
+mod error;
+mod image;
+mod model;
+pub mod noise;
+mod selftest;
+mod text_to_image;
+
+pub use denoiser::{Conditioning, Denoiser, ModelInputs, SampleShape, denoiser_graph};
+pub use device::{DeviceChoice, DeviceSettings, automatic, devices, open_device};
+pub use error::PipelineError;
+pub use image::{RgbImage, nchw_from_nhwc, nhwc_from_nchw};
+pub use noise::Rng;
+pub use selftest::{SelftestCase, selftest};
+pub use text_to_image::{Bench, Event, Generated, Outcomes, Request, TextToImage, Timings};

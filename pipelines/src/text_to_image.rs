@@ -1,0 +1,369 @@
+//! Text to image: a prompt, a seed, a picture.
+
+use crate::denoiser::{Conditioning, Denoiser, ModelInputs, SampleShape, denoiser_graph};
+use crate::error::PipelineError;
+use crate::image::{RgbImage, nhwc_from_nchw};
+use crate::model::TextModel;
+use crate::noise::Rng;
+use graph::{Device, MemoryUse, NodeTime, PlanOptions, Rate};
+use models::ModelFiles;
+use scheduler::{NamedSchedule, Outcome, Sampling, SchedulerConfig, Steps};
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+/// What is asked for. [`TextToImage::defaults`] gives the model's own values.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// What the picture shows.
+    pub prompt: String,
+    /// What it should not show; matters only with guidance.
+    pub negative_prompt: String,
+    /// Pixels (or latents, where there is no autoencoder).
+    pub width: usize,
+    /// Pixels.
+    pub height: usize,
+    /// Where to step.
+    pub steps: Steps,
+    /// A sampler's name; the checkpoint's own if absent.
+    pub sampler: Option<String>,
+    /// A schedule's name; the checkpoint's own if absent.
+    pub schedule: Option<String>,
+    /// Weight of the prompt against the negative prompt; 1 and below turns guidance off, as in diffusers.
+    pub guidance_scale: f64,
+    /// The same seed, model and settings give the same picture.
+    pub seed: u64,
+    /// Whose noise the seed means.
+    pub rng: Rng,
+}
+
+/// One denoising step, as it happens.
+#[derive(Debug)]
+pub struct Event<'a> {
+    /// Counts from 0.
+    pub index: usize,
+    /// How many there will be; 0 if the sampler chooses its own steps.
+    pub steps: usize,
+    /// Noise level of `x`.
+    pub sigma: f64,
+    /// The noisy sample this step starts from, `[H, W, C]`.
+    pub x: &'a [f32],
+    /// The model's estimate of the clean sample.
+    pub denoised: &'a [f32],
+    /// Extents of both.
+    pub shape: SampleShape,
+    /// Since the first step began.
+    pub elapsed: Duration,
+}
+
+/// A finished generation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Generated {
+    /// The final sample, `[H, W, C]`, values about −1..1.
+    pub sample: Vec<f32>,
+    /// Its extents.
+    pub shape: SampleShape,
+    /// The picture, where the sample is one (latents without an autoencoder are not).
+    pub image: Option<RgbImage>,
+    /// Tokens of the prompts that did not fit the text encoder.
+    pub tokens_dropped: usize,
+    /// The sampler that ran.
+    pub sampler: &'static str,
+    /// Steps taken.
+    pub steps: usize,
+    /// How often the model ran.
+    pub evaluations: usize,
+    /// How long it took.
+    pub timings: Timings,
+}
+
+/// Where the time went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Timings {
+    /// Planning the denoiser and uploading its weights: only the first generation of a size pays this.
+    pub prepare: Duration,
+    /// Reading the prompts; the first generation also plans the text encoder.
+    pub encode: Duration,
+    /// All steps.
+    pub sample: Duration,
+}
+
+/// What a denoising step costs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bench {
+    /// Every timed step, reading the result included.
+    pub seconds: Vec<f64>,
+    /// Floating-point operations of one step.
+    pub flops: u64,
+    /// Every operation of a step, timed alone.
+    pub nodes: Vec<NodeTime>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcomes {
+    /// With a picture.
+    Finished(Box<Generated>),
+    /// The event handler asked to stop.
+    Stopped,
+}
+
+/// What a plan was built for; another size or guidance needs another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct PlanKey {
+    shape: SampleShape,
+    guided: bool,
+}
+
+/// The task: owns its plans and runs sampler programs.
+pub struct TextToImage<'d> {
+    device: &'d dyn Device,
+    options: PlanOptions,
+    model: TextModel,
+    scheduler: SchedulerConfig,
+    text_encoder: Option<Box<dyn graph::Plan>>,
+    denoiser: Option<(PlanKey, Denoiser)>,
+}
+
+impl<'d> TextToImage<'d> {
+    /// Reads a diffusers folder (or the same files from memory): every config, name and shape is checked here; weights
+    /// are uploaded when the first picture's size is known.
+    ///
+    /// # Errors
+    /// When a file is missing or damaged, or a configuration is one we cannot honour.
+    pub fn from_pretrained(
+        device: &'d dyn Device,
+        files: &ModelFiles,
+        options: PlanOptions,
+    ) -> Result<Self, PipelineError> {
+        let model = TextModel::load(files)?;
+        let scheduler = crate::config::scheduler_config(files)?;
+        Ok(Self { device, options, model, scheduler, text_encoder: None, denoiser: None })
+    }
+
+    /// Whether samples are pictures; otherwise they are latents of an autoencoder.
+    #[must_use]
+    pub fn makes_pictures(&self) -> bool {
+        self.model.makes_pictures()
+    }
+
+    /// A request with the model's own values.
+    #[must_use]
+    pub fn defaults(&self) -> Request {
+        let defaults = self.model.defaults();
+        Request {
+            prompt: String::new(),
+            negative_prompt: defaults.negative_prompt.clone().unwrap_or_default(),
+            width: defaults.width.unwrap_or_else(|| self.model.default_side()),
+            height: defaults.height.unwrap_or_else(|| self.model.default_side()),
+            steps: Steps::Count(defaults.num_inference_steps.unwrap_or(20)),
+            sampler: None,
+            schedule: None,
+            guidance_scale: defaults.guidance_scale.unwrap_or(4.5),
+            seed: 0,
+            rng: Rng::Philox,
+        }
+    }
+
+    /// How this checkpoint, sampler and schedule step, without running anything.
+    ///
+    /// # Errors
+    /// When a name is unknown or the combination cannot be honoured.
+    pub fn sampling(&self, request: &Request) -> Result<Sampling, PipelineError> {
+        // A sampler's name may end in a schedule's, as in "DPM++ 2M Karras"; a schedule asked for by itself wins.
+        let named = request.sampler.as_deref().map(scheduler::sampler_and_schedule).transpose()?;
+        let asked = request.schedule.as_deref().map(str::parse::<NamedSchedule>).transpose()?;
+        let (sampler, suffix) = named.map_or((None, None), |(sampler, suffix)| (Some(sampler), suffix));
+        // Explicit timesteps are a schedule, and leave no room for the configuration's own (karras, say).
+        let explicit = matches!(request.steps, Steps::Timesteps(_)).then_some(NamedSchedule::Normal);
+        let schedule = asked.or(suffix).or(explicit);
+        let patches = self.model.patches(request.height, request.width);
+        let wanted = scheduler::Request {
+            steps: request.steps.clone(),
+            sampler,
+            schedule,
+            eta: None,
+            image_seq_len: Some(patches),
+        };
+        Ok(self.scheduler.plan(&wanted)?)
+    }
+
+    /// Makes one picture. `on_step` sees every step and may stop the run.
+    ///
+    /// # Errors
+    /// When the request makes no sense, the device fails, or the model's values are not finite.
+    pub fn run(
+        &mut self,
+        request: &Request,
+        mut on_step: impl FnMut(&Event<'_>) -> ControlFlow<()>,
+    ) -> Result<Outcomes, PipelineError> {
+        let shape = self.model.sample_shape(request.height, request.width)?;
+        check_guidance(request.guidance_scale)?;
+        let sampling = self.sampling(request)?;
+        let program = sampling.program();
+        let mut timings = Timings::default();
+
+        let (conditioning, tokens_dropped) = timed(&mut timings.encode, || self.encode(request))?;
+        timed(&mut timings.prepare, || self.prepare(shape, &conditioning, &sampling))?;
+        let (_, denoiser) = self.denoiser.as_mut().expect("prepared above");
+        denoiser.condition(&conditioning)?;
+
+        let mut noise = request.rng.stream(request.seed);
+        let mut draw = |out: &mut [f32]| {
+            let mut nchw = vec![0.0; out.len()];
+            noise.fill(&mut nchw);
+            out.copy_from_slice(&nhwc_from_nchw(&nchw, shape));
+        };
+        let mut x = vec![0.0; shape.numel()];
+        draw(&mut x);
+        #[allow(clippy::cast_possible_truncation, reason = "samples are f32")]
+        let init = sampling.schedule.init_noise_sigma as f32;
+        x.iter_mut().for_each(|v| *v *= init);
+
+        let started = Instant::now();
+        let mut not_finite = None;
+        // Samplers that choose their own steps cannot tell these numbers beforehand.
+        let (mut steps, mut evaluations) = (0, 0);
+        let outcome = scheduler::run(
+            &program,
+            &x,
+            &mut |x: &[f32], sigma: f64, timestep: f64, out: &mut [f32]| {
+                evaluations += 1;
+                out.copy_from_slice(&denoiser.denoise(x, sigma, timestep)?);
+                Ok::<(), PipelineError>(())
+            },
+            |_, out| draw(out),
+            |event| {
+                steps += 1;
+                if !event.denoised.iter().all(|v| v.is_finite()) {
+                    not_finite = Some(event.index + 1);
+                    return ControlFlow::Break(());
+                }
+                on_step(&Event {
+                    index: event.index,
+                    steps: event.steps,
+                    sigma: event.sigma,
+                    x: event.x,
+                    denoised: event.denoised,
+                    shape,
+                    elapsed: started.elapsed(),
+                })
+            },
+        )?;
+        timings.sample = started.elapsed();
+        if let Some(step) = not_finite {
+            return Err(PipelineError::NotFinite { step });
+        }
+        let Outcome::Finished(sample) = outcome else { return Ok(Outcomes::Stopped) };
+        if !sample.iter().all(|v| v.is_finite()) {
+            return Err(PipelineError::NotFinite { step: steps });
+        }
+        Ok(Outcomes::Finished(Box::new(Generated {
+            image: if self.makes_pictures() { RgbImage::from_sample(&sample, shape) } else { None },
+            sample,
+            shape,
+            tokens_dropped,
+            sampler: sampling.sampler.name,
+            steps,
+            evaluations,
+            timings,
+        })))
+    }
+
+    /// Times `steps` denoising steps after one that warms up, then every operation alone.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn bench(&mut self, request: &Request, steps: usize) -> Result<Bench, PipelineError> {
+        let shape = self.model.sample_shape(request.height, request.width)?;
+        let sampling = self.sampling(request)?;
+        let (conditioning, _) = self.encode(request)?;
+        self.prepare(shape, &conditioning, &sampling)?;
+        let (_, denoiser) = self.denoiser.as_mut().expect("prepared above");
+        denoiser.condition(&conditioning)?;
+        let mut x = vec![0.0; shape.numel()];
+        request.rng.stream(request.seed).fill(&mut x);
+        let mut seconds = Vec::with_capacity(steps);
+        for i in 0..=steps {
+            let started = Instant::now();
+            denoiser.denoise(&x, 1.0, 500.0)?;
+            if i > 0 {
+                seconds.push(started.elapsed().as_secs_f64());
+            }
+        }
+        let mut nodes = denoiser.profile()?;
+        nodes.retain(|node| node.rate == Rate::Step);
+        Ok(Bench { seconds, flops: nodes.iter().map(|node| node.flops).sum(), nodes })
+    }
+
+    /// Memory the current plans hold.
+    #[must_use]
+    pub fn memory(&self) -> MemoryUse {
+        let plans = self.text_encoder.iter().map(|plan| plan.memory());
+        let denoiser = self.denoiser.iter().map(|(_, denoiser)| denoiser.memory());
+        plans.chain(denoiser).fold(MemoryUse::default(), |sum, m| MemoryUse {
+            weights: sum.weights + m.weights,
+            activations: sum.activations + m.activations,
+        })
+    }
+
+    /// The prompt, and with guidance the negative prompt before it, as the text encoder reads them.
+    fn encode(&mut self, request: &Request) -> Result<(Conditioning, usize), PipelineError> {
+        let guided = request.guidance_scale > 1.0;
+        if self.text_encoder.is_none() {
+            self.text_encoder = Some(self.model.plan_text_encoder(self.device, self.options)?);
+        }
+        let plan = self.text_encoder.as_mut().expect("planned above");
+        let mut conditioning = Conditioning {
+            encoder_hidden_states: Vec::new(),
+            encoder_attention_mask: Vec::new(),
+            tokens: self.model.max_tokens(),
+            channels: self.model.text_channels(),
+            guidance_scale: guided.then_some(request.guidance_scale),
+        };
+        let mut dropped = 0;
+        for text in guided.then_some(&request.negative_prompt).into_iter().chain([&request.prompt]) {
+            let encoded = self.model.encode(plan.as_mut(), text)?;
+            conditioning.encoder_hidden_states.extend(encoded.hidden_states);
+            conditioning.encoder_attention_mask.extend(encoded.attention_mask);
+            dropped += encoded.tokens_dropped;
+        }
+        Ok((conditioning, dropped))
+    }
+
+    /// Makes sure that the plan fits this size and guidance.
+    fn prepare(
+        &mut self,
+        shape: SampleShape,
+        conditioning: &Conditioning,
+        sampling: &Sampling,
+    ) -> Result<(), PipelineError> {
+        let key = PlanKey { shape, guided: conditioning.guidance_scale.is_some() };
+        match &mut self.denoiser {
+            Some((known, denoiser)) if *known == key => denoiser.set_prediction(sampling.prediction),
+            _ => {
+                // The old plan's memory is free before the new one asks for more.
+                self.denoiser = None;
+                let model = &self.model;
+                let graph = denoiser_graph(shape, conditioning, |s, inputs: &ModelInputs<'_>| model.build(s, inputs))?;
+                let denoiser = Denoiser::new(self.device, &graph, model.weights(), self.options, sampling.prediction)?;
+                self.denoiser = Some((key, denoiser));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Guidance is an `f32` on every device, and must be a number there.
+fn check_guidance(scale: f64) -> Result<(), PipelineError> {
+    if scale.is_finite() && scale.abs() <= f64::from(f32::MAX) {
+        return Ok(());
+    }
+    Err(PipelineError::Request(format!("guidance must be a number of single precision, not {scale}")))
+}
+
+fn timed<T>(total: &mut Duration, work: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let result = work();
+    *total += started.elapsed();
+    result
+}

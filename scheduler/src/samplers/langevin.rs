@@ -1,0 +1,150 @@
+//! Samplers with Langevin steps: x + δ·score + √(2δ)·z, which keep the distribution of their noise level.
+
+use std::sync::Arc;
+
+use super::steps::{ancestral, first_order};
+use crate::program::Continue;
+use crate::{Builder, Expr, Program, Schedule, Settings};
+
+/// Langevin steps at each noise level.
+const STEPS: usize = 5;
+/// δ in units of σ²: NCSN's ε = 2e-5 at σ = 0.01, halved as its update is written.
+const STEP_SIZE: f64 = 0.1;
+/// score_sde's signal-to-noise ratio for its variance-exploding models.
+const SNR: f64 = 0.16;
+
+/// Annealed Langevin dynamics: Song & Ermon 2019, Algorithm 1, with the denoised image at the end (Song & Ermon 2020). Five steps at
+/// every noise level, of a size in proportion to its variance.
+pub(super) fn ald(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
+    let frame = schedule.frame;
+    for (sigma, sigma_next) in schedule.pairs() {
+        let (alpha, alpha_next) = (frame.alpha(sigma), frame.alpha(sigma_next));
+        if alpha == 0.0 {
+            // Pure noise has no score to follow: the posterior's step instead.
+            let x = p.x();
+            let denoised = p.denoise(x, sigma);
+            p.step(sigma, denoised);
+            let step = ancestral(frame, sigma, sigma_next, 1.0);
+            let mut next = first_order(frame, x, denoised, sigma, step.down) * step.rescale;
+            if step.up > 0.0 {
+                next = next + p.noise(sigma, sigma_next) * step.up;
+            }
+            p.set_x(next);
+            continue;
+        }
+        for i in 0..STEPS {
+            let x = p.x();
+            let denoised = p.denoise(x, sigma);
+            if i == 0 {
+                p.step(sigma, denoised);
+            }
+            // σ²·score is what lies between x and its denoised image.
+            let pull = (denoised * alpha - x) * STEP_SIZE;
+            let noise = p.noise(sigma, 0.0) * ((2.0 * STEP_SIZE).sqrt() * sigma * settings.s_noise);
+            p.set_x(x + pull + noise);
+        }
+        if sigma_next == 0.0 {
+            let denoised = p.denoise(p.x(), sigma);
+            p.set_x(denoised);
+        } else if alpha != alpha_next {
+            p.set_x(p.x() * (alpha_next / alpha));
+        }
+    }
+}
+
+/// Predictor-corrector sampling: Song et al. 2021b, Algorithms 2 and 4; score_sde `pc_sampler` with the reverse-diffusion predictor and
+/// the Langevin corrector. The corrector's step follows from the norms of the score and of its noise, which have to be measured.
+pub(super) fn predictor_corrector(schedule: &Schedule, settings: &Settings) -> Program {
+    let p = Builder::new(schedule, settings.limit);
+    let state = State { schedule: schedule.clone(), settings: settings.clone(), i: 0, noise_norm: None, draws: 0 };
+    state.start_step(p)
+}
+
+#[derive(Debug, Clone)]
+struct State {
+    schedule: Schedule,
+    settings: Settings,
+    /// The step under way.
+    i: usize,
+    /// Measured, while the score's is still to come.
+    noise_norm: Option<f64>,
+    draws: usize,
+}
+
+impl State {
+    fn level(&self) -> (f64, f64) {
+        let sigma = self.schedule.sigmas[self.i];
+        (sigma, self.schedule.frame.alpha(sigma))
+    }
+
+    /// Denoises x and draws the corrector's noise, to be measured; carries over (x, denoised, noise).
+    fn start_step(mut self, mut p: Builder) -> Program {
+        let (sigma, alpha) = self.level();
+        if alpha == 0.0 {
+            return self.predict(p);
+        }
+        let x = p.x();
+        let denoised = p.denoise(x, sigma);
+        let noise = p.noise(sigma, 0.0);
+        p.measure(noise, None);
+        self.noise_norm = None;
+        self.draws = p.draws();
+        p.finish_segment("predictor_corrector", &[x, denoised, noise], Some(Arc::new(self)))
+    }
+
+    /// From the corrected x to the next level.
+    fn predict(mut self, mut p: Builder) -> Program {
+        let frame = self.schedule.frame;
+        let (sigma, alpha) = self.level();
+        let sigma_next = self.schedule.sigmas[self.i + 1];
+        let alpha_next = frame.alpha(sigma_next);
+        let x = p.x();
+        let denoised = p.denoise(x, sigma);
+        p.step(sigma, denoised);
+        self.i += 1;
+        if sigma_next == 0.0 {
+            p.set_x(denoised);
+        } else if alpha == 0.0 {
+            let step = ancestral(frame, sigma, sigma_next, 1.0);
+            let mut next = first_order(frame, x, denoised, sigma, step.down) * step.rescale;
+            if step.up > 0.0 {
+                next = next + p.noise(sigma, sigma_next) * step.up;
+            }
+            p.set_x(next);
+        } else {
+            let ratio = sigma_next / sigma * (alpha / alpha_next);
+            let removed = 1.0 - ratio * ratio;
+            let mut next = x * (alpha_next / alpha * ratio * ratio) + denoised * (alpha_next * removed);
+            if removed > 0.0 {
+                next = next + p.noise(sigma, sigma_next) * (alpha_next / alpha * sigma * removed.sqrt());
+            }
+            p.set_x(next);
+        }
+        if self.i == self.schedule.steps() {
+            return p.finish("predictor_corrector");
+        }
+        self.start_step(p)
+    }
+}
+
+impl Continue for State {
+    fn next(&self, measured: f64) -> Program {
+        let (sigma, alpha) = self.level();
+        let (mut p, carried) = Builder::resume(&self.schedule, self.settings.limit, &[0, 1, 2], self.i);
+        p.set_draws(self.draws);
+        let (x, denoised, noise): (Expr, Expr, Expr) = (carried[0], carried[1], carried[2]);
+        // In x/α, where the noise level is σ/α: σ²·score / α.
+        let pull = denoised - x / alpha;
+        let variance = (sigma / alpha) * (sigma / alpha);
+        let Some(noise_norm) = self.noise_norm else {
+            p.measure(pull / variance, None);
+            let state = Self { noise_norm: Some(measured), ..self.clone() };
+            return p.finish_segment("predictor_corrector", &[x, denoised, noise], Some(Arc::new(state)));
+        };
+        // score_sde, LangevinCorrector. Without a score there is no step.
+        let ratio = SNR * noise_norm / measured;
+        let delta = if ratio.is_finite() { 2.0 * ratio * ratio } else { 0.0 };
+        p.set_x(x + pull * (alpha * delta / variance) + noise * (alpha * (2.0 * delta).sqrt() * self.settings.s_noise));
+        self.clone().predict(p)
+    }
+}

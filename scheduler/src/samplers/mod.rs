@@ -1,0 +1,182 @@
+//! Every sampler, one file each, and the one list of them.
+
+mod consistency;
+mod ddim;
+mod ddpm;
+mod deis;
+mod dpm_2;
+mod dpm_adaptive;
+mod dpm_fast;
+mod dpm_solver;
+mod dpmpp_2m;
+mod dpmpp_2m_sde;
+mod dpmpp_2s;
+mod dpmpp_2s_ancestral;
+mod dpmpp_sde;
+mod edm_heun;
+mod euler;
+mod euler_ancestral;
+mod gradient_estimation;
+mod heun;
+mod ipndm;
+mod langevin;
+mod lcm;
+mod list;
+mod lms;
+mod pndm;
+mod res_multistep;
+mod reverse_sde;
+mod rk45;
+mod sa_solver;
+mod settings;
+mod steps;
+mod tcd;
+mod unipc;
+
+use crate::builder::Builder;
+use crate::config::{NamedSchedule, SCHEDULES};
+use crate::error::{Error, nearest_names, plain};
+use crate::program::Program;
+use crate::schedule::Schedule;
+pub use list::SAMPLERS;
+pub use settings::{Settings, SolverType, Variance};
+
+/// An entry of the list.
+#[derive(Debug)]
+pub struct Sampler {
+    /// The name on the command line: k-diffusion's, or diffusers' where k-diffusion has none.
+    pub name: &'static str,
+    /// The same in other tools' spelling (diffusers, ComfyUI, AUTOMATIC1111, stable-diffusion.cpp). Case, spaces, `_` and `-`
+    /// do not matter, `+` is `p`.
+    pub aliases: &'static [&'static str],
+    /// One line for a list.
+    pub summary: &'static str,
+    /// Order of convergence: of the path for a deterministic sampler, of the distribution for a stochastic one.
+    pub order: u32,
+    /// Whether it draws noise beyond the first.
+    pub stochastic: bool,
+    /// Model evaluations per step (fewer in some first or last steps).
+    pub evaluations: u32,
+    /// Share of noise when none is asked for.
+    pub default_eta: f64,
+    /// The diffusers class that the same name means, if there is one.
+    pub diffusers: Option<&'static str>,
+    /// Where it was published.
+    pub paper: &'static str,
+    emit: Emit,
+}
+
+/// How a sampler is written.
+#[derive(Debug)]
+enum Emit {
+    /// It knows every coefficient before the first step.
+    Fixed(fn(&mut Builder, &Schedule, &Settings)),
+    /// It goes on from numbers measured on the way.
+    Adaptive(fn(&Schedule, &Settings) -> Program),
+}
+
+impl Sampler {
+    /// Whether it chooses its own steps, from the schedule's ends and its tolerances.
+    pub fn is_adaptive(&self) -> bool {
+        matches!(self.emit, Emit::Adaptive(_))
+    }
+
+    /// The defaults with this sampler's own share of noise, EDM's churn for `edm_heun`, and the tolerances of `rk45`.
+    pub fn settings(&self) -> Settings {
+        let mut settings = Settings { eta: self.default_eta, ..Settings::default() };
+        if self.name == "edm_heun" {
+            // Karras et al. 2022, table 5: ImageNet-64.
+            (settings.s_churn, settings.s_tmin, settings.s_tmax, settings.s_noise) = (40.0, 0.05, 50.0, 1.003);
+        }
+        if self.name == "rk45" {
+            // Song et al. 2021b, appendix D.4.
+            (settings.absolute_tolerance, settings.relative_tolerance) = (1e-5, 1e-5);
+        }
+        settings
+    }
+
+    /// The sampler applied to a schedule.
+    pub fn program(&self, schedule: &Schedule, settings: &Settings) -> Program {
+        match self.emit {
+            Emit::Fixed(emit) => {
+                let mut builder = Builder::new(schedule, settings.limit);
+                emit(&mut builder, schedule, settings);
+                builder.finish(self.name)
+            }
+            Emit::Adaptive(first) => first(schedule, settings),
+        }
+    }
+}
+
+impl PartialEq for Sampler {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+/// The sampler of a name or alias.
+///
+/// # Errors
+/// [`Error::UnknownSampler`], with the nearest names.
+pub fn sampler(name: &str) -> Result<&'static Sampler, Error> {
+    let wanted = plain(name);
+    SAMPLERS
+        .iter()
+        .copied()
+        .find(|s| plain(s.name) == wanted || s.aliases.iter().any(|alias| plain(alias) == wanted))
+        .ok_or_else(|| Error::UnknownSampler { name: name.to_owned(), nearest: nearest_names(name, spellings()) })
+}
+
+/// A sampler's name with a schedule's after it, as AUTOMATIC1111 writes them: "DPM++ 2M Karras".
+///
+/// # Errors
+/// [`Error::UnknownSampler`], with the nearest names.
+pub fn sampler_and_schedule(name: &str) -> Result<(&'static Sampler, Option<NamedSchedule>), Error> {
+    let unknown = match sampler(name) {
+        Ok(sampler) => return Ok((sampler, None)),
+        Err(error) => error,
+    };
+    let wanted = plain(name);
+    SCHEDULES
+        .iter()
+        .flat_map(|(schedule, names)| names.iter().map(move |name| (*schedule, plain(name))))
+        .find_map(|(schedule, suffix)| Some((sampler(wanted.strip_suffix(&suffix)?).ok()?, Some(schedule))))
+        .ok_or(unknown)
+}
+
+fn spellings() -> impl Iterator<Item = (&'static str, &'static str)> {
+    SAMPLERS.iter().flat_map(|s| s.aliases.iter().copied().chain([s.name]).map(|spelling| (spelling, s.name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    #[test]
+    fn names_and_aliases_are_unique() {
+        let mut seen: HashMap<String, &str> = HashMap::new();
+        for (spelling, name) in spellings() {
+            if let Some(other) = seen.insert(plain(spelling), name) {
+                assert_eq!(other, name, "{spelling} means two samplers");
+            }
+        }
+    }
+
+    #[test]
+    fn other_tools_spelling() {
+        for (typed, name) in
+            [("DPM++ 2M", "dpmpp_2m"), ("dpm++2m", "dpmpp_2m"), ("Euler a", "euler_ancestral"), ("uni_pc", "unipc")]
+        {
+            assert_eq!(sampler(typed).unwrap().name, name);
+        }
+        let (dpmpp, karras) = sampler_and_schedule("DPM++ 2M Karras").unwrap();
+        assert_eq!((dpmpp.name, karras), ("dpmpp_2m", Some(NamedSchedule::Karras)));
+        let (heun, none) = sampler_and_schedule("Heun").unwrap();
+        assert_eq!((heun.name, none), ("heun", None));
+        assert!(sampler_and_schedule("Karras").is_err());
+        let error = sampler("eular").unwrap_err().to_string();
+        assert!(error.starts_with("there is no sampler \"eular\"; did you mean euler"), "{error}");
+        assert!(sampler("").is_err());
+    }
+}

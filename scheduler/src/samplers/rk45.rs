@@ -1,0 +1,116 @@
+//! Dormand & Prince's embedded Runge-Kutta method of order 5(4), with steps as long as the error allows.
+
+use std::sync::Arc;
+
+use crate::program::Continue;
+use crate::{Builder, Expr, Program, Schedule, Settings};
+
+/// Dormand & Prince 1980: nodes, stages, and the difference of the two solutions.
+const NODES: [f64; 7] = [0.0, 0.2, 0.3, 0.8, 8.0 / 9.0, 1.0, 1.0];
+const STAGES: [[f64; 6]; 7] = [
+    [0.0; 6],
+    [0.2, 0.0, 0.0, 0.0, 0.0, 0.0],
+    [3.0 / 40.0, 9.0 / 40.0, 0.0, 0.0, 0.0, 0.0],
+    [44.0 / 45.0, -56.0 / 15.0, 32.0 / 9.0, 0.0, 0.0, 0.0],
+    [19372.0 / 6561.0, -25360.0 / 2187.0, 64448.0 / 6561.0, -212.0 / 729.0, 0.0, 0.0],
+    [9017.0 / 3168.0, -355.0 / 33.0, 46732.0 / 5247.0, 49.0 / 176.0, -5103.0 / 18656.0, 0.0],
+    [35.0 / 384.0, 0.0, 500.0 / 1113.0, 125.0 / 192.0, -2187.0 / 6784.0, 11.0 / 84.0],
+];
+const ERROR: [f64; 7] =
+    [71.0 / 57600.0, 0.0, -71.0 / 16695.0, 71.0 / 1920.0, -17253.0 / 339200.0, 22.0 / 525.0, -1.0 / 40.0];
+
+/// The probability-flow ODE in ln σ, where it reads dx/d(ln σ) = x - D(x; σ) in both frames: Song et al. 2021b, section 4.3; score_sde
+/// `ode_sampler`. Of the schedule only the ends count; a last sigma of 0 is reached from the one before by a step of Euler.
+pub(super) fn rk45(schedule: &Schedule, settings: &Settings) -> Program {
+    let sigmas = &schedule.sigmas;
+    let end = sigmas.iter().rev().copied().find(|&sigma| sigma > 0.0).unwrap_or(sigmas[0]);
+    let mut p = Builder::new(schedule, settings.limit);
+    let log_sigma = sigmas[0].ln();
+    let span = end.ln() - log_sigma;
+    let state = State {
+        schedule: schedule.clone(),
+        settings: settings.clone(),
+        log_sigma,
+        end: end.ln(),
+        h: span / schedule.steps().max(1) as f64,
+        rejected: false,
+        steps: 0,
+    };
+    let x = p.x();
+    let denoised = p.denoise(x, sigmas[0]);
+    if span == 0.0 {
+        return state.last(p, x, denoised);
+    }
+    let k_1 = p.keep(x - denoised);
+    state.attempt(p, x, k_1)
+}
+
+#[derive(Debug, Clone)]
+struct State {
+    schedule: Schedule,
+    settings: Settings,
+    log_sigma: f64,
+    end: f64,
+    /// Negative: towards smaller sigmas.
+    h: f64,
+    rejected: bool,
+    steps: usize,
+}
+
+impl State {
+    /// One step from x with its first derivative; carries over (x, k_1, new x, new k_1).
+    fn attempt(&self, mut p: Builder, x: Expr, k_1: Expr) -> Program {
+        let h = self.h.max(self.end - self.log_sigma);
+        if !self.rejected {
+            p.step(self.log_sigma.exp(), x - k_1);
+        }
+        let mut k = vec![k_1];
+        let mut stage = x;
+        for i in 1..7 {
+            let change: Expr = k.iter().zip(STAGES[i]).map(|(&k, weight)| k * (weight * h)).sum();
+            stage = p.keep(x + change);
+            let sigma = if i >= 5 { self.landing(h) } else { self.log_sigma + NODES[i] * h };
+            let denoised = p.denoise(stage, sigma.exp());
+            k.push(p.keep(stage - denoised));
+        }
+        let error: Expr = k.iter().zip(ERROR).map(|(&k, weight)| k * (weight * h)).sum();
+        let tolerance = (self.settings.absolute_tolerance, self.settings.relative_tolerance);
+        p.measure(error, Some((tolerance, &[x, stage])));
+        let outputs = [x, k_1, stage, k[6]];
+        let state = Self { h, steps: self.steps + usize::from(!self.rejected), ..self.clone() };
+        p.finish_segment("rk45", &outputs, Some(Arc::new(state)))
+    }
+
+    fn landing(&self, h: f64) -> f64 {
+        if self.log_sigma + h <= self.end { self.end } else { self.log_sigma + h }
+    }
+
+    /// Nothing left but the step to sigma 0, if the schedule has one.
+    fn last(&self, mut p: Builder, x: Expr, denoised: Expr) -> Program {
+        p.step(self.end.exp(), denoised);
+        let ends_at_zero = self.schedule.sigmas.last() == Some(&0.0);
+        p.set_x(if ends_at_zero { denoised } else { x });
+        p.finish("rk45")
+    }
+}
+
+impl Continue for State {
+    fn next(&self, measured: f64) -> Program {
+        // A step this short is taken whatever its error, and so is one whose error is not a number: shortening it would not end.
+        let shortest = 1e-6 * (self.log_sigma - self.end).max(1e-3);
+        let accepted = measured <= 1.0 || measured.is_nan() || -self.h <= shortest;
+        // Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, equation II.4.13.
+        let factor = if measured.is_nan() { 1.0 } else { (0.9 * measured.powf(-0.2)).clamp(0.2, 10.0) };
+        let factor = if self.rejected || !accepted { factor.min(1.0) } else { factor };
+        let limit = self.settings.limit;
+        let mut state = Self { h: self.h * factor, rejected: !accepted, ..self.clone() };
+        if !accepted {
+            let (p, carried) = Builder::resume(&self.schedule, limit, &[0, 1], self.steps);
+            return state.attempt(p, carried[0], carried[1]);
+        }
+        state.log_sigma = self.landing(self.h);
+        let (p, carried) = Builder::resume(&self.schedule, limit, &[2, 3], self.steps);
+        let (x, k_1) = (carried[0], carried[1]);
+        if state.log_sigma <= self.end { state.last(p, x, x - k_1) } else { state.attempt(p, x, k_1) }
+    }
+}

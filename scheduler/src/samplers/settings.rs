@@ -1,0 +1,93 @@
+//! What samplers can be told beyond the schedule.
+
+use crate::program::Limit;
+
+/// A solver's variant (diffusers' `solver_type`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SolverType {
+    /// DPM-Solver++: half of the difference at full weight.
+    Midpoint,
+    /// DPM-Solver++: the exact integral of the linear part.
+    Heun,
+    /// UniPC with B(h) = h.
+    Bh1,
+    /// UniPC with B(h) = e^h - 1.
+    Bh2,
+}
+
+/// How much noise DDPM adds (diffusers' `variance_type`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Variance {
+    /// The posterior's, given the clean image (`fixed_small`).
+    Posterior,
+    /// That of the forward step (`fixed_large`).
+    Step,
+}
+
+/// What some samplers can be told beyond the schedule.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Share of fresh noise of the samplers that have one: 0 is deterministic, 1 the sampler's full amount.
+    pub eta: f64,
+    /// Factor on fresh noise.
+    pub s_noise: f64,
+    /// Order of the multistep solvers.
+    pub solver_order: usize,
+    /// Order of SA-Solver's corrector.
+    pub corrector_order: usize,
+    /// See [`SolverType`].
+    pub solver_type: SolverType,
+    /// Lower the order in the last steps (of a run of fewer than 15, for the DPM solvers).
+    pub lower_order_final: bool,
+    /// First order in the last step.
+    pub euler_at_final: bool,
+    /// UniPC's steps that are not corrected.
+    pub disable_corrector: Vec<usize>,
+    /// How denoised images are kept in range, if at all.
+    pub limit: Option<Limit>,
+    /// DDPM's noise.
+    pub variance: Variance,
+    /// LCM's boundary condition: the factor on the timestep.
+    pub timestep_scaling: Option<f64>,
+    /// The noise level at which a consistency model's images lie.
+    pub sigma_min: f64,
+    /// EDM's churn: how much noise is added over the whole run, in units of the sigmas it is added at.
+    pub s_churn: f64,
+    /// Churn only at sigmas from here
+    pub s_tmin: f64,
+    /// to here.
+    pub s_tmax: f64,
+    /// Adaptive samplers: error allowed per element and step,
+    pub absolute_tolerance: f64,
+    /// and the same as a share of the element.
+    pub relative_tolerance: f64,
+    /// PNDM extrapolates what the model predicts: v instead of the noise.
+    pub velocity: bool,
+}
+
+impl Default for Settings {
+    /// Deterministic, second order; k-diffusion's choices. [`crate::Sampler::settings`] has the sampler's own share of noise.
+    fn default() -> Self {
+        Self {
+            eta: 0.0,
+            s_noise: 1.0,
+            solver_order: 2,
+            corrector_order: 2,
+            solver_type: SolverType::Midpoint,
+            lower_order_final: false,
+            euler_at_final: false,
+            disable_corrector: Vec::new(),
+            limit: None,
+            variance: Variance::Posterior,
+            timestep_scaling: None,
+            sigma_min: 0.0,
+            s_churn: 0.0,
+            s_tmin: 0.0,
+            s_tmax: f64::INFINITY,
+            // k-diffusion's for dpm_adaptive.
+            absolute_tolerance: 0.0078,
+            relative_tolerance: 0.05,
+            velocity: false,
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! WGSL kernels for Headwater's graph operations.
+//!
+//! **Invariant: this crate knows no GPU interface.** It turns a [`Problem`] and an adapter's [`Profile`] into text, a
+//! number of workgroups and the words of a uniform buffer ([`Shader`]); whoever runs it needs nothing else.
+//!
+//! A kernel is a plain `.wgsl` body beside a small Rust spec. In front of the body goes a generated prelude: constants
+//! for tile sizes and flags, the bindings, a `load` function for each operand's storage format, and the epilogue. So a
+//! storage format, an activation or a residual is never a copy of a kernel. The text is WGSL 1.0 and at most `enable f16`.
+
+mod attention;
+mod concat;
+mod elementwise;
+mod expression;
+mod gather;
+mod kernel;
+mod layer_norm;
+mod map;
+mod matmul;
+mod prelude;
+mod problem;
+mod profile;
+mod strided;
+mod timestep_embedding;
+mod view;
+
+pub use kernel::{KERNELS, Kernel, Shader, candidates};
+pub use problem::{Format, Operand, Problem};
+pub use profile::Profile;

@@ -1,0 +1,206 @@
+//! Matrix products.
+
+use crate::kernel::{Kernel, LAST, Shader};
+use crate::prelude::{Prelude, Width, lone_workgroup};
+use crate::problem::Problem;
+use crate::profile::Profile;
+use graph::Op;
+use graph::ops::{MatMul, MatMulDims};
+
+/// What all variants share: extents, flags, bindings.
+struct Setup {
+    prelude: Prelude,
+    dims: MatMulDims,
+}
+
+/// Fills a prelude. `vectors` asks for accesses of four elements wherever rows are multiples of four.
+fn setup(problem: &Problem<'_>, workgroup: u32, vectors: bool) -> Option<Setup> {
+    let (Op::MatMul(MatMul { transpose_b, bias }), [a, b, ..]) = (problem.op, &problem.operands[..]) else {
+        return None;
+    };
+    let dims = dims(problem)?;
+    let MatMulDims { batch, m, n, k } = dims;
+    let width = |row: usize| if vectors { Width::of(row) } else { Width::One };
+
+    let mut prelude = Prelude::new(workgroup);
+    prelude.flag("TRANSPOSE_B", *transpose_b);
+    prelude.param("batch", batch);
+    prelude.param("m", m);
+    prelude.param("n", n);
+    prelude.param("k", k);
+    prelude.param("b_batch", if b.shape.len() == 2 { 0 } else { k * n });
+    prelude.operand("a", a, width(k));
+    prelude.operand("b", b, width(if *transpose_b { k } else { n }));
+    match problem.operands.get(2) {
+        Some(operand) if *bias => prelude.operand("bias", operand, width(n)),
+        _ => prelude.absent("bias"),
+    }
+    prelude.result(problem, width(n));
+    Some(Setup { prelude, dims })
+}
+
+/// The extents of a well-formed product.
+fn dims(problem: &Problem<'_>) -> Option<MatMulDims> {
+    let (Op::MatMul(op), [a, b, ..]) = (problem.op, &problem.operands[..]) else { return None };
+    Some(op.dims(a.shape, b.shape))
+}
+
+/// One invocation for each element.
+#[derive(Debug)]
+pub(crate) struct Naive;
+
+impl Kernel for Naive {
+    fn name(&self) -> &'static str {
+        "matmul_naive"
+    }
+
+    fn op(&self) -> &'static str {
+        "matmul"
+    }
+
+    fn rank(&self, _: &Problem<'_>, _: &Profile) -> u32 {
+        LAST
+    }
+
+    fn shader(&self, problem: &Problem<'_>, profile: &Profile) -> Option<Shader> {
+        let workgroup = lone_workgroup(profile);
+        let Setup { prelude, dims } = setup(problem, workgroup, false)?;
+        let groups = (dims.batch * dims.m * dims.n).div_ceil(workgroup as usize);
+        prelude.compose(self.name(), &[include_str!("naive.wgsl")], groups, profile)
+    }
+}
+
+/// A register tile for each invocation.
+#[derive(Debug)]
+pub(crate) struct Register {
+    name: &'static str,
+    /// Tiles of 4 × 4 along m and n.
+    blocks: u32,
+}
+
+/// For products of few rows or columns.
+pub(crate) static REGISTER_4: Register = Register { name: "matmul_register_4x4", blocks: 1 };
+/// Half the loads for the same products.
+pub(crate) static REGISTER_8: Register = Register { name: "matmul_register_8x8", blocks: 2 };
+
+impl Register {
+    fn tiles(&self, dims: MatMulDims) -> usize {
+        let side = 4 * self.blocks as usize;
+        dims.batch * dims.m.div_ceil(side) * dims.n.div_ceil(side)
+    }
+}
+
+impl Kernel for Register {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn op(&self) -> &'static str {
+        "matmul"
+    }
+
+    fn rank(&self, problem: &Problem<'_>, profile: &Profile) -> u32 {
+        let Some(dims) = dims(problem) else { return LAST };
+        // Large tiles must fill the processors' vectors, and waste what they cover beyond the matrix.
+        let fits = self.blocks == 1 || (dims.m > 4 && dims.n > 4 && self.tiles(dims) >= FEW_TILES);
+        let order = if fits { 4 - self.blocks } else { 4 };
+        if profile.barriers_are_slow { order } else { 40 + order }
+    }
+
+    fn shader(&self, problem: &Problem<'_>, profile: &Profile) -> Option<Shader> {
+        let workgroup = lone_workgroup(profile).min(32);
+        let Setup { mut prelude, dims } = setup(problem, workgroup, true)?;
+        prelude.constant("BLOCKS", self.blocks);
+        let groups = self.tiles(dims).div_ceil(workgroup as usize);
+        prelude.compose(self.name, &[include_str!("register.wgsl")], groups, profile)
+    }
+}
+
+/// A tile for each workgroup, its operands in workgroup memory.
+#[derive(Debug)]
+pub(crate) struct Workgroup {
+    name: &'static str,
+    /// Invocations along m and n; each keeps `blocks` × `blocks` tiles of 4 × 4.
+    threads: [u32; 2],
+    blocks: u32,
+}
+
+/// For products that make few tiles.
+pub(crate) static WORKGROUP_32: Workgroup = Workgroup { name: "matmul_workgroup_32x32", threads: [8, 8], blocks: 1 };
+/// In between.
+pub(crate) static WORKGROUP_64: Workgroup = Workgroup { name: "matmul_workgroup_64x64", threads: [8, 8], blocks: 2 };
+/// For products that fill any machine with tiles.
+pub(crate) static WORKGROUP_128: Workgroup = Workgroup { name: "matmul_workgroup_128x64", threads: [16, 8], blocks: 2 };
+
+/// Workgroups that keep a graphics card busy.
+const BUSY: usize = 128;
+/// Register tiles that keep a software adapter's threads busy.
+const FEW_TILES: usize = 64;
+
+impl Workgroup {
+    fn tile(&self) -> [usize; 2] {
+        self.threads.map(|threads| (4 * threads * self.blocks) as usize)
+    }
+
+    fn tiles(&self, dims: MatMulDims) -> usize {
+        let [tile_m, tile_n] = self.tile();
+        dims.batch * dims.m.div_ceil(tile_m) * dims.n.div_ceil(tile_n)
+    }
+}
+
+impl Kernel for Workgroup {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn op(&self) -> &'static str {
+        "matmul"
+    }
+
+    fn rank(&self, problem: &Problem<'_>, profile: &Profile) -> u32 {
+        let Some(dims) = dims(problem) else { return LAST };
+        let [tile_m, tile_n] = self.tile();
+        let size = (tile_m * tile_n).ilog2();
+        match (profile.barriers_are_slow, self.tiles(dims) >= BUSY) {
+            (true, _) => 60 + size,
+            // The largest tile that still makes enough workgroups; failing that, the smallest.
+            (false, true) => 30 - size,
+            (false, false) => 30 + size - 10,
+        }
+    }
+
+    fn shader(&self, problem: &Problem<'_>, profile: &Profile) -> Option<Shader> {
+        let [threads_m, threads_n] = self.threads;
+        let Setup { mut prelude, dims } = setup(problem, threads_m * threads_n, true)?;
+        prelude.constant("THREADS_M", threads_m);
+        prelude.constant("THREADS_N", threads_n);
+        prelude.constant("ROW_BLOCKS", self.blocks);
+        prelude.constant("COLUMN_BLOCKS", self.blocks);
+        prelude.compose(self.name, &[include_str!("workgroup.wgsl")], self.tiles(dims), profile)
+    }
+}
+
+/// A workgroup for each four columns of a row.
+#[derive(Debug)]
+pub(crate) struct Reduce;
+
+impl Kernel for Reduce {
+    fn name(&self) -> &'static str {
+        "matmul_reduce"
+    }
+
+    fn op(&self) -> &'static str {
+        "matmul"
+    }
+
+    fn rank(&self, problem: &Problem<'_>, profile: &Profile) -> u32 {
+        let few_rows = dims(problem).is_some_and(|dims| dims.m <= 8);
+        if few_rows && !profile.barriers_are_slow { 0 } else { 90 }
+    }
+
+    fn shader(&self, problem: &Problem<'_>, profile: &Profile) -> Option<Shader> {
+        let Setup { prelude, dims } = setup(problem, 64, true)?;
+        let groups = dims.batch * dims.m * dims.n.div_ceil(4);
+        prelude.compose(self.name(), &[include_str!("reduce.wgsl")], groups, profile)
+    }
+}

@@ -1,0 +1,67 @@
+/// What an adapter can do, as far as choosing and composing kernels depends on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    /// For messages.
+    pub name: String,
+    /// Shaders may use `f16` in storage.
+    pub shader_f16: bool,
+    /// Storage bindings of one shader stage.
+    pub max_storage_bindings: u32,
+    /// Invocations of one workgroup.
+    pub max_workgroup_invocations: u32,
+    /// Extent of a workgroup in each dimension.
+    pub max_workgroup_size: [u32; 3],
+    /// Bytes of workgroup memory.
+    pub max_workgroup_storage: u32,
+    /// Workgroups of one dispatch in each dimension.
+    pub max_groups: u32,
+    /// Software adapters run the invocations of a workgroup as coroutines: a barrier costs more than it saves there.
+    pub barriers_are_slow: bool,
+}
+
+impl Profile {
+    /// What WebGPU promises everywhere.
+    #[must_use]
+    pub fn web_default() -> Self {
+        Self {
+            name: "web default".into(),
+            shader_f16: false,
+            max_storage_bindings: 8,
+            max_workgroup_invocations: 256,
+            max_workgroup_size: [256, 256, 64],
+            max_workgroup_storage: 16_384,
+            max_groups: 65_535,
+            barriers_are_slow: false,
+        }
+    }
+
+    /// Mesa's software Vulkan driver.
+    #[must_use]
+    pub fn lavapipe() -> Self {
+        Self {
+            name: "lavapipe".into(),
+            shader_f16: true,
+            max_storage_bindings: 16,
+            max_workgroup_invocations: 1024,
+            max_workgroup_size: [1024, 1024, 1024],
+            max_workgroup_storage: 32_768,
+            max_groups: 65_535,
+            barriers_are_slow: true,
+        }
+    }
+
+    /// A discrete graphics card of recent years.
+    #[must_use]
+    pub fn desktop() -> Self {
+        Self {
+            name: "desktop".into(),
+            shader_f16: true,
+            max_storage_bindings: 16,
+            max_workgroup_invocations: 1024,
+            max_workgroup_size: [1024, 1024, 64],
+            max_workgroup_storage: 49_152,
+            max_groups: 65_535,
+            barriers_are_slow: false,
+        }
+    }
+}

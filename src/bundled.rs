@@ -1,0 +1,62 @@
+//! The models inside this program.
+
+use models::ModelFiles;
+
+/// A model whose files are part of the program.
+#[derive(Debug, Clone, Copy)]
+pub struct Bundled {
+    /// What `--model` takes.
+    pub name: &'static str,
+    /// One line for a list.
+    pub summary: &'static str,
+    files: &'static [(&'static str, &'static [u8])],
+}
+
+macro_rules! embed {
+    ($folder:literal: $($file:literal),+ $(,)?) => {
+        &[$(($file, include_bytes!(concat!("../assets/models/", $folder, "/", $file)))),+]
+    };
+}
+
+/// The model that commands use when none is named.
+pub const DEFAULT: &str = "icons-64";
+
+/// All of them.
+pub const BUNDLED: &[Bundled] = &[Bundled {
+    name: "icons-64",
+    summary: "64x64 icons and emoji from text; a pixel-space diffusion transformer",
+    files: embed!("icons-64":
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "text_encoder/config.json",
+        "text_encoder/model.safetensors",
+        "tokenizer/merges.txt",
+        "tokenizer/special_tokens_map.json",
+        "tokenizer/tokenizer_config.json",
+        "tokenizer/vocab.json",
+        "transformer/config.json",
+        "transformer/diffusion_pytorch_model.safetensors",
+        "README.md",
+        "NOTICE.md",
+    ),
+}];
+
+/// The bundled model of that name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Bundled> {
+    BUNDLED.iter().find(|model| model.name == name)
+}
+
+impl Bundled {
+    /// Its files, as if they lay in a folder.
+    #[must_use]
+    pub fn files(&self) -> ModelFiles {
+        ModelFiles::embedded(self.name, self.files)
+    }
+
+    /// Total size of its files.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.files.iter().map(|(_, bytes)| bytes.len()).sum()
+    }
+}

@@ -1,0 +1,63 @@
+use pipelines::PipelineError;
+use thiserror::Error;
+
+/// How a command ends when it does not succeed. Each message is one sentence: what, where, what to do.
+#[derive(Debug, Error)]
+pub(super) enum CliError {
+    /// Asked for something that makes no sense: exit code 2.
+    #[error("{0}")]
+    Usage(String),
+    /// Could not do it: exit code 1.
+    #[error("{0}")]
+    Failed(String),
+    /// Ctrl-C: exit code 130.
+    #[error("stopped")]
+    Interrupted,
+    /// The reader of standard output has gone away.
+    #[error("standard output was closed")]
+    Pipe,
+}
+
+impl CliError {
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
+            CliError::Usage(_) => 2,
+            CliError::Failed(_) | CliError::Pipe => 1,
+            CliError::Interrupted => 130,
+        }
+    }
+}
+
+impl From<PipelineError> for CliError {
+    fn from(error: PipelineError) -> Self {
+        // Some messages come from libraries and drivers, which like several lines; ours is one.
+        let message = one_line(&error.to_string());
+        if error.is_usage() { CliError::Usage(message) } else { CliError::Failed(message) }
+    }
+}
+
+impl From<models::ModelError> for CliError {
+    fn from(error: models::ModelError) -> Self {
+        PipelineError::from(error).into()
+    }
+}
+
+impl From<graph::DeviceError> for CliError {
+    fn from(error: graph::DeviceError) -> Self {
+        PipelineError::from(error).into()
+    }
+}
+
+impl From<std::io::Error> for CliError {
+    fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            CliError::Pipe
+        } else {
+            CliError::Failed(format!("cannot write to standard output: {error}"))
+        }
+    }
+}
+
+pub(super) fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}

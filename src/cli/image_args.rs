@@ -1,0 +1,182 @@
+//! The flags that every image command shares.
+
+use super::error::CliError;
+use clap::{Args, ValueEnum};
+use graph::{PlanOptions, Storage};
+use pipelines::{DeviceChoice, Rng};
+use scheduler::Steps;
+use std::path::PathBuf;
+
+/// Flags of every image command.
+#[derive(Debug, Args)]
+pub(super) struct ImageArgs {
+    /// A bundled model's name, or a folder in diffusers' layout
+    #[arg(short, long, value_name = "NAME|DIR", default_value = crate::bundled::DEFAULT)]
+    pub(super) model: String,
+
+    /// File to write; {seed} and {index} are filled in, - is standard output, .safetensors keeps the raw sample
+    /// [default: ./{prompt}-{seed}.png]
+    #[arg(short, long, value_name = "PATH")]
+    pub(super) output: Option<PathBuf>,
+
+    /// Number of images; each takes the next seed
+    #[arg(short = 'n', long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) count: u32,
+
+    /// What the image should not show; matters with guidance above 1
+    #[arg(long, value_name = "TEXT")]
+    pub(super) negative_prompt: Option<String>,
+
+    /// Width in pixels [default: the model's]
+    #[arg(short = 'W', long, value_name = "PIXELS")]
+    pub(super) width: Option<usize>,
+
+    /// Height in pixels [default: the model's]
+    #[arg(short = 'H', long, value_name = "PIXELS")]
+    pub(super) height: Option<usize>,
+
+    /// Number of denoising steps [default: the model's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(super) steps: Option<u32>,
+
+    /// Explicit training timesteps, descending
+    #[arg(long, value_name = "A,B,…", value_delimiter = ',', allow_negative_numbers = true, conflicts_with_all = ["steps", "sigmas", "schedule"])]
+    pub(super) timesteps: Vec<f64>,
+
+    /// Explicit noise levels, descending, the last being where the run ends
+    #[arg(long, value_name = "A,B,…", value_delimiter = ',', allow_negative_numbers = true, conflicts_with_all = ["steps", "schedule"])]
+    pub(super) sigmas: Vec<f64>,
+
+    /// How to step: `headwater samplers` lists them [default: the checkpoint's]
+    #[arg(long, value_name = "NAME")]
+    pub(super) sampler: Option<String>,
+
+    /// Which noise levels to step over: karras, exponential, … [default: the checkpoint's]
+    #[arg(long, value_name = "NAME")]
+    pub(super) schedule: Option<String>,
+
+    /// Weight of the prompt (classifier-free guidance); 1 turns it off [default: the model's]
+    #[arg(long, visible_alias = "cfg-scale", value_name = "X", allow_negative_numbers = true)]
+    pub(super) guidance: Option<f64>,
+
+    /// Seed of the noise [default: random; printed and stored in the image]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
+    pub(super) seed: Option<u64>,
+
+    /// Whose noise a seed means: torch-cpu and torch-cuda are PyTorch's randn (the latter up to the size at which it
+    /// depends on the card), philox is the same on every device
+    #[arg(long, value_name = "NAME", default_value_t = Rng::Philox)]
+    pub(super) rng: Rng,
+
+    /// auto (the best GPU, else cpu), cpu, gpu, gpu:N, or part of an adapter's name
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub(super) device: DeviceChoice,
+
+    /// How weights are stored on the device
+    #[arg(long, value_enum, default_value_t = DType::Auto)]
+    pub(super) dtype: DType,
+
+    /// Threads of the cpu device [default: all cores]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(super) threads: Option<u32>,
+
+    /// Compile kernels with bounds checks: slower, for finding faults
+    #[arg(long)]
+    pub(super) checked: bool,
+
+    /// Write x and denoised of every step into this folder, as PNG and safetensors
+    #[arg(long, value_name = "DIR")]
+    pub(super) save_steps: Option<PathBuf>,
+
+    /// One JSON object per image on standard output
+    #[arg(long)]
+    pub(super) json: bool,
+
+    /// No progress
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub(super) quiet: bool,
+
+    /// More about what happens
+    #[arg(short, long)]
+    pub(super) verbose: bool,
+}
+
+/// How weights are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum DType {
+    /// As the checkpoint has them, where the device can read that
+    Auto,
+    /// Single precision
+    F32,
+    /// Half precision
+    F16,
+}
+
+impl DType {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            DType::Auto => "auto",
+            DType::F32 => "f32",
+            DType::F16 => "f16",
+        }
+    }
+}
+
+impl ImageArgs {
+    pub(super) fn plan_options(&self) -> PlanOptions {
+        let storage = match self.dtype {
+            DType::Auto => Storage::Auto,
+            DType::F32 => Storage::F32,
+            DType::F16 => Storage::F16,
+        };
+        PlanOptions { storage }
+    }
+
+    /// Where to step, if the command line says so.
+    pub(super) fn steps(&self) -> Option<Steps> {
+        if !self.timesteps.is_empty() {
+            Some(Steps::Timesteps(self.timesteps.clone()))
+        } else if !self.sigmas.is_empty() {
+            Some(Steps::Sigmas(self.sigmas.clone()))
+        } else {
+            self.steps.map(|count| Steps::Count(count as usize))
+        }
+    }
+
+    /// Whether anything but results may go to standard error.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet || (self.json && !self.verbose)
+    }
+
+    /// What the flags mean for the model's own request.
+    pub(super) fn apply(&self, prompt: &str, seed: u64, defaults: pipelines::Request) -> pipelines::Request {
+        pipelines::Request {
+            prompt: prompt.to_owned(),
+            negative_prompt: self.negative_prompt.clone().unwrap_or(defaults.negative_prompt),
+            width: self.width.unwrap_or(defaults.width),
+            height: self.height.unwrap_or(defaults.height),
+            steps: self.steps().unwrap_or(defaults.steps),
+            sampler: self.sampler.clone(),
+            schedule: self.schedule.clone(),
+            guidance_scale: self.guidance.unwrap_or(defaults.guidance_scale),
+            seed,
+            rng: self.rng,
+        }
+    }
+
+    /// Names that no model is needed to judge: checked before anything is loaded.
+    pub(super) fn check_names(&self) -> Result<(), CliError> {
+        if let Some(name) = &self.sampler {
+            scheduler::sampler_and_schedule(name)
+                .map_err(|error| CliError::Usage(format!("{error} (`headwater samplers` lists them)")))?;
+        }
+        if let Some(name) = &self.schedule {
+            name.parse::<scheduler::NamedSchedule>().map_err(|error| {
+                let names: Vec<&str> =
+                    scheduler::SCHEDULES.iter().filter_map(|(_, names)| names.first().copied()).collect();
+                CliError::Usage(format!("{error} (there are {})", names.join(", ")))
+            })?;
+        }
+        Ok(())
+    }
+}

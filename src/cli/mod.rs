@@ -1,0 +1,108 @@
+//! The command line: parse, one library call, print. One file per command.
+
+mod bench;
+mod devices;
+mod error;
+mod generate;
+mod image_args;
+mod info;
+mod interrupt;
+mod model;
+mod models;
+mod output;
+mod png;
+mod progress;
+mod samplers;
+mod save_steps;
+mod selftest;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use error::CliError;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Generate and edit images with diffusion and consistency models on any GPU, or on none.
+#[derive(Debug, Parser)]
+#[command(name = "headwater", version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make an image from text
+    Generate(Box<generate::Args>),
+    /// List the samplers
+    Samplers(samplers::Args),
+    /// List the models inside this program
+    Models(models::Args),
+    /// List what can compute on this machine
+    Devices(devices::Args),
+    /// Show what a file or folder holds: an image's settings, a checkpoint's parts
+    Info(info::Args),
+    /// Check every kernel against its reference on this machine's adapter
+    Selftest(selftest::Args),
+    /// Time denoising steps of a model on a device
+    Bench(bench::Args),
+    /// Print a shell's completion script
+    #[command(hide = true)]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    #[command(hide = true)]
+    Man,
+}
+
+/// Parses the command line and runs it.
+#[must_use]
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Generate(args) => generate::run(&args),
+        Command::Samplers(args) => samplers::run(&args),
+        Command::Models(args) => models::run(&args),
+        Command::Devices(args) => devices::run(&args),
+        Command::Info(args) => info::run(&args),
+        Command::Selftest(args) => selftest::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Completions { shell } => completions(shell),
+        Command::Man => man(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has enough of it (`headwater samplers | head`): that is no failure.
+        Err(CliError::Pipe) => ExitCode::SUCCESS,
+        Err(CliError::Interrupted) => {
+            eprintln!("stopped");
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<(), CliError> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "headwater", &mut script);
+    Ok(std::io::stdout().write_all(&script)?)
+}
+
+fn man() -> Result<(), CliError> {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+    Ok(std::io::stdout().write_all(&page)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,222 @@
+//! Where results go: names, and files that are whole or not there.
+
+use super::error::CliError;
+use super::png;
+use pipelines::Generated;
+use safetensors::{Dtype, tensor::TensorView};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Where the images of one command go.
+#[derive(Debug)]
+pub(super) enum Destination {
+    /// Standard output, one image.
+    Stdout,
+    /// A path with placeholders.
+    Pattern(String),
+    /// `./<slug>-<seed>.png`, never over an existing file.
+    Default(String),
+}
+
+/// Where one image went.
+#[derive(Debug)]
+pub(super) enum Saved {
+    /// Standard output.
+    Stdout,
+    /// A file.
+    File(PathBuf),
+}
+
+impl Saved {
+    pub(super) fn path(&self) -> Option<&Path> {
+        match self {
+            Saved::Stdout => None,
+            Saved::File(path) => Some(path),
+        }
+    }
+}
+
+impl Destination {
+    pub(super) fn new(output: Option<&Path>, prompt: &str, count: u32, json: bool) -> Result<Self, CliError> {
+        let Some(output) = output else { return Ok(Destination::Default(slug(prompt))) };
+        if output == Path::new("-") {
+            if count > 1 {
+                return Err(CliError::Usage("--output - takes one image; leave out --count".into()));
+            }
+            if json {
+                return Err(CliError::Usage("--output - and --json both want standard output".into()));
+            }
+            return Ok(Destination::Stdout);
+        }
+        let pattern = output.to_str().ok_or_else(|| CliError::Usage("--output is not valid text".into()))?;
+        if output.file_name().is_none() || pattern.ends_with(['/', '\\']) || output.is_dir() {
+            return Err(CliError::Usage(format!("--output {pattern} names a folder; name a file in it")));
+        }
+        match output.extension().and_then(|e| e.to_str()) {
+            Some("png" | "safetensors") => {}
+            _ => return Err(CliError::Usage(format!("--output {pattern} must end in .png or .safetensors"))),
+        }
+        // Found out now rather than after the last step.
+        let folder = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !folder.is_dir() {
+            return Err(CliError::Usage(format!("--output {pattern}: there is no folder {}", folder.display())));
+        }
+        let distinct = count == 1 || pattern.contains("{seed}") || pattern.contains("{index}");
+        let pattern = if distinct {
+            pattern.to_owned()
+        } else {
+            // Several images under one name would overwrite each other.
+            let dot = pattern.rfind('.').unwrap_or(pattern.len());
+            format!("{}-{{index}}{}", &pattern[..dot], &pattern[dot..])
+        };
+        Ok(Destination::Pattern(pattern))
+    }
+
+    /// Whether raw samples are wanted, not pictures.
+    pub(super) fn takes_samples(&self) -> bool {
+        matches!(self, Destination::Pattern(pattern) if pattern.ends_with(".safetensors"))
+    }
+
+    /// Writes one image, or its raw sample.
+    pub(super) fn save(
+        &self,
+        generated: &Generated,
+        index: u32,
+        seed: u64,
+        parameters: &str,
+        settings: &serde_json::Value,
+    ) -> Result<Saved, CliError> {
+        let path = match self {
+            Destination::Stdout => None,
+            Destination::Pattern(pattern) => {
+                Some(PathBuf::from(pattern.replace("{seed}", &seed.to_string()).replace("{index}", &index.to_string())))
+            }
+            Destination::Default(slug) => Some(unused(slug, seed)),
+        };
+        let settings = settings.to_string();
+        let texts = [("parameters", parameters), ("headwater", &*settings)];
+        let bytes = match &generated.image {
+            Some(image) if !self.takes_samples() => png::encode(image, &texts)?,
+            _ => sample_file(&[("sample", &generated.sample)], generated.shape, &texts)?,
+        };
+        match path {
+            None => {
+                let mut stdout = std::io::stdout().lock();
+                stdout.write_all(&bytes)?;
+                stdout.flush()?;
+                Ok(Saved::Stdout)
+            }
+            Some(path) => {
+                write_whole(&path, &bytes)?;
+                Ok(Saved::File(path))
+            }
+        }
+    }
+}
+
+/// A safetensors file of samples in diffusers' layout, `[1, C, H, W]`, with texts in its metadata.
+pub(super) fn sample_file(
+    tensors: &[(&str, &[f32])],
+    shape: pipelines::SampleShape,
+    texts: &[png::Text<'_>],
+) -> Result<Vec<u8>, CliError> {
+    let bytes = |sample: &[f32]| -> Vec<u8> {
+        pipelines::nchw_from_nhwc(sample, shape).iter().flat_map(|value| value.to_le_bytes()).collect()
+    };
+    let data: Vec<(&str, Vec<u8>)> = tensors.iter().map(|(name, sample)| (*name, bytes(sample))).collect();
+    let extents = vec![1, shape.channels, shape.height, shape.width];
+    let metadata = texts.iter().map(|(keyword, text)| ((*keyword).to_owned(), (*text).to_owned())).collect();
+    data.iter()
+        .map(|(name, bytes)| Ok((*name, TensorView::new(Dtype::F32, extents.clone(), bytes)?)))
+        .collect::<Result<Vec<_>, _>>()
+        .and_then(|views| safetensors::serialize(views, Some(metadata)))
+        .map_err(|error| CliError::Failed(format!("cannot encode the sample: {error}")))
+}
+
+/// Writes a file whole or not at all: beside its place first, then renamed.
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
+    let failed = |error: std::io::Error| CliError::Failed(format!("cannot write {}: {error}", path.display()));
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // The temporary file removes itself when anything below fails.
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".headwater-");
+    // Temporary files are private to their owner; results are as any new file, which the system's umask decides.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.tempfile_in(folder).map_err(failed)?;
+    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
+}
+
+/// The prompt as a file name: letters and digits of any script, the rest dashes, at most 48 characters.
+fn slug(prompt: &str) -> String {
+    let mut slug = String::new();
+    for c in prompt.chars().flat_map(char::to_lowercase) {
+        if c.is_alphanumeric() {
+            slug.push(c);
+        } else if !slug.is_empty() && !slug.ends_with('-') {
+            slug.push('-');
+        }
+        if slug.chars().count() >= 48 {
+            break;
+        }
+    }
+    let slug = slug.trim_end_matches('-');
+    if slug.is_empty() { "image".to_owned() } else { slug.to_owned() }
+}
+
+/// The first name of the default form that no file has.
+fn unused(slug: &str, seed: u64) -> PathBuf {
+    let first = PathBuf::from(format!("{slug}-{seed}.png"));
+    let further = (2_u32..).map(|n| PathBuf::from(format!("{slug}-{seed}-{n}.png")));
+    std::iter::once(first).chain(further).find(|path| !path.exists()).unwrap_or_else(|| PathBuf::from("image.png"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompts_become_file_names() {
+        let long = "word ".repeat(100);
+        for (prompt, want) in [
+            ("a red heart", "a-red-heart"),
+            ("  A/B: \"c\"!  ", "a-b-c"),
+            ("红心", "红心"),
+            ("../../etc/passwd", "etc-passwd"),
+            ("???", "image"),
+            (&long, "word-word-word-word-word-word-word-word-word-wor"),
+        ] {
+            assert_eq!(slug(prompt), want);
+        }
+    }
+
+    #[test]
+    fn several_images_get_distinct_names() {
+        let Destination::Pattern(pattern) = Destination::new(Some(Path::new("out.png")), "", 3, false).expect("valid")
+        else {
+            panic!("a file is a pattern")
+        };
+        assert_eq!(pattern, "out-{index}.png");
+    }
+
+    #[test]
+    fn impossible_outputs_are_refused_at_once() {
+        for (output, count, json) in
+            [("-", 2, false), ("-", 1, true), ("no/such/folder/x.png", 1, false), ("x.gif", 1, false), ("/", 1, false)]
+        {
+            let error = Destination::new(Some(Path::new(output)), "", count, json).expect_err(output);
+            assert_eq!(error.exit_code(), 2, "{output}");
+        }
+    }
+
+    #[test]
+    fn a_failed_write_leaves_nothing() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let taken = folder.path().join("taken.png");
+        std::fs::create_dir(&taken).expect("creates");
+        assert_eq!(write_whole(&taken, b"x").expect_err("a folder is in the way").exit_code(), 1);
+        assert_eq!(std::fs::read_dir(folder.path()).expect("reads").count(), 1, "no temporary file is left");
+    }
+}

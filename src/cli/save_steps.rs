@@ -1,0 +1,35 @@
+//! `--save-steps`: every step's x and denoised, to look at and to compute with.
+
+use super::error::CliError;
+use super::output::{sample_file, write_whole};
+use super::png;
+use pipelines::{Event, RgbImage};
+use std::path::{Path, PathBuf};
+
+pub(super) struct StepWriter {
+    folder: PathBuf,
+    seed: u64,
+    /// Whether samples are pictures; latents have none without their autoencoder.
+    pictures: bool,
+}
+
+impl StepWriter {
+    pub(super) fn new(folder: &Path, seed: u64, pictures: bool) -> Result<Self, CliError> {
+        std::fs::create_dir_all(folder)
+            .map_err(|error| CliError::Failed(format!("cannot make the folder {}: {error}", folder.display())))?;
+        Ok(Self { folder: folder.to_owned(), seed, pictures })
+    }
+
+    pub(super) fn write(&mut self, event: &Event<'_>) -> Result<(), CliError> {
+        let name = |what: &str| self.folder.join(format!("{}-step-{:03}{what}", self.seed, event.index + 1));
+        let tensors = [("x", event.x), ("denoised", event.denoised)];
+        write_whole(&name(".safetensors"), &sample_file(&tensors, event.shape, &[])?)?;
+        let sigma = event.sigma.to_string();
+        for (what, sample) in tensors {
+            if let Some(image) = RgbImage::from_sample(sample, event.shape).filter(|_| self.pictures) {
+                write_whole(&name(&format!("-{what}.png")), &png::encode(&image, &[("sigma", &sigma)])?)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,145 @@
+//! Damaged and foreign checkpoints: one sentence that names the file, exit code 1, nothing written.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A copy of a golden pipeline to be damaged.
+fn copy(to: &Path) -> PathBuf {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/pipelines/pixels");
+    let folder = to.join("model");
+    copy_folder(&from, &folder);
+    folder
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_folder(&path, &target);
+        } else {
+            fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(path).unwrap();
+    change(&mut bytes);
+    fs::write(path, bytes).unwrap();
+}
+
+fn edit_json(path: &Path, change: impl FnOnce(&mut serde_json::Value)) {
+    edit(path, |bytes| {
+        let mut value = serde_json::from_slice(bytes).unwrap();
+        change(&mut value);
+        *bytes = serde_json::to_vec(&value).unwrap();
+    });
+}
+
+/// Damages a copy and expects a run to end with a sentence that holds every part.
+fn expect(what: &str, damage: impl FnOnce(&Path), parts: &[&str]) {
+    let place = tempfile::tempdir().unwrap();
+    let model = copy(place.path());
+    damage(&model);
+    let output = Command::new(env!("CARGO_BIN_EXE_headwater"))
+        .args(["generate", "a red square", "--model", "model", "--device", "cpu", "--steps", "1", "-q"])
+        .current_dir(place.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{what}: {message}");
+    assert!(message.starts_with("error: ") && message.trim_end().lines().count() == 1, "{what}: {message}");
+    for part in parts {
+        assert!(message.contains(part), "{what}: {message}");
+    }
+    assert!(output.stdout.is_empty(), "{what}");
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "{what}: nothing is written");
+}
+
+const WEIGHTS: &str = "transformer/diffusion_pytorch_model.safetensors";
+const CONFIG: &str = "transformer/config.json";
+
+#[test]
+fn the_whole_copy_works() {
+    let place = tempfile::tempdir().unwrap();
+    copy(place.path());
+    let status = Command::new(env!("CARGO_BIN_EXE_headwater"))
+        .args(["generate", "a red square", "--model", "model", "--device", "cpu", "--steps", "1", "-q", "-o", "x.png"])
+        .current_dir(place.path())
+        .status()
+        .unwrap();
+    assert!(status.success() && place.path().join("x.png").is_file());
+}
+
+#[test]
+fn damaged_weights() {
+    expect("truncated", |m| edit(&m.join(WEIGHTS), |b| b.truncate(b.len() / 2)), &["model.safetensors", "truncated"]);
+    expect("empty", |m| edit(&m.join(WEIGHTS), Vec::clear), &["model.safetensors", "0 bytes"]);
+    expect("huge header", |m| edit(&m.join(WEIGHTS), |b| b[..8].fill(0xff)), &["model.safetensors", "header"]);
+    expect("no JSON", |m| edit(&m.join(WEIGHTS), |b| b[8] = b'!'), &["model.safetensors", "JSON"]);
+    let hostile = |header: &str| {
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.extend([0; 16]);
+        bytes
+    };
+    let overlap = hostile(
+        r#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},"b":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}"#,
+    );
+    expect("overlap", |m| fs::write(m.join(WEIGHTS), overlap).unwrap(), &["damaged"]);
+    let overflow = hostile(r#"{"a":{"dtype":"F32","shape":[4294967296,4294967296,4294967296],"data_offsets":[0,16]}}"#);
+    expect("overflow", |m| fs::write(m.join(WEIGHTS), overflow).unwrap(), &["damaged"]);
+    let nan = |b: &mut Vec<u8>| {
+        let end = b.len();
+        b[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    };
+    expect("NaN", |m| edit(&m.join(WEIGHTS), nan), &["transformer", "NaN"]);
+    expect("no weights", |m| fs::remove_file(m.join(WEIGHTS)).unwrap(), &["transformer", "no weights"]);
+    expect(
+        "pickle",
+        |m| fs::rename(m.join(WEIGHTS), m.join("transformer/diffusion_pytorch_model.bin")).unwrap(),
+        &["pickle", "refused"],
+    );
+}
+
+#[test]
+fn weights_that_do_not_fit_the_configuration() {
+    let with = |field: &'static str, value: u64| {
+        move |m: &Path| edit_json(&m.join(CONFIG), |config| config[field] = value.into())
+    };
+    expect("missing", with("num_layers", 3), &["missing", "transformer_blocks.2."]);
+    expect("extra", with("num_layers", 1), &["transformer_blocks.1."]);
+    expect("misshapen", with("patch_size", 4), &["pos_embed.proj.weight", "[40, 3, 8, 8]"]);
+}
+
+#[test]
+fn configurations_that_cannot_be_honoured() {
+    let set = |file: &'static str, field: &'static str, value: &'static str| {
+        move |m: &Path| edit_json(&m.join(file), |config| config[field] = value.into())
+    };
+    expect("unknown field", set(CONFIG, "rotary_embedding", "yes"), &["config.json", "rotary_embedding"]);
+    expect("other transformer", set(CONFIG, "_class_name", "FluxTransformer2DModel"), &["FluxTransformer2DModel"]);
+    // Python writes infinities bare into this file, so it is edited as text.
+    let scheduler = |from: &'static str, to: &'static str| {
+        move |m: &Path| {
+            edit(&m.join("scheduler/scheduler_config.json"), |bytes| {
+                let text = String::from_utf8(bytes.clone()).unwrap();
+                assert!(text.contains(from));
+                *bytes = text.replace(from, to).into_bytes();
+            });
+        }
+    };
+    expect("other scheduler", scheduler("DPMSolverMultistepScheduler", "MagicScheduler"), &["MagicScheduler"]);
+    expect("unknown scheduler field", scheduler("\"beta_start\"", "\"magic\": 1, \"beta_start\""), &["magic"]);
+    expect("no JSON", |m| fs::write(m.join("model_index.json"), "{").unwrap(), &["model_index.json"]);
+    expect("no tokenizer", |m| fs::remove_dir_all(m.join("tokenizer")).unwrap(), &["tokenizer"]);
+    expect("no scheduler", |m| fs::remove_dir_all(m.join("scheduler")).unwrap(), &["scheduler_config.json"]);
+    let narrow = |m: &Path| edit_json(&m.join(CONFIG), |config| config["caption_channels"] = 16.into());
+    expect("text of another width", narrow, &["24 channels"]);
+}

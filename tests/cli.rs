@@ -1,0 +1,234 @@
+//! Whole runs of the program: what it prints, what it leaves on disk, how it ends.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// A finished run.
+struct Run {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl From<Output> for Run {
+    fn from(output: Output) -> Self {
+        Run {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+fn headwater(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_headwater"));
+    command.args(arguments).current_dir(folder).stdin(Stdio::null());
+    for variable in ["WGPU_BACKEND", "WGPU_ADAPTER_NAME"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> Run {
+    headwater(folder, arguments).output().expect("the program starts").into()
+}
+
+fn succeed(folder: &Path, arguments: &[&str]) -> Run {
+    let run = run(folder, arguments);
+    assert_eq!(run.code, Some(0), "{arguments:?}: {}", run.stderr);
+    run
+}
+
+/// Fails with this code and one sentence that holds `part`; never a panic.
+fn fail(folder: &Path, arguments: &[&str], code: i32, part: &str) {
+    let run = run(folder, arguments);
+    let message = run.stderr.trim_end();
+    assert_eq!(run.code, Some(code), "{arguments:?}: {message}");
+    assert!(message.contains(part), "{arguments:?}: {message}");
+    assert!(!message.contains("panicked"), "{arguments:?}: {message}");
+    let ours = message.starts_with("error: ");
+    // clap's own usage errors have several lines; ours have one.
+    assert!(ours && (code == 2 || message.lines().count() == 1), "{arguments:?}: {message}");
+    assert_eq!(run.stdout, "", "{arguments:?}: an error leaves standard output empty");
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("readable");
+    let mut names: Vec<String> =
+        entries.map(|e| e.expect("readable").file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+const QUICK: [&str; 4] = ["--device", "cpu", "--steps", "2"];
+
+fn generate<'a>(prompt: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [&["generate", prompt], &QUICK[..], more].concat()
+}
+
+#[test]
+fn a_prompt_becomes_a_picture_that_tells_how_it_was_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = succeed(folder.path(), &generate("a red heart", &["--seed", "7"]));
+    assert_eq!(made.stdout.trim(), "a-red-heart-7.png");
+    assert_eq!(files(folder.path()), ["a-red-heart-7.png"]);
+
+    let info = succeed(folder.path(), &["info", "a-red-heart-7.png"]).stdout;
+    assert!(info.contains("a red heart\nSteps: 2, Sampler: "), "{info}");
+    assert!(info.contains("Seed: 7, Size: 64x64, Model: icons-64"), "{info}");
+    let json = succeed(folder.path(), &["info", "--json", "a-red-heart-7.png"]).stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["headwater"]["prompt"], "a red heart");
+    assert_eq!(json["headwater"]["seed"], 7);
+}
+
+#[test]
+fn the_same_request_gives_the_same_picture_and_overwrites_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        succeed(folder.path(), &generate("a star", &["-s", "3", "-q"]));
+    }
+    assert_eq!(files(folder.path()), ["a-star-3-2.png", "a-star-3.png"]);
+    let read = |name| std::fs::read(folder.path().join(name)).unwrap();
+    assert_eq!(read("a-star-3.png"), read("a-star-3-2.png"));
+    succeed(folder.path(), &generate("a star", &["-s", "4", "-q", "-o", "other.png"]));
+    assert_ne!(read("a-star-3.png"), read("other.png"));
+}
+
+#[test]
+fn json_has_one_object_per_image() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = succeed(folder.path(), &generate("红心 ❤", &["--json", "-n", "2", "-s", "1", "-o", "x-{seed}.png"]));
+    let objects: Vec<serde_json::Value> = made.stdout.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(objects.len(), 2);
+    for (i, object) in objects.iter().enumerate() {
+        assert_eq!(object["seed"], 1 + i);
+        assert_eq!(object["path"], format!("x-{}.png", 1 + i));
+        assert_eq!(object["prompt"], "红心 ❤");
+        assert!(object["timings"]["sample"].as_f64().unwrap() > 0.0 && object["device"].is_string());
+    }
+    assert_eq!(made.stderr, "", "--json is quiet");
+    assert_eq!(files(folder.path()), ["x-1.png", "x-2.png"]);
+}
+
+#[test]
+fn standard_output_takes_a_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = headwater(folder.path(), &generate("a fish", &["-o", "-", "-q"])).output().unwrap();
+    assert!(output.status.success() && output.stdout.starts_with(b"\x89PNG\r\n\x1a\n"));
+    assert_eq!(files(folder.path()), [] as [&str; 0]);
+}
+
+#[test]
+fn every_step_can_be_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    succeed(folder.path(), &generate("a fish", &["-q", "-s", "5", "-o", "x.safetensors", "--save-steps", "steps"]));
+    assert_eq!(files(folder.path()), ["steps", "x.safetensors"]);
+    let kept = files(&folder.path().join("steps"));
+    let step = |i: usize| ["-denoised.png", "-x.png", ".safetensors"].map(|end| format!("5-step-00{i}{end}"));
+    assert_eq!(kept, [step(1), step(2)].concat());
+    let info = succeed(folder.path(), &["info", "x.safetensors"]).stdout;
+    assert!(info.contains("sample [1, 3, 64, 64] F32"), "{info}");
+}
+
+#[test]
+fn lists() {
+    let folder = tempfile::tempdir().unwrap();
+    let samplers = succeed(folder.path(), &["samplers", "--json"]).stdout;
+    let samplers: serde_json::Value = serde_json::from_str(&samplers).unwrap();
+    let names: Vec<&str> = samplers.as_array().unwrap().iter().filter_map(|s| s["name"].as_str()).collect();
+    for name in ["euler", "heun", "ddim", "dpmpp_2m"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    let models = succeed(folder.path(), &["models", "--json"]).stdout;
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&models).unwrap()[0]["name"], "icons-64");
+    let devices = succeed(folder.path(), &["devices", "--json"]).stdout;
+    let devices: serde_json::Value = serde_json::from_str(&devices).unwrap();
+    let devices = devices.as_array().unwrap();
+    assert_eq!(devices.last().unwrap()["device"], "cpu");
+    assert_eq!(devices.iter().filter(|d| d["auto"] == true).count(), 1);
+    assert!(succeed(folder.path(), &["info", "icons-64"]).stdout.contains("transformer: PixArtTransformer2DModel"));
+    assert!(succeed(folder.path(), &["completions", "bash"]).stdout.contains("headwater"));
+    assert!(succeed(folder.path(), &["man"]).stdout.contains(".TH"));
+}
+
+#[test]
+fn bad_requests_end_with_one_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    std::fs::write(here.join("model.ckpt"), [0x80, 0x02, 0x63]).unwrap();
+    std::fs::create_dir(here.join("empty")).unwrap();
+    let cases: [(&[&str], i32, &str); 15] = [
+        (&["--model", "no/such/folder"], 1, "no/such/folder"),
+        (&["--model", "empty"], 1, "model_index.json"),
+        (&["--model", "model.ckpt"], 1, "pickle"),
+        (&["--sampler", "eulr"], 2, "did you mean euler"),
+        (&["--schedule", "karas"], 2, "karras"),
+        (&["--steps", "0"], 2, "--steps"),
+        (&["--count", "0"], 2, "--count"),
+        (&["--timesteps", "1,x"], 2, "--timesteps"),
+        (&["--sigmas", "1,2,3"], 2, "not increase"),
+        (&["--device", "GeForce 9999"], 2, "GeForce 9999"),
+        (&["--device", "gpu:99"], 2, "gpu:99"),
+        (&["--width", "60"], 2, "60"),
+        (&["--height", "0"], 2, "0"),
+        (&["--guidance", "nan"], 2, "guidance"),
+        (&["--output", "no/such/folder/x.png"], 2, "no/such/folder"),
+    ];
+    for (arguments, code, part) in cases {
+        let device: &[&str] = if arguments.contains(&"--device") { &[] } else { &["--device", "cpu"] };
+        fail(here, &[&["generate", "a red heart"], device, arguments].concat(), code, part);
+    }
+    fail(here, &["generate"], 2, "PROMPT");
+    fail(here, &["info", "missing.png"], 1, "missing.png");
+    fail(here, &["info", "model.ckpt"], 1, "pickle");
+    assert_eq!(files(here), ["empty", "model.ckpt"], "failures leave nothing behind");
+}
+
+#[test]
+fn a_very_long_prompt_is_cut_with_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let prompt = "heart ".repeat(10_000);
+    let made = succeed(folder.path(), &generate(&prompt, &["-s", "1"]));
+    assert!(made.stderr.contains("tokens were left out"), "{}", made.stderr);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = headwater(folder.path(), &generate("a fish", &["-o", "-", "-q"])).stdout(full).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.starts_with("error: cannot write to standard output"), "{message}");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_stops_between_steps_and_leaves_no_file() {
+    use std::io::{BufRead as _, BufReader};
+    let folder = tempfile::tempdir().unwrap();
+    let steps = folder.path().join("steps");
+    let arguments = ["generate", "a red heart", "--device", "cpu", "--steps", "1000", "-s", "1", "--save-steps"];
+    let arguments = [&arguments[..], &[steps.to_str().unwrap()]].concat();
+    let mut child = headwater(folder.path(), &arguments).stderr(Stdio::piped()).spawn().unwrap();
+    // The first kept step shows that sampling has begun.
+    while files_if_any(&steps).is_empty() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert!(child.try_wait().unwrap().is_none(), "the program ended before its first step");
+    }
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let stderr = child.stderr.take().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(BufReader::new(stderr).lines().any(|line| line.unwrap() == "stopped"));
+    assert_eq!(files(folder.path()), ["steps"]);
+}
+
+#[cfg(unix)]
+fn files_if_any(folder: &Path) -> Vec<String> {
+    if folder.is_dir() { files(folder) } else { Vec::new() }
+}

@@ -1,0 +1,174 @@
+//! The same seed, noise and sampler as diffusers give the same picture, on the CPU and on a graphics adapter.
+//!
+//! `tests/goldens/make_pipelines.py` and `make_pictures.py` made the checkpoints and pictures.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use headwater::{
+    Device, DeviceChoice, DeviceSettings, ModelFiles, Outcomes, Request, Rng, Steps, TextToImage, open_device,
+};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+/// A grey level of rounding on either side.
+const LARGEST_DIFFERENCE: i32 = 2;
+
+/// diffusers' bundled pictures that are also made on an adapter: a software one takes seconds for a step.
+const BUNDLED_ON_ADAPTER: usize = 4;
+
+#[derive(Debug)]
+struct Case {
+    name: String,
+    request: Request,
+    timesteps: Vec<f64>,
+    width: usize,
+    height: usize,
+    pixels: Vec<u8>,
+}
+
+fn goldens() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens")
+}
+
+fn cases(folder: &Path) -> Vec<Case> {
+    let text =
+        std::fs::read_to_string(folder.join("cases.json")).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let list: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let cases: Vec<Case> = list.as_array().unwrap().iter().map(|case| read_case(folder, case)).collect();
+    assert!(!cases.is_empty(), "{} has no cases", folder.display());
+    cases
+}
+
+fn read_case(folder: &Path, case: &serde_json::Value) -> Case {
+    let text = |key: &str| case[key].as_str().unwrap_or_else(|| panic!("{key} in {case}")).to_owned();
+    let count = |key: &str| usize::try_from(case[key].as_u64().unwrap()).unwrap();
+    let (width, height, pixels) = read_png(&folder.join(text("file")));
+    Case {
+        name: text("file"),
+        request: Request {
+            prompt: text("prompt"),
+            negative_prompt: text("negative_prompt"),
+            width: count("width"),
+            height: count("height"),
+            steps: Steps::Count(count("steps")),
+            sampler: case["sampler"].as_str().map(str::to_owned),
+            schedule: None,
+            guidance_scale: case["guidance_scale"].as_f64().unwrap(),
+            seed: case["seed"].as_u64().unwrap(),
+            rng: Rng::TorchCpu,
+        },
+        timesteps: case["timesteps"].as_array().unwrap().iter().map(|t| t.as_f64().unwrap()).collect(),
+        width,
+        height,
+        pixels,
+    }
+}
+
+fn read_png(path: &Path) -> (usize, usize, Vec<u8>) {
+    let file = std::fs::File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let mut decoder = png::Decoder::new(std::io::BufReader::new(file));
+    // Writers may choose a palette when a picture has few colours.
+    decoder.set_transformations(png::Transformations::EXPAND);
+    let mut reader = decoder.read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    let frame = reader.next_frame(&mut pixels).unwrap();
+    assert_eq!(frame.color_type, png::ColorType::Rgb, "{}", path.display());
+    pixels.truncate(frame.buffer_size());
+    (frame.width as usize, frame.height as usize, pixels)
+}
+
+fn cpu() -> Box<dyn Device> {
+    open_device(&DeviceChoice::Cpu, &DeviceSettings::default()).expect("the CPU is always there")
+}
+
+fn adapter() -> Box<dyn Device> {
+    // Checked kernels: a test is where a wrong index should be found.
+    let settings = DeviceSettings { checked: true, ..Default::default() };
+    open_device(&DeviceChoice::Adapter("gpu".into()), &settings)
+        .unwrap_or_else(|error| panic!("{error} (`cargo xtask test` sets one up)"))
+}
+
+/// Makes every case and compares it; tells the worst difference of each.
+fn compare(device: &dyn Device, files: &ModelFiles, cases: &[Case], what: &str) {
+    let mut pipe =
+        TextToImage::from_pretrained(device, files, Default::default()).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let mut wrong = Vec::new();
+    for case in cases {
+        let sampling = pipe.sampling(&case.request).unwrap_or_else(|e| panic!("{what}, {}: {e}", case.name));
+        check_timesteps(&sampling.program(), case, what);
+        let outcome = pipe.run(&case.request, |_| ControlFlow::Continue(()));
+        let Ok(Outcomes::Finished(generated)) = outcome else { panic!("{what}, {}: {outcome:?}", case.name) };
+        let image = generated.image.expect("pixel space");
+        assert_eq!((image.width, image.height), (case.width, case.height), "{what}, {}", case.name);
+        let differences = image.pixels.iter().zip(&case.pixels).map(|(a, b)| (i32::from(*a) - i32::from(*b)).abs());
+        let worst = differences.max().expect("a picture has pixels");
+        println!("{what}, {}: {worst} of 255", case.name);
+        if worst > LARGEST_DIFFERENCE {
+            wrong.push(format!("{}: {worst}", case.name));
+        }
+    }
+    assert!(wrong.is_empty(), "{what} differs from diffusers by more than {LARGEST_DIFFERENCE} of 255: {wrong:?}");
+}
+
+/// The model must be asked at diffusers' own timesteps, in order.
+fn check_timesteps(program: &scheduler::Program, case: &Case, what: &str) {
+    let ours: Vec<f64> = program
+        .ops()
+        .iter()
+        .filter_map(|op| if let scheduler::Op::Denoise { timestep, .. } = op { Some(*timestep) } else { None })
+        .collect();
+    assert_eq!(ours.len(), case.timesteps.len(), "{what}, {}: {ours:?} {:?}", case.name, case.timesteps);
+    for (ours, theirs) in ours.iter().zip(&case.timesteps) {
+        // diffusers keeps timesteps in f32.
+        let close = (ours - theirs).abs() <= 1e-6 * theirs.abs().max(1.0);
+        assert!(close, "{what}, {}: timestep {ours}, diffusers {theirs}", case.name);
+    }
+}
+
+fn tiny_pipelines() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(goldens().join("pipelines")).expect("golden pipelines");
+    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+    folders.sort();
+    assert!(folders.len() >= 2, "there are two golden pipelines");
+    folders
+}
+
+#[test]
+fn tiny_checkpoints_on_the_cpu() {
+    let device = cpu();
+    for folder in tiny_pipelines() {
+        let files = ModelFiles::folder(&folder).unwrap();
+        let what = format!("cpu, {}", folder.file_name().unwrap().display());
+        compare(device.as_ref(), &files, &cases(&folder.join("pictures")), &what);
+    }
+}
+
+#[test]
+fn tiny_checkpoints_on_an_adapter() {
+    let device = adapter();
+    for folder in tiny_pipelines() {
+        let files = ModelFiles::folder(&folder).unwrap();
+        let what = format!("{}, {}", device.info().name, folder.file_name().unwrap().display());
+        compare(device.as_ref(), &files, &cases(&folder.join("pictures")), &what);
+    }
+}
+
+#[test]
+fn the_bundled_model_on_the_cpu() {
+    let files = headwater::bundled::find("icons-64").unwrap().files();
+    compare(cpu().as_ref(), &files, &cases(&goldens().join("bundled")), "cpu, icons-64");
+}
+
+#[test]
+fn the_bundled_model_on_an_adapter() {
+    let files = headwater::bundled::find("icons-64").unwrap().files();
+    let mut cases = cases(&goldens().join("bundled"));
+    // The cheapest: fewest evaluations, smallest picture, no guidance.
+    cases.sort_by_key(|case| {
+        let guided = if case.request.guidance_scale > 1.0 { 2 } else { 1 };
+        case.timesteps.len() * guided * case.width * case.height
+    });
+    cases.truncate(BUNDLED_ON_ADAPTER);
+    let device = adapter();
+    compare(device.as_ref(), &files, &cases, &format!("{}, icons-64", device.info().name));
+}

@@ -1,0 +1,273 @@
+"""Training samples: 64x64 RGB pictures with captions, from a folder of RGBA atlases and captions.jsonl.
+
+The drawings have transparency, so size, place, hue, background and number change here, and every such change is named in the
+caption.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from colour_words import colours
+
+N = 64
+STYLE = {
+    "noto": ["noto emoji style", "emoji style"],
+    "noto2018": ["classic emoji style"],
+    "blob": ["blob emoji style", "blob style"],
+    "twemoji": ["flat twemoji style", "twemoji style"],
+    "fluent_3d": ["3d style", "3d render", "3d emoji style"],
+    "fluent_flat": ["flat vector style", "flat style"],
+    "fluent_mono": ["black and white icon", "black and white line icon"],
+    "emojione": ["flat cartoon style"],
+    "fxemoji": ["simple flat style"],
+    "streamline": ["outlined cartoon style", "cartoon style"],
+    "kameleon": ["round badge icon"],
+    "kenney": ["cartoon game sprite", "game sprite"],
+    "dcss": ["pixel art", "16-bit pixel art"],
+    "gameicons": ["silhouette icon", "silhouette"],
+}
+MUST_STYLE = {"fluent_mono", "dcss", "gameicons", "kameleon"}  # so that a bare prompt means a colour emoji
+COLOURABLE = {"Animals and nature", "Food and drink", "Travel and places", "Objects", "Activities and events", "Game"}
+RGB = {
+    "red": (220, 50, 47), "orange": (245, 140, 30), "yellow": (250, 205, 50), "green": (70, 170, 70), "cyan": (60, 200, 215),
+    "blue": (50, 110, 220), "purple": (140, 80, 200), "pink": (240, 120, 180), "brown": (130, 85, 50),
+    "gray": (140, 140, 140), "black": (20, 20, 20), "white": (255, 255, 255),
+}
+CHROMATIC = ["red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink"]
+COLOUR_WORD = re.compile(r"\b(" + "|".join([*RGB, "golden", "silver", "bronze", "grey", "beige"]) + r")\b")
+# what people ask for first; a short run spends most of its pictures on these
+COMMON = """
+    airplane apple balloon banana bear butterfly car cat cherries cloud crown dog fish flower fox frog ghost heart house lemon
+    moon mushroom panda pear pig pizza rabbit rainbow robot rocket rose skull snowman star strawberry sun sunflower tomato tree
+    tulip watermelon whale
+""".split()
+COUNT = {2: "two", 3: "three", 4: "four"}
+
+
+@dataclass
+class Recipe:
+    """What is drawn how often. The chances are per sample."""
+
+    sets: tuple = tuple(STYLE)
+    groups: tuple = ()  # (group, factor on its drawings' weights)
+    named_colour: float = 1.0  # factor on drawings whose name holds a colour word ("purple heart")
+    favourites: tuple = ()  # (name, weight) of drawings so named, colour words and " face" apart
+    skin_tones: bool = True
+    style: float = 0.6
+    colour: float = 0.3  # name the colour a drawing has
+    recolour: float = 0.2  # turn its hue and name the new one
+    background: float = 0.2
+    pair: float = 0.07
+    copies: float = 0.05
+    small: float = 0.03
+    mirror: float = 0.5
+    jitter: int = 2  # largest shift in pixels; sizes go down to 64 - 4 times as many
+
+
+RECIPES = {
+    "full": Recipe(),
+    # For a budget of some hundred thousand pictures: one thing, centred on white, as a flat emoji of
+    # one set, and mostly things that people ask for first.
+    "emoji": Recipe(
+        sets=("twemoji",), named_colour=2.0, skin_tones=False,
+        favourites=(*((name, 30.0) for name in COMMON), ("heart", 80.0)),
+        groups=(("Flags", 0.0), ("People", 0.1), ("Symbols", 0.2), ("Objects", 0.5), ("Smileys and emotions", 0.6)),
+        style=0.1, colour=0.6, recolour=0.1, background=0.0, pair=0.0, copies=0.0, small=0.0, mirror=0.0, jitter=1,
+    ),
+}
+
+
+def article(x):
+    head = re.split(r" (?:with|of|in|on|and) |, ", x)[0]
+    if re.search(r"[^su]s$|\b(hair|water|money|bread|rice|food|milk|meat|snow|fog|corn|cheese|sushi|chocolate|ice|curling)$", head):
+        return x
+    return ("an " if x[0] in "aeiou" else "a ") + x
+
+
+def plural(x):
+    if re.search(r"s$|,| (with|of|in|on|and) ", x):
+        return None
+    if re.search(r"(ch|sh|x)$", x):
+        return x + "es"
+    return re.sub(r"(?<![aeiou])y$", "ie", x) + "s"
+
+
+def rotate_hue(rgb, degrees):
+    """Rotation about the grey axis in YIQ, on a float (..., 3) array in 0..255."""
+    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    m = np.array([[.299 + .701 * c + .168 * s, .587 - .587 * c + .330 * s, .114 - .114 * c - .497 * s],
+                  [.299 - .299 * c - .328 * s, .587 + .413 * c + .035 * s, .114 - .114 * c + .292 * s],
+                  [.299 - .300 * c + 1.25 * s, .587 - .588 * c - 1.05 * s, .114 + .886 * c - .203 * s]])
+    return np.clip(rgb @ m.T, 0, 255)
+
+
+def over(rgba, background):
+    """RGBA uint8 on a colour (0..255) -> RGB uint8."""
+    alpha = rgba[..., 3:].astype(np.float32) / 255
+    return (rgba[..., :3] * alpha + background * (1 - alpha) + 0.5).astype(np.uint8)
+
+
+def place(items, pixel=False):
+    """items: (rgba, size, centre x, centre y), drawn on one transparent canvas."""
+    canvas = Image.new("RGBA", (N, N))
+    for rgba, size, cx, cy in items:
+        image = Image.fromarray(np.ascontiguousarray(rgba))
+        if size != N:
+            image = image.resize((size, size), Image.NEAREST if pixel else Image.HAMMING)
+        canvas.alpha_composite(image, (max(0, min(N - size, cx - size // 2)), max(0, min(N - size, cy - size // 2))))
+    return np.array(canvas)
+
+
+class Mix:
+    """Draws (picture, caption) samples by weight; the same seed gives the same samples."""
+
+    def __init__(self, root, recipe=RECIPES["full"], splits=("train", "val_concept"), seed=0):
+        self.recipe = recipe
+        self.rows = [json.loads(line) for line in open(Path(root) / "captions.jsonl")]
+        tiles = []
+        for f in sorted(Path(root).glob("atlas_*.webp")):
+            atlas = np.array(Image.open(f).convert("RGBA"))
+            k = atlas.shape[0] // N
+            tiles.append(atlas.reshape(k, N, k, N, 4).swapaxes(1, 2).reshape(-1, N, N, 4))
+        self.px = np.concatenate(tiles)[: len(self.rows)]
+        weight = {r["index"]: self.weight(r) for r in self.rows if r["split"] in splits and self.wanted(r)}
+        self.idx = np.array([i for i, w in weight.items() if w > 0])
+        w = np.cumsum([weight[i] for i in self.idx])
+        self.cum = w / w[-1]
+        self.by_set = {}
+        for i in self.idx:
+            if self.rows[i]["group"] in COLOURABLE | {"Smileys and emotions"}:
+                self.by_set.setdefault(self.rows[i]["set"], []).append(int(i))
+        self.pairable = {i for v in self.by_set.values() for i in v}
+        self.seed(seed)
+
+    def seed(self, *seed):
+        self.rng = np.random.default_rng(seed)
+
+    def wanted(self, r):
+        return r["set"] in self.recipe.sets and (self.recipe.skin_tones or "skin tone" not in r["name"])
+
+    def weight(self, r):
+        c, bare = self.recipe, COLOUR_WORD.sub("", r["name"]).strip().removesuffix(" face")
+        if bare in (favourites := dict(c.favourites)):
+            return favourites[bare]
+        named = c.named_colour if COLOUR_WORD.search(r["name"]) else 1.0
+        return r["weight"] * dict(c.groups).get(r["group"], 1.0) * named
+
+    def pick(self, seq):
+        return seq[int(self.rng.integers(len(seq)))]
+
+    def name(self, r):
+        return self.pick(r["aliases"]) if r["aliases"] and self.rng.random() < 0.4 else r["name"]
+
+    def caption(self, r, x, art=True, extra=""):
+        g = self.rng
+        if art and g.random() < 0.55:
+            x = article(x)
+        if r["keywords"] and not extra and g.random() < 0.1:
+            x += ", " + ", ".join(g.permutation(r["keywords"])[: g.integers(1, 4)])
+        x += extra
+        if g.random() >= (0.95 if r["set"] in MUST_STYLE else self.recipe.style):
+            return x
+        s = self.pick(STYLE[r["set"]])
+        return self.pick([f"{x}, {s}", f"{x}, {s}", f"{x} in {s}" if s.endswith("style") else f"{s} of {x}"])
+
+    def background(self, avoid):
+        g = self.rng
+        if g.random() >= self.recipe.background:
+            return np.float32(255), " on a white background" if g.random() < self.recipe.background / 4 else "", "white"
+        k = self.pick([k for k in [*CHROMATIC, "black", "gray", "brown"] if k not in avoid])
+        return np.clip(np.array(RGB[k], np.float32) + g.normal(0, 8, 3), 0, 255), f" on {article(k)} background", k
+
+    def recolour(self, r, a, x, background):
+        """Maybe another hue, or the hue it has, named in the caption -> (rgba, caption)."""
+        g, old = self.rng, COLOUR_WORD.search(x)
+        if r["set"] == "gameicons" and (g.random() < 0.5 or background == "black"):
+            k = self.pick([k for k in [*CHROMATIC, "white", "black"] if k != background])
+            a = a.copy()
+            a[..., :3] = RGB[k]
+            return a, f"{k} {x}"
+        # a badge's hue is not the thing's
+        if r["group"] not in COLOURABLE or r["set"] == "kameleon" or r["main_colour"] not in CHROMATIC:
+            return a, x
+        if g.random() < self.recipe.recolour:
+            b = a.copy()
+            b[..., :3] = rotate_hue(a[..., :3].astype(np.float32), g.uniform(40, 320))
+            new = colours(b)[1]
+            if new in CHROMATIC and new != r["main_colour"] and (not old or old.group() == r["main_colour"]):
+                return b, f"{new} {COLOUR_WORD.sub('', x).strip() if old else x}"
+        elif g.random() < self.recipe.colour and not old:
+            return a, f"{r['main_colour']} {x}"
+        return a, x
+
+    def sample(self):
+        """-> (64x64x3 uint8, caption)"""
+        g, c = self.rng, self.recipe
+        i = int(self.idx[np.searchsorted(self.cum, g.random())])
+        r, a, pixel = self.rows[i], self.px[i], self.rows[i]["set"] == "dcss"
+        if r["flip"] and g.random() < c.mirror:
+            a = a[:, ::-1]
+        bg, bgtext, bgname = self.background(r["colours"])
+        a, x = self.recolour(r, a, self.name(r), bgname)
+        bare, u = dict(r, keywords=[]), g.random()
+        if u < c.pair and i in self.pairable and not bgtext:
+            j = int(self.pick(self.by_set[r["set"]]))
+            y = self.name(self.rows[j])
+            if j != i and len(x) + len(y) < 60:
+                p, q = article(x), article(y)
+                text = self.pick([f"{p} and {q}", f"{p} next to {q}", f"{p} on the left and {q} on the right"])
+                return over(place([(a, 32, 17, 32), (self.px[j], 32, 47, 32)], pixel), bg), self.caption(bare, text, art=False)
+        elif u < c.pair + c.copies and r["group"] in COLOURABLE and plural(x):
+            n = int(g.integers(2, 5))
+            at = {2: [(17, 32), (47, 32)], 3: [(17, 18), (47, 18), (32, 46)], 4: [(17, 17), (47, 17), (17, 47), (47, 47)]}[n]
+            canvas = place([(a, 32 if pixel else 30, cx, cy) for cx, cy in at], pixel)
+            return over(canvas, bg), self.caption(bare, f"{COUNT[n]} {plural(x)}", art=False, extra=bgtext)
+        elif u < c.pair + c.copies + c.small and r["group"] in COLOURABLE and not pixel:
+            canvas = place([(a, 30, int(g.integers(26, 39)), int(g.integers(26, 39)))])
+            return over(canvas, bg), self.caption(bare, f"small {x}", extra=bgtext)
+        if pixel:  # only whole art pixels, and only where nothing would wrap around
+            dy, dx = (2 * int(v) for v in g.integers(-1, 2, 2))
+            edge = a[[0, 1, -2, -1]][..., 3].any() or a[:, [0, 1, -2, -1]][..., 3].any()
+            canvas = a if edge else np.roll(a, (dy, dx), (0, 1))
+        else:
+            dx, dy = (int(v) for v in g.integers(-c.jitter, c.jitter + 1, 2))
+            canvas = place([(a, int(g.integers(N - 4 * c.jitter, N + 1)), 32 + dx, 32 + dy)])
+        return over(canvas, bg), self.caption(r, x, extra=bgtext)
+
+    def plain(self, split):
+        """The unaugmented pictures of a split that the recipe wants."""
+        for r in self.rows:
+            if r["split"] == split and self.wanted(r) and self.weight(r) > 0:
+                yield over(self.px[r["index"]], np.float32(255)), f"{article(r['name'])}, {STYLE[r['set']][0]}"
+
+
+class Batches(torch.utils.data.IterableDataset):
+    """Endless batches (pictures as uint8, ids, mask), each determined by (seed, batch number) alone, so that a resumed
+    run sees what an uninterrupted one would have seen. Padding "longest" pads captions only to the longest of the batch: padding
+    is masked everywhere, so the result is the same as with "max_length" and text costs a third."""
+
+    def __init__(self, mix, tokenizer, batch, seed, first=0, dropout=0.1, padding="longest"):
+        self.mix, self.tokenizer, self.batch, self.seed, self.first = mix, tokenizer, batch, seed, first
+        self.dropout, self.padding = dropout, padding
+
+    def __iter__(self):
+        info = torch.utils.data.get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        number = self.first + worker
+        while True:
+            self.mix.seed(self.seed, number)
+            samples = [self.mix.sample() for _ in range(self.batch)]
+            texts = ["" if self.mix.rng.random() < self.dropout else text for _, text in samples]
+            yield torch.from_numpy(np.stack([rgb for rgb, _ in samples])), *encode(self.tokenizer, texts, self.padding)
+            number += workers
+
+
+def encode(tokenizer, texts, padding="max_length"):
+    out = tokenizer(texts, padding=padding, max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt")
+    return out.input_ids, out.attention_mask

@@ -1,0 +1,117 @@
+"""The networks, and what they are trained to predict.
+
+A PixArt transformer (Chen et al. 2023, "PixArt-alpha") works on raw pixels: patches of 8x8 make a 64x64 picture a sequence of
+64 tokens. Its text comes from a small CLIP text model that is trained along with it.
+"""
+
+import numpy as np
+import torch
+from diffusers import DPMSolverMultistepScheduler, EDMEulerScheduler, PixArtTransformer2DModel
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel
+
+SIZE = 64
+TOKENS = 32  # longest caption, begin and end marks included
+
+
+def build_transformer(width=256, layers=6, heads=4, caption_channels=256):
+    """PixArtTransformer2DModel, started so that each block is close to the identity and the first prediction is zero."""
+    net = PixArtTransformer2DModel(
+        sample_size=SIZE, in_channels=3, out_channels=3, patch_size=8, num_layers=layers, num_attention_heads=heads,
+        attention_head_dim=width // heads, cross_attention_dim=width, caption_channels=caption_channels,
+        norm_type="ada_norm_single", norm_elementwise_affine=False, use_additional_conditions=False,
+    )
+    nn.init.zeros_(net.adaln_single.linear.weight)
+    nn.init.zeros_(net.adaln_single.linear.bias)
+    nn.init.zeros_(net.proj_out.weight)
+    nn.init.zeros_(net.proj_out.bias)
+    conv = net.pos_embed.proj  # a patch embedding is a linear layer: initialise it as one, not as a convolution
+    nn.init.xavier_uniform_(conv.weight.data.view(conv.weight.shape[0], -1))
+    nn.init.zeros_(conv.bias)
+    for block in net.transformer_blocks:
+        nn.init.zeros_(block.scale_shift_table)
+        block.scale_shift_table.data[[2, 5]] = 1.0  # the two gates start open, the projections behind them small
+        # the text must be heard from the start: its branch begins larger than the other two
+        for last, gain in ((block.attn1.to_out[0], 0.2), (block.attn2.to_out[0], 1.0), (block.ff.net[2], 0.2)):
+            nn.init.normal_(last.weight, std=gain / (width * layers) ** 0.5)
+            nn.init.zeros_(last.bias)
+    return net
+
+
+def build_text_encoder(vocab, hidden=256, layers=3, heads=4):
+    """CLIPTextModel with the special tokens at the end of the vocabulary, as in CLIP.
+
+    CLIP's own initialisation makes embeddings (0.02) drown in what the layers add to them (about 0.2), so that all words look
+    alike. Here the embeddings are large and the layers add little at first: the text starts out as its list of words."""
+    net = CLIPTextModel(CLIPTextConfig(
+        vocab_size=vocab, hidden_size=hidden, intermediate_size=4 * hidden, projection_dim=hidden, num_hidden_layers=layers,
+        num_attention_heads=heads, max_position_embeddings=TOKENS, hidden_act="quick_gelu",
+        bos_token_id=vocab - 2, eos_token_id=vocab - 1, pad_token_id=vocab - 1,
+    ))
+    nn.init.normal_(net.get_input_embeddings().weight, std=0.5)
+    for name, p in net.named_parameters():
+        if name.endswith(("out_proj.weight", "fc2.weight")):
+            p.data *= 0.2
+    return net
+
+
+class Denoiser(nn.Module):
+    """D(x0 + sigma n; sigma, text) -> x0, in one of two forms.
+
+    "sample": the network itself predicts x0 from the variance-preserving input x / sqrt(1 + sigma^2) and the timestep of a
+    discrete DDPM schedule (Li & He 2025, "Back to basics: let denoising generative models denoise").
+    "edm": the preconditioning of Karras et al. 2022, table 1, as diffusers' EDM schedulers apply it.
+    """
+
+    def __init__(self, transformer, text_encoder, prediction="sample", sigma_data=0.5):
+        super().__init__()
+        self.transformer, self.text_encoder = transformer, text_encoder
+        self.prediction, self.sigma_data = prediction, sigma_data
+        log_sigmas = torch.tensor(np.log(ddpm_sigmas()), dtype=torch.float32)
+        self.register_buffer("log_sigmas", log_sigmas, persistent=False)
+
+    def timestep(self, sigma):
+        """Position of sigma in the DDPM schedule, linear in log sigma between the integer timesteps (fractional, 0..999)."""
+        s = sigma.log().clamp(self.log_sigmas[0], self.log_sigmas[-1])
+        low = (torch.searchsorted(self.log_sigmas, s, right=True) - 1).clamp(0, len(self.log_sigmas) - 2)
+        a, b = self.log_sigmas[low], self.log_sigmas[low + 1]
+        return low + (s - a) / (b - a)
+
+    def forward(self, noisy, sigma, ids, mask):
+        text = self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        s = sigma[:, None, None, None]
+        if self.prediction == "sample":
+            return self.net(noisy / (1 + s**2).sqrt(), self.timestep(sigma), text, mask)
+        total = s**2 + self.sigma_data**2
+        out = self.net(noisy / total.sqrt(), sigma.log() / 4, text, mask)
+        return self.sigma_data**2 / total * noisy + s * self.sigma_data / total.sqrt() * out
+
+    def net(self, x, t, text, mask):
+        return self.transformer(x, encoder_hidden_states=text, timestep=t, encoder_attention_mask=mask).sample.float()
+
+    def loss_weight(self, sigma):
+        """The weight of |D - x0|^2 that makes all noise levels count alike.
+
+        sample: v-prediction's loss, |v - v'|^2 = (1 + 1/sigma^2) |x - x'|^2 in the VP frame (Salimans & Ho 2022, appendix D),
+        capped at SNR 100 because what is left to predict there is below one grey level.
+        edm: 1 / c_out^2 (Karras et al. 2022, table 1).
+        """
+        if self.prediction == "sample":
+            return 1 + sigma.clamp(min=0.1) ** -2
+        return sigma**-2 + self.sigma_data**-2
+
+
+def scheduler(prediction="sample"):
+    """The diffusers scheduler whose config is shipped."""
+    if prediction == "edm":
+        return EDMEulerScheduler(sigma_min=0.002, sigma_max=80.0, sigma_data=0.5, prediction_type="epsilon")
+    return DPMSolverMultistepScheduler(
+        num_train_timesteps=1000, beta_schedule="linear", beta_start=0.0001, beta_end=0.02, prediction_type="sample",
+        algorithm_type="dpmsolver++", solver_order=2, lower_order_final=True, use_karras_sigmas=True, final_sigmas_type="zero",
+    )
+
+
+def ddpm_sigmas():
+    """sigma of timesteps 0..999 in the schedule above: sqrt((1 - abar) / abar), from 0.01 to 157."""
+    abar = np.cumprod(1 - np.linspace(0.0001, 0.02, 1000))
+    return np.sqrt((1 - abar) / abar)

@@ -1,0 +1,78 @@
+"""Pictures from an exported folder, through diffusers' own scheduler class.
+
+    python sample.py MODEL "a red heart" "a green apple" --out grid.png
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import torch
+from diffusers import PixArtTransformer2DModel
+from PIL import Image
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from data import encode
+
+PROMPTS = ["a red heart", "a green apple", "a yellow star", "a blue fish", "a cat face", "a pizza", "a purple heart", "a house"]
+
+
+def load(folder):
+    """-> (transformer, text encoder, tokenizer, scheduler, defaults), the networks in f32."""
+    folder = Path(folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    return (
+        PixArtTransformer2DModel.from_pretrained(folder, subfolder="transformer", torch_dtype=torch.float32).eval(),
+        CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=torch.float32).eval(),
+        CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+        getattr(diffusers, index["scheduler"][1]).from_pretrained(folder, subfolder="scheduler"),
+        index["headwater"],
+    )
+
+
+@torch.no_grad()
+def generate(transformer, text_encoder, tokenizer, scheduler, prompts, steps, guidance, negative="", seed=0):
+    """-> uint8 (len(prompts), 64, 64, 3). Picture i starts from the noise of seed + i.
+
+    Classifier-free guidance: x' = u + g (c - u) on the model's output (Ho & Salimans 2022)."""
+    size = transformer.config.sample_size
+    x = torch.cat([torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(seed + i)) for i in range(len(prompts))])
+    ids, mask = encode(tokenizer, [negative] * len(prompts) + list(prompts))
+    text = text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+    scheduler.set_timesteps(steps)
+    x = x * scheduler.init_noise_sigma
+    for t in scheduler.timesteps:
+        both = scheduler.scale_model_input(torch.cat([x, x]), t)
+        out = transformer(both, encoder_hidden_states=text, timestep=t.expand(len(both)), encoder_attention_mask=mask).sample
+        u, c = out.chunk(2)
+        x = scheduler.step(u + guidance * (c - u), t, x).prev_sample
+    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+
+def grid(pictures, columns, scale=2):
+    """One image of all pictures, each pixel `scale` wide."""
+    rows = [np.concatenate(pictures[i : i + columns], 1) for i in range(0, len(pictures), columns)]
+    return Image.fromarray(np.concatenate(rows).repeat(scale, 0).repeat(scale, 1))
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("model")
+    p.add_argument("prompts", nargs="*", default=PROMPTS)
+    p.add_argument("--out", default="grid.png")
+    p.add_argument("--steps", type=int)
+    p.add_argument("--guidance", type=float)
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--count", type=int, default=4, help="pictures per prompt: one row of the grid")
+    p.add_argument("--scale", type=int, default=2)
+    a = p.parse_intermixed_args()
+    *parts, defaults = load(a.model)
+    steps, guidance = a.steps or defaults["num_inference_steps"], a.guidance or defaults["guidance_scale"]
+    rows = [generate(*parts, [prompt] * a.count, steps, guidance, seed=a.seed) for prompt in a.prompts or PROMPTS]
+    grid(np.concatenate(rows), a.count, a.scale).save(a.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+//! Chores that contributors repeat: `cargo xtask test`, `cargo xtask goldens`, `cargo xtask tidy`.
+
+mod run;
+mod tidy;
+mod vulkan;
+
+use run::{Failure, Step, cargo, python};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: cargo xtask COMMAND
+
+  test      everything a change must pass: format, lints, tests, documentation, tidiness; sets up what tests need
+  tidy      the rules that no compiler checks
+  goldens   make the golden files again with PyTorch and diffusers (needs Python; takes minutes)
+  deny      licences and sources of all dependencies (needs cargo-deny)";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["test"] => test(),
+        ["tidy"] => tidy::check(&root()),
+        ["goldens"] => goldens(),
+        ["deny"] => deny(),
+        ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        _ => Err(Failure::new(USAGE)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The repository's root, wherever this runs.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository").to_owned()
+}
+
+fn test() -> Result<(), Failure> {
+    vulkan::ensure()?;
+    tidy::check(&root())?;
+    run::has_component("rustfmt", "fmt")?;
+    run::has_component("clippy", "clippy")?;
+    cargo("format", &["fmt", "--all", "--check"]).run()?;
+    cargo("lints", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]).run()?;
+    cargo("documentation", &["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings").run()?;
+    // Mesa's device-select layer complains where there is no display.
+    cargo("tests", &["test", "--workspace", "--quiet"]).env("NODEVICE_SELECT", "1").run()?;
+    println!("all checks passed");
+    Ok(())
+}
+
+fn deny() -> Result<(), Failure> {
+    if !run::succeeds("cargo", &["deny", "--version"]) {
+        return Err(Failure::new("cargo-deny is not installed; run: cargo install --locked cargo-deny"));
+    }
+    cargo("dependencies", &["deny", "check", "licenses", "bans", "sources"]).run()
+}
+
+/// Scripts that make goldens, with their arguments, in an order in which each finds what it reads.
+const GOLDENS: &[(&str, &[&str])] = &[
+    ("tests/goldens/make_ops.py", &[]),
+    ("tests/goldens/make_models.py", &[]),
+    ("tests/goldens/make_tokenizers.py", &[]),
+    ("tests/goldens/make_pipelines.py", &[]),
+    ("tests/goldens/make_pictures.py", &["tests/goldens/pipelines/pixels", "tests/goldens/pipelines/epsilon"]),
+    ("tests/goldens/make_pictures.py", &["assets/models/icons-64", "--out", "tests/goldens/bundled"]),
+    ("scheduler/tests/goldens/make_goldens.py", &[]),
+    ("pipelines/src/noise/make_goldens.py", &[]),
+];
+
+/// Makes all goldens again, in a Python environment of its own below `target/`.
+fn goldens() -> Result<(), Failure> {
+    let environment = root().join("target/goldens-venv");
+    Step::new("environment", "python3", &["-m", "venv", &environment.to_string_lossy()]).run()?;
+    python(&environment, &["-m", "pip", "install", "--quiet", "-r", "tests/goldens/requirements.txt"]).run()?;
+    for (script, arguments) in GOLDENS {
+        python(&environment, &[&[*script], *arguments].concat()).run()?;
+    }
+    Ok(())
+}
