@@ -117,9 +117,12 @@ impl Inner {
             let _ = send.send(mapped);
         });
         self.wait()?;
-        match receive.try_recv() {
+        // The mapping is done by now, but its callback runs on whichever thread's poll came upon it, perhaps not yet. It is
+        // called or dropped in any case, so this ends.
+        match receive.recv() {
             Ok(Ok(())) => {}
-            _ => return Err(self.faults.failed("a result could not be read back")),
+            Ok(Err(error)) => return Err(self.faults.failed(format!("a result could not be read back: {error}"))),
+            Err(_) => return Err(self.faults.failed("a result could not be read back: the driver dropped it")),
         }
         let view = staging
             .get_mapped_range(0..copied)
