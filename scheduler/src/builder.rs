@@ -65,10 +65,27 @@ impl Builder {
         Expr::value(dst)
     }
 
-    /// Standard normal noise for the interval between two sigmas.
-    pub fn noise(&mut self, from: f64, to: f64) -> Expr {
+    /// The denoised image of the last evaluation without guidance; `denoised` itself where there is no guidance.
+    pub fn unguided(&mut self, denoised: Expr) -> Expr {
+        let denoised = self.materialise(denoised);
         let dst = self.fresh();
-        self.ops.push(Op::Noise { dst: Reg(dst.0), draw: self.draws, between: (from, to) });
+        self.ops.push(Op::Unguided { dst: Reg(dst.0), denoised: Reg(denoised.0) });
+        Expr::value(dst)
+    }
+
+    /// Standard normal noise for a step of the reverse SDE between two sigmas: the normalised increment of a Brownian path.
+    pub fn noise(&mut self, from: f64, to: f64) -> Expr {
+        self.draw((from > to).then_some((from, to)))
+    }
+
+    /// Standard normal noise that belongs to no step: a Langevin step's, churn's, that of a consistency model's way back up.
+    pub fn fresh_noise(&mut self) -> Expr {
+        self.draw(None)
+    }
+
+    fn draw(&mut self, between: Option<(f64, f64)>) -> Expr {
+        let dst = self.fresh();
+        self.ops.push(Op::Noise { dst: Reg(dst.0), draw: self.draws, between });
         self.draws += 1;
         Expr::value(dst)
     }
@@ -218,6 +235,7 @@ fn rename(op: &mut Op, register_of: &[Reg]) {
     let to = |reg: &mut Reg| *reg = register_of[reg.0];
     match op {
         Op::Denoise { dst, x, .. } => [dst, x].into_iter().for_each(to),
+        Op::Unguided { dst, denoised } => [dst, denoised].into_iter().for_each(to),
         Op::Noise { dst, .. } => to(dst),
         Op::Clip { dst, src, .. } => [dst, src].into_iter().for_each(to),
         Op::Step { x, denoised, .. } => [x, denoised].into_iter().for_each(to),

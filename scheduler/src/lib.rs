@@ -49,7 +49,7 @@ pub use expr::Expr;
 pub use frame::Frame;
 pub use program::{Limit, Op, Program, Reg, Tolerance};
 pub use run::{Denoiser, Draw, Element, Event, Outcome, Registers, run};
-pub use samplers::{SAMPLERS, Sampler, Settings, SolverType, Variance, sampler, sampler_and_schedule};
+pub use samplers::{Aliases, SAMPLERS, Sampler, Settings, SolverType, Variance, sampler, sampler_and_schedule};
 pub use scaling::{Prediction, Scalings};
 pub use schedule::{Schedule, TimestepMap};
 pub use sde::Sde;

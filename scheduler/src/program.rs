@@ -56,14 +56,23 @@ pub enum Op {
         /// What the model takes as its time (c_noise): an index of the training schedule, ln(σ)/4, 1000·σ.
         timestep: f64,
     },
-    /// dst = independent standard normal numbers; a deterministic sampler has none of these.
+    /// dst = the denoised image of the last `Denoise` without guidance: what classifier-free guidance calls unconditional.
+    Unguided {
+        /// Where it goes.
+        dst: Reg,
+        /// The guided one, which a driver without guidance copies.
+        denoised: Reg,
+    },
+    /// dst = standard normal numbers; a deterministic sampler has none of these.
     Noise {
         /// Where the noise goes.
         dst: Reg,
         /// Counts the draws of a program from 0.
         draw: usize,
-        /// The interval of sigma this noise belongs to: a Brownian path gives its normalised increment over it.
-        between: (f64, f64),
+        /// The interval of sigma, from above, over which this is the normalised increment of the Brownian path that drives the
+        /// reverse SDE. A driver that has such a path makes runs of different step counts meet; fresh numbers have the same
+        /// distribution. None where the noise belongs to no step and must be fresh.
+        between: Option<(f64, f64)>,
     },
     /// dst = Σ coefficient · register, element by element.
     Combine {
@@ -107,6 +116,7 @@ impl Op {
     pub fn dst(&self) -> Option<Reg> {
         match self {
             Self::Denoise { dst, .. }
+            | Self::Unguided { dst, .. }
             | Self::Noise { dst, .. }
             | Self::Combine { dst, .. }
             | Self::Clip { dst, .. } => Some(*dst),
@@ -118,6 +128,7 @@ impl Op {
     pub fn sources(&self) -> Vec<Reg> {
         match self {
             Self::Denoise { x, .. } => vec![*x],
+            Self::Unguided { denoised, .. } => vec![*denoised],
             Self::Noise { .. } => Vec::new(),
             Self::Combine { terms, .. } => terms.iter().map(|&(_, r)| r).collect(),
             Self::Clip { src, .. } => vec![*src],
@@ -211,6 +222,11 @@ impl Program {
         self.ops.iter().filter(|op| matches!(op, Op::Denoise { .. })).count()
     }
 
+    /// Whether it asks for denoised images without guidance ([`Op::Unguided`]).
+    pub fn wants_unguided(&self) -> bool {
+        self.ops.iter().any(|op| matches!(op, Op::Unguided { .. }))
+    }
+
     /// Number of [`Op::Noise`] draws.
     pub fn draws(&self) -> usize {
         self.ops.iter().filter(|op| matches!(op, Op::Noise { .. })).count()
@@ -236,9 +252,11 @@ impl fmt::Display for Program {
                 Op::Denoise { dst, x, sigma, timestep } => {
                     writeln!(f, "{dst} = denoise({x}; sigma {}, timestep {})", short(*sigma), short(*timestep))?;
                 }
-                Op::Noise { dst, draw, between: (from, to) } => {
+                Op::Unguided { dst, denoised } => writeln!(f, "{dst} = unguided({denoised})")?,
+                Op::Noise { dst, draw, between: Some((from, to)) } => {
                     writeln!(f, "{dst} = noise {draw} (sigma {} to {})", short(*from), short(*to))?;
                 }
+                Op::Noise { dst, draw, between: None } => writeln!(f, "{dst} = noise {draw}")?,
                 Op::Combine { dst, terms } => writeln!(f, "{dst} = {}", sum(terms))?,
                 Op::Clip { dst, src, limit: Limit::Clamp { range } } => {
                     writeln!(f, "{dst} = clamp({src}, ±{})", short(*range))?;

@@ -34,6 +34,19 @@ impl Element for f64 {
 pub trait Denoiser<T, E> {
     /// Writes the denoised image of `x` to `out`; `timestep` is what the model takes as its time.
     fn denoise(&mut self, x: &[T], sigma: f64, timestep: f64, out: &mut [T]) -> Result<(), E>;
+
+    /// Writes the denoised image of the last call without guidance; `denoised` is what that call gave, and the answer where there is
+    /// no guidance.
+    ///
+    /// # Errors
+    /// As [`Denoiser::denoise`].
+    fn unguided(&mut self, denoised: &[T], out: &mut [T]) -> Result<(), E>
+    where
+        T: Copy,
+    {
+        out.copy_from_slice(denoised);
+        Ok(())
+    }
 }
 
 impl<T, E, F> Denoiser<T, E> for F
@@ -50,8 +63,8 @@ where
 pub struct Draw {
     /// Counts from 0 within the program; the starting noise is not among them.
     pub index: usize,
-    /// The interval of sigma it belongs to.
-    pub between: (f64, f64),
+    /// See [`Op::Noise`].
+    pub between: Option<(f64, f64)>,
 }
 
 /// What a driver reports once per step.
@@ -105,6 +118,10 @@ pub fn run<T: Element, E>(
                 Op::Denoise { dst, x, sigma, timestep } => {
                     let (out, x) = registers.write_and_read(*dst, *x);
                     denoiser.denoise(x, *sigma, *timestep, out)?;
+                }
+                Op::Unguided { dst, denoised } => {
+                    let (out, denoised) = registers.write_and_read(*dst, *denoised);
+                    denoiser.unguided(denoised, out)?;
                 }
                 Op::Noise { dst, draw, between } => {
                     noise(Draw { index: *draw, between: *between }, registers.get_mut(*dst));

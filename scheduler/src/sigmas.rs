@@ -51,6 +51,62 @@ pub(crate) fn exponential_ramp(ramp: &[f64], sigma_min: f64, sigma_max: f64, rho
     ramp.iter().map(|r| (r.powf(rho) * (high - low) + low).exp().clamp(sigma_min, sigma_max)).collect()
 }
 
+/// Equally spaced in arctan σ: Sabour et al. 2024, theorem 3.1.
+pub(crate) fn kl_optimal_ramp(n: usize, sigma_min: f64, sigma_max: f64) -> Vec<f64> {
+    let angles = linspace(sigma_max.atan(), sigma_min.atan(), n);
+    angles.iter().map(|angle| angle.tan().clamp(sigma_min, sigma_max)).collect()
+}
+
+/// ln σ at equally spaced quantiles of a Laplace distribution of mean 0 and scale ½, held between the ends: Hang et al. 2024, Improved
+/// Noise Schedule for Diffusion Training; ComfyUI's `get_sigmas_laplace` with its own constants.
+pub(crate) fn laplace_ramp(n: usize, sigma_min: f64, sigma_max: f64) -> Vec<f64> {
+    let sigma = |u: &f64| {
+        let from_middle = 0.5 - u;
+        // Not quite the logarithm of 0 at the ends.
+        let log_sigma = -0.5 * (1.0 - 2.0 * from_middle.abs() + 1e-5).ln();
+        log_sigma.max(0.0).copysign(from_middle).exp().clamp(sigma_min, sigma_max)
+    };
+    linspace(0.0, 1.0, n).iter().map(sigma).collect()
+}
+
+/// n sigmas that leave `sigma_max` linearly, by 2.5% over the first half of the steps, and go on to 0 along a parabola that joins
+/// smoothly: the schedule of Mochi and LTX-Video; ComfyUI's `linear_quadratic`.
+pub(crate) fn linear_quadratic_ramp(n: usize, sigma_max: f64) -> Vec<f64> {
+    const THRESHOLD: f64 = 0.025;
+    let linear = n / 2;
+    if linear == 0 {
+        return vec![sigma_max; n];
+    }
+    let (steps, linear_steps, quadratic_steps) = (n as f64, linear as f64, (n - linear) as f64);
+    let slope = THRESHOLD / linear_steps;
+    let excess = linear_steps - THRESHOLD * steps;
+    let quadratic = excess / (linear_steps * quadratic_steps * quadratic_steps);
+    let slope_2 = slope - 2.0 * excess / (quadratic_steps * quadratic_steps);
+    (0..n)
+        .map(|i| {
+            let t = i as f64;
+            let gone =
+                if i < linear { slope * t } else { quadratic * (t * t + linear_steps * linear_steps) + slope_2 * t };
+            sigma_max * (1.0 - gone)
+        })
+        .collect()
+}
+
+/// n sigmas from the first to before the last of a table, linear in ln σ between its entries.
+pub(crate) fn interpolate_logarithms(table: &[f64], n: usize) -> Vec<f64> {
+    let last = table.len() - 1;
+    let mut positions = linspace(0.0, last as f64, n + 1);
+    positions.truncate(n);
+    positions
+        .into_iter()
+        .map(|position| {
+            let low = (position.floor() as usize).min(last - 1);
+            let (from, to) = (table[low].ln(), table[low + 1].ln());
+            (from + (to - from) * (position - low as f64)).exp()
+        })
+        .collect()
+}
+
 /// numpy's linspace: n numbers from `start` to `stop`, `start` alone if n = 1.
 pub(crate) fn linspace(start: f64, stop: f64, n: usize) -> Vec<f64> {
     if n < 2 {

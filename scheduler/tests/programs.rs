@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use proptest::prelude::*;
 use scheduler::{
     Draw, Field, Frame, NamedSchedule, Op, Outcome, Program, Reg, Request, SAMPLERS, SCHEDULES, Schedule,
-    SchedulerConfig, Settings, Steps, TimestepMap, run, sigmas,
+    SchedulerConfig, Settings, Steps, TimestepMap, run, sampler, sigmas,
 };
 
 /// Registers are written before they are read, no op writes what it reads, and steps and draws are counted from 0.
@@ -25,14 +25,14 @@ fn check(program: &Program) {
             }
             Op::Noise { draw, between, .. } => {
                 assert_eq!(*draw, draws, "{program}");
-                assert!(between.0 >= between.1, "{op:?}");
+                assert!(between.is_none_or(|(from, to)| from > to), "{op:?}");
                 draws += 1;
             }
             Op::Combine { terms, .. } => assert!(terms.iter().all(|(c, _)| c.is_finite()), "{op:?}"),
             Op::Denoise { sigma, timestep, .. } => {
                 assert!(*sigma > 0.0 && sigma.is_finite() && timestep.is_finite(), "{op:?}");
             }
-            Op::Clip { .. } | Op::Measure { .. } => {}
+            Op::Unguided { .. } | Op::Clip { .. } | Op::Measure { .. } => {}
         }
         written.extend(op.dst());
     }
@@ -57,7 +57,8 @@ fn check_run(program: &Program, schedule: &Schedule, settings: &Settings) {
         ControlFlow::Continue(())
     });
     let Ok(Outcome::Finished(result)) = outcome else { panic!("{outcome:?}") };
-    if exact && schedule.sigmas.last() == Some(&0.0) {
+    let inverts = sampler(program.name()).unwrap().inverts;
+    if exact && !inverts && schedule.sigmas.last() == Some(&0.0) {
         assert!((result[0] - 0.5).abs() < 1e-9, "{result:?}\n{program}");
     } else {
         assert!(result[0].is_finite());
@@ -81,7 +82,7 @@ proptest! {
     #[test]
     fn every_configuration_gives_a_sound_program(
         class in 0..CLASSES.len(),
-        sampler in 0..SAMPLERS.len(),
+        index in 0..SAMPLERS.len(),
         named in proptest::option::of(0..SCHEDULES.len()),
         count in prop_oneof![1..60_usize, 1..=1000_usize],
         spacing in 0..3_usize,
@@ -104,7 +105,7 @@ proptest! {
         }
         let config = SchedulerConfig::new(fields).unwrap();
         let schedule: Option<NamedSchedule> = named.map(|i| SCHEDULES[i].0);
-        let request = Request { sampler: Some(SAMPLERS[sampler]), schedule, eta, ..Request::steps(count) };
+        let request = Request { sampler: Some(SAMPLERS[index]), schedule, eta, ..Request::steps(count) };
         match config.plan(&request) {
             Ok(sampling) => {
                 let program = sampling.program();
@@ -122,7 +123,7 @@ proptest! {
     /// Sigmas without a configuration, in both frames.
     #[test]
     fn every_sampler_over_its_own_sigmas(
-        sampler in 0..SAMPLERS.len(),
+        index in 0..SAMPLERS.len(),
         n in 1..80_usize,
         low in 1e-3..0.5_f64,
         ends_at_zero in any::<bool>(),
@@ -136,8 +137,8 @@ proptest! {
         }
         let frame = if flow { Frame::Flow } else { Frame::VarianceExploding };
         let schedule = Schedule::new(sigmas, frame, TimestepMap::QuarterLog).unwrap();
-        let settings = Settings { solver_order, ..SAMPLERS[sampler].settings() };
-        let program = SAMPLERS[sampler].program(&schedule, &settings);
+        let settings = Settings { solver_order, ..SAMPLERS[index].settings() };
+        let program = SAMPLERS[index].program(&schedule, &settings);
         check(&program);
         check_run(&program, &schedule, &settings);
     }
@@ -151,7 +152,8 @@ fn registers_stay_few() {
     for sampler in SAMPLERS.iter().filter(|sampler| !sampler.is_adaptive()) {
         let program = sampler.program(&schedule, &sampler.settings());
         let order = sampler.order as usize;
-        assert!(program.registers() <= 4 + order, "{} needs {}", sampler.name, program.registers());
+        let unguided = usize::from(program.wants_unguided());
+        assert!(program.registers() <= 4 + order + unguided, "{} needs {}", sampler.name, program.registers());
     }
 }
 

@@ -7,7 +7,9 @@ use crate::error::Error;
 use crate::frame::Frame;
 use crate::scaling::Prediction;
 use crate::schedule::{Schedule, TimestepMap};
-use crate::sigmas::{beta_quantiles, exponential_ramp, karras_ramp, linspace};
+use crate::sigmas::{
+    beta_quantiles, exponential_ramp, karras_ramp, kl_optimal_ramp, laplace_ramp, linear_quadratic_ramp, linspace,
+};
 
 pub(super) fn prediction(reader: &Reader<'_>) -> Result<Prediction, Error> {
     let sigma_data = reader.number("sigma_data")?;
@@ -28,7 +30,10 @@ pub(super) fn schedule(reader: &Reader<'_>, request: &Request) -> Result<Schedul
     let karras = match request.schedule {
         Some(NamedSchedule::Karras) => true,
         Some(NamedSchedule::Exponential | NamedSchedule::Polyexponential | NamedSchedule::Lu) => false,
-        Some(NamedSchedule::Beta | NamedSchedule::KlOptimal) | None => match reader.text("sigma_schedule")?.as_str() {
+        Some(
+            NamedSchedule::Beta | NamedSchedule::KlOptimal | NamedSchedule::Laplace | NamedSchedule::LinearQuadratic,
+        )
+        | None => match reader.text("sigma_schedule")?.as_str() {
             "karras" => true,
             "exponential" => false,
             _ => return Err(reader.unsupported("sigma_schedule", "it must be karras or exponential")),
@@ -40,9 +45,9 @@ pub(super) fn schedule(reader: &Reader<'_>, request: &Request) -> Result<Schedul
     };
     let mut sigmas = match &request.steps {
         Steps::Count(n) if request.schedule == Some(NamedSchedule::Beta) => beta_quantiles(*n, low, high, 0.6, 0.6),
-        Steps::Count(n) if request.schedule == Some(NamedSchedule::KlOptimal) => {
-            linspace(high.atan(), low.atan(), *n).iter().map(|angle| angle.tan().clamp(low, high)).collect()
-        }
+        Steps::Count(n) if request.schedule == Some(NamedSchedule::KlOptimal) => kl_optimal_ramp(*n, low, high),
+        Steps::Count(n) if request.schedule == Some(NamedSchedule::Laplace) => laplace_ramp(*n, low, high),
+        Steps::Count(n) if request.schedule == Some(NamedSchedule::LinearQuadratic) => linear_quadratic_ramp(*n, high),
         Steps::Count(n) if karras => karras_ramp(&linspace(0.0, 1.0, *n), low, high, rho),
         Steps::Count(n) => {
             // Built from the small end, so a single step sits at sigma_min, as in diffusers.

@@ -49,6 +49,7 @@ pub(super) fn schedule(reader: &Reader<'_>, request: &Request) -> Result<Schedul
             | NamedSchedule::Exponential
             | NamedSchedule::Polyexponential
             | NamedSchedule::KlOptimal
+            | NamedSchedule::LinearQuadratic
             | NamedSchedule::Beta
             | NamedSchedule::Lu,
         ) => {}

@@ -9,6 +9,7 @@ mod discrete;
 mod edm;
 mod fields;
 mod flow;
+mod gits;
 mod named;
 mod training;
 

@@ -1,10 +1,14 @@
 //! Noise schedules by name: what replaces a configuration's own choice of sigmas.
 
 use super::fields::Reader;
+use super::gits::gits;
 use super::training::Training;
 use crate::error::{Error, nearest_names, plain};
 use crate::schedule::TimestepMap;
-use crate::sigmas::{beta_quantiles, exponential_ramp, karras_ramp, linspace};
+use crate::sigmas::{
+    beta_quantiles, exponential_ramp, interpolate_logarithms, karras_ramp, kl_optimal_ramp, laplace_ramp,
+    linear_quadratic_ramp, linspace,
+};
 
 /// A named choice of sigmas over a checkpoint's range of noise levels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +35,13 @@ pub enum NamedSchedule {
     Ays,
     /// The same for Stable Diffusion XL.
     AysSdxl,
+    /// GITS (Chen et al. 2024, On the Trajectory Regularity of ODE-based Diffusion Sampling) with the coefficient 1.2, for the sigmas of
+    /// Stable Diffusion, interpolated in ln σ for more steps than 20.
+    Gits,
+    /// Laplace-distributed ln σ (Hang et al. 2024).
+    Laplace,
+    /// Half of the steps linear near the largest sigma, half quadratic (Mochi, LTX-Video).
+    LinearQuadratic,
     /// Quantiles of Beta(0.6, 0.6) (`use_beta_sigmas`).
     Beta,
     /// `use_lu_lambdas`, which with its ρ = 1 is [`NamedSchedule::Exponential`].
@@ -56,6 +67,9 @@ pub static SCHEDULES: &[(NamedSchedule, &[&str])] = &[
     (NamedSchedule::Vp, &["vp"]),
     (NamedSchedule::Ays, &["ays", "align_your_steps", "ays_sd1"]),
     (NamedSchedule::AysSdxl, &["ays_sdxl"]),
+    (NamedSchedule::Gits, &["gits", "align_your_steps_gits"]),
+    (NamedSchedule::Laplace, &["laplace"]),
+    (NamedSchedule::LinearQuadratic, &["linear_quadratic"]),
     (NamedSchedule::Beta, &["beta"]),
     (NamedSchedule::Lu, &["lu"]),
     (NamedSchedule::SgmUniform, &["sgm_uniform"]),
@@ -97,7 +111,14 @@ impl NamedSchedule {
     pub(super) fn is_formula(self) -> bool {
         matches!(
             self,
-            Self::Normal | Self::SgmUniform | Self::Simple | Self::DdimUniform | Self::Vp | Self::Ays | Self::AysSdxl
+            Self::Normal
+                | Self::SgmUniform
+                | Self::Simple
+                | Self::DdimUniform
+                | Self::Vp
+                | Self::Ays
+                | Self::AysSdxl
+                | Self::Gits
         )
     }
 }
@@ -111,6 +132,8 @@ pub(super) enum Conversion {
     Beta,
     Lu,
     KlOptimal,
+    Laplace,
+    LinearQuadratic,
 }
 
 impl Conversion {
@@ -122,6 +145,8 @@ impl Conversion {
             Some(NamedSchedule::Exponential | NamedSchedule::Polyexponential) => return Ok(Self::Exponential),
             Some(NamedSchedule::Beta) => return Ok(Self::Beta),
             Some(NamedSchedule::Lu) => return Ok(Self::Lu),
+            Some(NamedSchedule::Laplace) => return Ok(Self::Laplace),
+            Some(NamedSchedule::LinearQuadratic) => return Ok(Self::LinearQuadratic),
             Some(_) => return Ok(Self::None),
             None => {}
         }
@@ -153,10 +178,9 @@ impl Conversion {
             Self::None => Vec::new(),
             Self::Karras => karras_ramp(&linspace(0.0, 1.0, n), low, high, 7.0),
             Self::Exponential | Self::Lu => exponential_ramp(&linspace(1.0, 0.0, n), low, high, 1.0),
-            Self::KlOptimal => {
-                let angles = linspace(high.atan(), low.atan(), n);
-                angles.iter().map(|angle| angle.tan().clamp(low, high)).collect()
-            }
+            Self::KlOptimal => kl_optimal_ramp(n, low, high),
+            Self::Laplace => laplace_ramp(n, low, high),
+            Self::LinearQuadratic => linear_quadratic_ramp(n, high),
             Self::Beta => beta_quantiles(n, low, high, 0.6, 0.6),
         })
     }
@@ -202,15 +226,10 @@ pub(super) fn formula(
         }
         NamedSchedule::Ays | NamedSchedule::AysSdxl => {
             let table = if named == NamedSchedule::Ays { AYS_SD } else { AYS_SDXL };
-            let logs: Vec<f64> = table.iter().chain([&training.sigmas[0]]).map(|s| s.ln()).collect();
-            let sigma = |position: f64| {
-                let low = (position.floor() as usize).min(logs.len() - 2);
-                (logs[low] + (logs[low + 1] - logs[low]) * (position - low as f64)).exp()
-            };
-            let mut positions = linspace(0.0, 10.0, n + 1);
-            positions.truncate(n);
-            return Ok(of_sigmas(positions.into_iter().map(sigma).collect()));
+            let table: Vec<f64> = table.iter().chain([&training.sigmas[0]]).copied().collect();
+            return Ok(of_sigmas(interpolate_logarithms(&table, n)));
         }
+        NamedSchedule::Gits => return Ok(of_sigmas(gits(n))),
         _ => {}
     }
     if n > train {

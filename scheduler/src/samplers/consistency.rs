@@ -13,8 +13,17 @@ pub(super) fn consistency(p: &mut Builder, schedule: &Schedule, settings: &Setti
         if i + 1 == schedule.steps() || added == 0.0 {
             p.set_x(denoised);
         } else {
-            let noise = p.noise(sigma, sigma_next);
+            let noise = p.fresh_noise();
             p.set_x(denoised * frame.alpha(sigma_next) + noise * (added * settings.s_noise));
         }
     }
+}
+
+/// One evaluation at the first noise level: Song et al. 2023, section 3. The rest of the schedule does not count.
+pub(super) fn one_step(p: &mut Builder, schedule: &Schedule, _: &Settings) {
+    let sigma = schedule.sigmas[0];
+    let denoised = p.denoise(p.x(), sigma);
+    let denoised = p.clip(denoised);
+    p.step(sigma, denoised);
+    p.set_x(denoised);
 }

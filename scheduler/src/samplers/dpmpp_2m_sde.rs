@@ -1,6 +1,6 @@
 use super::dpmpp_2m::{History, order_of_step};
 use super::steps::lambda_step;
-use crate::{Builder, Schedule, Settings};
+use crate::{Builder, Schedule, Settings, SolverType};
 
 /// DPM-Solver++(2M) for the reverse SDE; k-diffusion `sample_dpmpp_2m_sde`, diffusers `DPMSolverMultistepScheduler` with
 /// `sde-dpmsolver++`. eta = 0 is `dpmpp_2m`.
@@ -8,9 +8,14 @@ pub(super) fn dpmpp_2m_sde(p: &mut Builder, schedule: &Schedule, settings: &Sett
     multistep_sde(p, schedule, settings);
 }
 
+/// ComfyUI `dpmpp_2m_sde_heun`: k-diffusion's with `solver_type` heun.
+pub(super) fn dpmpp_2m_sde_heun(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
+    multistep_sde(p, schedule, &Settings { solver_type: SolverType::Heun, ..settings.clone() });
+}
+
 /// DPM-Solver++(3M) for the reverse SDE; k-diffusion `sample_dpmpp_3m_sde`. Its second-order start is of the `heun` type.
 pub(super) fn dpmpp_3m_sde(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
-    let settings = Settings { solver_order: 3, solver_type: crate::SolverType::Heun, ..settings.clone() };
+    let settings = Settings { solver_order: 3, solver_type: SolverType::Heun, ..settings.clone() };
     multistep_sde(p, schedule, &settings);
 }
 

@@ -12,7 +12,7 @@ pub(super) fn edm_heun(p: &mut Builder, schedule: &Schedule, settings: &Settings
             if churned { (settings.s_churn / schedule.full_steps as f64).min(2.0_f64.sqrt() - 1.0) } else { 0.0 };
         let (sigma_hat, rescale, up) = raise(frame, sigma, gamma);
         if up > 0.0 {
-            let noise = p.noise(sigma_hat, sigma);
+            let noise = p.fresh_noise();
             p.set_x(p.x() * rescale + noise * (up * settings.s_noise));
         }
         let x = p.x();

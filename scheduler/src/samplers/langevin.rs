@@ -40,7 +40,7 @@ pub(super) fn ald(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
             }
             // σ²·score is what lies between x and its denoised image.
             let pull = (denoised * alpha - x) * STEP_SIZE;
-            let noise = p.noise(sigma, 0.0) * ((2.0 * STEP_SIZE).sqrt() * sigma * settings.s_noise);
+            let noise = p.fresh_noise() * ((2.0 * STEP_SIZE).sqrt() * sigma * settings.s_noise);
             p.set_x(x + pull + noise);
         }
         if sigma_next == 0.0 {
@@ -85,7 +85,7 @@ impl State {
         }
         let x = p.x();
         let denoised = p.denoise(x, sigma);
-        let noise = p.noise(sigma, 0.0);
+        let noise = p.fresh_noise();
         p.measure(noise, None);
         self.noise_norm = None;
         self.draws = p.draws();

@@ -20,7 +20,7 @@ pub(super) fn lcm(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
         if last || sigma_next == 0.0 {
             p.set_x(denoised);
         } else {
-            let noise = p.noise(sigma, sigma_next);
+            let noise = p.fresh_noise();
             p.set_x(denoised * frame.alpha(sigma_next) + noise * (sigma_next * settings.s_noise));
         }
     }

@@ -1,5 +1,6 @@
 //! Every sampler, one file each, and the one list of them.
 
+mod cfg_pp;
 mod consistency;
 mod ddim;
 mod ddpm;
@@ -14,11 +15,14 @@ mod dpmpp_2s;
 mod dpmpp_2s_ancestral;
 mod dpmpp_sde;
 mod edm_heun;
+mod er_sde;
 mod euler;
 mod euler_ancestral;
 mod gradient_estimation;
 mod heun;
+mod inverse;
 mod ipndm;
+mod ipndm_v;
 mod langevin;
 mod lcm;
 mod list;
@@ -46,9 +50,8 @@ pub use settings::{Settings, SolverType, Variance};
 pub struct Sampler {
     /// The name on the command line: k-diffusion's, or diffusers' where k-diffusion has none.
     pub name: &'static str,
-    /// The same in other tools' spelling (diffusers, ComfyUI, AUTOMATIC1111, stable-diffusion.cpp). Case, spaces, `_` and `-`
-    /// do not matter, `+` is `p`.
-    pub aliases: &'static [&'static str],
+    /// The same in other tools' spelling.
+    pub aliases: Aliases,
     /// One line for a list.
     pub summary: &'static str,
     /// Order of convergence: of the path for a deterministic sampler, of the distribution for a stochastic one.
@@ -63,7 +66,41 @@ pub struct Sampler {
     pub diffusers: Option<&'static str>,
     /// Where it was published.
     pub paper: &'static str,
+    /// Whether it leads from an image to noise: x starts as an image at the schedule's last sigma and ends at the first.
+    pub inverts: bool,
     emit: Emit,
+}
+
+/// What other tools call a sampler. Case, spaces, `_` and `-` do not matter, `+` is `p`.
+#[derive(Debug, Clone, Copy)]
+pub struct Aliases {
+    /// Classes of diffusers whose own sampler it is.
+    pub diffusers: &'static [&'static str],
+    /// ComfyUI's `sampler_name`.
+    pub comfyui: &'static [&'static str],
+    /// AUTOMATIC1111's and Forge's sampling method.
+    pub a1111: &'static [&'static str],
+    /// stable-diffusion.cpp's `--sampling-method`.
+    pub sdcpp: &'static [&'static str],
+    /// Others in use.
+    pub other: &'static [&'static str],
+}
+
+impl Aliases {
+    /// (tool, its names), in the order of the lists that show them.
+    pub fn by_tool(&self) -> [(&'static str, &'static [&'static str]); 4] {
+        [
+            ("diffusers", self.diffusers),
+            ("comfyui", self.comfyui),
+            ("a1111", self.a1111),
+            ("stable-diffusion.cpp", self.sdcpp),
+        ]
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &'static str> + use<> {
+        self.by_tool().into_iter().map(|(_, names)| names).chain([self.other]).flatten().copied()
+    }
 }
 
 /// How a sampler is written.
@@ -119,11 +156,13 @@ impl PartialEq for Sampler {
 /// # Errors
 /// [`Error::UnknownSampler`], with the nearest names.
 pub fn sampler(name: &str) -> Result<&'static Sampler, Error> {
+    let find = |is_meant: &dyn Fn(&str) -> bool| {
+        SAMPLERS.iter().copied().find(|s| is_meant(s.name) || s.aliases.iter().any(is_meant))
+    };
     let wanted = plain(name);
-    SAMPLERS
-        .iter()
-        .copied()
-        .find(|s| plain(s.name) == wanted || s.aliases.iter().any(|alias| plain(alias) == wanted))
+    // ComfyUI's uni_pc is another one than diffusers' UniPC: a name as it is written comes first.
+    find(&|spelling| spelling == name)
+        .or_else(|| find(&|spelling| plain(spelling) == wanted))
         .ok_or_else(|| Error::UnknownSampler { name: name.to_owned(), nearest: nearest_names(name, spellings()) })
 }
 
@@ -145,7 +184,7 @@ pub fn sampler_and_schedule(name: &str) -> Result<(&'static Sampler, Option<Name
 }
 
 fn spellings() -> impl Iterator<Item = (&'static str, &'static str)> {
-    SAMPLERS.iter().flat_map(|s| s.aliases.iter().copied().chain([s.name]).map(|spelling| (spelling, s.name)))
+    SAMPLERS.iter().flat_map(|s| s.aliases.iter().chain([s.name]).map(|spelling| (spelling, s.name)))
 }
 
 #[cfg(test)]
@@ -157,16 +196,18 @@ mod tests {
     fn names_and_aliases_are_unique() {
         let mut seen: HashMap<String, &str> = HashMap::new();
         for (spelling, name) in spellings() {
-            if let Some(other) = seen.insert(plain(spelling), name) {
+            if let Some(other) = seen.insert(spelling.to_owned(), name) {
                 assert_eq!(other, name, "{spelling} means two samplers");
             }
+            let meant = sampler(&plain(spelling)).unwrap().name;
+            assert!(meant == name || spelling == "uni_pc", "{spelling} means {name} and {meant}");
         }
     }
 
     #[test]
     fn other_tools_spelling() {
         for (typed, name) in
-            [("DPM++ 2M", "dpmpp_2m"), ("dpm++2m", "dpmpp_2m"), ("Euler a", "euler_ancestral"), ("uni_pc", "unipc")]
+            [("DPM++ 2M", "dpmpp_2m"), ("dpm++2m", "dpmpp_2m"), ("Euler a", "euler_ancestral"), ("uni_pc", "unipc_bh1"), ("UniPC", "unipc")]
         {
             assert_eq!(sampler(typed).unwrap().name, name);
         }

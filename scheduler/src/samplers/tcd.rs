@@ -20,7 +20,7 @@ pub(super) fn tcd(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
         }
         let rescale = frame.alpha(sigma_next) / frame.alpha(down);
         let up = (sigma_next * sigma_next - (down * rescale).powi(2)).max(0.0).sqrt();
-        let noise = p.noise(sigma, sigma_next);
+        let noise = p.fresh_noise();
         p.set_x(first_order(frame, x, denoised, sigma, down) * rescale + noise * (up * settings.s_noise));
     }
 }

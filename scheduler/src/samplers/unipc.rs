@@ -46,6 +46,11 @@ pub(super) fn unipc(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
     }
 }
 
+/// UniPC with B(h) = h, whatever the configuration says.
+pub(super) fn unipc_bh1(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
+    unipc(p, schedule, &Settings { solver_type: SolverType::Bh1, ..settings.clone() });
+}
+
 /// The differences and weights of one step: equations 9 to 12 of the paper in data prediction.
 struct Update {
     /// Steps back in units of h, then 1.
