@@ -23,6 +23,8 @@ pub enum Prediction {
         /// The noise level that counts as clean.
         sigma_min: f64,
     },
+    /// The score, ∇ log p(x; σ) = (x0 - x)/σ² (Song et al. 2021); a variance-exploding model, which takes x as it is.
+    Score,
     /// The flow's velocity n - x0 (rectified flow, Stable Diffusion 3, Flux).
     Flow,
 }
@@ -59,6 +61,7 @@ impl Prediction {
                 let variance = sigma_data * sigma_data;
                 (variance / (above * above + variance), above * sigma_data / total, 1.0 / total)
             }
+            Self::Score => (1.0, sigma * sigma, 1.0),
             Self::Flow => (1.0, -sigma, 1.0),
         };
         Scalings { c_skip, c_out, c_in, c_noise: timestep }
@@ -95,6 +98,8 @@ mod tests {
             assert!((edm.c_skip * x + edm.c_out * target - x0).abs() < 1e-9);
             assert!(((edm.c_in * edm.c_in) * (0.25 + sigma * sigma) - 1.0).abs() < 1e-12);
         }
+        let s = Prediction::Score.scalings(2.0, 0.0);
+        assert_eq!(s.c_skip * (x0 + 2.0 * n) + s.c_out * (-n / 2.0), x0);
         let s = Prediction::Consistency { sigma_data: 0.5, sigma_min: 0.002 }.scalings(0.002, 0.0);
         assert_eq!((s.c_skip, s.c_out), (1.0, 0.0));
         let sigma = 0.3;

@@ -44,8 +44,10 @@ fn check(program: &Program) {
 /// Runs on a model whose denoised image is always 0.5: nothing may become infinite, and where the last sigma is 0 the result
 /// is that image.
 fn check_run(program: &Program, schedule: &Schedule, settings: &Settings) {
-    // LCM mixes a share of x into its image.
-    let exact = settings.timestep_scaling.is_none();
+    // LCM mixes a share of x into its image; PNDM extrapolates velocities, and may read the same x at another timestep.
+    let exact = settings.timestep_scaling.is_none()
+        && !settings.velocity
+        && settings.runge_kutta.iter().all(|(landing, told)| landing == told);
     let mut denoiser = |_: &[f64], _: f64, _: f64, out: &mut [f64]| -> Result<(), ()> {
         out.fill(0.5);
         Ok(())

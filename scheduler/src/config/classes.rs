@@ -37,6 +37,8 @@ pub(super) enum Family {
     Flow,
     /// OpenAI's consistency models.
     Consistency,
+    /// score_sde's variance-exploding models.
+    Score,
 }
 
 /// A scheduler class.
@@ -121,6 +123,30 @@ const CLIPPING: Fields = &[("clip_sample", Flag(true)), ("clip_sample_range", Nu
 const NO_CLIPPING: Fields = &[("clip_sample", Flag(false)), ("clip_sample_range", Number(1.0))];
 const FLOW_SIGMAS: Fields = &[("use_flow_sigmas", Flag(false)), ("flow_shift", Number(1.0))];
 const SHIFTING: Fields = &[("use_dynamic_shifting", Flag(false)), ("time_shift_type", Text("exponential"))];
+const DDIM: &[Fields] = &[
+    TRAINING,
+    LEADING,
+    THRESHOLDING,
+    CLIPPING,
+    &[("set_alpha_to_one", Flag(true)), ("rescale_betas_zero_snr", Flag(false))],
+];
+const DDPM: &[Fields] = &[
+    TRAINING,
+    LEADING,
+    THRESHOLDING,
+    CLIPPING,
+    &[("variance_type", Text("fixed_small")), ("rescale_betas_zero_snr", Flag(false))],
+];
+const FLOW_MATCH: Fields = &[
+    ("num_train_timesteps", Number(1000.0)),
+    ("shift", Number(1.0)),
+    ("base_shift", Number(0.5)),
+    ("max_shift", Number(1.15)),
+    ("base_image_seq_len", Number(256.0)),
+    ("max_image_seq_len", Number(4096.0)),
+    ("invert_sigmas", Flag(false)),
+    ("shift_terminal", Null),
+];
 /// Karras et al. 2022.
 const EDM: Fields = &[
     ("sigma_min", Number(0.002)),
@@ -138,10 +164,23 @@ static CLASSES: &[Class] = &[
         family: Family::Discrete,
         sampler: "ddim",
         zero_snr_floor: NEARLY_NOTHING,
+        fields: DDIM,
+    },
+    Class {
+        name: "DDIMParallelScheduler",
+        family: Family::Discrete,
+        sampler: "ddim",
+        zero_snr_floor: NEARLY_NOTHING,
+        fields: DDIM,
+    },
+    Class {
+        name: "DDIMInverseScheduler",
+        family: Family::Discrete,
+        sampler: "ddim_inverse",
+        zero_snr_floor: NEARLY_NOTHING,
         fields: &[
             TRAINING,
             LEADING,
-            THRESHOLDING,
             CLIPPING,
             &[("set_alpha_to_one", Flag(true)), ("rescale_betas_zero_snr", Flag(false))],
         ],
@@ -151,13 +190,14 @@ static CLASSES: &[Class] = &[
         family: Family::Discrete,
         sampler: "ddpm",
         zero_snr_floor: NEARLY_NOTHING,
-        fields: &[
-            TRAINING,
-            LEADING,
-            THRESHOLDING,
-            CLIPPING,
-            &[("variance_type", Text("fixed_small")), ("rescale_betas_zero_snr", Flag(false))],
-        ],
+        fields: DDPM,
+    },
+    Class {
+        name: "DDPMParallelScheduler",
+        family: Family::Discrete,
+        sampler: "ddpm",
+        zero_snr_floor: NEARLY_NOTHING,
+        fields: DDPM,
     },
     Class {
         name: "PNDMScheduler",
@@ -388,20 +428,18 @@ static CLASSES: &[Class] = &[
         family: Family::Flow,
         sampler: "euler",
         zero_snr_floor: NEARLY_NOTHING,
+        fields: &[CONVERSIONS, SHIFTING, FLOW_MATCH, &[("stochastic_sampling", Flag(false))]],
+    },
+    Class {
+        name: "FlowMatchLCMScheduler",
+        family: Family::Flow,
+        sampler: "lcm",
+        zero_snr_floor: NEARLY_NOTHING,
         fields: &[
             CONVERSIONS,
             SHIFTING,
-            &[
-                ("num_train_timesteps", Number(1000.0)),
-                ("shift", Number(1.0)),
-                ("base_shift", Number(0.5)),
-                ("max_shift", Number(1.15)),
-                ("base_image_seq_len", Number(256.0)),
-                ("max_image_seq_len", Number(4096.0)),
-                ("invert_sigmas", Flag(false)),
-                ("shift_terminal", Null),
-                ("stochastic_sampling", Flag(false)),
-            ],
+            FLOW_MATCH,
+            &[("scale_factors", Null), ("upscale_mode", Text("bicubic"))],
         ],
     },
     Class {
@@ -424,6 +462,20 @@ static CLASSES: &[Class] = &[
             ("s_noise", Number(1.0)),
             ("rho", Number(7.0)),
             ("clip_denoised", Flag(true)),
+        ]],
+    },
+    Class {
+        name: "ScoreSdeVeScheduler",
+        family: Family::Score,
+        sampler: "predictor_corrector",
+        zero_snr_floor: NEARLY_NOTHING,
+        fields: &[&[
+            ("num_train_timesteps", Number(2000.0)),
+            ("snr", Number(0.15)),
+            ("sigma_min", Number(0.01)),
+            ("sigma_max", Number(1348.0)),
+            ("sampling_eps", Number(1e-5)),
+            ("correct_steps", Number(1.0)),
         ]],
     },
 ];

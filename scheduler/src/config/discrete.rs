@@ -34,7 +34,12 @@ enum Rules {
 
 fn rules(reader: &Reader<'_>) -> Rules {
     match reader.class().name {
-        "DDIMScheduler" | "DDPMScheduler" | "PNDMScheduler" => Rules::Ancestral,
+        "DDIMScheduler"
+        | "DDIMParallelScheduler"
+        | "DDIMInverseScheduler"
+        | "DDPMScheduler"
+        | "DDPMParallelScheduler"
+        | "PNDMScheduler" => Rules::Ancestral,
         "LCMScheduler" | "TCDScheduler" => Rules::Distilled,
         "DPMSolverMultistepScheduler"
         | "DPMSolverSinglestepScheduler"
@@ -126,6 +131,10 @@ pub(super) fn schedule(reader: &Reader<'_>, request: &Request, eta: f64) -> Resu
     schedule.init_noise_sigma = if exploding && spacing != "leading" { largest } else { largest.hypot(1.0) };
     // Classes that step in the variance-preserving frame return its x.
     schedule.final_scale = if exploding { 1.0 } else { 1.0 / last.hypot(1.0) };
+    if reader.class().name == "DDIMInverseScheduler" {
+        // From the image at the last sigma to the noise at the first.
+        (schedule.init_noise_sigma, schedule.final_scale) = (last.hypot(1.0), 1.0 / largest.hypot(1.0));
+    }
     Ok(schedule)
 }
 
@@ -265,18 +274,38 @@ fn ancestral(reader: &Reader<'_>, training: &Training, n: usize, named: Option<N
         sigmas.push(sigma);
         landings.push(training.sigma_of(t - ratio).unwrap_or(last));
     }
-    if reader.class().name == "DDPMScheduler" {
+    if reader.class().sampler == "ddpm" {
         return Ok(Table { sigmas, timesteps, last: 0.0, landings: None });
     }
     let last = landings[landings.len() - 1];
     let next = sigmas.iter().skip(1).chain([&last]);
     let landings = if landings.iter().eq(next) { None } else { Some(landings) };
-    if landings.is_some() && reader.class().name == "PNDMScheduler" {
-        return Err(
-            reader.unsupported("timestep_spacing", "pndm needs timesteps that are its own steps apart: leading")
-        );
+    if landings.is_some() && matches!(reader.class().sampler, "pndm" | "ddim_inverse") {
+        return Err(reader.unsupported("timestep_spacing", "it needs timesteps that are its own steps apart: leading"));
     }
     Ok(Table { sigmas, timesteps, last, landings })
+}
+
+/// The levels between PNDM's first four timesteps at which its Runge-Kutta steps look: where the first half-step lands and what the model
+/// is told there, which are a timestep apart where a step is an odd number of them. Of other sigmas than the file's, the middle is that of
+/// their logarithms.
+pub(super) fn runge_kutta_middles(
+    reader: &Reader<'_>,
+    request: &Request,
+    schedule: &Schedule,
+) -> Result<Vec<(f64, f64)>, Error> {
+    let training = Training::new(reader)?;
+    let steps = schedule.full_steps;
+    if steps < 4 {
+        return Err(reader.unsupported("skip_prk_steps", "a start by Runge-Kutta takes at least 4 steps"));
+    }
+    if request.schedule.is_some() || !matches!(request.steps, Steps::Count(_)) {
+        let middle = |(high, low): (f64, f64)| (high * low).sqrt();
+        return Ok(schedule.pairs().take(3).map(middle).map(|sigma| (sigma, sigma)).collect());
+    }
+    let half = (training.len() / steps / 2) as f64;
+    let starts = schedule.timesteps.windows(2).take(3);
+    Ok(starts.map(|pair| (training.sigma_at(pair[0] - half), training.sigma_at(pair[1] + half))).collect())
 }
 
 /// LCM's and TCD's `set_timesteps`: n of the `original_inference_steps` timesteps of the distillation, equally spaced from the last.

@@ -11,6 +11,7 @@ mod fields;
 mod flow;
 mod gits;
 mod named;
+mod score;
 mod training;
 
 use std::collections::BTreeMap;
@@ -176,11 +177,17 @@ impl SchedulerConfig {
             Family::Edm => (edm::schedule(&reader, request)?, edm::prediction(&reader)?),
             Family::Flow => (flow::schedule(&reader, request)?, Prediction::Flow),
             Family::Consistency => (consistency::schedule(&reader, request)?, consistency::prediction(&reader)?),
+            Family::Score => (score::schedule(&reader, request)?, Prediction::Score),
         };
-        if sampler.name == "pndm" {
+        if matches!(sampler.name, "pndm" | "ddim_inverse") {
             settings.velocity = prediction == Prediction::VPrediction;
+        }
+        if reader.class().name == "PNDMScheduler" && sampler.name == "pndm" {
             if prediction == Prediction::Sample {
                 return Err(reader.unsupported("prediction_type", "pndm needs epsilon or v_prediction"));
+            }
+            if !reader.flag("skip_prk_steps")? {
+                settings.runge_kutta = discrete::runge_kutta_middles(&reader, request, &schedule)?;
             }
         }
         let learned_variance = matches!(
@@ -204,11 +211,13 @@ impl SchedulerConfig {
             Family::Edm if sampler.name.starts_with("dpmpp_2m") => classes::find("EDMDPMSolverMultistepScheduler"),
             Family::Edm => classes::find("EDMEulerScheduler"),
             Family::Flow if sampler.name == "heun" => classes::find("FlowMatchHeunDiscreteScheduler"),
+            Family::Flow if sampler.name == "lcm" => classes::find("FlowMatchLCMScheduler"),
+            Family::Score => Ok(self.class),
             Family::Flow => classes::find("FlowMatchEulerDiscreteScheduler"),
             // It maps noise to images: it has no path that a solver of the differential equation could follow.
-            Family::Consistency if sampler.name == "lcm" => Ok(self.class),
+            Family::Consistency if matches!(sampler.name, "lcm" | "one_step") => Ok(self.class),
             Family::Consistency => Err(Error::Schedule(format!(
-                "a consistency model is sampled with consistency or lcm, not with {}",
+                "a consistency model is sampled with consistency, one_step or lcm, not with {}",
                 sampler.name
             ))),
         }
@@ -267,7 +276,7 @@ fn class_settings(reader: &Reader<'_>, sampler: &Sampler, settings: &mut Setting
             let steps = reader.numbers("disable_corrector")?.unwrap_or_default();
             settings.disable_corrector = steps.iter().map(|&step| step as usize).collect();
         }
-        "DDPMScheduler" => {
+        "DDPMScheduler" | "DDPMParallelScheduler" => {
             settings.variance = match reader.optional_text("variance_type")?.as_deref() {
                 // None is what the solvers' files say.
                 None | Some("fixed_small" | "fixed_small_log") => Variance::Posterior,
@@ -292,8 +301,12 @@ fn class_settings(reader: &Reader<'_>, sampler: &Sampler, settings: &mut Setting
             }
         }
         "LCMScheduler" => settings.timestep_scaling = Some(reader.number("timestep_scaling")?),
-        "PNDMScheduler" if sampler.name == "pndm" && !reader.flag("skip_prk_steps")? => {
-            return Err(reader.unsupported("skip_prk_steps", "the Runge-Kutta start is not available; it must be true"));
+        "FlowMatchLCMScheduler" if !reader.is_null("scale_factors") => {
+            return Err(reader.unsupported("scale_factors", "it must be null"));
+        }
+        "ScoreSdeVeScheduler" => {
+            settings.snr = reader.number("snr")?;
+            settings.correct_steps = reader.count("correct_steps")?;
         }
         "CMStochasticIterativeScheduler" => {
             settings.sigma_min = reader.number("sigma_min")?;

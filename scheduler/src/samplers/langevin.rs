@@ -10,8 +10,6 @@ use crate::{Builder, Expr, Program, Schedule, Settings};
 const STEPS: usize = 5;
 /// δ in units of σ²: NCSN's ε = 2e-5 at σ = 0.01, halved as its update is written.
 const STEP_SIZE: f64 = 0.1;
-/// score_sde's signal-to-noise ratio for its variance-exploding models.
-const SNR: f64 = 0.16;
 
 /// Annealed Langevin dynamics: Song & Ermon 2019, Algorithm 1, with the denoised image at the end (Song & Ermon 2020). Five steps at
 /// every noise level, of a size in proportion to its variance.
@@ -56,8 +54,9 @@ pub(super) fn ald(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
 /// the Langevin corrector. The corrector's step follows from the norms of the score and of its noise, which have to be measured.
 pub(super) fn predictor_corrector(schedule: &Schedule, settings: &Settings) -> Program {
     let p = Builder::new(schedule, settings.limit);
-    let state = State { schedule: schedule.clone(), settings: settings.clone(), i: 0, noise_norm: None, draws: 0 };
-    state.start_step(p)
+    let corrections = settings.correct_steps;
+    let (schedule, settings) = (schedule.clone(), settings.clone());
+    State { schedule, settings, i: 0, corrections, noise_norm: None, draws: 0 }.start_step(p)
 }
 
 #[derive(Debug, Clone)]
@@ -66,6 +65,8 @@ struct State {
     settings: Settings,
     /// The step under way.
     i: usize,
+    /// Langevin steps left at this level.
+    corrections: usize,
     /// Measured, while the score's is still to come.
     noise_norm: Option<f64>,
     draws: usize,
@@ -80,7 +81,7 @@ impl State {
     /// Denoises x and draws the corrector's noise, to be measured; carries over (x, denoised, noise).
     fn start_step(mut self, mut p: Builder) -> Program {
         let (sigma, alpha) = self.level();
-        if alpha == 0.0 {
+        if alpha == 0.0 || self.corrections == 0 {
             return self.predict(p);
         }
         let x = p.x();
@@ -102,6 +103,7 @@ impl State {
         let denoised = p.denoise(x, sigma);
         p.step(sigma, denoised);
         self.i += 1;
+        self.corrections = self.settings.correct_steps;
         if sigma_next == 0.0 {
             p.set_x(denoised);
         } else if alpha == 0.0 {
@@ -142,9 +144,9 @@ impl Continue for State {
             return p.finish_segment("predictor_corrector", &[x, denoised, noise], Some(Arc::new(state)));
         };
         // score_sde, LangevinCorrector. Without a score there is no step.
-        let ratio = SNR * noise_norm / measured;
+        let ratio = self.settings.snr * noise_norm / measured;
         let delta = if ratio.is_finite() { 2.0 * ratio * ratio } else { 0.0 };
         p.set_x(x + pull * (alpha * delta / variance) + noise * (alpha * (2.0 * delta).sqrt() * self.settings.s_noise));
-        self.clone().predict(p)
+        Self { corrections: self.corrections - 1, ..self.clone() }.start_step(p)
     }
 }

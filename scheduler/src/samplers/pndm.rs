@@ -1,7 +1,7 @@
 use crate::{Builder, Expr, Schedule, Settings};
 
-/// Pseudo linear multistep: Liu et al. 2022, section 3.3, started by one repeated step instead of Runge-Kutta; diffusers
-/// `PNDMScheduler` with `skip_prk_steps` (PLMS). n steps take n+1 evaluations.
+/// Pseudo linear multistep: Liu et al. 2022, section 3.3; diffusers `PNDMScheduler`. Started by three steps of Runge-Kutta (F-PNDM) if
+/// the settings have their middles, else by one repeated step (PLMS, `skip_prk_steps`): n steps take n+9 or n+1 evaluations.
 ///
 /// The weights are Adams-Bashforth's for equal steps in the timestep, applied to what the model predicts: the noise, or v, which is
 /// then read as noise at the step's own x.
@@ -23,6 +23,21 @@ pub(super) fn pndm(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
         let output = p.keep(prediction(x, denoised, sigma));
         outputs.insert(0, output);
         outputs.truncate(4);
+        if let Some(&(landing, middle)) = settings.runge_kutta.get(i) {
+            let to = |output: Expr, level: f64| x + noise_of(output, x, sigma) * (level - sigma);
+            // The same variance-preserving x, read at another timestep than it was made for.
+            let x_2 = p.keep(to(output, landing) * (middle.hypot(1.0) / landing.hypot(1.0)));
+            let denoised_2 = p.denoise(x_2, middle);
+            let output_2 = p.keep(prediction(x_2, denoised_2, middle));
+            let x_3 = p.keep(to(output_2, middle));
+            let denoised_3 = p.denoise(x_3, middle);
+            let output_3 = p.keep(prediction(x_3, denoised_3, middle));
+            let x_4 = p.keep(to(output_3, sigma_next));
+            let denoised_4 = p.denoise(x_4, sigma_next);
+            let mean = (output + output_2 * 2.0 + output_3 * 2.0 + prediction(x_4, denoised_4, sigma_next)) / 6.0;
+            p.set_x(to(mean, sigma_next));
+            continue;
+        }
         let combined = match outputs[..] {
             [e0, e1, e2, e3] => (e0 * 55.0 - e1 * 59.0 + e2 * 37.0 - e3 * 9.0) / 24.0,
             [e0, e1, e2] => (e0 * 23.0 - e1 * 16.0 + e2 * 5.0) / 12.0,

@@ -61,8 +61,15 @@ pub struct Settings {
     pub absolute_tolerance: f64,
     /// and the same as a share of the element.
     pub relative_tolerance: f64,
-    /// PNDM extrapolates what the model predicts: v instead of the noise.
+    /// PNDM extrapolates what the model predicts, and DDIM inversion keeps it: v instead of the noise.
     pub velocity: bool,
+    /// PNDM's first steps by Runge-Kutta, where not empty: for each the level on which its first half-step lands, and the one that the
+    /// model is told there.
+    pub runge_kutta: Vec<(f64, f64)>,
+    /// Signal-to-noise ratio of the predictor-corrector's Langevin steps,
+    pub snr: f64,
+    /// and their number at every noise level.
+    pub correct_steps: usize,
 }
 
 impl Default for Settings {
@@ -88,6 +95,10 @@ impl Default for Settings {
             absolute_tolerance: 0.0078,
             relative_tolerance: 0.05,
             velocity: false,
+            runge_kutta: Vec::new(),
+            // score_sde's for its variance-exploding models.
+            snr: 0.16,
+            correct_steps: 1,
         }
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct Trace {
     /// (sigma, timestep) of every evaluation.
     pub(crate) evaluations: Vec<(f64, f64)>,
     pub(crate) denoised: Vec<Vec<f64>>,
+    /// Draws of noise, of all segments of an adaptive sampler.
+    pub(crate) draws: usize,
 }
 
 pub(crate) fn trace(program: &Program, init_noise_sigma: f64) -> Trace {
@@ -41,9 +43,14 @@ pub(crate) fn trace(program: &Program, init_noise_sigma: f64) -> Trace {
         Ok(())
     };
     let x = X.map(|v| v * init_noise_sigma);
-    let outcome = run(program, &x, &mut denoiser, noise, |_| ControlFlow::Continue(())).unwrap();
+    let mut draws = 0;
+    let counted = |draw: Draw, out: &mut [f64]| {
+        draws += 1;
+        noise(draw, out);
+    };
+    let outcome = run(program, &x, &mut denoiser, counted, |_| ControlFlow::Continue(())).unwrap();
     let Outcome::Finished(result) = outcome else { panic!("nobody stopped it") };
-    Trace { result, evaluations, denoised: all_denoised }
+    Trace { result, evaluations, denoised: all_denoised, draws }
 }
 
 pub(crate) fn numbers(value: &Value) -> Vec<f64> {

@@ -139,12 +139,14 @@ SECOND_ORDER = {
 }
 FAMILY = {
     "DDIMScheduler": "vp-alphas", "DDPMScheduler": "vp-alphas", "PNDMScheduler": "vp-alphas", "LCMScheduler": "vp-alphas",
-    "TCDScheduler": "vp-alphas",
+    "TCDScheduler": "vp-alphas", "DDIMParallelScheduler": "vp-alphas", "DDPMParallelScheduler": "vp-alphas",
+    "DDIMInverseScheduler": "vp-alphas",
     "DPMSolverMultistepScheduler": "vp", "DPMSolverSinglestepScheduler": "vp", "UniPCMultistepScheduler": "vp", "DEISMultistepScheduler": "vp",
     "SASolverScheduler": "vp",
     "CMStochasticIterativeScheduler": "consistency",
     "EDMEulerScheduler": "edm", "EDMDPMSolverMultistepScheduler": "edm",
     "FlowMatchEulerDiscreteScheduler": "flow", "FlowMatchHeunDiscreteScheduler": "flow",
+    "FlowMatchLCMScheduler": "flow",
 }
 
 
@@ -174,12 +176,14 @@ def diffusers_case(name, config, steps=None, run=None, via=None, **tables):
     entries = timesteps[::stride]
     if name == "PNDMScheduler":
         entries = [torch.tensor(t) for t in scheduler._timesteps[::-1].copy()]
+    if name == "DDIMInverseScheduler":
+        entries = entries[::-1]
     case["timesteps"] = numbers(torch.stack(entries))
     if family == "vp-alphas":
         ratio = scheduler.config.num_train_timesteps // scheduler.num_inference_steps
         alphas = scheduler.alphas_cumprod.double().clamp(min=1e-20)
-        if name in ("DDIMScheduler", "PNDMScheduler"):
-            final = scheduler.final_alpha_cumprod
+        if name in ("DDIMScheduler", "DDIMParallelScheduler", "DDIMInverseScheduler", "PNDMScheduler"):
+            final = scheduler.initial_alpha_cumprod if "Inverse" in name else scheduler.final_alpha_cumprod
             landing = [alphas[int(t) - ratio] if int(t) - ratio >= 0 else final.double() for t in entries]
         elif name == "TCDScheduler":
             eta = (run or {}).get("eta", 0.3)
@@ -189,13 +193,17 @@ def diffusers_case(name, config, steps=None, run=None, via=None, **tables):
         table = [alphas[int(t)] for t in entries] + [landing[-1]]
         case["sigmas"] = [float(((1 - a) / a) ** 0.5) for a in table]
         case["landings"] = [float(((1 - a) / a) ** 0.5) for a in landing]
+        if len(getattr(scheduler, "prk_timesteps", [])):
+            # Between its first four timesteps: where the first half-step lands, and what the model is told there.
+            pairs = [(int(a) - ratio // 2, int(b) + ratio // 2) for a, b in itertools.pairwise(entries[:4])]
+            case["middles"] = [[float(((1 - alphas[t]) / alphas[t]) ** 0.5) for t in pair] for pair in pairs]
     elif stride == 2:
         case["sigmas"] = numbers(torch.cat([scheduler.sigmas[:1], scheduler.sigmas[1::2]])[: len(entries) + 1])
     else:
         case["sigmas"] = numbers(scheduler.sigmas[: len(timesteps) + 1])
     case["init_noise_sigma"] = float(getattr(scheduler, "init_noise_sigma", 1.0))
 
-    for table in ("sigmas", "alphas_cumprod", "final_alpha_cumprod"):
+    for table in ("sigmas", "alphas_cumprod", "final_alpha_cumprod", "initial_alpha_cumprod"):
         if hasattr(scheduler, table):
             setattr(scheduler, table, getattr(scheduler, table).double())
     if name == "CMStochasticIterativeScheduler":
@@ -220,6 +228,39 @@ def diffusers_case(name, config, steps=None, run=None, via=None, **tables):
     case["evaluations"] = len(denoised)
     case["draws"] = draws.k
     case["result"] = numbers(sample)
+    return case
+
+
+def score_sde_ve_case(config, steps):
+    """What diffusers' ScoreSdeVePipeline does with its scheduler."""
+    from diffusers.schedulers import scheduling_sde_ve as module
+
+    scheduler = diffusers.ScoreSdeVeScheduler(**config)
+    scheduler.set_timesteps(steps)
+    scheduler.set_sigmas(steps)
+    case = {"class": "ScoreSdeVeScheduler", "sampler": "ScoreSdeVeScheduler", "config": config, "steps": steps, "run": {}, "request": {}}
+    told, table = scheduler.sigmas.double(), scheduler.discrete_sigmas.double()
+    case["timesteps"] = numbers(told)
+    case["sigmas"] = numbers(torch.cat([table.flip(0), torch.zeros(1)]))
+    case["init_noise_sigma"] = float(scheduler.init_noise_sigma)
+    scheduler.discrete_sigmas = table
+    draws, denoised, sample = Draws(), [], X * case["init_noise_sigma"]
+
+    def score(x, i):
+        sigma = table[steps - 1 - i]
+        denoised.append(numbers(denoised_of(x, sigma)))
+        return (denoised_of(x, sigma) - x) / sigma**2
+
+    with exact(module, draws):
+        for i in range(steps):
+            for _ in range(scheduler.config.correct_steps):
+                sample = scheduler.step_correct(score(sample, i), sample).prev_sample
+            # A whole index: the rounding of i / (steps - 1) could lose one.
+            t = (steps - 1 - i + 0.5) / (steps - 1) if i > 0 else 1.0
+            output = scheduler.step_pred(score(sample, i), t, sample)
+            sample = output.prev_sample
+    case["denoised"] = denoised[:2]
+    case["evaluations"], case["draws"], case["result"] = len(denoised), draws.k, numbers(output.prev_sample_mean)
     return case
 
 
@@ -403,6 +444,26 @@ def more_diffusers_cases():
         for prediction in ["epsilon", "v_prediction"]:
             yield case("PNDMScheduler", dict(SD, skip_prk_steps=True, steps_offset=1, prediction_type=prediction), steps)
     yield case("PNDMScheduler", dict(SD, skip_prk_steps=True, set_alpha_to_one=True), 10)
+
+    for steps in [4, 5, 7, 20, 30]:
+        for prediction in ["epsilon", "v_prediction"]:
+            yield case("PNDMScheduler", dict(prediction_type=prediction), steps)
+    yield case("PNDMScheduler", dict(SD, steps_offset=1, set_alpha_to_one=True), 10)
+
+    for steps in [1, 2, 5, 20]:
+        for prediction in ["epsilon", "v_prediction"]:
+            yield case("DDIMInverseScheduler", dict(SD, clip_sample=False, prediction_type=prediction), steps)
+    yield case("DDIMInverseScheduler", dict(clip_sample=True), 10)
+    yield case("DDIMInverseScheduler", dict(SD, clip_sample=False, set_alpha_to_one=False, steps_offset=1), 8)
+    yield case("DDIMInverseScheduler", dict(SD, clip_sample=False, timestep_spacing="trailing"), 10)
+
+    for steps in [1, 3, 8]:
+        yield case("DDIMParallelScheduler", dict(SD, clip_sample=False), steps)
+        yield case("DDPMParallelScheduler", dict(), steps)
+        yield case("FlowMatchLCMScheduler", dict(shift=3.0), steps)
+        if steps > 1:
+            yield score_sde_ve_case(dict(), steps)
+            yield score_sde_ve_case(dict(snr=0.075, sigma_max=378.0, sampling_eps=1e-3, correct_steps=2), steps)
 
     for spacing in ["linspace", "leading", "trailing"]:
         for steps in [1, 2, 6]:
