@@ -53,6 +53,7 @@ fn read_case(folder: &Path, case: &serde_json::Value) -> Case {
             steps: Steps::Count(count("steps")),
             sampler: case["sampler"].as_str().map(str::to_owned),
             schedule: None,
+            eta: None,
             guidance_scale: case["guidance_scale"].as_f64().unwrap(),
             seed: case["seed"].as_u64().unwrap(),
             rng: Rng::TorchCpu,

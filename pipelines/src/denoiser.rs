@@ -58,10 +58,12 @@ impl Conditioning {
 }
 
 /// Builds the graph of D. Its inputs are `x`, `c_skip`, `c_out`, `c_in`, `timestep`, and `encoder_hidden_states`,
-/// `encoder_attention_mask`, `guidance_scale` that stay for a whole generation; its output is `denoised`.
+/// `encoder_attention_mask`, `guidance_scale` that stay for a whole generation; its output is `denoised`, and with guidance, where it is
+/// asked for, `unguided`: the denoised image of the negative prompt alone.
 pub fn denoiser_graph(
     shape: SampleShape,
     conditioning: &Conditioning,
+    unguided: bool,
     model: impl FnOnce(&Scope, &ModelInputs<'_>) -> Tensor,
 ) -> Result<Graph, PipelineError> {
     let s = Scope::root();
@@ -82,16 +84,18 @@ pub fn denoiser_graph(
         encoder_attention_mask: &mask,
     };
     let output = model(&s, &inputs);
-    let output = if batch == 1 {
-        output
-    } else {
-        // Ho & Salimans 2022, equation 6, in diffusers' form: uncond + g (cond − uncond).
-        let guidance_scale = s.input("guidance_scale", &[1], Rate::Once);
-        let (uncond, cond) = (output.slice(0, 0..1), output.slice(0, 1..2));
-        &uncond + &(&guidance_scale * &(&cond - &uncond))
-    };
-    let denoised = &(&c_skip * &x) + &(&c_out * &output);
-    Ok(s.finish(&[("denoised", &denoised)])?)
+    let denoised = |output: &Tensor| &(&c_skip * &x) + &(&c_out * output);
+    if batch == 1 {
+        return Ok(s.finish(&[("denoised", &denoised(&output))])?);
+    }
+    // Ho & Salimans 2022, equation 6, in diffusers' form: uncond + g (cond − uncond).
+    let guidance_scale = s.input("guidance_scale", &[1], Rate::Once);
+    let (uncond, cond) = (output.slice(0, 0..1), output.slice(0, 1..2));
+    let guided = denoised(&(&uncond + &(&guidance_scale * &(&cond - &uncond))));
+    if unguided {
+        return Ok(s.finish(&[("denoised", &guided), ("unguided", &denoised(&uncond))])?);
+    }
+    Ok(s.finish(&[("denoised", &guided)])?)
 }
 
 /// D(x; σ) bound to a device, replayed at every step.
@@ -152,6 +156,14 @@ impl Denoiser {
         self.plan.write("x", x)?;
         self.plan.run()?;
         Ok(self.plan.read("denoised")?)
+    }
+
+    /// The denoised image of the last [`denoise`](Self::denoise) without guidance, of a graph that was built to give it.
+    ///
+    /// # Errors
+    /// When the graph was not, or the device fails.
+    pub fn unguided(&mut self) -> Result<Vec<f32>, PipelineError> {
+        Ok(self.plan.read("unguided")?)
     }
 
     /// What every operation takes; needs a call of [`denoise`](Self::denoise) before, for its inputs.

@@ -2,6 +2,7 @@
 //!
 //! Everything here is counted in draws: one call fills one tensor, as one call of `torch.randn` does, in row-major NCHW order.
 
+mod brownian;
 mod mt19937;
 mod philox;
 mod torch_cpu;
@@ -10,6 +11,7 @@ mod torch_cuda;
 use std::fmt;
 use std::str::FromStr;
 
+pub use brownian::BrownianPath;
 pub use philox::Philox;
 pub use torch_cpu::TorchCpu;
 pub use torch_cuda::TorchCuda;
@@ -18,6 +20,12 @@ pub use torch_cuda::TorchCuda;
 pub trait Noise {
     /// The next draw: `out.len()` independent standard normal numbers.
     fn fill(&mut self, out: &mut [f32]);
+
+    /// The noise of a sampler's step over an interval of sigma, from above ([`scheduler::Op::Noise`]): of a Brownian path if the stream
+    /// has one, else the next draw.
+    fn fill_between(&mut self, _interval: (f64, f64), out: &mut [f32]) {
+        self.fill(out);
+    }
 }
 
 /// The generators that a seed can be given to (`--rng`).
@@ -27,7 +35,8 @@ pub enum Rng {
     TorchCpu,
     /// `torch.randn` on a CUDA generator.
     TorchCuda,
-    /// Ours: counter-based, every number a function of (seed, draw, element), so the same on every device and in any order.
+    /// Ours: counter-based, every number a function of (seed, draw, element), so the same on every device and in any order. Samplers of
+    /// the reverse SDE get the increments of a [`BrownianPath`], so that more steps refine the same picture.
     #[default]
     Philox,
 }

@@ -7,7 +7,7 @@ use crate::model::TextModel;
 use crate::noise::Rng;
 use graph::{Device, MemoryUse, NodeTime, PlanOptions, Rate};
 use models::ModelFiles;
-use scheduler::{NamedSchedule, Outcome, Sampling, SchedulerConfig, Steps};
+use scheduler::{NamedSchedule, Outcome, Sampler, Sampling, SchedulerConfig, Steps};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,10 @@ pub struct Request {
     pub sampler: Option<String>,
     /// A schedule's name; the checkpoint's own if absent.
     pub schedule: Option<String>,
-    /// Weight of the prompt against the negative prompt; 1 and below turns guidance off, as in diffusers.
+    /// Share of fresh noise of the samplers that have one; the sampler's own if absent.
+    pub eta: Option<f64>,
+    /// Weight of the prompt against the negative prompt; 1 and below turns guidance off, as in diffusers, except for the CFG++ samplers,
+    /// whose guidance lies between 0 and 1.
     pub guidance_scale: f64,
     /// The same seed, model and settings give the same picture.
     pub seed: u64,
@@ -68,6 +71,8 @@ pub struct Generated {
     pub tokens_dropped: usize,
     /// The sampler that ran.
     pub sampler: &'static str,
+    /// The schedule that was asked for, by itself or after the sampler's name.
+    pub schedule: Option<&'static str>,
     /// Steps taken.
     pub steps: usize,
     /// How often the model ran.
@@ -112,6 +117,7 @@ pub enum Outcomes {
 struct PlanKey {
     shape: SampleShape,
     guided: bool,
+    unguided: bool,
 }
 
 /// The task: owns its plans and runs sampler programs.
@@ -158,6 +164,7 @@ impl<'d> TextToImage<'d> {
             steps: Steps::Count(defaults.num_inference_steps.unwrap_or(20)),
             sampler: None,
             schedule: None,
+            eta: None,
             guidance_scale: defaults.guidance_scale.unwrap_or(4.5),
             seed: 0,
             rng: Rng::Philox,
@@ -169,19 +176,21 @@ impl<'d> TextToImage<'d> {
     /// # Errors
     /// When a name is unknown or the combination cannot be honoured.
     pub fn sampling(&self, request: &Request) -> Result<Sampling, PipelineError> {
-        // A sampler's name may end in a schedule's, as in "DPM++ 2M Karras"; a schedule asked for by itself wins.
-        let named = request.sampler.as_deref().map(scheduler::sampler_and_schedule).transpose()?;
-        let asked = request.schedule.as_deref().map(str::parse::<NamedSchedule>).transpose()?;
-        let (sampler, suffix) = named.map_or((None, None), |(sampler, suffix)| (Some(sampler), suffix));
+        let (sampler, schedule) = named(request)?;
+        if let Some(sampler) = sampler.filter(|sampler| sampler.inverts) {
+            let name = sampler.name;
+            let reason = format!("the sampler {name} leads from an image to noise, not to an image");
+            return Err(PipelineError::Request(reason));
+        }
         // Explicit timesteps are a schedule, and leave no room for the configuration's own (karras, say).
         let explicit = matches!(request.steps, Steps::Timesteps(_)).then_some(NamedSchedule::Normal);
-        let schedule = asked.or(suffix).or(explicit);
+        let schedule = schedule.or(explicit);
         let patches = self.model.patches(request.height, request.width);
         let wanted = scheduler::Request {
             steps: request.steps.clone(),
             sampler,
             schedule,
-            eta: None,
+            eta: request.eta,
             image_seq_len: Some(patches),
         };
         Ok(self.scheduler.plan(&wanted)?)
@@ -199,39 +208,42 @@ impl<'d> TextToImage<'d> {
         let shape = self.model.sample_shape(request.height, request.width)?;
         check_guidance(request.guidance_scale)?;
         let sampling = self.sampling(request)?;
+        let schedule = named(request)?.1.map(NamedSchedule::name);
         let program = sampling.program();
         let mut timings = Timings::default();
 
-        let (conditioning, tokens_dropped) = timed(&mut timings.encode, || self.encode(request))?;
-        timed(&mut timings.prepare, || self.prepare(shape, &conditioning, &sampling))?;
+        let unguided = program.wants_unguided();
+        let guided = request.guidance_scale > 1.0 || unguided;
+        let (conditioning, tokens_dropped) = timed(&mut timings.encode, || self.encode(request, guided))?;
+        timed(&mut timings.prepare, || self.prepare(shape, &conditioning, unguided, &sampling))?;
         let (_, denoiser) = self.denoiser.as_mut().expect("prepared above");
         denoiser.condition(&conditioning)?;
 
         let mut noise = request.rng.stream(request.seed);
-        let mut draw = |out: &mut [f32]| {
+        let mut draw = |interval: Option<(f64, f64)>, out: &mut [f32]| {
             let mut nchw = vec![0.0; out.len()];
-            noise.fill(&mut nchw);
+            match interval {
+                Some(interval) => noise.fill_between(interval, &mut nchw),
+                None => noise.fill(&mut nchw),
+            }
             out.copy_from_slice(&nhwc_from_nchw(&nchw, shape));
         };
         let mut x = vec![0.0; shape.numel()];
-        draw(&mut x);
+        draw(None, &mut x);
         #[allow(clippy::cast_possible_truncation, reason = "samples are f32")]
         let init = sampling.schedule.init_noise_sigma as f32;
         x.iter_mut().for_each(|v| *v *= init);
 
         let started = Instant::now();
         let mut not_finite = None;
-        // Samplers that choose their own steps cannot tell these numbers beforehand.
-        let (mut steps, mut evaluations) = (0, 0);
+        // Samplers that choose their own steps cannot tell this number beforehand, nor that of evaluations.
+        let mut steps = 0;
+        let mut counted = Counted { denoiser, evaluations: 0 };
         let outcome = scheduler::run(
             &program,
             &x,
-            &mut |x: &[f32], sigma: f64, timestep: f64, out: &mut [f32]| {
-                evaluations += 1;
-                out.copy_from_slice(&denoiser.denoise(x, sigma, timestep)?);
-                Ok::<(), PipelineError>(())
-            },
-            |_, out| draw(out),
+            &mut counted,
+            |wanted, out| draw(wanted.between, out),
             |event| {
                 steps += 1;
                 if !event.denoised.iter().all(|v| v.is_finite()) {
@@ -249,6 +261,7 @@ impl<'d> TextToImage<'d> {
                 })
             },
         )?;
+        let evaluations = counted.evaluations;
         timings.sample = started.elapsed();
         if let Some(step) = not_finite {
             return Err(PipelineError::NotFinite { step });
@@ -263,6 +276,7 @@ impl<'d> TextToImage<'d> {
             shape,
             tokens_dropped,
             sampler: sampling.sampler.name,
+            schedule,
             steps,
             evaluations,
             timings,
@@ -276,8 +290,8 @@ impl<'d> TextToImage<'d> {
     pub fn bench(&mut self, request: &Request, steps: usize) -> Result<Bench, PipelineError> {
         let shape = self.model.sample_shape(request.height, request.width)?;
         let sampling = self.sampling(request)?;
-        let (conditioning, _) = self.encode(request)?;
-        self.prepare(shape, &conditioning, &sampling)?;
+        let (conditioning, _) = self.encode(request, request.guidance_scale > 1.0)?;
+        self.prepare(shape, &conditioning, false, &sampling)?;
         let (_, denoiser) = self.denoiser.as_mut().expect("prepared above");
         denoiser.condition(&conditioning)?;
         let mut x = vec![0.0; shape.numel()];
@@ -307,8 +321,7 @@ impl<'d> TextToImage<'d> {
     }
 
     /// The prompt, and with guidance the negative prompt before it, as the text encoder reads them.
-    fn encode(&mut self, request: &Request) -> Result<(Conditioning, usize), PipelineError> {
-        let guided = request.guidance_scale > 1.0;
+    fn encode(&mut self, request: &Request, guided: bool) -> Result<(Conditioning, usize), PipelineError> {
         if self.text_encoder.is_none() {
             self.text_encoder = Some(self.model.plan_text_encoder(self.device, self.options)?);
         }
@@ -335,20 +348,50 @@ impl<'d> TextToImage<'d> {
         &mut self,
         shape: SampleShape,
         conditioning: &Conditioning,
+        unguided: bool,
         sampling: &Sampling,
     ) -> Result<(), PipelineError> {
-        let key = PlanKey { shape, guided: conditioning.guidance_scale.is_some() };
+        let key = PlanKey { shape, guided: conditioning.guidance_scale.is_some(), unguided };
         match &mut self.denoiser {
             Some((known, denoiser)) if *known == key => denoiser.set_prediction(sampling.prediction),
             _ => {
                 // The old plan's memory is free before the new one asks for more.
                 self.denoiser = None;
                 let model = &self.model;
-                let graph = denoiser_graph(shape, conditioning, |s, inputs: &ModelInputs<'_>| model.build(s, inputs))?;
+                let graph = denoiser_graph(shape, conditioning, unguided, |s, inputs: &ModelInputs<'_>| {
+                    model.build(s, inputs)
+                })?;
                 let denoiser = Denoiser::new(self.device, &graph, model.weights(), self.options, sampling.prediction)?;
                 self.denoiser = Some((key, denoiser));
             }
         }
+        Ok(())
+    }
+}
+
+/// The sampler and schedule that a request names. A sampler's name may end in a schedule's, as in "DPM++ 2M Karras"; a schedule asked for
+/// by itself wins.
+fn named(request: &Request) -> Result<(Option<&'static Sampler>, Option<NamedSchedule>), PipelineError> {
+    let named = request.sampler.as_deref().map(scheduler::sampler_and_schedule).transpose()?;
+    let asked = request.schedule.as_deref().map(str::parse::<NamedSchedule>).transpose()?;
+    Ok(named.map_or((None, asked), |(sampler, suffix)| (Some(sampler), asked.or(suffix))))
+}
+
+/// A denoiser whose evaluations are counted.
+struct Counted<'a> {
+    denoiser: &'a mut Denoiser,
+    evaluations: usize,
+}
+
+impl scheduler::Denoiser<f32, PipelineError> for Counted<'_> {
+    fn denoise(&mut self, x: &[f32], sigma: f64, timestep: f64, out: &mut [f32]) -> Result<(), PipelineError> {
+        self.evaluations += 1;
+        out.copy_from_slice(&self.denoiser.denoise(x, sigma, timestep)?);
+        Ok(())
+    }
+
+    fn unguided(&mut self, _denoised: &[f32], out: &mut [f32]) -> Result<(), PipelineError> {
+        out.copy_from_slice(&self.denoiser.unguided()?);
         Ok(())
     }
 }

@@ -30,9 +30,11 @@
 
 mod builder;
 mod config;
+mod dormand_prince;
 mod error;
 mod expr;
 mod frame;
+pub mod likelihood;
 mod program;
 mod run;
 mod samplers;

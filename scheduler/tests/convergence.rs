@@ -108,8 +108,9 @@ fn adaptive_samplers_keep_their_tolerance() {
                     "{:13} {frame:?} tolerance {tolerance:.0e}: error {error:.1e}, {evaluations} evaluations",
                     sampler.name
                 );
-                // The tolerance holds for one step; errors of many add up.
-                assert!(error < 20.0 * tolerance, "{} in {frame:?}: {error} with tolerance {tolerance}", sampler.name);
+                // dpm_adaptive's tolerance holds for one step; errors of many add up.
+                let bound = if sampler.name == "rk45" { tolerance } else { 20.0 * tolerance };
+                assert!(error < bound, "{} in {frame:?}: {error} with tolerance {tolerance}", sampler.name);
                 assert!(evaluations > before, "{} in {frame:?} does not work harder for {tolerance}", sampler.name);
                 before = evaluations;
             }
@@ -117,7 +118,7 @@ fn adaptive_samplers_keep_their_tolerance() {
     }
 }
 
-/// The stochastic samplers are linear in x and in their noise on Gaussian data, so the mean and variance of what they give follow
+/// The stochastic samplers are linear in x and in their noise on Gaussian data, so the mean and covariance of what they give follow
 /// exactly from their response to each: no random number is drawn here.
 #[test]
 fn stochastic_samplers_have_the_weak_order_they_state() {
@@ -128,7 +129,9 @@ fn stochastic_samplers_have_the_weak_order_they_state() {
                 // EDM's own s_noise adds a little more noise than it says; the marginals are right without it.
                 let settings = Settings { eta, s_noise: 1.0, s_tmin: 0.0, ..sampler.settings() };
                 let at = |n| weak_error(sampler, &settings, frame, n);
-                let order = (at(200) / at(400)).log2();
+                // The start of three-step methods, of lower order and small weight, shows for longer.
+                let n = if matches!(sampler.name, "dpmpp_3m_sde" | "er_sde") { 800 } else { 200 };
+                let order = (at(n) / at(2 * n)).log2();
                 println!("{:20} {frame:?} eta {eta}: weak order {order:.2}", sampler.name);
                 let stated = f64::from(sampler.order);
                 if (order - stated).abs() > 0.25 {
@@ -219,7 +222,29 @@ fn consistency_samplers_are_exact() {
     }
 }
 
-/// Largest error of mean and variance at the last sigma, from the exact marginal at the first.
+/// Correlated normal data in the plane: its mean and covariance.
+const PLANE: ([f64; 2], [[f64; 2]; 2]) = ([2.0, -1.0], [[0.63, 0.555], [0.555, 1.06]]);
+
+type Matrix = [[f64; 2]; 2];
+
+/// share·m + diagonal·1.
+fn shifted(m: Matrix, share: f64, diagonal: f64) -> Matrix {
+    [[share * m[0][0] + diagonal, share * m[0][1]], [share * m[1][0], share * m[1][1] + diagonal]]
+}
+
+fn product(a: Matrix, b: Matrix) -> Matrix {
+    [0, 1].map(|i| [0, 1].map(|j| a[i][0] * b[0][j] + a[i][1] * b[1][j]))
+}
+
+fn inverse(m: Matrix) -> Matrix {
+    let determinant = m[0][0] * m[1][1] - m[0][1] * m[1][0];
+    [[m[1][1], -m[0][1]], [-m[1][0], m[0][0]]].map(|row| row.map(|v| v / determinant))
+}
+
+/// Largest error of mean and covariance at the last sigma, from the exact marginal at the first.
+///
+/// Pairs of elements are points of the plane: pair 0 starts at the mean, pairs 1 and 2 a column of the covariance's Cholesky factor above
+/// it, and of the two pairs after them that belong to draw k of noise, each gets it as 1 in one coordinate.
 fn weak_error(sampler: &Sampler, settings: &Settings, frame: Frame, n: usize) -> f64 {
     let (high, low): (f64, f64) = match frame {
         Frame::VarianceExploding => (20.0, 0.05),
@@ -230,15 +255,42 @@ fn weak_error(sampler: &Sampler, settings: &Settings, frame: Frame, n: usize) ->
         .map(|i| i as f64 / n as f64)
         .map(|t| (high.powf(1.0 / rho) * (1.0 - t) + low.powf(1.0 / rho) * t).powf(rho));
     let schedule = Schedule::new(sigmas.collect(), frame, TimestepMap::QuarterLog).expect("descending sigmas");
-    let marginal =
-        |sigma: f64, (mean, std): (f64, f64)| (frame.alpha(sigma) * mean, (frame.alpha(sigma) * std).hypot(sigma));
-    let error = |data: (f64, f64)| {
-        let start = marginal(schedule.sigmas[0], data);
-        let (mean, variance) = moments(sampler, settings, &schedule, start, |x, sigma| denoise(frame, x, sigma, data));
-        let (exact_mean, exact_std) = marginal(schedule.sigmas[n], data);
-        (mean - exact_mean).abs().max((variance - exact_std * exact_std).abs())
+    let (mean, covariance) = PLANE;
+    let marginal = |sigma: f64| {
+        let alpha = frame.alpha(sigma);
+        (mean.map(|m| alpha * m), shifted(covariance, alpha * alpha, sigma * sigma))
     };
-    DATA.map(error).into_iter().fold(0.0, f64::max)
+    let mut denoiser = |x: &[f64], sigma: f64, _: f64, out: &mut [f64]| -> Result<(), ()> {
+        let (centre, noisy) = marginal(sigma);
+        let gain = product(shifted(covariance, frame.alpha(sigma), 0.0), inverse(noisy));
+        for (out, x) in out.chunks_mut(2).zip(x.chunks(2)) {
+            let off = [x[0] - centre[0], x[1] - centre[1]];
+            (0..2).for_each(|i| out[i] = mean[i] + gain[i][0] * off[0] + gain[i][1] * off[1]);
+        }
+        Ok(())
+    };
+    let program = sampler.program(&schedule, settings);
+    let (centre, start) = marginal(schedule.sigmas[0]);
+    let mut x: Vec<f64> = centre.into_iter().cycle().take(2 * (3 + 2 * program.draws())).collect();
+    let root = start[0][0].sqrt();
+    let below = start[0][1] / root;
+    x[2] += root;
+    x[3] += below;
+    x[5] += (start[1][1] - below * below).sqrt();
+    let unit = |draw: Draw, out: &mut [f64]| {
+        out.fill(0.0);
+        let pair = 3 + 2 * draw.index;
+        (out[2 * pair], out[2 * pair + 3]) = (1.0, 1.0);
+    };
+    let outcome = run(&program, &x, &mut denoiser, unit, |_| ControlFlow::Continue(()));
+    let Ok(Outcome::Finished(result)) = outcome else { panic!("nobody stopped it") };
+    let (exact_mean, exact) = marginal(schedule.sigmas[n]);
+    let mut worst = (result[0] - exact_mean[0]).abs().max((result[1] - exact_mean[1]).abs());
+    for (i, j) in [(0, 0), (0, 1), (1, 1)] {
+        let found: f64 = result.chunks(2).skip(1).map(|point| (point[i] - result[i]) * (point[j] - result[j])).sum();
+        worst = worst.max((found - exact[i][j]).abs());
+    }
+    worst
 }
 
 /// Mean and variance of the result when x starts with the given mean and standard deviation. Element 0 of the run starts at the mean

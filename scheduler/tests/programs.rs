@@ -59,7 +59,7 @@ fn check_run(program: &Program, schedule: &Schedule, settings: &Settings) {
         ControlFlow::Continue(())
     });
     let Ok(Outcome::Finished(result)) = outcome else { panic!("{outcome:?}") };
-    let inverts = sampler(program.name()).unwrap().inverts;
+    let inverts = sampler(program.name()).expect("in the list").inverts;
     if exact && !inverts && schedule.sigmas.last() == Some(&0.0) {
         assert!((result[0] - 0.5).abs() < 1e-9, "{result:?}\n{program}");
     } else {

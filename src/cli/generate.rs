@@ -137,8 +137,11 @@ fn settings_json(flags: &ImageArgs, request: &Request, generated: &Generated, de
         "dtype": flags.dtype.name(),
         "device": device,
     });
-    if let Some(schedule) = &request.schedule {
+    if let Some(schedule) = generated.schedule {
         settings["schedule"] = json!(schedule);
+    }
+    if let Some(eta) = request.eta {
+        settings["eta"] = json!(eta);
     }
     match &request.steps {
         scheduler::Steps::Timesteps(list) => settings["timesteps"] = json!(list),
@@ -155,8 +158,11 @@ fn parameters(request: &Request, generated: &Generated, flags: &ImageArgs) -> St
         text += &format!("\nNegative prompt: {}", request.negative_prompt);
     }
     text += &format!("\nSteps: {}, Sampler: {}", generated.steps, generated.sampler);
-    if let Some(schedule) = &request.schedule {
+    if let Some(schedule) = generated.schedule {
         text += &format!(", Schedule type: {schedule}");
+    }
+    if let Some(eta) = request.eta {
+        text += &format!(", Eta: {eta}");
     }
     let model = if flags.model.contains([',', ':', '\n']) {
         serde_json::Value::from(flags.model.as_str()).to_string()

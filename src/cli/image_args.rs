@@ -55,6 +55,10 @@ pub(super) struct ImageArgs {
     #[arg(long, value_name = "NAME")]
     pub(super) schedule: Option<String>,
 
+    /// Share of fresh noise of the samplers that have one (ddim, ancestral and SDE samplers) [default: the sampler's]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub(super) eta: Option<f64>,
+
     /// Weight of the prompt (classifier-free guidance); 1 turns it off [default: the model's]
     #[arg(long, visible_alias = "cfg-scale", value_name = "X", allow_negative_numbers = true)]
     pub(super) guidance: Option<f64>,
@@ -158,6 +162,7 @@ impl ImageArgs {
             steps: self.steps().unwrap_or(defaults.steps),
             sampler: self.sampler.clone(),
             schedule: self.schedule.clone(),
+            eta: self.eta,
             guidance_scale: self.guidance.unwrap_or(defaults.guidance_scale),
             seed,
             rng: self.rng,

@@ -1,7 +1,7 @@
 //! `headwater samplers`: what can follow `--sampler`.
 
 use super::error::CliError;
-use scheduler::SAMPLERS;
+use scheduler::{SAMPLERS, Sampler};
 use serde_json::json;
 use std::io::Write;
 
@@ -13,6 +13,12 @@ pub(super) struct Args {
     json: bool,
 }
 
+/// What each tool calls it.
+fn aliases(sampler: &Sampler) -> serde_json::Value {
+    let tools = sampler.aliases.by_tool().into_iter().chain([("other", sampler.aliases.other)]);
+    tools.map(|(tool, names)| (tool.to_owned(), json!(names))).collect::<serde_json::Map<_, _>>().into()
+}
+
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let mut stdout = std::io::stdout().lock();
     if args.json {
@@ -21,11 +27,13 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
             .map(|s| {
                 json!({
                     "name": s.name,
-                    "aliases": s.aliases,
+                    "aliases": aliases(s),
                     "summary": s.summary,
                     "order": s.order,
                     "stochastic": s.stochastic,
                     "evaluations_per_step": s.evaluations,
+                    "adaptive": s.is_adaptive(),
+                    "inverts": s.inverts,
                     "diffusers": s.diffusers,
                     "paper": s.paper,
                 })

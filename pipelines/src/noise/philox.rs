@@ -1,6 +1,6 @@
 //! Philox4x32-10: Salmon et al. 2011, Parallel Random Numbers: As Easy as 1, 2, 3; and our default noise from it.
 
-use super::Noise;
+use super::{BrownianPath, Noise};
 
 /// Ten rounds over a 128-bit counter with a 64-bit key: a bijection of the counter that passes for random.
 pub(super) fn philox4x32_10(mut counter: [u32; 4], seed: u64) -> [u32; 4] {
@@ -21,12 +21,13 @@ pub(super) fn philox4x32_10(mut counter: [u32; 4], seed: u64) -> [u32; 4] {
 pub struct Philox {
     seed: u64,
     draw: u64,
+    path: BrownianPath,
 }
 
 impl Philox {
     /// Starts at draw 0.
     pub fn new(seed: u64) -> Self {
-        Self { seed, draw: 0 }
+        Self { seed, draw: 0, path: BrownianPath::new(seed) }
     }
 
     /// Elements 4·`block` to 4·`block` + 3 of a draw.
@@ -56,6 +57,10 @@ impl Noise for Philox {
             chunk.copy_from_slice(&normals[..chunk.len()]);
         }
         self.draw += 1;
+    }
+
+    fn fill_between(&mut self, (from, to): (f64, f64), out: &mut [f32]) {
+        self.path.increment(from, to, out);
     }
 }
 

@@ -435,12 +435,7 @@ static CLASSES: &[Class] = &[
         family: Family::Flow,
         sampler: "lcm",
         zero_snr_floor: NEARLY_NOTHING,
-        fields: &[
-            CONVERSIONS,
-            SHIFTING,
-            FLOW_MATCH,
-            &[("scale_factors", Null), ("upscale_mode", Text("bicubic"))],
-        ],
+        fields: &[CONVERSIONS, SHIFTING, FLOW_MATCH, &[("scale_factors", Null), ("upscale_mode", Text("bicubic"))]],
     },
     Class {
         name: "FlowMatchHeunDiscreteScheduler",

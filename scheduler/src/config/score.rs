@@ -29,7 +29,9 @@ pub(super) fn schedule(reader: &Reader<'_>, request: &Request) -> Result<Schedul
         Some(named) => match Conversion::of(reader, Some(named))? {
             Conversion::None => {
                 let name = named.name();
-                return Err(Error::Schedule(format!("the schedule {name} needs a model trained on discrete timesteps")));
+                return Err(Error::Schedule(format!(
+                    "the schedule {name} needs a model trained on discrete timesteps"
+                )));
             }
             conversion => conversion.apply(reader, n, low, high)?,
         },

@@ -42,8 +42,7 @@ fn weights(lengths: &[f64]) -> Vec<f64> {
         [h, h1, h2, h3] => {
             let t = third(h, h1, h2);
             let inner = (1.0 - h / (3.0 * (h + h1))) / 2.0 + (1.0 - h / (2.0 * (h + h1))) * h / (6.0 * (h + h1 + h2));
-            let fourth =
-                inner * (h * (h + h1) * (h + h1 + h2)) / (h1 * (h1 + h2) * (h1 + h2 + h3));
+            let fourth = inner * (h * (h + h1) * (h + h1 + h2)) / (h1 * (h1 + h2) * (h1 + h2 + h3));
             // How far the differences of the last two pairs of steps reach, relative to each other.
             let reach = h1 * (h1 + h2) / (h2 * (h2 + h3));
             vec![

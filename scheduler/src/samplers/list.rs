@@ -335,14 +335,7 @@ pub static SAMPLERS: &[&Sampler] = &[
     },
     &Sampler {
         aliases: Aliases { comfyui: &["res_multistep"], sdcpp: &["res_multistep"], other: &["res"], ..NONE },
-        ..ode(
-            "res_multistep",
-            "refined exponential solver, two-step",
-            2,
-            1,
-            RES,
-            Fixed(res_multistep::res_multistep),
-        )
+        ..ode("res_multistep", "refined exponential solver, two-step", 2, 1, RES, Fixed(res_multistep::res_multistep))
     },
     &Sampler {
         aliases: Aliases { comfyui: &["gradient_estimation"], other: &["ge"], ..NONE },
@@ -372,14 +365,7 @@ pub static SAMPLERS: &[&Sampler] = &[
     },
     &Sampler {
         aliases: Aliases { comfyui: &["dpmpp_2m_cfg_pp"], ..NONE },
-        ..ode(
-            "dpmpp_2m_cfg_pp",
-            "dpmpp_2m with the noise of the unguided image",
-            2,
-            1,
-            CFG_PP,
-            Fixed(cfg_pp::dpmpp_2m),
-        )
+        ..ode("dpmpp_2m_cfg_pp", "dpmpp_2m with the noise of the unguided image", 2, 1, CFG_PP, Fixed(cfg_pp::dpmpp_2m))
     },
     &Sampler {
         aliases: Aliases { comfyui: &["dpmpp_2s_ancestral_cfg_pp"], ..NONE },
@@ -476,7 +462,12 @@ pub static SAMPLERS: &[&Sampler] = &[
         )
     },
     &Sampler {
-        aliases: Aliases { comfyui: &["dpm_adaptive"], a1111: &["DPM adaptive"], other: &["k_dpm_adaptive", "k_dpm_ad"], ..NONE },
+        aliases: Aliases {
+            comfyui: &["dpm_adaptive"],
+            a1111: &["DPM adaptive"],
+            other: &["k_dpm_adaptive", "k_dpm_ad"],
+            ..NONE
+        },
         ..ode("dpm_adaptive", "DPM-Solver-23 with adaptive steps", 3, 3, DPM, Adaptive(dpm_adaptive::dpm_adaptive))
     },
     &Sampler {

@@ -206,9 +206,13 @@ mod tests {
 
     #[test]
     fn other_tools_spelling() {
-        for (typed, name) in
-            [("DPM++ 2M", "dpmpp_2m"), ("dpm++2m", "dpmpp_2m"), ("Euler a", "euler_ancestral"), ("uni_pc", "unipc_bh1"), ("UniPC", "unipc")]
-        {
+        for (typed, name) in [
+            ("DPM++ 2M", "dpmpp_2m"),
+            ("dpm++2m", "dpmpp_2m"),
+            ("Euler a", "euler_ancestral"),
+            ("uni_pc", "unipc_bh1"),
+            ("UniPC", "unipc"),
+        ] {
             assert_eq!(sampler(typed).unwrap().name, name);
         }
         let (dpmpp, karras) = sampler_and_schedule("DPM++ 2M Karras").unwrap();

@@ -2,22 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::dormand_prince::{ERROR, NODES, STAGES, judge};
 use crate::program::Continue;
 use crate::{Builder, Expr, Program, Schedule, Settings};
-
-/// Dormand & Prince 1980: nodes, stages, and the difference of the two solutions.
-const NODES: [f64; 7] = [0.0, 0.2, 0.3, 0.8, 8.0 / 9.0, 1.0, 1.0];
-const STAGES: [[f64; 6]; 7] = [
-    [0.0; 6],
-    [0.2, 0.0, 0.0, 0.0, 0.0, 0.0],
-    [3.0 / 40.0, 9.0 / 40.0, 0.0, 0.0, 0.0, 0.0],
-    [44.0 / 45.0, -56.0 / 15.0, 32.0 / 9.0, 0.0, 0.0, 0.0],
-    [19372.0 / 6561.0, -25360.0 / 2187.0, 64448.0 / 6561.0, -212.0 / 729.0, 0.0, 0.0],
-    [9017.0 / 3168.0, -355.0 / 33.0, 46732.0 / 5247.0, 49.0 / 176.0, -5103.0 / 18656.0, 0.0],
-    [35.0 / 384.0, 0.0, 500.0 / 1113.0, 125.0 / 192.0, -2187.0 / 6784.0, 11.0 / 84.0],
-];
-const ERROR: [f64; 7] =
-    [71.0 / 57600.0, 0.0, -71.0 / 16695.0, 71.0 / 1920.0, -17253.0 / 339200.0, 22.0 / 525.0, -1.0 / 40.0];
 
 /// The probability-flow ODE in ln σ, where it reads dx/d(ln σ) = x - D(x; σ) in both frames: Song et al. 2021b, section 4.3; score_sde
 /// `ode_sampler`. Of the schedule only the ends count; a last sigma of 0 is reached from the one before by a step of Euler.
@@ -96,12 +83,8 @@ impl State {
 
 impl Continue for State {
     fn next(&self, measured: f64) -> Program {
-        // A step this short is taken whatever its error, and so is one whose error is not a number: shortening it would not end.
-        let shortest = 1e-6 * (self.log_sigma - self.end).max(1e-3);
-        let accepted = measured <= 1.0 || measured.is_nan() || -self.h <= shortest;
-        // Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, equation II.4.13.
-        let factor = if measured.is_nan() { 1.0 } else { (0.9 * measured.powf(-0.2)).clamp(0.2, 10.0) };
-        let factor = if self.rejected || !accepted { factor.min(1.0) } else { factor };
+        let share = self.h / (self.end - self.schedule.sigmas[0].ln());
+        let (accepted, factor) = judge(measured, share, self.rejected);
         let limit = self.settings.limit;
         let mut state = Self { h: self.h * factor, rejected: !accepted, ..self.clone() };
         if !accepted {

@@ -57,7 +57,7 @@ pub struct Settings {
     pub s_tmin: f64,
     /// to here.
     pub s_tmax: f64,
-    /// Adaptive samplers: error allowed per element and step,
+    /// Adaptive samplers: error allowed per element, of the whole run (rk45) or of a step (dpm_adaptive),
     pub absolute_tolerance: f64,
     /// and the same as a share of the element.
     pub relative_tolerance: f64,

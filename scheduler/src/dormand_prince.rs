@@ -1,0 +1,35 @@
+//! The embedded Runge-Kutta pair of order 5(4) of Dormand & Prince 1980, and how its steps are chosen.
+
+/// Where in the step each stage is taken.
+pub(crate) const NODES: [f64; 7] = [0.0, 0.2, 0.3, 0.8, 8.0 / 9.0, 1.0, 1.0];
+
+/// Weights of the stages before; the last row is the solution, of order 5, at which the next step's first stage is taken.
+pub(crate) const STAGES: [[f64; 6]; 7] = [
+    [0.0; 6],
+    [0.2, 0.0, 0.0, 0.0, 0.0, 0.0],
+    [3.0 / 40.0, 9.0 / 40.0, 0.0, 0.0, 0.0, 0.0],
+    [44.0 / 45.0, -56.0 / 15.0, 32.0 / 9.0, 0.0, 0.0, 0.0],
+    [19372.0 / 6561.0, -25360.0 / 2187.0, 64448.0 / 6561.0, -212.0 / 729.0, 0.0, 0.0],
+    [9017.0 / 3168.0, -355.0 / 33.0, 46732.0 / 5247.0, 49.0 / 176.0, -5103.0 / 18656.0, 0.0],
+    [35.0 / 384.0, 0.0, 500.0 / 1113.0, 125.0 / 192.0, -2187.0 / 6784.0, 11.0 / 84.0],
+];
+
+/// Weights of the difference between the solutions of order 5 and 4.
+pub(crate) const ERROR: [f64; 7] =
+    [71.0 / 57600.0, 0.0, -71.0 / 16695.0, 71.0 / 1920.0, -17253.0 / 339200.0, 22.0 / 525.0, -1.0 / 40.0];
+
+/// What to do after a step that is this `share` of the whole way, whose error was measured in units of the tolerance: whether to take it,
+/// and by what to multiply its length.
+///
+/// A step may use up its share of the tolerance, so that the errors of all of them add up to no more than one (error per unit step, which
+/// scipy's RK45 and score_sde, where each step may have the whole, leave to the user). Its error goes as length⁵, its share as length: the
+/// fourth root in Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, equation II.4.13.
+///
+/// `after_rejection` is whether the attempt before failed. A share of a millionth is taken whatever its error, and so is a step whose error
+/// is not a number: shortening it would not end.
+pub(crate) fn judge(error: f64, share: f64, after_rejection: bool) -> (bool, f64) {
+    let error = error / share;
+    let accepted = error <= 1.0 || error.is_nan() || share <= 1e-6;
+    let factor = if error.is_nan() { 1.0 } else { (0.9 * error.powf(-0.25)).clamp(0.2, 10.0) };
+    (accepted, if after_rejection || !accepted { factor.min(1.0) } else { factor })
+}
