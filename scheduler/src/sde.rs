@@ -101,6 +101,22 @@ impl Sde {
         self.marginal(t).0.powi(2)
     }
 
+    /// The t at which ᾱ has this value; none for the processes in which the image's share stays 1.
+    pub fn time_of_alpha_bar(&self, alpha_bar: f64) -> Option<f64> {
+        match *self {
+            // ᾱ = e^-B, B being the integral of β.
+            Self::Vp { beta_min, beta_max } | Self::SubVp { beta_min, beta_max } => {
+                Some(time_of_integral(beta_min, beta_max, -alpha_bar.ln()))
+            }
+            Self::Ve { .. } | Self::Edm => None,
+        }
+    }
+
+    /// The t at which ln(α²/std²) has this value.
+    pub fn time_of_log_snr(&self, log_snr: f64) -> f64 {
+        self.time((-0.5 * log_snr).exp())
+    }
+
     /// ln(α²/std²).
     pub fn log_snr(&self, t: f64) -> f64 {
         let (alpha, std) = self.marginal(t);
@@ -177,6 +193,9 @@ mod tests {
             for t in TIMES {
                 assert!((sde.time(sde.sigma(t)) - t).abs() < 1e-10, "{sde:?} {t}");
                 assert!((sde.log_snr(t) + 2.0 * sde.sigma(t).ln()).abs() < 1e-9, "{sde:?} {t}");
+                assert!((sde.time_of_log_snr(sde.log_snr(t)) - t).abs() < 1e-9, "{sde:?} {t}");
+                let back = sde.time_of_alpha_bar(sde.alpha_bar(t));
+                assert!(back.is_none_or(|back| (back - t).abs() < 1e-9), "{sde:?} {t}");
             }
         }
         assert!((ALL[0].alpha_bar(1.0) - (-10.05_f64).exp()).abs() < 1e-15);

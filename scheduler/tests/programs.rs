@@ -265,14 +265,14 @@ fn bad_requests_are_errors_of_one_sentence() {
 /// The README's table is the list.
 #[test]
 fn readme_lists_every_sampler() {
-    let mut table =
-        "| name | | order | noise | evaluations per step | diffusers | paper |\n|---|---|---|---|---|---|---|\n"
-            .to_owned();
+    let mut table = "| name | | order | noise | evaluations per step | diffusers | ComfyUI | AUTOMATIC1111 | stable-diffusion.cpp | paper \
+        |\n|---|---|---|---|---|---|---|---|---|---|\n"
+        .to_owned();
     for s in SAMPLERS {
         let noise = if s.stochastic { "yes" } else { "" };
-        let (name, summary, order, evaluations) = (s.name, s.summary, s.order, s.evaluations);
-        let diffusers = s.diffusers.unwrap_or("");
-        table += &format!("| `{name}` | {summary} | {order} | {noise} | {evaluations} | {diffusers} | {} |\n", s.paper);
+        let names = s.aliases.by_tool().map(|(_, names)| names.join(", ")).join(" | ");
+        let (name, summary, order, evaluations, paper) = (s.name, s.summary, s.order, s.evaluations, cited(s.paper));
+        table += &format!("| `{name}` | {summary} | {order} | {noise} | {evaluations} | {names} | {paper} |\n");
     }
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
     let readme = std::fs::read_to_string(path).unwrap();
@@ -282,6 +282,15 @@ fn readme_lists_every_sampler() {
         std::fs::write(path, format!("{}\n{table}\n{}", &readme[..start], &readme[end..])).unwrap();
     } else {
         assert_eq!(readme[start..end].trim(), table.trim(), "run with UPDATE_GOLDENS=1");
+    }
+}
+
+/// "Authors year, Title, arXiv:number" as a link to the paper that shows the authors.
+fn cited(paper: &str) -> String {
+    let authors = paper.split(',').next().unwrap_or(paper);
+    match paper.split_once("arXiv:") {
+        Some((_, number)) => format!("[{authors}](https://arxiv.org/abs/{number})"),
+        None => paper.to_owned(),
     }
 }
 

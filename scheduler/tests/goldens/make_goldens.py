@@ -1,5 +1,5 @@
-"""Writes diffusers.json, diffusers_more.json, carried_over.json, k_diffusion.json
-and k_diffusion_adaptive.json: tables and trajectories of the reference implementations.
+"""Writes diffusers.json, diffusers_more.json, carried_over.json, k_diffusion.json, k_diffusion_adaptive.json and
+comfyui.json: tables and trajectories of the reference implementations.
 
     python make_goldens.py        # needs torch, diffusers, scipy, k-diffusion (for its sampling.py alone)
 
@@ -13,82 +13,24 @@ diffusers keeps its tables in f32. Its steps are run here in f64 over those very
 can hold the arithmetic of the steps to 1e-10 by running over the tables in the file, and hold its own tables to f32.
 """
 
-import contextlib
-import importlib.util
-import inspect
 import itertools
 import json
 import math
 import pathlib
 import sys
-import types
 import warnings
 
 import diffusers
 import numpy as np
 import torch
 
+import comfyui
+import k_diffusion_cases
+from model import Draws, Path, X, denoised_of, exact, numbers
+
 warnings.filterwarnings("ignore")
 diffusers.utils.logging.set_verbosity_error()
 HERE = pathlib.Path(__file__).parent
-X = torch.tensor([0.9, -1.6, 0.25], dtype=torch.float64).reshape(1, 3, 1, 1)
-
-
-def denoised_of(x, sigma):
-    return 1.5 * torch.tanh(x / (1 + sigma)) + 0.2 * x / (1 + sigma**2)
-
-
-class Draws:
-    """The k-th call returns the k-th draw."""
-
-    def __init__(self):
-        self.k = 0
-
-    def __call__(self, *args, **kwargs):
-        j = torch.arange(3, dtype=torch.float64).reshape(1, 3, 1, 1)
-        noise = math.sqrt(2) * torch.sin(1 + 12.9898 * self.k + 78.233 * j)
-        self.k += 1
-        return noise
-
-
-class Path(Draws):
-    """A Brownian path in sigma: the increment over a step that follows one over its first part contains it."""
-
-    part = None
-
-    def __call__(self, start, end):
-        start, end = float(start), float(end)
-        if self.part is not None and self.part[0] == start:
-            _, middle, first = self.part
-            self.part = None
-            share = (start - middle) / (start - end)
-            return first * share**0.5 + super().__call__() * (1 - share) ** 0.5
-        first = super().__call__()
-        self.part = (start, end, first)
-        return first
-
-
-@contextlib.contextmanager
-def exact(module, draws):
-    """Within it, a scheduler's f32 casts are f64 and its noise is ours."""
-    f32, randn = torch.float32, getattr(module, "randn_tensor", None)
-    torch.float32 = torch.float64
-    torch.set_default_dtype(torch.float64)
-    if randn is not None:
-        module.randn_tensor = draws
-    try:
-        yield
-    finally:
-        torch.float32 = f32
-        torch.set_default_dtype(f32)
-        if randn is not None:
-            module.randn_tensor = randn
-
-
-def numbers(values):
-    return [float(v) for v in torch.as_tensor(values).double().flatten()]
-
-
 def middle_sigma(scheduler, index):
     """The noise level of the sample that is about to be denoised."""
     if getattr(scheduler, "sample", None) is not None:
@@ -531,109 +473,6 @@ def carried_over_cases():
             yield case
 
 
-def k_diffusion_sampling():
-    """k_diffusion/sampling.py without the package around it, whose other modules need much that sampling does not."""
-    root = pathlib.Path(importlib.util.find_spec("k_diffusion").submodule_search_locations[0])
-    package = types.ModuleType("k")
-    package.__path__ = [str(root)]
-    utils = types.ModuleType("k.utils")
-    utils.append_dims = lambda x, dims: x[(...,) + (None,) * (dims - x.ndim)]
-    package.utils = utils
-    sys.modules.update({"k": package, "k.utils": utils})
-    spec = importlib.util.spec_from_file_location("k.sampling", root / "sampling.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def k_diffusion_cases():
-    k = k_diffusion_sampling()
-
-    def tables():
-        for n in [1, 2, 5, 20]:
-            yield "karras", [n, 0.002, 80.0, 7.0], k.get_sigmas_karras(n, 0.002, 80.0)
-            yield "exponential", [n, 0.03, 14.6], k.get_sigmas_exponential(n, 0.03, 14.6)
-            yield "polyexponential", [n, 0.03, 14.6, 2.0], k.get_sigmas_polyexponential(n, 0.03, 14.6, 2.0)
-            yield "vp", [n, 19.9, 0.1, 1e-3], k.get_sigmas_vp(n)
-
-    for name, arguments, sigmas in tables():
-        yield {"table": name, "arguments": arguments, "sigmas": numbers(sigmas)}
-
-    def sigma_lists():
-        for n in [1, 2, 5, 12]:
-            yield k.get_sigmas_karras(n, 0.02, 14.6).double()
-        yield k.get_sigmas_exponential(7, 0.03, 80.0).double()[:-1]
-
-    for name in K_DIFFUSION_SAMPLERS:
-        function = getattr(k, "sample_" + name)
-        for options in K_DIFFUSION_SAMPLERS[name]:
-            for sigmas in sigma_lists():
-                if len(sigmas) == 2 and name in ("dpmpp_2m_sde", "dpmpp_3m_sde"):
-                    continue  # they read a variable that a single step never sets
-                draws = Path() if name == "dpmpp_sde" else Draws()
-                arguments = dict(options)
-                if "noise_sampler" in inspect.signature(function).parameters:
-                    arguments["noise_sampler"] = draws
-                evaluations = []
-
-                def model(x, sigma):
-                    evaluations.append(float(sigma))
-                    return denoised_of(x, sigma.reshape(-1, 1, 1, 1))
-
-                randn_like, torch.randn_like = torch.randn_like, lambda x: draws()
-                x = function(model, X * sigmas[0], sigmas, disable=True, **arguments)
-                torch.randn_like = randn_like
-                yield {"sampler": name, "options": options, "sigmas": numbers(sigmas), "evaluations": evaluations,
-                       "result": numbers(x)}
-
-
-K_DIFFUSION_SAMPLERS = {
-    "euler": [{}],
-    "euler_ancestral": [{}, {"eta": 0.5}, {"eta": 0.7, "s_noise": 1.1}],
-    "heun": [{}, {"s_churn": 3.0}, {"s_churn": 40.0, "s_tmin": 0.05, "s_noise": 1.003}],
-    "dpm_2": [{}],
-    "dpm_2_ancestral": [{}, {"eta": 0.5}],
-    "lms": [{}],
-    "dpmpp_2s_ancestral": [{}, {"eta": 0.5}, {"eta": 0.0}],
-    "dpmpp_sde": [{}, {"eta": 0.5}, {"eta": 0.0}],
-    "dpmpp_2m": [{}],
-    "dpmpp_2m_sde": [{}, {"solver_type": "heun"}, {"eta": 0.5}, {"eta": 0.0}],
-    "dpmpp_3m_sde": [{}, {"eta": 0.5}, {"eta": 0.0, "s_noise": 1.1}],
-}
-
-
-def k_diffusion_fast_cases():
-    k = k_diffusion_sampling()
-    for n in [1, 2, 3, 4, 5, 6, 11]:
-        evaluations = []
-
-        def model(x, sigma):
-            evaluations.append(float(sigma))
-            return denoised_of(x, sigma.reshape(-1, 1, 1, 1))
-
-        with exact(k, None):
-            x = k.sample_dpm_fast(model, X * 14.6, 0.02, 14.6, n, disable=True)
-        # Only the ends of the list and its length count.
-        sigmas = [14.6 * (0.02 / 14.6) ** (i / n) for i in range(n)] + [0.02]
-        yield {"sampler": "dpm_fast", "options": {}, "sigmas": sigmas, "evaluations": evaluations, "result": numbers(x)}
-
-
-def k_diffusion_adaptive_cases():
-    k = k_diffusion_sampling()
-    for low, high in [(0.02, 14.6), (0.1, 80.0)]:
-        for options in [{}, {"rtol": 0.005, "atol": 0.001}, {"rtol": 1e-4, "atol": 1e-4}]:
-            evaluations = []
-
-            def model(x, sigma):
-                evaluations.append(float(sigma))
-                return denoised_of(x, sigma.reshape(-1, 1, 1, 1))
-
-            with exact(k, None):
-                x, info = k.sample_dpm_adaptive(model, X * high, low, high, disable=True, return_info=True, **options)
-            yield {"sampler": "dpm_adaptive", "options": options, "sigmas": [high, low], "accepted": info["n_accept"],
-                   "rejected": info["n_reject"], "result": numbers(x)}
-
-
 def write(name, cases):
     lines = []
     for case in cases:
@@ -649,5 +488,6 @@ if __name__ == "__main__":
     write("diffusers.json", diffusers_cases())
     write("diffusers_more.json", more_diffusers_cases())
     write("carried_over.json", carried_over_cases())
-    write("k_diffusion.json", itertools.chain(k_diffusion_cases(), k_diffusion_fast_cases()))
-    write("k_diffusion_adaptive.json", k_diffusion_adaptive_cases())
+    write("k_diffusion.json", itertools.chain(k_diffusion_cases.cases(), k_diffusion_cases.fast_cases()))
+    write("k_diffusion_adaptive.json", k_diffusion_cases.adaptive_cases())
+    write("comfyui.json", comfyui.cases(Draws))
