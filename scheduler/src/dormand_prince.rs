@@ -18,18 +18,19 @@ pub(crate) const STAGES: [[f64; 6]; 7] = [
 pub(crate) const ERROR: [f64; 7] =
     [71.0 / 57600.0, 0.0, -71.0 / 16695.0, 71.0 / 1920.0, -17253.0 / 339200.0, 22.0 / 525.0, -1.0 / 40.0];
 
-/// What to do after a step that is this `share` of the whole way, whose error was measured in units of the tolerance: whether to take it,
-/// and by what to multiply its length.
+/// What a step may use up of the tolerance, so that the errors of all of them add up to less than it: scipy's RK45 and score_sde let each
+/// step have the whole. (In proportion to the step's length the sum would be bounded for certain, but the rounding of a model in f32 does not
+/// shrink with the step.)
+const SHARE: f64 = 0.1;
+
+/// What to do after a step whose error was measured in units of the tolerance: whether to take it, and by what to multiply its length.
+/// Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, equation II.4.13.
 ///
-/// A step may use up its share of the tolerance, so that the errors of all of them add up to no more than one (error per unit step, which
-/// scipy's RK45 and score_sde, where each step may have the whole, leave to the user). Its error goes as length⁵, its share as length: the
-/// fourth root in Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, equation II.4.13.
-///
-/// `after_rejection` is whether the attempt before failed. A share of a millionth is taken whatever its error, and so is a step whose error
-/// is not a number: shortening it would not end.
-pub(crate) fn judge(error: f64, share: f64, after_rejection: bool) -> (bool, f64) {
-    let error = error / share;
-    let accepted = error <= 1.0 || error.is_nan() || share <= 1e-6;
-    let factor = if error.is_nan() { 1.0 } else { (0.9 * error.powf(-0.25)).clamp(0.2, 10.0) };
+/// `after_rejection` is whether the attempt before failed; `shortest` whether the step is as short as it may get, when it is taken
+/// whatever its error. One whose error is not a number is taken as well: shortening it would not end.
+pub(crate) fn judge(error: f64, after_rejection: bool, shortest: bool) -> (bool, f64) {
+    let error = error / SHARE;
+    let accepted = error <= 1.0 || error.is_nan() || shortest;
+    let factor = if error.is_nan() { 1.0 } else { (0.9 * error.powf(-0.2)).clamp(0.2, 10.0) };
     (accepted, if after_rejection || !accepted { factor.min(1.0) } else { factor })
 }

@@ -1,7 +1,7 @@
 //! `headwater samplers`: what can follow `--sampler`.
 
 use super::error::CliError;
-use scheduler::{SAMPLERS, Sampler};
+use scheduler::{SAMPLERS, SCHEDULES, Sampler};
 use serde_json::json;
 use std::io::Write;
 
@@ -48,5 +48,11 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         let noise = if s.stochastic { "yes" } else { "no" };
         writeln!(stdout, "{:width$}  {:>5}  {:>5}  {noise:<5}  {}", s.name, s.order, s.evaluations, s.summary)?;
     }
+    let schedules: Vec<&str> = SCHEDULES.iter().map(|(schedule, _)| schedule.name()).collect();
+    writeln!(
+        stdout,
+        "\nOther tools' names are understood as well (flow_euler, euler_a, \"DPM++ 2M Karras\"); --json lists them."
+    )?;
+    writeln!(stdout, "schedules: {}", schedules.join(", "))?;
     Ok(())
 }

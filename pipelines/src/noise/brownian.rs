@@ -62,37 +62,48 @@ impl BrownianPath {
 
     fn descend(&self, sigma: f64, len: usize) -> Vec<f64> {
         let mut values = vec![0.0; len];
-        let k = octave(sigma);
-        let start = 2.0_f64.powi(k);
-        if sigma <= start {
+        if sigma <= 2.0_f64.powi(octave(sigma)) {
             return values;
         }
-        for (block, chunk) in values.chunks_mut(4).enumerate() {
-            let normals = |draw: u64| Philox::block(self.seed, draw, block as u64).map(f64::from);
-            let (mut low, mut length) = (start, octave_length(k));
-            let mut index = 1;
-            // The path at both ends of the interval.
-            let mut ends = [[0.0; 4], normals(node(k, index)).map(|normal| normal * length.sqrt())];
-            for _ in 0..DEPTH {
-                let (left, right) = (2 * index, 2 * index + 1);
-                let noise = normals(node(k, left));
-                let middle = std::array::from_fn(|i| 0.5 * (ends[0][i] + ends[1][i]) + 0.5 * length.sqrt() * noise[i]);
-                length *= 0.5;
-                if sigma < low + length {
-                    (index, ends[1]) = (left, middle);
-                } else {
-                    (index, ends[0]) = (right, middle);
-                    low += length;
-                }
+        // Seventeen normals an element: as much work as a small model's step.
+        let threads = if len < 4096 { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
+        let piece = len.div_ceil(4 * threads) * 4;
+        std::thread::scope(|scope| {
+            for (i, part) in values.chunks_mut(piece.max(4)).enumerate() {
+                scope.spawn(move || bisect(self.seed, sigma, i * piece / 4, part));
             }
-            let part = (sigma - low) / length;
-            let spread = (length * part * (1.0 - part)).sqrt();
-            let noise = if spread > 0.0 { normals(point(sigma)) } else { [0.0; 4] };
-            for (i, value) in chunk.iter_mut().enumerate() {
-                *value = ends[0][i] + part * (ends[1][i] - ends[0][i]) + spread * noise[i];
+        });
+        values
+    }
+}
+
+/// W(σ) minus W at the lower end of its octave, of the elements from 4·`first_block` on.
+fn bisect(seed: u64, sigma: f64, first_block: usize, values: &mut [f64]) {
+    let k = octave(sigma);
+    for (block, chunk) in (first_block..).zip(values.chunks_mut(4)) {
+        let normals = |draw: u64| Philox::block(seed, draw, block as u64).map(f64::from);
+        let (mut low, mut length) = (2.0_f64.powi(k), octave_length(k));
+        let mut index = 1;
+        // The path at both ends of the interval.
+        let mut ends = [[0.0; 4], normals(node(k, index)).map(|normal| normal * length.sqrt())];
+        for _ in 0..DEPTH {
+            let (left, right) = (2 * index, 2 * index + 1);
+            let noise = normals(node(k, left));
+            let middle = std::array::from_fn(|i| 0.5 * (ends[0][i] + ends[1][i]) + 0.5 * length.sqrt() * noise[i]);
+            length *= 0.5;
+            if sigma < low + length {
+                (index, ends[1]) = (left, middle);
+            } else {
+                (index, ends[0]) = (right, middle);
+                low += length;
             }
         }
-        values
+        let part = (sigma - low) / length;
+        let spread = (length * part * (1.0 - part)).sqrt();
+        let noise = if spread > 0.0 { normals(point(sigma)) } else { [0.0; 4] };
+        for (i, value) in chunk.iter_mut().enumerate() {
+            *value = ends[0][i] + part * (ends[1][i] - ends[0][i]) + spread * noise[i];
+        }
     }
 }
 
@@ -167,6 +178,11 @@ mod tests {
             assert!((a - b / scale).abs() < 1e-6, "{a} {b}");
         }
         assert_ne!(whole, increment(10, points[0], points[6], 33));
+    }
+
+    #[test]
+    fn an_element_does_not_depend_on_the_size_of_its_draw() {
+        assert_eq!(increment(1, 7.0, 0.9, 11), increment(1, 7.0, 0.9, 9001)[..11]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 use crate::{Builder, Expr, Schedule, Settings};
 
-/// iPNDM with weights that follow the steps' lengths: Zhou et al. 2024, diff-sampler's `ipndm_v_sampler`; ComfyUI and
-/// stable-diffusion.cpp `ipndm_v`.
+/// iPNDM with weights that follow the steps' lengths: Zhou et al. 2024, diff-sampler's and ComfyUI's
+/// `ipndm_v`.
 ///
 /// As published and as all of them have it, two signs are not those of Adams-Bashforth: the third-order term multiplies what it should
 /// subtract first (which is the same on equal steps), and the fourth-order one adds a part that it should subtract. So it is of second

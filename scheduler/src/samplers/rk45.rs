@@ -83,8 +83,8 @@ impl State {
 
 impl Continue for State {
     fn next(&self, measured: f64) -> Program {
-        let share = self.h / (self.end - self.schedule.sigmas[0].ln());
-        let (accepted, factor) = judge(measured, share, self.rejected);
+        let shortest = self.h >= 1e-6 * (self.end - self.schedule.sigmas[0].ln());
+        let (accepted, factor) = judge(measured, self.rejected, shortest);
         let limit = self.settings.limit;
         let mut state = Self { h: self.h * factor, rejected: !accepted, ..self.clone() };
         if !accepted {
