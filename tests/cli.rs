@@ -155,17 +155,42 @@ fn lists() {
 }
 
 #[test]
+fn samplers_go_by_the_names_of_other_tools() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |sampler: &str, more: &[&str]| {
+        let made =
+            succeed(folder.path(), &generate("a star", &[&["-s", "1", "--json", "--sampler", sampler], more].concat()));
+        serde_json::from_str::<serde_json::Value>(&made.stdout).unwrap()
+    };
+    let made = run("DPM++ 2M SDE Karras", &["--eta", "0.5"]);
+    assert_eq!(
+        (&made["sampler"], &made["schedule"], &made["eta"]),
+        (&"dpmpp_2m_sde".into(), &"karras".into(), &0.5.into())
+    );
+    assert_eq!(run("flow_euler", &[])["sampler"], "euler");
+    // The unguided picture is there for CFG++ even where guidance is off.
+    assert_eq!(run("euler_cfg_pp", &["--guidance", "0.7"])["evaluations"], 2);
+    let listed = succeed(folder.path(), &["samplers", "--json"]).stdout;
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    let euler_a = listed.as_array().unwrap().iter().find(|s| s["name"] == "euler_ancestral").unwrap();
+    assert_eq!(euler_a["aliases"]["a1111"], serde_json::json!(["Euler a"]));
+    assert_eq!((&euler_a["order"], &euler_a["stochastic"]), (&1.into(), &true.into()));
+}
+
+#[test]
 fn bad_requests_end_with_one_sentence() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     std::fs::write(here.join("model.ckpt"), [0x80, 0x02, 0x63]).unwrap();
     std::fs::create_dir(here.join("empty")).unwrap();
-    let cases: [(&[&str], i32, &str); 15] = [
+    let cases: [(&[&str], i32, &str); 17] = [
         (&["--model", "no/such/folder"], 1, "no/such/folder"),
         (&["--model", "empty"], 1, "model_index.json"),
         (&["--model", "model.ckpt"], 1, "pickle"),
         (&["--sampler", "eulr"], 2, "did you mean euler"),
         (&["--schedule", "karas"], 2, "karras"),
+        (&["--sampler", "ddim_inverse"], 2, "from an image to noise"),
+        (&["--eta", "-1"], 2, "eta"),
         (&["--steps", "0"], 2, "--steps"),
         (&["--count", "0"], 2, "--count"),
         (&["--timesteps", "1,x"], 2, "--timesteps"),

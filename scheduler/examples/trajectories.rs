@@ -33,13 +33,15 @@ fn denoised(x: f64, sigma: f64) -> f64 {
     sum / total
 }
 
-/// Points (σ, x) of every path.
-fn paths(name: &str, steps: usize, starts: &[f64]) -> Result<Vec<Vec<(f64, f64)>>, Box<dyn std::error::Error>> {
+/// Points (σ, x) from noise to data.
+type Path = Vec<(f64, f64)>;
+
+fn paths(name: &str, steps: usize, starts: &[f64]) -> Result<Vec<Path>, Box<dyn std::error::Error>> {
     let levels = sigmas::karras(steps, SIGMA_MIN, SIGMA_MAX, 7.0)?;
     let schedule = Schedule::new(levels, Frame::VarianceExploding, TimestepMap::QuarterLog)?;
     let sampler = sampler(name)?;
     let program = sampler.program(&schedule, &sampler.settings());
-    let mut paths = vec![Vec::new(); starts.len()];
+    let mut paths = vec![Path::new(); starts.len()];
     let mut denoiser = |x: &[f64], sigma: f64, _: f64, out: &mut [f64]| -> Result<(), std::convert::Infallible> {
         out.iter_mut().zip(x).for_each(|(out, x)| *out = denoised(*x, sigma));
         Ok(())

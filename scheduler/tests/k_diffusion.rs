@@ -42,7 +42,7 @@ fn trajectories() {
         let Some(name) = case["sampler"].as_str() else { continue };
         let options = &case["options"];
         let churn = options["s_churn"].as_f64();
-        let sampler = sampler(if churn.is_some() { "edm_heun" } else { name }).unwrap();
+        let sampler = sampler(if churn.is_some() && name == "heun" { "edm_heun" } else { name }).unwrap();
         let mut settings = sampler.settings();
         settings.eta = options["eta"].as_f64().unwrap_or(settings.eta);
         settings.s_noise = options["s_noise"].as_f64().unwrap_or(1.0);

@@ -61,24 +61,35 @@ fn check_run(program: &Program, schedule: &Schedule, settings: &Settings) {
     let Ok(Outcome::Finished(result)) = outcome else { panic!("{outcome:?}") };
     let inverts = sampler(program.name()).expect("in the list").inverts;
     if exact && !inverts && schedule.sigmas.last() == Some(&0.0) {
-        assert!((result[0] - 0.5).abs() < 1e-9, "{result:?}\n{program}");
+        // On the way to it x was as large as the first sigma, and rounded there; extrapolation over steps of very different length (lms
+        // over linear_quadratic) multiplies that by hundreds of thousands.
+        let rounding = 1e-9 + 1e-10 * schedule.sigmas[0];
+        assert!((result[0] - 0.5).abs() < rounding, "{result:?}\n{program}");
     } else {
         assert!(result[0].is_finite());
     }
 }
 
-const CLASSES: [(&str, &str); 7] = [
-    ("EulerDiscreteScheduler", "epsilon"),
-    ("PNDMScheduler", "epsilon"),
-    ("DDPMScheduler", "sample"),
-    ("DDIMScheduler", "v_prediction"),
-    ("DPMSolverMultistepScheduler", "epsilon"),
-    ("EDMEulerScheduler", "epsilon"),
-    ("FlowMatchEulerDiscreteScheduler", "flow"),
+/// Classes of every family, with what a model of theirs predicts, where they have a field for it.
+const CLASSES: [(&str, Option<&str>); 14] = [
+    ("EulerDiscreteScheduler", Some("epsilon")),
+    ("PNDMScheduler", Some("epsilon")),
+    ("PNDMScheduler", Some("v_prediction")),
+    ("DDPMScheduler", Some("sample")),
+    ("DDIMScheduler", Some("v_prediction")),
+    ("DDIMInverseScheduler", Some("epsilon")),
+    ("DPMSolverMultistepScheduler", Some("epsilon")),
+    ("LCMScheduler", Some("epsilon")),
+    ("TCDScheduler", Some("epsilon")),
+    ("EDMEulerScheduler", None),
+    ("FlowMatchEulerDiscreteScheduler", None),
+    ("FlowMatchLCMScheduler", None),
+    ("CMStochasticIterativeScheduler", None),
+    ("ScoreSdeVeScheduler", None),
 ];
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(1500))]
 
     /// Any configuration, sampler, number of steps and named schedule gives a sound program or an error, never a NaN.
     #[test]
@@ -96,10 +107,8 @@ proptest! {
         let (class, prediction) = CLASSES[class];
         let text = |s: &str| Field::Text(s.to_owned());
         let mut fields = vec![("_class_name".to_owned(), text(class))];
-        if class != "FlowMatchEulerDiscreteScheduler" {
+        if let Some(prediction) = prediction {
             fields.push(("prediction_type".to_owned(), text(prediction)));
-        }
-        if !class.starts_with("EDM") && !class.starts_with("Flow") {
             fields.push(("timestep_spacing".to_owned(), text(["linspace", "leading", "trailing"][spacing])));
             fields.push(("beta_schedule".to_owned(), text(["linear", "scaled_linear", "squaredcos_cap_v2"][beta_schedule])));
             fields.push(("rescale_betas_zero_snr".to_owned(), Field::Bool(zero_snr)));
@@ -110,6 +119,9 @@ proptest! {
         let request = Request { sampler: Some(SAMPLERS[index]), schedule, eta, ..Request::steps(count) };
         match config.plan(&request) {
             Ok(sampling) => {
+                let sigmas = &sampling.schedule.sigmas;
+                prop_assert!(sigmas.iter().all(|s| s.is_finite() && *s >= 0.0), "{sigmas:?}");
+                prop_assert!(sigmas.windows(2).all(|pair| pair[0] >= pair[1]), "{sigmas:?}");
                 let program = sampling.program();
                 check(&program);
                 check_run(&program, &sampling.schedule, &sampling.settings);

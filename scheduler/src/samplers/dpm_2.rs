@@ -1,4 +1,4 @@
-use super::steps::ancestral;
+use super::steps::{ancestral, churn};
 use crate::{Builder, Schedule, Settings};
 
 /// The midpoint method with the middle in ln σ: DPM-Solver-2 (Lu et al. 2022a) in the manner of Karras et al. 2022; k-diffusion
@@ -15,6 +15,7 @@ pub(super) fn dpm_2_ancestral(p: &mut Builder, schedule: &Schedule, settings: &S
 
 fn midpoint(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
     for (sigma, sigma_next) in schedule.pairs() {
+        let sigma = churn(p, schedule, settings, sigma);
         let x = p.x();
         let denoised = p.denoise(x, sigma);
         p.step(sigma, denoised);

@@ -1,9 +1,11 @@
+use super::steps::churn;
 use crate::{Builder, Schedule, Settings};
 
 /// Heun's method on the probability-flow ODE: Karras et al. 2022, Algorithm 1; k-diffusion `sample_heun`, diffusers
-/// `HeunDiscreteScheduler`. The step to sigma 0 is Euler's.
-pub(super) fn heun(p: &mut Builder, schedule: &Schedule, _: &Settings) {
+/// `HeunDiscreteScheduler`. The step to sigma 0 is Euler's. With churn, which `edm_heun` has by default, it is Algorithm 2.
+pub(super) fn heun(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
     for (sigma, sigma_next) in schedule.pairs() {
+        let sigma = churn(p, schedule, settings, sigma);
         let x = p.x();
         let denoised = p.denoise(x, sigma);
         let denoised = p.clip(denoised);

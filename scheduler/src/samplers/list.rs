@@ -3,8 +3,8 @@
 use super::Emit::{self, Adaptive, Fixed};
 use super::{
     Aliases, Sampler, cfg_pp, consistency, ddim, ddpm, deis, dpm_2, dpm_adaptive, dpm_fast, dpmpp_2m, dpmpp_2m_sde,
-    dpmpp_2s, dpmpp_2s_ancestral, dpmpp_sde, edm_heun, er_sde, euler, euler_ancestral, gradient_estimation, heun,
-    inverse, ipndm, ipndm_v, langevin, lcm, lms, pndm, res_multistep, reverse_sde, rk45, sa_solver, tcd, unipc,
+    dpmpp_2s, dpmpp_2s_ancestral, dpmpp_sde, er_sde, euler, euler_ancestral, gradient_estimation, heun, inverse, ipndm,
+    ipndm_v, langevin, lcm, lms, pndm, res_multistep, reverse_sde, rk45, sa_solver, tcd, unipc,
 };
 
 const EDM: &str =
@@ -331,7 +331,7 @@ pub static SAMPLERS: &[&Sampler] = &[
     &Sampler {
         aliases: Aliases { other: &["heun_churn", "edm_stochastic"], ..NONE },
         default_eta: 0.0,
-        ..sde("edm_heun", "Heun's method with churn", 2, 2, EDM, Fixed(edm_heun::edm_heun))
+        ..sde("edm_heun", "Heun's method with churn", 2, 2, EDM, Fixed(heun::heun))
     },
     &Sampler {
         aliases: Aliases { comfyui: &["res_multistep"], sdcpp: &["res_multistep"], other: &["res"], ..NONE },

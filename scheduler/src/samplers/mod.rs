@@ -14,7 +14,6 @@ mod dpmpp_2m_sde;
 mod dpmpp_2s;
 mod dpmpp_2s_ancestral;
 mod dpmpp_sde;
-mod edm_heun;
 mod er_sde;
 mod euler;
 mod euler_ancestral;

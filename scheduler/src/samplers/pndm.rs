@@ -23,7 +23,9 @@ pub(super) fn pndm(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
         let output = p.keep(prediction(x, denoised, sigma));
         outputs.insert(0, output);
         outputs.truncate(4);
-        if let Some(&(landing, middle)) = settings.runge_kutta.get(i) {
+        // The middles are those of the whole schedule's first steps; its tail is started as without them.
+        let is_whole = schedule.steps() == schedule.full_steps;
+        if let Some(&(landing, middle)) = settings.runge_kutta.get(i).filter(|_| is_whole) {
             let to = |output: Expr, level: f64| x + noise_of(output, x, sigma) * (level - sigma);
             // The same variance-preserving x, read at another timestep than it was made for.
             let x_2 = p.keep(to(output, landing) * (middle.hypot(1.0) / landing.hypot(1.0)));

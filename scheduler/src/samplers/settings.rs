@@ -51,7 +51,7 @@ pub struct Settings {
     pub timestep_scaling: Option<f64>,
     /// The noise level at which a consistency model's images lie.
     pub sigma_min: f64,
-    /// EDM's churn: how much noise is added over the whole run, in units of the sigmas it is added at.
+    /// Churn of euler, heun and dpm_2: how much noise is added over the whole run, in units of the sigmas it is added at.
     pub s_churn: f64,
     /// Churn only at sigmas from here
     pub s_tmin: f64,

@@ -1,6 +1,6 @@
 //! The pieces that several samplers are made of.
 
-use crate::{Expr, Frame};
+use crate::{Builder, Expr, Frame, Schedule, Settings};
 
 /// The first-order step in either frame: the noise that x and its denoised image imply, put back at another level
 /// (DDIM; Euler's method in σ; a first-order exponential integrator: they are one).
@@ -38,8 +38,24 @@ pub(super) fn ancestral(frame: Frame, from: f64, to: f64, eta: f64) -> Ancestral
     }
 }
 
-/// Karras et al. 2022, Algorithm 2, line 5: the level (1+γ)·σ, and what x is multiplied by and noise added with to be there.
-pub(super) fn raise(frame: Frame, sigma: f64, gamma: f64) -> (f64, f64, f64) {
+/// Karras et al. 2022, Algorithm 2, lines 4 to 6; k-diffusion's `s_churn`: adds noise to x up to a higher level, from which the step then
+/// starts, and returns it. Without churn that is sigma, and nothing is added.
+pub(super) fn churn(p: &mut Builder, schedule: &Schedule, settings: &Settings, sigma: f64) -> f64 {
+    if settings.s_churn <= 0.0 || !(settings.s_tmin..=settings.s_tmax).contains(&sigma) {
+        return sigma;
+    }
+    // k-diffusion divides by the number of sigmas less one, which is that of steps.
+    let gamma = (settings.s_churn / schedule.full_steps as f64).min(2.0_f64.sqrt() - 1.0);
+    let (sigma_hat, rescale, up) = raise(schedule.frame, sigma, gamma);
+    if up > 0.0 {
+        let noise = p.fresh_noise();
+        p.set_x(p.x() * rescale + noise * (up * settings.s_noise));
+    }
+    sigma_hat
+}
+
+/// The level (1+γ)·σ, and what x is multiplied by and noise added with to be there.
+fn raise(frame: Frame, sigma: f64, gamma: f64) -> (f64, f64, f64) {
     let wanted = sigma * (1.0 + gamma);
     let raised = match frame {
         Frame::VarianceExploding => wanted,

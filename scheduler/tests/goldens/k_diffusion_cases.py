@@ -68,10 +68,10 @@ def cases():
 
 
 SAMPLERS = {
-    "euler": [{}],
+    "euler": [{}, {"s_churn": 40.0, "s_tmin": 0.05, "s_noise": 1.003}],
     "euler_ancestral": [{}, {"eta": 0.5}, {"eta": 0.7, "s_noise": 1.1}],
     "heun": [{}, {"s_churn": 3.0}, {"s_churn": 40.0, "s_tmin": 0.05, "s_noise": 1.003}],
-    "dpm_2": [{}],
+    "dpm_2": [{}, {"s_churn": 40.0, "s_tmin": 0.05, "s_noise": 1.003}],
     "dpm_2_ancestral": [{}, {"eta": 0.5}],
     "lms": [{}],
     "dpmpp_2s_ancestral": [{}, {"eta": 0.5}, {"eta": 0.0}],
