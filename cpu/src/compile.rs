@@ -2,9 +2,11 @@
 
 use crate::device::Threads;
 use crate::eval::Fused;
-use crate::kernels::{Attend, Join, Kernel, Normalize, Permute, Product, Right, Rows, Take, pack};
+use crate::kernels::{
+    Attend, Convolve, Join, Kernel, Normalize, NormalizeGroups, Permute, Product, Right, Rows, Take, pack,
+};
 use crate::weights;
-use graph::ops::MatMul;
+use graph::ops::{GroupNorm, MatMul};
 use graph::shape::numel;
 use graph::{DeviceError, Graph, Node, NodeId, Op, Slots, Storage, WeightSource};
 use rten_gemm::PackedBMatrix;
@@ -78,7 +80,7 @@ pub(crate) fn compile(
     let mut packed: Vec<Option<PackedBMatrix<f32>>> = order.iter().map(|_| None).collect();
     for (id, node) in graph.iter() {
         let data = match &node.op {
-            Op::Weight(weight) => weights::load(source, &weight.name, &weight.shape, storage)?,
+            Op::Weight(weight) => weights::load(source, weight, storage)?,
             Op::Constant(constant) => constant.data.clone(),
             Op::Input(input) => zeros(numel(&input.shape), device)?,
             _ => Vec::new(),
@@ -100,13 +102,16 @@ pub(crate) fn compile(
 
 /// How the product's right factor is packed, when it is one matrix known before the graph runs.
 fn pack_key(graph: &Graph, slots: &Slots, node: &Node) -> Option<PackKey> {
-    let Op::MatMul(MatMul { transpose_b, .. }) = node.op else { return None };
-    let b = &graph.node(node.inputs[1]).shape;
+    let b = &graph.node(*node.inputs.get(1)?).shape;
+    let (n, k, transposed) = match (&node.op, &b[..]) {
+        (Op::MatMul(MatMul { transpose_b: true, .. }), &[n, k]) => (n, k, true),
+        (Op::MatMul(MatMul { transpose_b: false, .. }), &[k, n]) => (n, k, false),
+        (Op::Conv2d(_), &[n, ref taps @ ..]) => (n, numel(taps), true),
+        _ => return None,
+    };
     let root = slots.root(node.inputs[1]);
     let known = matches!(graph.node(root).op, Op::Weight(_) | Op::Constant(_));
-    let [rows, columns] = b[..] else { return None };
-    let (n, k) = if transpose_b { (rows, columns) } else { (columns, rows) };
-    (known && n > 0 && k > 0).then_some(PackKey { root, n, k, transposed: transpose_b })
+    (known && n > 0 && k > 0).then_some(PackKey { root, n, k, transposed })
 }
 
 fn shapes<'a>(graph: &'a Graph, ids: &[NodeId]) -> Vec<&'a [usize]> {
@@ -120,6 +125,11 @@ fn kernel(graph: &Graph, node: &Node, right: Right) -> Kernel {
             let dims = op.dims(inputs[0], inputs[1]);
             Kernel::Product(Product { dims, transpose_b: op.transpose_b, bias: op.bias, right })
         }
+        Op::Conv2d(op) => {
+            let dims = op.dims(inputs[0], inputs[1], &node.shape);
+            Kernel::Convolve(Convolve { op: *op, dims, right })
+        }
+        Op::GroupNorm(op) => Kernel::NormalizeGroups(NormalizeGroups { op: *op, dims: GroupNorm::dims(inputs[0]) }),
         Op::LayerNorm(op) => {
             let channels = inputs[0].last().copied().unwrap_or(1);
             Kernel::Normalize(Normalize { channels, eps: op.eps, affine: op.affine })

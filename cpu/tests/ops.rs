@@ -6,7 +6,7 @@ mod common;
 use common::{Random, check, check_with};
 use cpu::CpuDevice;
 use graph::expr::{Binary, Expr, Unary};
-use graph::ops::{Attention, LayerNorm, MatMul};
+use graph::ops::{Attention, Conv2d, LayerNorm, MatMul};
 use graph::{Rate, Scope, Tensor};
 
 const SIZES: [usize; 7] = [1, 2, 3, 7, 16, 33, 65];
@@ -91,6 +91,52 @@ fn layer_norm_with_and_without_parameters_and_modulation() {
             let graph = s.finish(&[("plain", &plain), ("affine", &affine), ("modulated", &modulated)]).unwrap();
             check(&graph, &[], seed as u64);
         }
+    }
+}
+
+#[test]
+fn convolutions_by_a_weight_and_by_activations() {
+    // Channels in and out, height and width, kernel: one pixel, fewer pixels than padding, more than a piece.
+    let shapes =
+        [(3, 5, 6, 7, 3), (4, 8, 1, 1, 3), (1, 1, 2, 3, 1), (17, 33, 9, 5, 3), (8, 3, 40, 41, 5), (160, 7, 5, 4, 3)];
+    let mut seed = 0;
+    for (channels, out, height, width, kernel) in shapes {
+        let half = kernel / 2;
+        for conv in [
+            Conv2d::same(kernel),
+            Conv2d { stride: 2, ..Conv2d::same(kernel) },
+            Conv2d { upsample: 2, ..Conv2d::same(kernel) },
+            // diffusers' downsampling without padding in front.
+            Conv2d { stride: 2, padding: [half, half + 1, half, half + 1], upsample: 1, bias: false },
+        ] {
+            seed += 1;
+            let s = Scope::root();
+            let x = s.input("x", &[2, height, width, channels], Rate::Step);
+            let shape = [out, channels, kernel, kernel];
+            let weight = match seed % 3 {
+                0 => s.input("w", &[out, kernel, kernel, channels], Rate::Step),
+                _ => s.weight_in_order("w", &shape, &[0, 2, 3, 1]),
+            };
+            let bias = s.weight("b", &[out]);
+            let operands = [&x, &weight, &bias];
+            let y = s.push(conv, &operands[..2 + usize::from(conv.bias)]);
+            let time = s.input("time", &[2, 1, 1, out], Rate::Step);
+            let fused = &y.silu() + &time;
+            check(&s.finish(&[("y", &y), ("fused", &fused)]).unwrap(), &[], seed);
+        }
+    }
+}
+
+#[test]
+fn group_norm_and_what_follows_it() {
+    let shapes = [(1, 1, 1, 1), (2, 6, 3, 3), (32, 64, 5, 7), (32, 320, 9, 4), (4, 20, 33, 31), (1, 7, 70, 3)];
+    for (seed, (groups, channels, height, width)) in shapes.into_iter().enumerate() {
+        let s = Scope::root();
+        // Far from zero, where a one-pass variance would cancel.
+        let x = s.input("x", &[2, height, width, channels], Rate::Step).offset(30.0);
+        let y = s.at("norm").group_norm(&x, groups, 1e-5);
+        let z = s.at("tokens").group_norm(&x.reshape(&[2, height * width, channels]), groups, 1e-6).silu();
+        check(&s.finish(&[("y", &y), ("z", &z)]).unwrap(), &[], seed as u64);
     }
 }
 

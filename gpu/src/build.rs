@@ -140,7 +140,7 @@ fn allocate(
                 let format = storage::choose(options.storage, view.storage, may_be_half[id.index()], shader_f16);
                 let buffer = inner.storage_buffer(storage::bytes(elements, format), &what)?;
                 memory.weights += buffer.size();
-                storage::upload(&mut uploader, &buffer, &weight.name, &view, format)?;
+                storage::upload(&mut uploader, &buffer, &weight.name, &view.permuted(&weight.axes), format)?;
                 Value { buffer, format }
             }
             _ => match slots.of(id) {

@@ -22,7 +22,7 @@ pub(crate) fn may_be_half(graph: &Graph, slots: &Slots) -> Vec<bool> {
     let mut half: Vec<bool> = graph.nodes().iter().map(|node| matches!(node.op, Op::Weight(_))).collect();
     for node in graph.nodes() {
         let large = match node.op {
-            Op::MatMul(_) => Some(1),
+            Op::MatMul(_) | Op::Conv2d(_) => Some(1),
             Op::Gather(_) => Some(0),
             // The readers of a reshape are looked at themselves.
             Op::Reshape(_) => continue,

@@ -1,7 +1,7 @@
 use crate::array::{Array, Real};
 use crate::ops::{
-    Attention, Concat, Constant, Elementwise, Gather, Input, LayerNorm, MatMul, Reshape, Slice, TimestepEmbedding,
-    Transpose, Weight,
+    Attention, Concat, Constant, Conv2d, Elementwise, Gather, GroupNorm, Input, LayerNorm, MatMul, Reshape, Slice,
+    TimestepEmbedding, Transpose, Weight,
 };
 use crate::shape::Shape;
 
@@ -68,7 +68,9 @@ operations!(
     Weight,
     Constant,
     MatMul,
+    Conv2d,
     LayerNorm,
+    GroupNorm,
     Attention,
     Elementwise,
     Gather,
@@ -83,7 +85,7 @@ impl Op {
     /// Whether kernels of this operation can apply an elementwise expression to their result before storing it.
     #[must_use]
     pub fn takes_epilogue(&self) -> bool {
-        matches!(self, Op::MatMul(_) | Op::LayerNorm(_))
+        matches!(self, Op::MatMul(_) | Op::Conv2d(_) | Op::LayerNorm(_) | Op::GroupNorm(_))
     }
 
     /// Whether the value exists before the graph runs.

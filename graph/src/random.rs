@@ -3,6 +3,7 @@
 use crate::array::Array;
 use crate::expr::{Binary, Expr, Unary};
 use crate::graph::{Graph, Rate};
+use crate::ops::Conv2d;
 use crate::scope::Scope;
 use crate::shape::numel;
 use crate::tensor::Tensor;
@@ -85,7 +86,7 @@ fn random_op(rng: &mut SplitMix, s: &Scope, pool: &[Tensor], time: &Tensor) -> T
     let [batch, tokens, channels] = x.shape()[..] else { unreachable!("the pool holds three axes") };
     let alike: Vec<&Tensor> = pool.iter().filter(|t| t.shape() == x.shape()).collect();
     let y = alike[rng.below(alike.len())];
-    match rng.below(13) {
+    match rng.below(15) {
         0 => s.linear(x, 4 * (1 + rng.below(3))),
         1 => s.linear_no_bias(x, 1 + rng.below(7)),
         2 => s.layer_norm(x, 1e-3),
@@ -121,6 +122,17 @@ fn random_op(rng: &mut SplitMix, s: &Scope, pool: &[Tensor], time: &Tensor) -> T
         12 => {
             let flat = x.reshape(&[batch, 1, tokens * channels]);
             flat.scale(1.0).offset(0.25).reshape(&[batch, tokens, channels])
+        }
+        13 => {
+            let groups = [1, 2, 4][rng.below(3)];
+            s.group_norm(x, if channels % groups == 0 { groups } else { 1 }, 1e-3)
+        }
+        14 => {
+            let (kernel, upsample) = (1 + 2 * rng.below(2), 1 + rng.below(2) * usize::from(tokens < 10));
+            let conv = Conv2d { upsample, ..Conv2d::same(kernel) };
+            let image = x.reshape(&[batch, 1, tokens, channels]);
+            let out = 4 * (1 + rng.below(2));
+            s.conv2d(&image, out, kernel, conv).slice(1, 0..1).reshape(&[batch, tokens * upsample, out])
         }
         _ => x.matmul_transposed(y),
     }

@@ -1,7 +1,7 @@
 use crate::error::GraphError;
 use crate::graph::{Graph, Node, NodeId, Rate};
 use crate::op::{Op, Operation};
-use crate::ops::{Constant, Gather, Input, LayerNorm, MatMul, Weight};
+use crate::ops::{Constant, Conv2d, Gather, GroupNorm, Input, LayerNorm, MatMul, Weight};
 use crate::passes;
 use crate::shape::Shape;
 use crate::tensor::Tensor;
@@ -73,16 +73,23 @@ impl Scope {
     /// A parameter named under this scope. Asking twice for one name gives the same tensor.
     #[must_use]
     pub fn weight(&self, name: &str, shape: &[usize]) -> Tensor {
+        self.weight_in_order(name, shape, &(0..shape.len()).collect::<Vec<_>>())
+    }
+
+    /// A parameter whose axes are wanted in another order than the checkpoint's: axis `i` of the tensor is axis `axes[i]` of `shape`.
+    #[must_use]
+    pub fn weight_in_order(&self, name: &str, shape: &[usize], axes: &[usize]) -> Tensor {
         let name = self.full_name(name);
+        let wanted = Weight { name: name.clone(), shape: shape.to_vec(), axes: axes.to_vec() };
         let known = self.builder.borrow().weights.get(&name).copied();
         if let Some(id) = known {
-            let known_shape = self.builder.borrow().nodes[id.index()].shape.clone();
-            if known_shape != shape {
+            let Node { op, shape: known_shape, .. } = self.builder.borrow().nodes[id.index()].clone();
+            if op != Op::Weight(wanted) {
                 return self.poison(format!("{name} is used as {known_shape:?} and as {shape:?}"));
             }
             return Tensor::new(self.clone(), id, known_shape);
         }
-        let tensor = self.push(Weight { name: name.clone(), shape: shape.to_vec() }, &[]);
+        let tensor = self.push(wanted, &[]);
         if let Some(id) = tensor.id() {
             self.builder.borrow_mut().weights.insert(name, id);
         }
@@ -116,6 +123,30 @@ impl Scope {
         let channels = x.extent(-1);
         let (weight, bias) = (self.weight("weight", &[channels]), self.weight("bias", &[channels]));
         self.push(LayerNorm { eps, affine: true }, &[x, &weight, &bias])
+    }
+
+    /// Convolution of an image `[B, H, W, C]` with `weight [out, C, kernel, kernel]` and `bias [out]`, as PyTorch's `Conv2d`:
+    /// → `[B, H', W', out]`.
+    #[must_use]
+    pub fn conv2d(&self, x: &Tensor, out: usize, kernel: usize, conv: Conv2d) -> Tensor {
+        let channels = x.extent(-1);
+        let shape = [out, channels, kernel, kernel];
+        let bias = self.weight("bias", &[out]);
+        if kernel == 1 && conv == (Conv2d { stride: 1, padding: [0; 4], upsample: 1, bias: true }) {
+            // A matrix product over pixels.
+            let weight = self.weight("weight", &shape).reshape(&[out, channels]);
+            return self.push(MatMul { transpose_b: true, bias: true }, &[x, &weight, &bias]);
+        }
+        let weight = self.weight_in_order("weight", &shape, &[0, 2, 3, 1]);
+        self.push(conv, &[x, &weight, &bias])
+    }
+
+    /// Group normalisation with `weight` and `bias` of the last axis.
+    #[must_use]
+    pub fn group_norm(&self, x: &Tensor, groups: usize, eps: f64) -> Tensor {
+        let channels = x.extent(-1);
+        let (weight, bias) = (self.weight("weight", &[channels]), self.weight("bias", &[channels]));
+        self.push(GroupNorm { groups, eps }, &[x, &weight, &bias])
     }
 
     /// Rows of `weight [rows, channels]`: `ids […]` → `[…, channels]`.

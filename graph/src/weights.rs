@@ -1,4 +1,4 @@
-use crate::shape::Shape;
+use crate::shape::{Shape, strides};
 use half::{bf16, f16};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -36,7 +36,39 @@ pub struct WeightView<'a> {
     pub bytes: Cow<'a, [u8]>,
 }
 
-impl WeightView<'_> {
+impl<'a> WeightView<'a> {
+    /// The same tensor with its axes in another order: axis `i` of the result is axis `axes[i]` of this one.
+    #[must_use]
+    pub fn permuted(self, axes: &[usize]) -> WeightView<'a> {
+        if axes.iter().copied().eq(0..self.shape.len()) {
+            return self;
+        }
+        let size = self.storage.size();
+        let strides = strides(&self.shape);
+        let shape: Shape = axes.iter().map(|axis| self.shape[*axis]).collect();
+        let (Some((&extent, outer)), Some((&last, before))) = (shape.split_last(), axes.split_last()) else {
+            return self;
+        };
+        let mut bytes = Vec::with_capacity(self.bytes.len());
+        let mut position = vec![0; outer.len()];
+        for _ in 0..outer.iter().product() {
+            let start: usize = position.iter().zip(before).map(|(i, axis)| i * strides[*axis]).sum();
+            for i in 0..extent {
+                let at = (start + i * strides[last]) * size;
+                bytes.extend_from_slice(&self.bytes[at..at + size]);
+            }
+            // Counts up, the last of these axes fastest.
+            for (i, extent) in position.iter_mut().zip(outer).rev() {
+                *i += 1;
+                if *i < *extent {
+                    break;
+                }
+                *i = 0;
+            }
+        }
+        WeightView { storage: self.storage, shape, bytes: Cow::Owned(bytes) }
+    }
+
     /// All elements widened to `f32`, exactly.
     #[must_use]
     pub fn to_f32(&self) -> Vec<f32> {

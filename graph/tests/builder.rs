@@ -1,5 +1,6 @@
 //! What the builder promises: one error with its place, names that mean one tensor.
 
+use graph::ops::Conv2d;
 use graph::{Graph, GraphError, Op, Rate, Scope};
 
 fn failure(result: Result<Graph, GraphError>) -> GraphError {
@@ -22,10 +23,17 @@ fn the_first_error_is_reported_with_its_path() {
 #[test]
 fn every_operation_refuses_operands_that_do_not_fit() {
     type Build = fn(&Scope) -> graph::Tensor;
-    let cases: [(&str, Build); 12] = [
+    let cases: [(&str, Build); 16] = [
         ("matmul", |s| s.input("a", &[2, 3], Rate::Step).matmul(&s.input("b", &[4, 5], Rate::Step))),
         ("matmul", |s| s.input("a", &[2, 0], Rate::Step).matmul(&s.input("b", &[0, 5], Rate::Step))),
         ("layer_norm", |s| s.input("a", &[], Rate::Step).layer_norm(1e-5)),
+        ("conv2d", |s| s.conv2d(&s.input("a", &[2, 3, 4], Rate::Step), 5, 3, Conv2d::same(3))),
+        ("conv2d", |s| {
+            let conv = Conv2d { padding: [0; 4], ..Conv2d::same(3) };
+            s.conv2d(&s.input("a", &[1, 2, 4, 3], Rate::Step), 5, 3, conv)
+        }),
+        ("group_norm", |s| s.group_norm(&s.input("a", &[1, 4, 4, 6], Rate::Step), 4, 1e-5)),
+        ("weight", |s| s.weight_in_order("w", &[2, 3], &[1, 1])),
         ("attention", |s| {
             let q = s.input("q", &[1, 2, 6], Rate::Step);
             q.attention(&q, &q, 4, false, None)

@@ -2,7 +2,8 @@
 
 use graph::expr::{Binary, Unary};
 use graph::ops::{
-    Attention, Concat, Elementwise, Gather, LayerNorm, MatMul, Reshape, Slice, TimestepEmbedding, Transpose,
+    Attention, Concat, Conv2d, Elementwise, Gather, GroupNorm, LayerNorm, MatMul, Reshape, Slice, TimestepEmbedding,
+    Transpose,
 };
 use graph::{Array, Expr, MemoryWeights, Op, Operation, Rate, Real, Scope, evaluate};
 use serde_json::Value;
@@ -55,6 +56,14 @@ fn array<T: Real>(value: &Value) -> Array<T> {
 fn operation(case: &Case) -> Option<Op> {
     let op = match case.text("op") {
         "matmul" => MatMul { transpose_b: case.flag("transpose_b"), bias: case.flag("bias") }.into(),
+        "conv2d" => Conv2d {
+            stride: case.size("stride"),
+            padding: case.sizes("padding").try_into().expect("four sides"),
+            upsample: case.size("upsample"),
+            bias: case.flag("bias"),
+        }
+        .into(),
+        "group_norm" => GroupNorm { groups: case.size("groups"), eps: case.number("eps") }.into(),
         "layer_norm" => LayerNorm { eps: case.number("eps"), affine: case.flag("affine") }.into(),
         "attention" => Attention {
             heads: case.size("heads"),
@@ -148,8 +157,10 @@ fn every_operation_has_a_golden() {
     let wanted = [
         "attention",
         "concat",
+        "conv2d",
         "elementwise",
         "gather",
+        "group_norm",
         "layer_norm",
         "matmul",
         "reshape",

@@ -1,6 +1,6 @@
 use crate::problem::Problem;
 use crate::profile::Profile;
-use crate::{attention, concat, elementwise, gather, layer_norm, matmul, timestep_embedding, view};
+use crate::{attention, concat, conv2d, elementwise, gather, group_norm, layer_norm, matmul, timestep_embedding, view};
 use graph::Operation;
 
 /// A complete WGSL module and how to dispatch it.
@@ -47,6 +47,15 @@ pub static KERNELS: &[&dyn Kernel] = &[
     &matmul::REGISTER_8,
     &matmul::REGISTER_4,
     &matmul::Naive,
+    &matmul::CONV2D_WORKGROUP_128,
+    &matmul::CONV2D_WORKGROUP_64,
+    &matmul::CONV2D_WORKGROUP_32,
+    &matmul::CONV2D_REGISTER_8,
+    &matmul::CONV2D_REGISTER_4,
+    &conv2d::Naive,
+    &group_norm::Workgroup,
+    &group_norm::Register,
+    &group_norm::Naive,
     &layer_norm::Workgroup,
     &layer_norm::Register,
     &layer_norm::Naive,

@@ -9,9 +9,11 @@
 
 mod attention;
 mod concat;
+mod conv2d;
 mod elementwise;
 mod expression;
 mod gather;
+mod group_norm;
 mod kernel;
 mod layer_norm;
 mod map;

@@ -188,6 +188,8 @@ fn the_best_guess_suits_the_adapter() {
     }
     let wanted = [
         "attention_workgroup",
+        "conv2d_workgroup_32x32",
+        "group_norm_workgroup",
         "layer_norm_workgroup",
         "matmul_reduce",
         "matmul_workgroup_128x64",

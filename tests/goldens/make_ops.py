@@ -45,6 +45,44 @@ def matmul():
     case("matmul", "one row, one column", F.linear, [tensor("row", 1, 3), tensor("column", 1, 3)], transpose_b=True, bias=False)
 
 
+def conv2d():
+    def conv(stride, padding, upsample):
+        top, bottom, left, right = padding
+
+        def compute(x, w, b=None):  # NHWC image, [out, rows, columns, in] weight
+            x, w = x.permute(0, 3, 1, 2), w.permute(0, 3, 1, 2)
+            if upsample == 2:
+                x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+            return F.conv2d(F.pad(x, (left, right, top, bottom)), w, b, stride=stride).permute(0, 2, 3, 1)
+        return compute
+
+    def one(name, channels, out, rows, columns, kernel, stride=1, padding=None, upsample=1, bias=True):
+        padding = padding or [kernel // 2] * 4
+        inputs = [tensor("x", 2, rows, columns, channels), tensor("w", out, kernel, kernel, channels)] + [tensor("b", out)] * bias
+        case("conv2d", name, conv(stride, padding, upsample), inputs, stride=stride, padding=padding, upsample=upsample, bias=bias)
+
+    one("3x3", 5, 7, 4, 6, 3)
+    one("without bias", 4, 3, 5, 3, 3, bias=False)
+    one("one pixel", 3, 4, 1, 1, 3)
+    one("5x5 without padding", 2, 3, 6, 5, 5, padding=[0, 0, 0, 0])
+    one("downsampling", 4, 5, 7, 6, 3, stride=2)
+    one("downsampling, padded behind", 4, 5, 6, 8, 3, stride=2, padding=[0, 1, 0, 1])  # AutoencoderKL's
+    one("upsampling", 3, 4, 3, 5, 3, upsample=2)
+    one("1x1, upsampling", 3, 4, 2, 3, 1, upsample=2)
+
+
+def group_norm():
+    def norm(groups, eps):
+        return lambda x, w, b: F.group_norm(x.movedim(-1, 1), groups, w, b, eps).movedim(1, -1)
+
+    x, w, b = tensor("x", 2, 3, 5, 12), tensor("w", 12), tensor("b", 12)
+    case("group_norm", "four groups", norm(4, 1e-5), [x, w, b], groups=4, eps=1e-5)
+    case("group_norm", "one group", norm(1, 1e-6), [x, w, b], groups=1, eps=1e-6)
+    case("group_norm", "every channel its own", norm(12, 1e-5), [x, w, b], groups=12, eps=1e-5)
+    case("group_norm", "tokens", norm(3, 1e-6), [tensor("t", 2, 7, 12), w, b], groups=3, eps=1e-6)
+    case("group_norm", "far from zero", norm(4, 1e-5), [x + 8, w, b], groups=4, eps=1e-5)
+
+
 def layer_norm():
     x, w, b = tensor("x", 2, 3, 7), tensor("w", 7), tensor("b", 7)
     case("layer_norm", "affine", lambda x, w, b: F.layer_norm(x, (7,), w, b, 1e-5), [x, w, b], eps=1e-5, affine=True)
@@ -144,7 +182,7 @@ def patches():
 
 
 def main():
-    for part in (matmul, layer_norm, attention, elementwise, layout, timesteps, patches):
+    for part in (matmul, conv2d, group_norm, layer_norm, attention, elementwise, layout, timesteps, patches):
         part()
     lines = ",\n".join(json.dumps(case) for case in CASES)
     Path(__file__).with_name("ops.json").write_text(f"[\n{lines}\n]\n")

@@ -53,7 +53,7 @@ impl Product {
 }
 
 /// The right factor as `[k, n]`, however it is stored.
-fn right(data: &[f32], n: usize, k: usize, transposed: bool) -> Matrix<'_, f32> {
+pub(super) fn right(data: &[f32], n: usize, k: usize, transposed: bool) -> Matrix<'_, f32> {
     if transposed { NdTensorView::from_data([n, k], data).transposed() } else { NdTensorView::from_data([k, n], data) }
 }
 

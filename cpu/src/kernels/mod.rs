@@ -1,12 +1,16 @@
 //! One file per kind of kernel. A kernel reads slices and writes one, cut into pieces for the threads.
 
 mod attention;
+mod conv2d;
 mod copy;
+mod group_norm;
 mod layer_norm;
 mod matmul;
 
 pub(crate) use attention::Attend;
+pub(crate) use conv2d::Convolve;
 pub(crate) use copy::{Join, Permute, Rows, Take};
+pub(crate) use group_norm::NormalizeGroups;
 pub(crate) use layer_norm::Normalize;
 pub(crate) use matmul::{Product, Right, pack};
 
@@ -29,7 +33,9 @@ pub(crate) type Epilogue<'a> = Option<(&'a Fused, &'a [&'a [f32]])>;
 /// A node's computation with everything decided that its shapes decide.
 pub(crate) enum Kernel {
     Product(Product),
+    Convolve(Convolve),
     Normalize(Normalize),
+    NormalizeGroups(NormalizeGroups),
     Attend(Attend),
     Elementwise(Fused),
     Rows(Rows),
@@ -62,7 +68,12 @@ impl Kernel {
                 kernel.run(reads, epilogue, out);
                 return Ok(());
             }
+            Kernel::NormalizeGroups(kernel) => {
+                kernel.run(reads, epilogue, out);
+                return Ok(());
+            }
             Kernel::Product(kernel) => kernel.run(tools, reads, out)?,
+            Kernel::Convolve(kernel) => kernel.run(tools, reads, out)?,
             Kernel::Attend(kernel) => kernel.run(tools, reads, out)?,
             Kernel::Elementwise(fused) => fused.run(reads, out),
             Kernel::Rows(kernel) => kernel.run(reads, out),

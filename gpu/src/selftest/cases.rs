@@ -2,7 +2,9 @@
 
 use crate::check::hash;
 use graph::expr::{Binary, Expr, Unary};
-use graph::ops::{Attention, Concat, Elementwise, Gather, LayerNorm, MatMul, Slice, TimestepEmbedding, Transpose};
+use graph::ops::{
+    Attention, Concat, Conv2d, Elementwise, Gather, GroupNorm, LayerNorm, MatMul, Slice, TimestepEmbedding, Transpose,
+};
 use graph::shape::{Shape, numel};
 use graph::{Array, Op, Operation};
 use half::f16;
@@ -89,7 +91,7 @@ impl Case {
 
 /// All of them.
 pub(super) fn cases() -> Vec<Case> {
-    [matmuls(), norms(), attentions(), elementwise(), moves(), embeddings()].concat()
+    [matmuls(), convolutions(), norms(), group_norms(), attentions(), elementwise(), moves(), embeddings()].concat()
 }
 
 /// What fusing leaves behind products: an activation, and a gated residual whose gate is stretched over the rows.
@@ -135,6 +137,48 @@ fn matmuls() -> Vec<Case> {
     all.extend(epilogues(&single(false, &[64, 64], &[64, 64])));
     all.push(single(true, &[3, 2, 5, 6], &[3, 2, 9, 6]));
     all.extend(epilogues(&single(false, &[3, 2, 5, 6], &[3, 2, 6, 9])));
+    all
+}
+
+fn convolutions() -> Vec<Case> {
+    // channels, results, rows, columns, kernel: channels that fill vectors and not, images smaller than a tile and larger.
+    let shapes =
+        [(5, 7, 6, 9, 3), (8, 16, 5, 4, 3), (12, 33, 9, 8, 3), (3, 4, 1, 1, 3), (4, 8, 17, 3, 1), (36, 70, 7, 11, 3)];
+    let mut all = Vec::new();
+    for (channels, out, rows, columns, kernel) in shapes {
+        let half = kernel / 2;
+        let convs = [
+            ("", Conv2d::same(kernel)),
+            (" enlarged", Conv2d { upsample: 2, ..Conv2d::same(kernel) }),
+            (" stride 2", Conv2d { stride: 2, padding: [0, half, 0, half], upsample: 1, bias: false }),
+        ];
+        for (note, conv) in convs {
+            if rows + half < kernel && conv.stride == 2 {
+                continue;
+            }
+            let x = [2, rows, columns, channels];
+            let mut operands = vec![signed(&x), signed(&[out, kernel, kernel, channels]).half()];
+            operands.extend(conv.bias.then(|| signed(&[out])));
+            all.push(case(format!("{x:?} by {kernel}×{kernel} to {out}{note}"), conv, operands));
+        }
+    }
+    let op = Conv2d { bias: false, ..Conv2d::same(3) };
+    let plain = case("[2, 5, 7, 8] by 3×3 to 9", op, vec![signed(&[2, 5, 7, 8]), signed(&[9, 3, 3, 8])]);
+    all.extend(epilogues(&plain));
+    all
+}
+
+fn group_norms() -> Vec<Case> {
+    let mut all = Vec::new();
+    for (groups, shape) in
+        [(1, &[2, 3, 5, 7][..]), (4, &[2, 6, 20]), (8, &[1, 9, 5, 32]), (3, &[2, 1, 1, 3]), (2, &[1, 67, 24])]
+    {
+        let channels = shape[shape.len() - 1];
+        let operands = || vec![signed(shape), signed(&[channels]), signed(&[channels])];
+        let plain = case(format!("{shape:?} in {groups} groups"), GroupNorm { groups, eps: 1e-5 }, operands());
+        all.push(plain.clone().then("silu", Expr::unary(Unary::Silu, Expr::Input(0)), Vec::new()));
+        all.push(plain);
+    }
     all
 }
 

@@ -95,7 +95,10 @@ pub fn selftest(
             for kernel in KERNELS.iter().filter(|kernel| kernel.op() == case.op.name()) {
                 let Some(shader) = kernel.shader(&problem, &inner.profile) else { continue };
                 let new = seen.insert((kernel.name(), format, case.epilogue.is_some()));
-                let heavy = matches!(case.op, Op::MatMul(_) | Op::LayerNorm(_) | Op::Attention(_));
+                let heavy = matches!(
+                    case.op,
+                    Op::MatMul(_) | Op::Conv2d(_) | Op::LayerNorm(_) | Op::GroupNorm(_) | Op::Attention(_)
+                );
                 if depth == Depth::Brief && heavy && !new {
                     continue;
                 }

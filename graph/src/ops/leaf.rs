@@ -21,6 +21,17 @@ pub struct Weight {
     pub name: String,
     /// The shape the model expects there.
     pub shape: Shape,
+    /// The order in which kernels want its axes: axis `i` of the value is axis `axes[i]` of the tensor in the checkpoint. It is put so
+    /// while it is read, and nothing is stored twice.
+    pub axes: Vec<usize>,
+}
+
+impl Weight {
+    /// The value's shape: the checkpoint's, in the order of `axes`.
+    #[must_use]
+    pub fn value_shape(&self) -> Shape {
+        self.axes.iter().map(|axis| self.shape[*axis]).collect()
+    }
 }
 
 /// Numbers known when the graph is built.
@@ -52,7 +63,12 @@ impl Operation for Weight {
     }
     fn infer(&self, inputs: &[&[usize]]) -> Result<Shape, String> {
         arity::<0>(inputs)?;
-        Ok(self.shape.clone())
+        let mut sorted = self.axes.clone();
+        sorted.sort_unstable();
+        if sorted.into_iter().ne(0..self.shape.len()) {
+            return Err(format!("{:?} is no order of the axes of {:?}", self.axes, self.shape));
+        }
+        Ok(self.value_shape())
     }
     fn reference<T: Real>(&self, _: &[&Array<T>], out: &[usize]) -> Array<T> {
         Array::zeros(out)

@@ -2,8 +2,10 @@
 
 mod attention;
 mod concat;
+mod conv2d;
 mod elementwise;
 mod gather;
+mod group_norm;
 mod layer_norm;
 mod leaf;
 mod matmul;
@@ -14,9 +16,11 @@ mod transpose;
 
 pub use attention::Attention;
 pub use concat::Concat;
+pub use conv2d::{Conv2d, Conv2dDims};
 pub use elementwise::Elementwise;
 pub(crate) use elementwise::apply as apply_expr;
 pub use gather::Gather;
+pub use group_norm::{GroupNorm, GroupNormDims};
 pub use layer_norm::LayerNorm;
 pub use leaf::{Constant, Input, Weight};
 pub use matmul::{MatMul, MatMulDims};

@@ -111,7 +111,7 @@ fn fused(graph: &Graph, uses: &[usize], node: &Node) -> Option<Node> {
     // A matrix product's result is the larger saving where there is a choice.
     let candidates = || (0..node.inputs.len()).filter(fits);
     let at = candidates()
-        .find(|at| matches!(graph.node(node.inputs[*at]).op, Op::MatMul(_)))
+        .find(|at| matches!(graph.node(node.inputs[*at]).op, Op::MatMul(_) | Op::Conv2d(_)))
         .or_else(|| candidates().next())?;
     let producer = graph.node(node.inputs[at]);
     let rank = |i: usize| match i.cmp(&at) {

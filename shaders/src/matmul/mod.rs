@@ -1,5 +1,6 @@
-//! Matrix products.
+//! Matrix products, and convolutions as products of an image's patches: the tiled kernels are the same text.
 
+use crate::conv2d;
 use crate::kernel::{Kernel, LAST, Shader};
 use crate::prelude::{Prelude, Width, lone_workgroup};
 use crate::problem::Problem;
@@ -8,13 +9,18 @@ use graph::Op;
 use graph::ops::{MatMul, MatMulDims};
 
 /// What all variants share: extents, flags, bindings.
-struct Setup {
-    prelude: Prelude,
-    dims: MatMulDims,
+pub(crate) struct Setup {
+    pub(crate) prelude: Prelude,
+    pub(crate) dims: MatMulDims,
+    /// The text that reads rows of the left factor.
+    pub(crate) rows: &'static str,
 }
 
 /// Fills a prelude. `vectors` asks for accesses of four elements wherever rows are multiples of four.
 fn setup(problem: &Problem<'_>, workgroup: u32, vectors: bool) -> Option<Setup> {
+    if let Op::Conv2d(op) = problem.op {
+        return conv2d::setup(problem, *op, workgroup, vectors);
+    }
     let (Op::MatMul(MatMul { transpose_b, bias }), [a, b, ..]) = (problem.op, &problem.operands[..]) else {
         return None;
     };
@@ -36,13 +42,16 @@ fn setup(problem: &Problem<'_>, workgroup: u32, vectors: bool) -> Option<Setup> 
         _ => prelude.absent("bias"),
     }
     prelude.result(problem, width(n));
-    Some(Setup { prelude, dims })
+    Some(Setup { prelude, dims, rows: include_str!("matrix.wgsl") })
 }
 
 /// The extents of a well-formed product.
 fn dims(problem: &Problem<'_>) -> Option<MatMulDims> {
-    let (Op::MatMul(op), [a, b, ..]) = (problem.op, &problem.operands[..]) else { return None };
-    Some(op.dims(a.shape, b.shape))
+    match (problem.op, &problem.operands[..]) {
+        (Op::MatMul(op), [a, b, ..]) => Some(op.dims(a.shape, b.shape)),
+        (Op::Conv2d(op), [x, weight, ..]) => Some(conv2d::as_product(&op.dims(x.shape, weight.shape, problem.out))),
+        _ => None,
+    }
 }
 
 /// One invocation for each element.
@@ -64,7 +73,7 @@ impl Kernel for Naive {
 
     fn shader(&self, problem: &Problem<'_>, profile: &Profile) -> Option<Shader> {
         let workgroup = lone_workgroup(profile);
-        let Setup { prelude, dims } = setup(problem, workgroup, false)?;
+        let Setup { prelude, dims, .. } = setup(problem, workgroup, false)?;
         let groups = (dims.batch * dims.m * dims.n).div_ceil(workgroup as usize);
         prelude.compose(self.name(), &[include_str!("naive.wgsl")], groups, profile)
     }
@@ -74,14 +83,17 @@ impl Kernel for Naive {
 #[derive(Debug)]
 pub(crate) struct Register {
     name: &'static str,
+    op: &'static str,
     /// Tiles of 4 × 4 along m and n.
     blocks: u32,
 }
 
 /// For products of few rows or columns.
-pub(crate) static REGISTER_4: Register = Register { name: "matmul_register_4x4", blocks: 1 };
+pub(crate) static REGISTER_4: Register = Register { name: "matmul_register_4x4", op: "matmul", blocks: 1 };
 /// Half the loads for the same products.
-pub(crate) static REGISTER_8: Register = Register { name: "matmul_register_8x8", blocks: 2 };
+pub(crate) static REGISTER_8: Register = Register { name: "matmul_register_8x8", op: "matmul", blocks: 2 };
+pub(crate) static CONV2D_REGISTER_4: Register = Register { name: "conv2d_register_4x4", op: "conv2d", blocks: 1 };
+pub(crate) static CONV2D_REGISTER_8: Register = Register { name: "conv2d_register_8x8", op: "conv2d", blocks: 2 };
 
 impl Register {
     fn tiles(&self, dims: MatMulDims) -> usize {
@@ -96,7 +108,7 @@ impl Kernel for Register {
     }
 
     fn op(&self) -> &'static str {
-        "matmul"
+        self.op
     }
 
     fn rank(&self, problem: &Problem<'_>, profile: &Profile) -> u32 {
@@ -109,10 +121,10 @@ impl Kernel for Register {
 
     fn shader(&self, problem: &Problem<'_>, profile: &Profile) -> Option<Shader> {
         let workgroup = lone_workgroup(profile).min(32);
-        let Setup { mut prelude, dims } = setup(problem, workgroup, true)?;
+        let Setup { mut prelude, dims, rows } = setup(problem, workgroup, true)?;
         prelude.constant("BLOCKS", self.blocks);
         let groups = self.tiles(dims).div_ceil(workgroup as usize);
-        prelude.compose(self.name, &[include_str!("register.wgsl")], groups, profile)
+        prelude.compose(self.name, &[rows, include_str!("register.wgsl")], groups, profile)
     }
 }
 
@@ -120,17 +132,27 @@ impl Kernel for Register {
 #[derive(Debug)]
 pub(crate) struct Workgroup {
     name: &'static str,
+    op: &'static str,
     /// Invocations along m and n; each keeps `blocks` × `blocks` tiles of 4 × 4.
     threads: [u32; 2],
     blocks: u32,
 }
 
 /// For products that make few tiles.
-pub(crate) static WORKGROUP_32: Workgroup = Workgroup { name: "matmul_workgroup_32x32", threads: [8, 8], blocks: 1 };
+pub(crate) static WORKGROUP_32: Workgroup =
+    Workgroup { name: "matmul_workgroup_32x32", op: "matmul", threads: [8, 8], blocks: 1 };
 /// In between.
-pub(crate) static WORKGROUP_64: Workgroup = Workgroup { name: "matmul_workgroup_64x64", threads: [8, 8], blocks: 2 };
+pub(crate) static WORKGROUP_64: Workgroup =
+    Workgroup { name: "matmul_workgroup_64x64", op: "matmul", threads: [8, 8], blocks: 2 };
 /// For products that fill any machine with tiles.
-pub(crate) static WORKGROUP_128: Workgroup = Workgroup { name: "matmul_workgroup_128x64", threads: [16, 8], blocks: 2 };
+pub(crate) static WORKGROUP_128: Workgroup =
+    Workgroup { name: "matmul_workgroup_128x64", op: "matmul", threads: [16, 8], blocks: 2 };
+pub(crate) static CONV2D_WORKGROUP_32: Workgroup =
+    Workgroup { name: "conv2d_workgroup_32x32", op: "conv2d", threads: [8, 8], blocks: 1 };
+pub(crate) static CONV2D_WORKGROUP_64: Workgroup =
+    Workgroup { name: "conv2d_workgroup_64x64", op: "conv2d", threads: [8, 8], blocks: 2 };
+pub(crate) static CONV2D_WORKGROUP_128: Workgroup =
+    Workgroup { name: "conv2d_workgroup_128x64", op: "conv2d", threads: [16, 8], blocks: 2 };
 
 /// Workgroups that keep a graphics card busy.
 const BUSY: usize = 128;
@@ -154,7 +176,7 @@ impl Kernel for Workgroup {
     }
 
     fn op(&self) -> &'static str {
-        "matmul"
+        self.op
     }
 
     fn rank(&self, problem: &Problem<'_>, profile: &Profile) -> u32 {
@@ -171,12 +193,12 @@ impl Kernel for Workgroup {
 
     fn shader(&self, problem: &Problem<'_>, profile: &Profile) -> Option<Shader> {
         let [threads_m, threads_n] = self.threads;
-        let Setup { mut prelude, dims } = setup(problem, threads_m * threads_n, true)?;
+        let Setup { mut prelude, dims, rows } = setup(problem, threads_m * threads_n, true)?;
         prelude.constant("THREADS_M", threads_m);
         prelude.constant("THREADS_N", threads_n);
         prelude.constant("ROW_BLOCKS", self.blocks);
         prelude.constant("COLUMN_BLOCKS", self.blocks);
-        prelude.compose(self.name, &[include_str!("workgroup.wgsl")], self.tiles(dims), profile)
+        prelude.compose(self.name, &[rows, include_str!("workgroup.wgsl")], self.tiles(dims), profile)
     }
 }
 
@@ -199,7 +221,7 @@ impl Kernel for Reduce {
     }
 
     fn shader(&self, problem: &Problem<'_>, profile: &Profile) -> Option<Shader> {
-        let Setup { prelude, dims } = setup(problem, 64, true)?;
+        let Setup { prelude, dims, .. } = setup(problem, 64, true)?;
         let groups = dims.batch * dims.m * dims.n.div_ceil(4);
         prelude.compose(self.name(), &[include_str!("reduce.wgsl")], groups, profile)
     }

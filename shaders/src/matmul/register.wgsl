@@ -1,20 +1,20 @@
 // y = epilogue(a b + bias), as in naive.wgsl: one invocation for each tile of 4 x 4 or 8 x 8 elements, kept in registers.
 //
-// Expects: what naive.wgsl does, BLOCKS (1 or 2: tiles of 4 x 4 along m and n), load4_a, load4_b, tail4_b, tail4_bias,
-// store4_y.
+// Expects: what naive.wgsl does, BLOCKS (1 or 2: tiles of 4 x 4 along m and n), row_a and row4_a in place of load_a
+// (matrix.wgsl, or a convolution's patches.wgsl), load4_b, tail4_b, tail4_bias, store4_y.
 // Each load serves 4 BLOCKS products. No barriers and no workgroup memory, so software adapters run it well; rows and
 // columns beyond the last repeat the last, which costs less than a branch, and are not stored.
 
 const STEPS: vec4<u32> = vec4<u32>(0u, 1u, 2u, 3u);
 
-// Where in a column of four rows of a begin, and where in memory rows of b when it lies as [n, k].
-fn starts(first: u32, end: u32, before: u32) -> vec4<u32> {
-    return (min(vec4<u32>(first) + STEPS, vec4<u32>(end - 1u)) + before) * params.k;
+// Four numbers from the first on, but below the end.
+fn four(first: u32, end: u32) -> vec4<u32> {
+    return min(vec4<u32>(first) + STEPS, vec4<u32>(end - 1u));
 }
 
 // Four channels k of four rows; column i of the matrix is row i.
-fn read_a(at: vec4<u32>, k: u32) -> mat4x4<f32> {
-    return mat4x4<f32>(load4_a(at.x + k), load4_a(at.y + k), load4_a(at.z + k), load4_a(at.w + k));
+fn read_a(rows: vec4<u32>, k: u32) -> mat4x4<f32> {
+    return mat4x4<f32>(row4_a(rows.x, k), row4_a(rows.y, k), row4_a(rows.z, k), row4_a(rows.w, k));
 }
 
 // Four channels k of four columns of b; column i of the matrix is channel k + i.
@@ -41,8 +41,8 @@ fn multiply(c: mat4x4<f32>, a: mat4x4<f32>, b: mat4x4<f32>) -> mat4x4<f32> {
 }
 
 // One channel k, for the rest of k.
-fn read1_a(at: vec4<u32>, k: u32) -> vec4<f32> {
-    return vec4<f32>(load_a(at.x + k), load_a(at.y + k), load_a(at.z + k), load_a(at.w + k));
+fn read1_a(rows: vec4<u32>, k: u32) -> vec4<f32> {
+    return vec4<f32>(row_a(rows.x, k), row_a(rows.y, k), row_a(rows.z, k), row_a(rows.w, k));
 }
 
 fn read1_b(base: u32, at: vec4<u32>, k: u32, column: u32) -> vec4<f32> {
@@ -90,10 +90,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let row = tile / tiles_n % tiles_m * side;
     let batch = tile / (tiles_n * tiles_m);
 
-    let rows0 = starts(row, params.m, batch * params.m);
-    let rows1 = starts(row + 4u, params.m, batch * params.m);
-    let columns0 = starts(column, params.n, 0u);
-    let columns1 = starts(column + 4u, params.n, 0u);
+    let rows0 = four(row, params.m) + batch * params.m;
+    let rows1 = four(row + 4u, params.m) + batch * params.m;
+    // Where rows of b begin when it lies as [n, k].
+    let columns0 = four(column, params.n) * params.k;
+    let columns1 = four(column + 4u, params.n) * params.k;
     let base = batch * params.b_batch;
 
     var c00 = mat4x4<f32>();

@@ -2,7 +2,8 @@
 // through k by TILE_K with both operands' tiles in workgroup memory.
 //
 // Expects: what naive.wgsl does, and THREADS_M x THREADS_N = WORKGROUP; ROW_BLOCKS, COLUMN_BLOCKS (1 or 2: tiles of 4 x 4
-// that each invocation keeps along m and n); tail4_a, tail4_b, tail4_bias, store4_y.
+// that each invocation keeps along m and n); row_tail4_a (matrix.wgsl, or a convolution's patches.wgsl), tail4_b, tail4_bias,
+// store4_y.
 // Tiles lie with k outermost and four rows (or columns) in a vector, so one step of k reads ROW_BLOCKS + COLUMN_BLOCKS
 // vectors for 16 products each pair; one spare vector a row halves the bank conflicts of the transposing stores.
 
@@ -20,7 +21,7 @@ fn read_a(batch: u32, row: u32, k: u32) -> vec4<f32> {
     if (row >= params.m || k >= params.k) {
         return vec4<f32>();
     }
-    return tail4_a((batch * params.m + row) * params.k + k, params.k - k);
+    return row_tail4_a(batch * params.m + row, k);
 }
 
 // Four elements of b that are adjacent in memory: along k when TRANSPOSE_B, else along n.

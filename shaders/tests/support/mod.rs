@@ -1,7 +1,9 @@
 //! A table of problems that together reach every kernel and every branch of the preludes.
 
 use graph::expr::{Binary, Unary};
-use graph::ops::{Attention, Concat, Elementwise, Gather, LayerNorm, MatMul, Slice, TimestepEmbedding, Transpose};
+use graph::ops::{
+    Attention, Concat, Conv2d, Elementwise, Gather, GroupNorm, LayerNorm, MatMul, Slice, TimestepEmbedding, Transpose,
+};
 use graph::{Expr, Op, Operation};
 use shaders::{Format, Operand, Problem};
 
@@ -23,7 +25,7 @@ impl Case {
         let out = op.infer(operands).expect("the table holds well-formed problems");
         let weights = (0..operands.len())
             .map(|i| match op {
-                Op::MatMul(_) | Op::LayerNorm(_) => i > 0,
+                Op::MatMul(_) | Op::Conv2d(_) | Op::LayerNorm(_) | Op::GroupNorm(_) => i > 0,
                 Op::Gather(_) => i == 0,
                 Op::Attention(_) | Op::TimestepEmbedding(_) => false,
                 _ => true,
@@ -76,7 +78,9 @@ fn residual() -> Expr {
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     matmuls(&mut cases);
+    convolutions(&mut cases);
     layer_norms(&mut cases);
+    group_norms(&mut cases);
     attentions(&mut cases);
     elementwise(&mut cases);
     moves(&mut cases);
@@ -106,6 +110,34 @@ fn matmuls(cases: &mut Vec<Case>) {
         Case::new(MatMul { transpose_b: true, bias: false }, &[&[9, 8], &[12, 8]])
             .then(add(mul(x(0), x(1)), add(x(2), Expr::Const(f64::NEG_INFINITY))), &[&[], &[9, 1]]),
     );
+}
+
+fn convolutions(cases: &mut Vec<Case>) {
+    for upsample in [1, 2] {
+        for bias in [false, true] {
+            for (channels, out, kernel) in [(3, 64, 3), (4, 4, 1), (320, 320, 3), (7, 5, 3), (128, 3, 3)] {
+                let op = Conv2d { upsample, bias, ..Conv2d::same(kernel) };
+                let weight = [out, kernel, kernel, channels];
+                let x = [2, 9, 12, channels];
+                let operands: Vec<&[usize]> =
+                    if bias { vec![&x, &weight, std::slice::from_ref(&out)] } else { vec![&x, &weight] };
+                let case = Case::new(op, &operands);
+                let residual_shape = case.out.clone();
+                cases.push(case.clone().then(residual(), &[&residual_shape, &[2, 1, 1, out]]));
+                cases.push(case);
+                let down = Conv2d { stride: 2, padding: [0, 1, 0, 1], ..op };
+                cases.push(Case::new(down, &operands));
+            }
+        }
+    }
+}
+
+fn group_norms(cases: &mut Vec<Case>) {
+    for (groups, channels) in [(1, 7), (32, 32), (32, 320), (32, 128), (4, 20)] {
+        let case = Case::new(GroupNorm { groups, eps: 1e-5 }, &[&[2, 5, 6, channels], &[channels], &[channels]]);
+        cases.push(case.clone().then(Expr::unary(Unary::Silu, x(0)), &[]));
+        cases.push(case);
+    }
 }
 
 fn layer_norms(cases: &mut Vec<Case>) {

@@ -1,0 +1,79 @@
+//! Convolutions: products of an image's patches, which are never stored, with the kernel's matrix.
+
+use crate::kernel::{Kernel, LAST, Shader};
+use crate::matmul::Setup;
+use crate::prelude::{Prelude, Width, lone_workgroup};
+use crate::problem::Problem;
+use crate::profile::Profile;
+use graph::Op;
+use graph::ops::{Conv2d, Conv2dDims, MatMulDims};
+
+/// The product that a convolution is: a row for each pixel of the result, a column for each of its channels.
+pub(crate) fn as_product(dims: &Conv2dDims) -> MatMulDims {
+    MatMulDims { batch: 1, m: dims.pixels(), n: dims.out_channels, k: dims.taps() }
+}
+
+/// Fills a prelude as a matrix product's, whose left factor is the image.
+pub(crate) fn setup(problem: &Problem<'_>, op: Conv2d, workgroup: u32, vectors: bool) -> Option<Setup> {
+    let [x, weight, ..] = &problem.operands[..] else { return None };
+    let conv = op.dims(x.shape, weight.shape, problem.out);
+    let dims = as_product(&conv);
+    let width = |row: usize| if vectors { Width::of(row) } else { Width::One };
+
+    let mut prelude = Prelude::new(workgroup);
+    prelude.flag("TRANSPOSE_B", true);
+    prelude.flag("VECTORS", width(conv.in_channels) == Width::Four);
+    prelude.flag("UPSAMPLE", op.upsample == 2);
+    for (name, value) in [
+        ("batch", dims.batch),
+        ("m", dims.m),
+        ("n", dims.n),
+        ("k", dims.k),
+        ("b_batch", 0),
+        ("channels", conv.in_channels),
+        ("in_rows", conv.input[0]),
+        ("in_columns", conv.input[1]),
+        ("out_rows", conv.output[0]),
+        ("out_columns", conv.output[1]),
+        ("kernel_columns", conv.kernel[1]),
+        ("stride", op.stride),
+        ("top", op.padding[0]),
+        ("left", op.padding[2]),
+    ] {
+        prelude.param(name, value);
+    }
+    prelude.operand("a", x, width(conv.in_channels));
+    prelude.operand("b", weight, width(dims.k));
+    match problem.operands.get(2) {
+        Some(operand) if op.bias => prelude.operand("bias", operand, width(dims.n)),
+        _ => prelude.absent("bias"),
+    }
+    prelude.result(problem, width(dims.n));
+    Some(Setup { prelude, dims, rows: include_str!("patches.wgsl") })
+}
+
+/// One invocation for each element.
+#[derive(Debug)]
+pub(crate) struct Naive;
+
+impl Kernel for Naive {
+    fn name(&self) -> &'static str {
+        "conv2d_naive"
+    }
+
+    fn op(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn rank(&self, _: &Problem<'_>, _: &Profile) -> u32 {
+        LAST
+    }
+
+    fn shader(&self, problem: &Problem<'_>, profile: &Profile) -> Option<Shader> {
+        let Op::Conv2d(op) = problem.op else { return None };
+        let workgroup = lone_workgroup(profile);
+        let Setup { prelude, dims, rows } = setup(problem, *op, workgroup, false)?;
+        let groups = (dims.m * dims.n).div_ceil(workgroup as usize);
+        prelude.compose(self.name(), &[rows, include_str!("naive.wgsl")], groups, profile)
+    }
+}

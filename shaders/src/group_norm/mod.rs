@@ -1,0 +1,111 @@
+//! Group normalisation.
+
+use crate::kernel::{Kernel, LAST, Shader};
+use crate::prelude::{Prelude, Width, lone_workgroup};
+use crate::problem::Problem;
+use crate::profile::Profile;
+use graph::Op;
+use graph::ops::{GroupNorm, GroupNormDims};
+
+/// Fills a prelude; also gives the number of groups of all images.
+fn setup(problem: &Problem<'_>, workgroup: u32, vectors: bool) -> Option<(Prelude, usize)> {
+    let (Op::GroupNorm(op), [x, weight, bias]) = (problem.op, &problem.operands[..]) else { return None };
+    let GroupNormDims { batch, positions, channels } = GroupNorm::dims(x.shape);
+    let group_channels = channels / op.groups;
+    let width = if vectors { Width::of(group_channels) } else { Width::One };
+    #[allow(clippy::cast_possible_truncation, reason = "kernels compute in f32")]
+    let eps = op.eps as f32;
+
+    let mut prelude = Prelude::new(workgroup);
+    prelude.flag("VECTORS", width == Width::Four);
+    prelude.param("batch", batch);
+    prelude.param("groups", op.groups);
+    prelude.param("positions", positions);
+    prelude.param("channels", channels);
+    prelude.param("group_channels", group_channels);
+    prelude.param_f32("eps", eps);
+    prelude.operand("x", x, width);
+    prelude.operand("weight", weight, width);
+    prelude.operand("bias", bias, width);
+    prelude.result(problem, width);
+    Some((prelude, batch * op.groups))
+}
+
+/// One invocation for each group of an image.
+#[derive(Debug)]
+pub(crate) struct Naive;
+
+impl Kernel for Naive {
+    fn name(&self) -> &'static str {
+        "group_norm_naive"
+    }
+
+    fn op(&self) -> &'static str {
+        "group_norm"
+    }
+
+    fn rank(&self, _: &Problem<'_>, _: &Profile) -> u32 {
+        LAST
+    }
+
+    fn shader(&self, problem: &Problem<'_>, profile: &Profile) -> Option<Shader> {
+        // Groups are few: small workgroups spread them over a software adapter's threads.
+        let workgroup = lone_workgroup(profile).min(8);
+        let (prelude, groups) = setup(problem, workgroup, false)?;
+        prelude.compose(self.name(), &[include_str!("naive.wgsl")], groups.div_ceil(workgroup as usize), profile)
+    }
+}
+
+/// The same, four numbers at a time.
+#[derive(Debug)]
+pub(crate) struct Register;
+
+impl Kernel for Register {
+    fn name(&self) -> &'static str {
+        "group_norm_register"
+    }
+
+    fn op(&self) -> &'static str {
+        "group_norm"
+    }
+
+    fn rank(&self, _: &Problem<'_>, profile: &Profile) -> u32 {
+        if profile.barriers_are_slow { 0 } else { 2 }
+    }
+
+    fn shader(&self, problem: &Problem<'_>, profile: &Profile) -> Option<Shader> {
+        let workgroup = lone_workgroup(profile).min(8);
+        let (prelude, groups) = setup(problem, workgroup, true)?;
+        prelude.compose(
+            self.name(),
+            &[include_str!("access.wgsl"), include_str!("register.wgsl")],
+            groups.div_ceil(workgroup as usize),
+            profile,
+        )
+    }
+}
+
+/// One workgroup for each group of an image.
+#[derive(Debug)]
+pub(crate) struct Workgroup;
+
+impl Kernel for Workgroup {
+    fn name(&self) -> &'static str {
+        "group_norm_workgroup"
+    }
+
+    fn op(&self) -> &'static str {
+        "group_norm"
+    }
+
+    fn rank(&self, _: &Problem<'_>, profile: &Profile) -> u32 {
+        if profile.barriers_are_slow { 3 } else { 0 }
+    }
+
+    fn shader(&self, problem: &Problem<'_>, profile: &Profile) -> Option<Shader> {
+        // A power of two, so that halving reaches every invocation.
+        let workgroup = if profile.max_workgroup_invocations >= 256 { 256 } else { 64 };
+        let (prelude, groups) = setup(problem, workgroup, true)?;
+        prelude.compose(self.name(), &[include_str!("access.wgsl"), include_str!("workgroup.wgsl")], groups, profile)
+    }
+}
