@@ -72,9 +72,11 @@ impl Operation for GroupNorm {
                 let mean = values.iter().fold(T::zero(), |sum, v| sum + *v) / count;
                 let var = values.iter().fold(T::zero(), |sum, v| sum + (*v - mean) * (*v - mean)) / count;
                 let inv = (var + T::from_f64(self.eps)).map(|v| 1.0 / v.sqrt());
+                let own = group * width..(group + 1) * width;
                 for row in image.chunks_exact_mut(channels) {
-                    for c in group * width..(group + 1) * width {
-                        row[c] = (row[c] - mean) * inv * weight.data[c] + bias.data[c];
+                    let parameters = weight.data[own.clone()].iter().zip(&bias.data[own.clone()]);
+                    for (v, (weight, bias)) in row[own.clone()].iter_mut().zip(parameters) {
+                        *v = (*v - mean) * inv * *weight + *bias;
                     }
                 }
             }
