@@ -1,11 +1,35 @@
 //! Reading `config.json`: typed fields are honoured, and the rest must be known not to matter.
 
 use crate::error::ModelError;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 /// Fields that the typed part of a configuration did not take.
 pub(crate) type Rest = Map<String, Value>;
+
+/// A number for all levels of a model, or one for each.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum OneOrMany {
+    One(usize),
+    Many(Vec<usize>),
+}
+
+impl OneOrMany {
+    /// Whether there is a number for each of so many levels.
+    pub(crate) fn fits(&self, levels: usize) -> bool {
+        matches!(self, Self::One(_)) || matches!(self, Self::Many(all) if all.len() == levels)
+    }
+
+    /// The number of a level, of as many as [`fits`](Self::fits) accepted.
+    pub(crate) fn of(&self, level: usize) -> usize {
+        match self {
+            Self::One(one) => *one,
+            Self::Many(all) => all[level],
+        }
+    }
+}
 
 /// A field that is accepted only with the values it has when it changes nothing.
 pub(crate) struct Inert {

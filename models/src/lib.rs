@@ -7,6 +7,8 @@
 //! What a configuration says is either honoured or refused: a field that would change the computation and is not known
 //! here is an error that names it.
 
+mod autoencoder_kl;
+mod blocks;
 mod checkpoint;
 mod clip;
 mod config;
@@ -18,7 +20,9 @@ mod pixart;
 mod safetensors_file;
 pub mod synthetic;
 mod tokenizer;
+mod unet_2d_condition;
 
+pub use autoencoder_kl::{AutoencoderKlConfig, autoencoder_kl_decode};
 pub use checkpoint::{CheckReport, Checkpoint};
 pub use clip::{ClipHiddenState, ClipTextConfig, HiddenActivation, clip_text_model};
 pub use error::ModelError;
@@ -27,3 +31,4 @@ pub use index::{Component, Defaults, ModelIndex};
 pub use mapped::Bytes;
 pub use pixart::{PixArtConfig, PixArtInputs, SizeConditions, pixart_transformer_2d_model};
 pub use tokenizer::{Encoding, Tokenizer};
+pub use unet_2d_condition::{AddedConditions, UNet2DConditionConfig, UNet2DConditionInputs, unet_2d_condition_model};

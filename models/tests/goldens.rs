@@ -2,8 +2,11 @@
 
 use graph::{Array, Graph, Op, Rate, Real, Scope, Tensor, evaluate, passes::optimize};
 use models::synthetic::{SyntheticWeights, signed};
-use models::{ClipHiddenState, ClipTextConfig, PixArtConfig, PixArtInputs, SizeConditions};
-use models::{clip_text_model, pixart_transformer_2d_model};
+use models::{
+    AddedConditions, AutoencoderKlConfig, ClipHiddenState, ClipTextConfig, PixArtConfig, PixArtInputs, SizeConditions,
+    UNet2DConditionConfig, UNet2DConditionInputs,
+};
+use models::{autoencoder_kl_decode, clip_text_model, pixart_transformer_2d_model, unet_2d_condition_model};
 use serde_json::Value;
 use std::collections::HashMap;
 
@@ -132,6 +135,62 @@ fn pixart_transformer_is_diffusers() {
     for case in cases("PixArtTransformer2DModel") {
         let (graph, inputs) = pixart(&case);
         check_graph(&case["name"].to_string(), &case["outputs"]["sample"], &graph, &inputs);
+    }
+}
+
+/// Inputs of these names, drawn from the case's name where the golden gives a shape, else as the golden lists them.
+fn inputs(case: &Value, drawn: &[&'static str], listed: &[&'static str]) -> Inputs {
+    let name = case["name"].as_str().expect("a name");
+    let present = |input: &&&'static str| !case[**input].is_null();
+    let draw = |input: &&'static str| {
+        let shape = shape(&case[*input]);
+        let data = signed(&format!("{name}:{input}"), shape.iter().product()).collect();
+        (*input, Array::new(shape, data))
+    };
+    let drawn = drawn.iter().filter(present).map(draw);
+    drawn.chain(listed.iter().filter(present).map(|input| (*input, array(&case[*input])))).collect()
+}
+
+#[test]
+fn unet_2d_condition_model_is_diffusers() {
+    for case in cases("UNet2DConditionModel") {
+        let name = case["name"].as_str().expect("a name");
+        let config = UNet2DConditionConfig::from_json(name, case["config"].to_string().as_bytes()).expect("supported");
+        let drawn = ["sample", "encoder_hidden_states", "timestep_cond", "text_embeds"];
+        let inputs = inputs(&case, &drawn, &["timestep", "time_ids"]);
+        let scope = Scope::root();
+        let input = |name: &'static str, rate: Rate| {
+            inputs.get(name).map(|array: &Array<f64>| scope.input(name, &array.shape, rate))
+        };
+        let [sample, timestep] = ["sample", "timestep"].map(|name| input(name, Rate::Step).expect("in every case"));
+        let text = input("encoder_hidden_states", Rate::Once).expect("in every case");
+        let condition = input("timestep_cond", Rate::Once);
+        let (text_embeds, time_ids) = (input("text_embeds", Rate::Once), input("time_ids", Rate::Once));
+        let added = text_embeds.as_ref().zip(time_ids.as_ref());
+        let model_inputs = UNet2DConditionInputs {
+            sample: &sample,
+            timestep: &timestep,
+            encoder_hidden_states: &text,
+            timestep_cond: condition.as_ref(),
+            added: added.map(|(text_embeds, time_ids)| AddedConditions { text_embeds, time_ids }),
+        };
+        let output = unet_2d_condition_model(&scope, &config, &model_inputs);
+        let graph = scope.finish(&[("sample", &output)]).expect("a well-shaped graph");
+        check_graph(name, &case["outputs"]["sample"], &graph, &inputs);
+    }
+}
+
+#[test]
+fn autoencoder_kl_decodes_as_diffusers() {
+    for case in cases("AutoencoderKL") {
+        let name = case["name"].as_str().expect("a name");
+        let config = AutoencoderKlConfig::from_json(name, case["config"].to_string().as_bytes()).expect("supported");
+        let inputs = inputs(&case, &["latents"], &[]);
+        let scope = Scope::root();
+        let latents = scope.input("latents", &inputs["latents"].shape, Rate::Step);
+        let image = autoencoder_kl_decode(&scope, &config, &latents);
+        let graph = scope.finish(&[("image", &image)]).expect("a well-shaped graph");
+        check_graph(name, &case["outputs"]["image"], &graph, &inputs);
     }
 }
 

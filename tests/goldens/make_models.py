@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import PixArtTransformer2DModel
+from diffusers import AutoencoderKL, PixArtTransformer2DModel, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from precise import exact, f32_error
@@ -37,6 +37,34 @@ PIXARTS = [
      "config": {"sample_size": 6, "patch_size": 3, "in_channels": 5, "out_channels": None, "cross_attention_dim": 14,
                 "attention_bias": False, "norm_elementwise_affine": True, "norm_eps": 1e-4, "activation_fn": "gelu",
                 "interpolation_scale": 2}},
+]
+
+CROSS_DOWN, DOWN, CROSS_UP, UP = "CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"
+UNET = {"norm_num_groups": 4, "cross_attention_dim": 10}
+UNETS = [
+    {"name": "three levels, one-pixel convolutions around attention", "height": 8, "width": 12,
+     "config": {"block_out_channels": [8, 12, 16], "down_block_types": [CROSS_DOWN, CROSS_DOWN, DOWN], "up_block_types": [UP, CROSS_UP, CROSS_UP],
+                "attention_head_dim": 2}},
+    {"name": "matrices around attention, heads for each level, an odd side", "height": 6, "width": 2,
+     "config": {"block_out_channels": [8, 16], "down_block_types": [CROSS_DOWN, DOWN], "up_block_types": [UP, CROSS_UP], "layers_per_block": 1,
+                "attention_head_dim": [1, 4], "use_linear_projection": True, "upcast_attention": True}},
+    {"name": "pooled text and sizes, several transformer layers", "height": 4, "width": 8,
+     "config": {"block_out_channels": [8, 16], "down_block_types": [DOWN, CROSS_DOWN], "up_block_types": [CROSS_UP, UP], "layers_per_block": 2,
+                "attention_head_dim": [2, 4], "transformer_layers_per_block": [1, 2], "use_linear_projection": True,
+                "addition_embed_type": "text_time", "addition_time_embed_dim": 4, "projection_class_embeddings_input_dim": 30}},
+    {"name": "guidance embedding, more channels in than out, other paddings and layers", "height": 8, "width": 4,
+     "config": {"in_channels": 9, "block_out_channels": [8, 8], "down_block_types": [CROSS_DOWN, CROSS_DOWN], "up_block_types": [CROSS_UP, CROSS_UP],
+                "layers_per_block": [1, 2], "downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1, "norm_eps": 1e-4,
+                "time_cond_proj_dim": 6}},
+]
+KL = {"norm_num_groups": 4, "latent_channels": 4}
+KLS = [
+    {"name": "three levels", "height": 3, "width": 4,
+     "config": {"block_out_channels": [4, 8, 8], "layers_per_block": 1, "scaling_factor": 0.25}},
+    {"name": "no attention, no one-pixel convolution, a shift", "height": 2, "width": 5,
+     "config": {"block_out_channels": [8, 8], "layers_per_block": 2, "mid_block_add_attention": False, "use_post_quant_conv": False,
+                "latent_channels": 6, "scaling_factor": 0.5, "shift_factor": 0.1, "out_channels": 4}},
+    {"name": "one level", "height": 3, "width": 2, "config": {"block_out_channels": [12], "layers_per_block": 1}},
 ]
 
 
@@ -96,9 +124,59 @@ def pixart_case(spec):
     return case
 
 
+def unet_case(spec):
+    config = {**UNET, **spec["config"]}
+    model = fill(UNet2DConditionModel(**config)).eval()
+    name, batch, tokens = spec["name"], 2, 5
+    channels = config.get("in_channels", 4)
+    inputs = {
+        "sample": tensor(f"{name}:sample", batch, spec["height"], spec["width"], channels),
+        "encoder_hidden_states": tensor(f"{name}:encoder_hidden_states", batch, tokens, config["cross_attention_dim"]),
+    }
+    if "time_cond_proj_dim" in config:
+        inputs["timestep_cond"] = tensor(f"{name}:timestep_cond", batch, config["time_cond_proj_dim"])
+    if "addition_embed_type" in config:
+        pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
+        inputs["text_embeds"] = tensor(f"{name}:text_embeds", batch, pooled)
+    timestep, time_ids = torch.tensor([3.0, 902.25]), torch.tensor([[512.0, 256, 0, 16, 512, 512], [1024, 768, 8, 0, 1024, 1024]])
+
+    def run(model, dtype):
+        cast = {k: v.to(dtype) for k, v in inputs.items()}
+        added = {"text_embeds": cast["text_embeds"], "time_ids": time_ids.to(dtype)} if "text_embeds" in cast else None
+        out = model(cast["sample"].permute(0, 3, 1, 2), timestep.to(dtype), cast["encoder_hidden_states"],
+                    timestep_cond=cast.get("timestep_cond"), added_cond_kwargs=added).sample
+        return out.permute(0, 2, 3, 1)
+
+    rounded = run(model, torch.float32)
+    with exact():
+        precise = run(copy.deepcopy(model).double(), torch.float64)
+    case = {"name": name, "model": "UNet2DConditionModel", "config": {"_class_name": "UNet2DConditionModel", **config},
+            "timestep": timestep.tolist(), **{k: list(v.shape) for k, v in inputs.items()},
+            "outputs": {"sample": {"shape": list(precise.shape), "f32_error": f32_error(precise, rounded), "data": precise.flatten().tolist()}}}
+    if "text_embeds" in inputs:
+        case["time_ids"] = time_ids.tolist()
+    return case
+
+
+def kl_case(spec):
+    config = {**KL, **spec["config"]}
+    levels = len(config["block_out_channels"])
+    config = {"down_block_types": ["DownEncoderBlock2D"] * levels, "up_block_types": ["UpDecoderBlock2D"] * levels, **config}
+    model = fill(AutoencoderKL(**config)).eval()
+    latents = tensor(f"{spec['name']}:latents", 2, spec["height"], spec["width"], config["latent_channels"])
+
+    def run(model, dtype):
+        z = latents.to(dtype).permute(0, 3, 1, 2) / model.config.scaling_factor + (model.config.shift_factor or 0.0)
+        return model.decode(z).sample.permute(0, 2, 3, 1)
+
+    precise, rounded = run(copy.deepcopy(model).double(), torch.float64), run(model, torch.float32)
+    return {"name": spec["name"], "model": "AutoencoderKL", "config": {"_class_name": "AutoencoderKL", **config}, "latents": list(latents.shape),
+            "outputs": {"image": {"shape": list(precise.shape), "f32_error": f32_error(precise, rounded), "data": precise.flatten().tolist()}}}
+
+
 def main():
     torch.set_grad_enabled(False)
-    cases = [clip_case(spec) for spec in CLIPS] + [pixart_case(spec) for spec in PIXARTS]
+    cases = [make(spec) for make, specs in ((clip_case, CLIPS), (pixart_case, PIXARTS), (unet_case, UNETS), (kl_case, KLS)) for spec in specs]
     lines = ",\n".join(json.dumps(case) for case in cases)
     Path(__file__).with_name("models.json").write_text(f"[\n{lines}\n]\n")
     for case in cases:

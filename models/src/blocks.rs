@@ -1,0 +1,105 @@
+//! What UNets and autoencoders are made of: one function per block of diffusers, over images `[B, H, W, C]`.
+
+use graph::ops::Conv2d;
+use graph::{Scope, Tensor};
+
+/// How group norms of a model are set.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Norm {
+    pub(crate) groups: usize,
+    pub(crate) eps: f64,
+}
+
+/// diffusers' `ResnetBlock2D`: two convolutions behind group norms, the timestep's embedding `[B, T]` added between them.
+pub(crate) fn resnet_block_2d(s: &Scope, x: &Tensor, temb: Option<&Tensor>, out: usize, norm: Norm) -> Tensor {
+    let h = s.at("norm1").group_norm(x, norm.groups, norm.eps).silu();
+    let mut h = s.at("conv1").conv2d(&h, out, 3, Conv2d::same(3));
+    if let Some(temb) = temb {
+        let projected = s.at("time_emb_proj").linear(&temb.silu(), out);
+        h = &h + &projected.reshape(&[temb.extent(0), 1, 1, out]);
+    }
+    let h = s.at("norm2").group_norm(&h, norm.groups, norm.eps).silu();
+    let h = s.at("conv2").conv2d(&h, out, 3, Conv2d::same(3));
+    if x.extent(-1) == out {
+        return x + &h;
+    }
+    &s.at("conv_shortcut").conv2d(x, out, 1, Conv2d::same(1)) + &h
+}
+
+/// diffusers' `Downsample2D` with a convolution. Without padding it puts zeros behind the image only.
+pub(crate) fn downsample_2d(s: &Scope, x: &Tensor, padding: usize) -> Tensor {
+    let padding = if padding == 0 { [0, 1, 0, 1] } else { [padding; 4] };
+    let conv = Conv2d { stride: 2, padding, ..Conv2d::same(3) };
+    s.at("conv").conv2d(x, x.extent(-1), 3, conv)
+}
+
+/// diffusers' `Upsample2D` with a convolution, over every pixel twice.
+pub(crate) fn upsample_2d(s: &Scope, x: &Tensor) -> Tensor {
+    s.at("conv").conv2d(x, x.extent(-1), 3, Conv2d { upsample: 2, ..Conv2d::same(3) })
+}
+
+/// diffusers' `TimestepEmbedding` of sines `[B, S]`.
+pub(crate) fn timestep_embedding(s: &Scope, sines: &Tensor, channels: usize) -> Tensor {
+    let h = s.at("linear_1").linear(sines, channels).silu();
+    s.at("linear_2").linear(&h, channels)
+}
+
+/// diffusers' `Transformer2DModel` over an image, with text `[B, S, D]`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Transformer2d {
+    pub(crate) heads: usize,
+    pub(crate) layers: usize,
+    pub(crate) groups: usize,
+    /// The checkpoint has matrices where others have convolutions of one pixel, which are the same numbers.
+    pub(crate) use_linear_projection: bool,
+}
+
+impl Transformer2d {
+    pub(crate) fn build(&self, s: &Scope, image: &Tensor, text: &Tensor) -> Tensor {
+        let [batch, height, width, channels] = image.shape()[..] else { return image.clone() };
+        let project = |name: &str, x: &Tensor| match self.use_linear_projection {
+            true => s.at(name).linear(x, channels),
+            false => s.at(name).conv2d(x, channels, 1, Conv2d::same(1)),
+        };
+        let h = s.at("norm").group_norm(image, self.groups, 1e-6);
+        let h = project("proj_in", &h).reshape(&[batch, height * width, channels]);
+        let h = (0..self.layers)
+            .fold(h, |h, i| basic_transformer_block(&s.at("transformer_blocks").at(i), &h, text, self.heads));
+        &project("proj_out", &h.reshape(&[batch, height, width, channels])) + image
+    }
+}
+
+/// diffusers' `BasicTransformerBlock` as Stable Diffusion has it: self attention, attention to text, a gated network.
+fn basic_transformer_block(s: &Scope, x: &Tensor, text: &Tensor, heads: usize) -> Tensor {
+    let h = s.at("norm1").layer_norm(x, 1e-5);
+    let x = &attention(&s.at("attn1"), &h, &h, heads) + x;
+    let h = s.at("norm2").layer_norm(&x, 1e-5);
+    let x = &attention(&s.at("attn2"), &h, text, heads) + &x;
+    let h = s.at("norm3").layer_norm(&x, 1e-5);
+    &feed_forward_geglu(&s.at("ff").at("net"), &h) + &x
+}
+
+fn attention(s: &Scope, x: &Tensor, context: &Tensor, heads: usize) -> Tensor {
+    let channels = x.extent(-1);
+    let q = s.at("to_q").linear_no_bias(x, channels);
+    let [k, v] = ["to_k", "to_v"].map(|name| s.at(name).linear_no_bias(context, channels));
+    s.at("to_out").at(0).linear(&q.attention(&k, &v, heads, false, None), channels)
+}
+
+/// GEGLU (Shazeer 2020): one half of a projection gates the other.
+fn feed_forward_geglu(s: &Scope, x: &Tensor) -> Tensor {
+    let channels = x.extent(-1);
+    let inner = 4 * channels;
+    let both = s.at(0).at("proj").linear(x, 2 * inner);
+    let [hidden, gate] = &both.chunk(2, 2)[..] else { return both };
+    s.at(2).linear(&(hidden * &gate.gelu()), channels)
+}
+
+/// The attention of an autoencoder's middle: one head over all pixels, with biases, around its own group norm.
+pub(crate) fn pixel_attention(s: &Scope, image: &Tensor, norm: Norm) -> Tensor {
+    let [batch, height, width, channels] = image.shape()[..] else { return image.clone() };
+    let h = s.at("group_norm").group_norm(image, norm.groups, norm.eps).reshape(&[batch, height * width, channels]);
+    let [q, k, v] = ["to_q", "to_k", "to_v"].map(|name| s.at(name).linear(&h, channels));
+    let h = s.at("to_out").at(0).linear(&q.attention(&k, &v, 1, false, None), channels);
+    &h.reshape(&[batch, height, width, channels]) + image
+}

@@ -1,0 +1,342 @@
+//! The UNet of Stable Diffusion (Rombach et al. 2022) and its kin, diffusers' `UNet2DConditionModel`.
+
+use crate::blocks::{Norm, Transformer2d, downsample_2d, resnet_block_2d, timestep_embedding, upsample_2d};
+use crate::config::{Inert, OneOrMany, Rest, any, check_class, check_rest, check_sizes, only, parse};
+use crate::error::ModelError;
+use graph::ops::Conv2d;
+use graph::{Scope, Tensor};
+use serde::Deserialize;
+
+/// diffusers' configuration, with its defaults.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct UNet2DConditionConfig {
+    /// Side of the latents the model was trained on.
+    pub sample_size: Option<usize>,
+    /// Channels of the sample, with whatever is put beside it.
+    pub in_channels: usize,
+    /// Channels of the prediction.
+    pub out_channels: usize,
+    flip_sin_to_cos: bool,
+    freq_shift: f64,
+    down_block_types: Vec<DownBlockType>,
+    mid_block_type: Option<MidBlockType>,
+    up_block_types: Vec<UpBlockType>,
+    /// Channels of every level, the finest first.
+    pub block_out_channels: Vec<usize>,
+    layers_per_block: OneOrMany,
+    downsample_padding: usize,
+    norm_num_groups: usize,
+    norm_eps: f64,
+    /// Channels of the text embeddings.
+    pub cross_attention_dim: usize,
+    transformer_layers_per_block: OneOrMany,
+    /// In spite of its name the number of heads, where `num_attention_heads` is null.
+    attention_head_dim: OneOrMany,
+    num_attention_heads: Option<OneOrMany>,
+    use_linear_projection: bool,
+    addition_embed_type: Option<AdditionEmbedType>,
+    addition_time_embed_dim: Option<usize>,
+    projection_class_embeddings_input_dim: Option<usize>,
+    /// Channels of the guidance embedding that a latent consistency model takes.
+    pub time_cond_proj_dim: Option<usize>,
+    time_embedding_dim: Option<usize>,
+    #[serde(flatten)]
+    rest: Rest,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+enum DownBlockType {
+    CrossAttnDownBlock2D,
+    DownBlock2D,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+enum MidBlockType {
+    UNetMidBlock2DCrossAttn,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+enum UpBlockType {
+    CrossAttnUpBlock2D,
+    UpBlock2D,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum AdditionEmbedType {
+    /// SDXL: a pooled text embedding and six numbers about the picture's size and place.
+    TextTime,
+}
+
+impl Default for UNet2DConditionConfig {
+    fn default() -> Self {
+        use DownBlockType::{CrossAttnDownBlock2D, DownBlock2D};
+        use UpBlockType::{CrossAttnUpBlock2D, UpBlock2D};
+        Self {
+            sample_size: None,
+            in_channels: 4,
+            out_channels: 4,
+            flip_sin_to_cos: true,
+            freq_shift: 0.0,
+            down_block_types: vec![CrossAttnDownBlock2D, CrossAttnDownBlock2D, CrossAttnDownBlock2D, DownBlock2D],
+            mid_block_type: Some(MidBlockType::UNetMidBlock2DCrossAttn),
+            up_block_types: vec![UpBlock2D, CrossAttnUpBlock2D, CrossAttnUpBlock2D, CrossAttnUpBlock2D],
+            block_out_channels: vec![320, 640, 1280, 1280],
+            layers_per_block: OneOrMany::One(2),
+            downsample_padding: 1,
+            norm_num_groups: 32,
+            norm_eps: 1e-5,
+            cross_attention_dim: 1280,
+            transformer_layers_per_block: OneOrMany::One(1),
+            attention_head_dim: OneOrMany::One(8),
+            num_attention_heads: None,
+            use_linear_projection: false,
+            addition_embed_type: None,
+            addition_time_embed_dim: None,
+            projection_class_embeddings_input_dim: None,
+            time_cond_proj_dim: None,
+            time_embedding_dim: None,
+            rest: Rest::new(),
+        }
+    }
+}
+
+const INERT: &[Inert] = &[
+    only("center_input_sample", &["false"]),
+    only("only_cross_attention", &["false"]),
+    only("mid_block_only_cross_attention", &["null", "false"]),
+    only("mid_block_scale_factor", &["1", "1.0"]),
+    only("act_fn", &["\"silu\"", "\"swish\""]),
+    only("reverse_transformer_layers_per_block", &["null"]),
+    only("encoder_hid_dim", &["null"]),
+    only("encoder_hid_dim_type", &["null"]),
+    only("dual_cross_attention", &["false"]),
+    only("class_embed_type", &["null"]),
+    only("num_class_embeds", &["null"]),
+    only("resnet_time_scale_shift", &["\"default\""]),
+    only("resnet_skip_time_act", &["false"]),
+    only("resnet_out_scale_factor", &["1", "1.0"]),
+    only("time_embedding_type", &["\"positional\""]),
+    only("time_embedding_act_fn", &["null"]),
+    only("timestep_post_act", &["null"]),
+    only("conv_in_kernel", &["3"]),
+    only("conv_out_kernel", &["3"]),
+    only("attention_type", &["\"default\""]),
+    only("class_embeddings_concat", &["false"]),
+    only("cross_attention_norm", &["null"]),
+    only("quantization_config", &["null"]),
+    any("dropout"),
+    any("addition_embed_type_num_heads"), // of another addition_embed_type
+    any("upcast_attention"),              // sums are single precision everywhere
+];
+
+impl UNet2DConditionConfig {
+    /// Reads diffusers' `config.json`; `path` names the file in errors.
+    ///
+    /// # Errors
+    /// When it is not such a configuration, or a field asks for a computation that is not implemented.
+    pub fn from_json(path: &str, text: &[u8]) -> Result<Self, ModelError> {
+        let fields: Rest = parse(path, text)?;
+        check_class(path, "_class_name", fields.get("_class_name"), &["UNet2DConditionModel"])?;
+        let config: Self = parse(path, text)?;
+        check_rest(path, &config.rest, INERT)?;
+        config.check(path)?;
+        Ok(config)
+    }
+
+    fn check(&self, path: &str) -> Result<(), ModelError> {
+        let fault = |message: String| Err(ModelError::new(path, message));
+        let levels = self.block_out_channels.len();
+        if levels == 0 || self.down_block_types.len() != levels || self.up_block_types.len() != levels {
+            let (down, up) = (self.down_block_types.len(), self.up_block_types.len());
+            return fault(format!("{down} down blocks and {up} up blocks do not fit {levels} block_out_channels"));
+        }
+        for (name, list) in [
+            ("layers_per_block", &self.layers_per_block),
+            ("transformer_layers_per_block", &self.transformer_layers_per_block),
+            ("attention_head_dim", self.heads()),
+        ] {
+            if !list.fits(levels) {
+                return fault(format!("{name} is not one number for each of {levels} levels"));
+            }
+        }
+        let mut sizes = vec![
+            ("in_channels", self.in_channels),
+            ("out_channels", self.out_channels),
+            ("norm_num_groups", self.norm_num_groups),
+            ("cross_attention_dim", self.cross_attention_dim),
+            ("sample_size", self.sample_size.unwrap_or(1)),
+            ("time_cond_proj_dim", self.time_cond_proj_dim.unwrap_or(1)),
+            ("time_embedding_dim", self.time_embedding_dim.unwrap_or(1)),
+        ];
+        for level in 0..levels {
+            sizes.push(("block_out_channels", self.block_out_channels[level]));
+            sizes.push(("layers_per_block", self.layers_per_block.of(level)));
+            sizes.push(("transformer_layers_per_block", self.transformer_layers_per_block.of(level)));
+            sizes.push(("attention_heads", self.heads().of(level)));
+        }
+        check_sizes(path, &sizes)?;
+        for (level, channels) in self.block_out_channels.iter().enumerate() {
+            let heads = self.heads().of(level);
+            if !channels.is_multiple_of(self.norm_num_groups) || !channels.is_multiple_of(heads) {
+                let groups = self.norm_num_groups;
+                return fault(format!("{channels} channels do not split into {groups} groups or {heads} heads"));
+            }
+        }
+        if self.addition_embed_type.is_some() {
+            match (self.addition_time_embed_dim, self.projection_class_embeddings_input_dim) {
+                (Some(each), Some(all)) if each > 0 && all > 6 * each => {}
+                _ => {
+                    return fault(
+                        "addition_embed_type text_time needs addition_time_embed_dim and a larger \
+                                  projection_class_embeddings_input_dim"
+                            .into(),
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn heads(&self) -> &OneOrMany {
+        self.num_attention_heads.as_ref().unwrap_or(&self.attention_head_dim)
+    }
+
+    /// The multiple that the sample's sides must be: every level but the coarsest halves it.
+    #[must_use]
+    pub fn side_multiple(&self) -> usize {
+        1 << (self.block_out_channels.len() - 1)
+    }
+
+    /// Channels of the pooled text embedding, if the model takes one.
+    #[must_use]
+    pub fn pooled_channels(&self) -> Option<usize> {
+        self.addition_embed_type?;
+        Some(self.projection_class_embeddings_input_dim? - 6 * self.addition_time_embed_dim?)
+    }
+
+    fn time_embed_dim(&self) -> usize {
+        self.time_embedding_dim.unwrap_or(4 * self.block_out_channels[0])
+    }
+
+    fn norm(&self) -> Norm {
+        Norm { groups: self.norm_num_groups, eps: self.norm_eps }
+    }
+
+    fn transformer(&self, level: usize) -> Transformer2d {
+        Transformer2d {
+            heads: self.heads().of(level),
+            layers: self.transformer_layers_per_block.of(level),
+            groups: self.norm_num_groups,
+            use_linear_projection: self.use_linear_projection,
+        }
+    }
+}
+
+/// What SDXL is told about the picture besides its prompt.
+#[derive(Debug)]
+pub struct AddedConditions<'a> {
+    /// The second text encoder's projected output, `[B, pooled_channels]`.
+    pub text_embeds: &'a Tensor,
+    /// Original size, crop and target size, `[B, 6]`.
+    pub time_ids: &'a Tensor,
+}
+
+/// What the model reads.
+#[derive(Debug)]
+pub struct UNet2DConditionInputs<'a> {
+    /// The noisy sample, `[B, H, W, in_channels]`; sides are multiples of [`UNet2DConditionConfig::side_multiple`].
+    pub sample: &'a Tensor,
+    /// The timestep of each sample, `[B]`; may be fractional.
+    pub timestep: &'a Tensor,
+    /// The text encoder's output, `[B, S, cross_attention_dim]`.
+    pub encoder_hidden_states: &'a Tensor,
+    /// Needed exactly when the configuration has `time_cond_proj_dim`: `[B, time_cond_proj_dim]`.
+    pub timestep_cond: Option<&'a Tensor>,
+    /// Needed exactly when the configuration has an `addition_embed_type`.
+    pub added: Option<AddedConditions<'a>>,
+}
+
+/// The model's prediction, `[B, H, W, out_channels]`.
+#[must_use]
+pub fn unet_2d_condition_model(
+    s: &Scope,
+    config: &UNet2DConditionConfig,
+    inputs: &UNet2DConditionInputs<'_>,
+) -> Tensor {
+    let temb = time_embedding(s, config, inputs);
+    let text = inputs.encoder_hidden_states;
+    let levels = config.block_out_channels.len();
+    let norm = config.norm();
+    let resnet = |s: &Scope, x: &Tensor, out: usize| resnet_block_2d(s, x, Some(&temb), out, norm);
+
+    let mut h = s.at("conv_in").conv2d(inputs.sample, config.block_out_channels[0], 3, Conv2d::same(3));
+    // What the way up reads again.
+    let mut skips = vec![h.clone()];
+    for (level, kind) in config.down_block_types.iter().enumerate() {
+        let s = s.at("down_blocks").at(level);
+        for layer in 0..config.layers_per_block.of(level) {
+            h = resnet(&s.at("resnets").at(layer), &h, config.block_out_channels[level]);
+            if *kind == DownBlockType::CrossAttnDownBlock2D {
+                h = config.transformer(level).build(&s.at("attentions").at(layer), &h, text);
+            }
+            skips.push(h.clone());
+        }
+        if level + 1 < levels {
+            h = downsample_2d(&s.at("downsamplers").at(0), &h, config.downsample_padding);
+            skips.push(h.clone());
+        }
+    }
+
+    if config.mid_block_type.is_some() {
+        let (s, channels) = (s.at("mid_block"), config.block_out_channels[levels - 1]);
+        h = resnet(&s.at("resnets").at(0), &h, channels);
+        h = config.transformer(levels - 1).build(&s.at("attentions").at(0), &h, text);
+        h = resnet(&s.at("resnets").at(1), &h, channels);
+    }
+
+    for (block, kind) in config.up_block_types.iter().enumerate() {
+        let (s, level) = (s.at("up_blocks").at(block), levels - 1 - block);
+        for layer in 0..=config.layers_per_block.of(level) {
+            let Some(skip) = skips.pop() else { return s.poison("more layers on the way up than on the way down") };
+            let joined = Tensor::concat(&[&h, &skip], 3);
+            h = resnet(&s.at("resnets").at(layer), &joined, config.block_out_channels[level]);
+            if *kind == UpBlockType::CrossAttnUpBlock2D {
+                h = config.transformer(level).build(&s.at("attentions").at(layer), &h, text);
+            }
+        }
+        if level > 0 {
+            h = upsample_2d(&s.at("upsamplers").at(0), &h);
+        }
+    }
+
+    let h = s.at("conv_norm_out").group_norm(&h, norm.groups, norm.eps).silu();
+    s.at("conv_out").conv2d(&h, config.out_channels, 3, Conv2d::same(3))
+}
+
+/// The embedding `[B, T]` of the timestep and whatever else is one vector for each sample.
+fn time_embedding(s: &Scope, config: &UNet2DConditionConfig, inputs: &UNet2DConditionInputs<'_>) -> Tensor {
+    let (channels, wide) = (config.block_out_channels[0], config.time_embed_dim());
+    let at = s.at("time_embedding");
+    let mut sines = inputs.timestep.timestep_embedding(channels, config.flip_sin_to_cos, config.freq_shift);
+    match (config.time_cond_proj_dim, inputs.timestep_cond) {
+        (None, None) => {}
+        (Some(_), Some(condition)) => sines = &sines + &at.at("cond_proj").linear_no_bias(condition, channels),
+        (Some(_), None) => return s.poison("this model needs a guidance embedding"),
+        (None, Some(_)) => return s.poison("this model takes no guidance embedding"),
+    }
+    let temb = timestep_embedding(&at, &sines, wide);
+    match (config.addition_time_embed_dim.filter(|_| config.addition_embed_type.is_some()), &inputs.added) {
+        (None, None) => temb,
+        (Some(each), Some(AddedConditions { text_embeds, time_ids })) => {
+            let batch = time_ids.extent(0);
+            let ids = time_ids.reshape(&[batch * 6]);
+            let times = ids.timestep_embedding(each, config.flip_sin_to_cos, config.freq_shift);
+            let all = Tensor::concat(&[text_embeds, &times.reshape(&[batch, 6 * each])], 1);
+            &temb + &timestep_embedding(&s.at("add_embedding"), &all, wide)
+        }
+        (Some(_), None) => s.poison("this model needs a pooled text embedding and the picture's size"),
+        (None, Some(_)) => s.poison("this model takes no pooled text embedding"),
+    }
+}
