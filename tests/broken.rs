@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// A copy of a golden pipeline to be damaged.
-fn copy(to: &Path) -> PathBuf {
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/pipelines/pixels");
+fn copy(name: &str, to: &Path) -> PathBuf {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/pipelines").join(name);
     let folder = to.join("model");
     copy_folder(&from, &folder);
     folder
@@ -43,8 +43,12 @@ fn edit_json(path: &Path, change: impl FnOnce(&mut serde_json::Value)) {
 
 /// Damages a copy and expects a run to end with a sentence that holds every part.
 fn expect(what: &str, damage: impl FnOnce(&Path), parts: &[&str]) {
+    expect_of("pixels", what, damage, parts);
+}
+
+fn expect_of(pipeline: &str, what: &str, damage: impl FnOnce(&Path), parts: &[&str]) {
     let place = tempfile::tempdir().unwrap();
-    let model = copy(place.path());
+    let model = copy(pipeline, place.path());
     damage(&model);
     let output = Command::new(env!("CARGO_BIN_EXE_headwater"))
         .args(["generate", "a red square", "--model", "model", "--device", "cpu", "--steps", "1", "-q"])
@@ -68,7 +72,7 @@ const CONFIG: &str = "transformer/config.json";
 #[test]
 fn the_whole_copy_works() {
     let place = tempfile::tempdir().unwrap();
-    copy(place.path());
+    copy("pixels", place.path());
     let status = Command::new(env!("CARGO_BIN_EXE_headwater"))
         .args(["generate", "a red square", "--model", "model", "--device", "cpu", "--steps", "1", "-q", "-o", "x.png"])
         .current_dir(place.path())
@@ -142,4 +146,21 @@ fn configurations_that_cannot_be_honoured() {
     expect("no scheduler", |m| fs::remove_dir_all(m.join("scheduler")).unwrap(), &["scheduler_config.json"]);
     let narrow = |m: &Path| edit_json(&m.join(CONFIG), |config| config["caption_channels"] = 16.into());
     expect("text of another width", narrow, &["24 channels"]);
+}
+
+#[test]
+fn latent_pipelines() {
+    let index = |class: &'static str| {
+        move |m: &Path| edit_json(&m.join("model_index.json"), |json| json["_class_name"] = class.into())
+    };
+    let field = |part: &'static str, name: &'static str, value: serde_json::Value| {
+        move |m: &Path| edit_json(&m.join(part).join("config.json"), |json| json[name] = value.clone())
+    };
+    let of = |what: &str, damage: &dyn Fn(&Path), parts: &[&str]| expect_of("stable_diffusion", what, damage, parts);
+    of("another task's class", &index("StableDiffusionInpaintPipeline"), &["model_index.json", "is not supported"]);
+    of("no autoencoder", &|m| fs::remove_dir_all(m.join("vae")).unwrap(), &["vae/config.json", "is missing"]);
+    of("masked inputs", &field("unet", "in_channels", 9.into()), &["unet/config.json"]);
+    let parts = ["vae", "another shape", "decoder.conv_in.weight"];
+    of("other latents", &field("vae", "latent_channels", 5.into()), &parts);
+    of("a scale of zero", &field("vae", "scaling_factor", 0.into()), &["vae/config.json"]);
 }

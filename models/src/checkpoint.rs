@@ -19,6 +19,10 @@ pub struct Checkpoint {
 /// Prefixes that a checkpoint may put before the names of a model: transformers wrote `text_model.` before version 5.
 const PREFIXES: &[&str] = &["", "text_model."];
 
+/// Parts of names that diffusers gives otherwise since version 0.17, and what they were: an autoencoder's attention.
+const RENAMED: &[(&str, &str)] =
+    &[(".to_q.", ".query."), (".to_k.", ".key."), (".to_v.", ".value."), (".to_out.0.", ".proj_attn.")];
+
 /// Buffers that older libraries saved and that are computed here; no parameter ends in these names.
 const HARMLESS: &[&str] = &["embeddings.position_ids", "pos_embed.pos_embed"];
 
@@ -79,7 +83,16 @@ impl Checkpoint {
 
     /// The name under which the checkpoint holds a weight.
     fn resolve(&self, name: &str) -> Option<String> {
-        PREFIXES.iter().map(|prefix| format!("{prefix}{name}")).find(|own| self.tensors.contains_key(own))
+        let prefixed = PREFIXES.iter().map(|prefix| format!("{prefix}{name}"));
+        let older = RENAMED.iter().filter(|(now, _)| name.contains(now)).map(|(now, then)| name.replace(now, then));
+        prefixed.chain(older).find(|own| self.tensors.contains_key(own))
+    }
+
+    /// The same without tensors whose names start so: parts of the component that are not used.
+    #[must_use]
+    pub fn without(mut self, prefixes: &[&str]) -> Self {
+        self.tensors.retain(|name, _| !prefixes.iter().any(|prefix| name.starts_with(prefix)));
+        self
     }
 
     /// Every tensor with its shape, sorted by name.

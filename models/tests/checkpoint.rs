@@ -227,6 +227,23 @@ fn a_checkpoint_is_compared_with_the_graph() {
 }
 
 #[test]
+fn older_names_and_unused_parts() {
+    let names = ["query", "key", "value", "proj_attn"].map(|name| format!("decoder.attentions.0.{name}.weight"));
+    let mut header = json!({"encoder.a": tensor("F32", &[1], 16, 20)});
+    for (i, name) in names.iter().enumerate() {
+        header[name] = tensor("F32", &[1], 4 * i, 4 * i + 4);
+    }
+    let file = safetensors(&header.to_string(), &floats(&[1.0, 2.0, 3.0, 4.0, 5.0]));
+    let checkpoint = single(&file).expect("a good file");
+    let now = ["to_q", "to_k", "to_v", "to_out.0"].map(|name| format!("decoder.attentions.0.{name}.weight"));
+    let values = now.each_ref().map(|name| checkpoint.weight(name).expect("found by its older name").to_f32()[0]);
+    assert_eq!(values, [1.0, 2.0, 3.0, 4.0]);
+    let specs = now.map(|name| spec(&name, &[1]));
+    assert_eq!(checkpoint.report(&specs).extra, ["encoder.a"]);
+    checkpoint.without(&["encoder."]).check(&specs).expect("the rest is all there is");
+}
+
+#[test]
 fn variants_and_shards_are_found() {
     let file = |value: f32| safetensors(&json!({"a": tensor("F32", &[1], 0, 4)}).to_string(), &floats(&[value]));
     let (plain, half) = (file(1.0), file(2.0));

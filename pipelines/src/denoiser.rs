@@ -34,6 +34,8 @@ pub struct ModelInputs<'a> {
     pub encoder_hidden_states: &'a Tensor,
     /// `[B, S]`: 1 for tokens, 0 for padding.
     pub encoder_attention_mask: &'a Tensor,
+    /// `[1]`: guidance as an input of the network, as latent consistency models have it.
+    pub embedded_guidance: Option<&'a Tensor>,
 }
 
 /// The prompt as the model reads it: with guidance, the negative prompt first.
@@ -49,6 +51,8 @@ pub struct Conditioning {
     pub channels: usize,
     /// Weight of the prompt against the negative prompt; absent when only the prompt is given, B being 1.
     pub guidance_scale: Option<f64>,
+    /// The same as an input of the network, for one that was distilled with guidance.
+    pub embedded_guidance: Option<f64>,
 }
 
 impl Conditioning {
@@ -74,6 +78,7 @@ pub fn denoiser_graph(
     let (c_skip, c_out, c_in, timestep) = (scalar("c_skip"), scalar("c_out"), scalar("c_in"), scalar("timestep"));
     let hidden = s.input("encoder_hidden_states", &[batch, tokens, conditioning.channels], Rate::Once);
     let mask = s.input("encoder_attention_mask", &[batch, tokens], Rate::Once);
+    let embedded_guidance = conditioning.embedded_guidance.map(|_| s.input("embedded_guidance", &[1], Rate::Once));
 
     let repeat = |tensor: &Tensor| if batch == 1 { tensor.clone() } else { Tensor::concat(&[tensor, tensor], 0) };
     let (sample, timestep) = (repeat(&(&x * &c_in)), repeat(&timestep));
@@ -82,6 +87,7 @@ pub fn denoiser_graph(
         timestep: &timestep,
         encoder_hidden_states: &hidden,
         encoder_attention_mask: &mask,
+        embedded_guidance: embedded_guidance.as_ref(),
     };
     let output = model(&s, &inputs);
     let denoised = |output: &Tensor| &(&c_skip * &x) + &(&c_out * output);
@@ -102,6 +108,7 @@ pub fn denoiser_graph(
 pub struct Denoiser {
     plan: Box<dyn Plan>,
     prediction: Prediction,
+    masked: bool,
 }
 
 impl Denoiser {
@@ -116,8 +123,9 @@ impl Denoiser {
         options: PlanOptions,
         prediction: Prediction,
     ) -> Result<Self, PipelineError> {
-        let plan = device.plan(&passes::optimize(graph), weights, options)?;
-        Ok(Self { plan, prediction })
+        let graph = passes::optimize(graph);
+        let masked = graph.input("encoder_attention_mask").is_some();
+        Ok(Self { plan: device.plan(&graph, weights, options)?, prediction, masked })
     }
 
     /// Sets what stays for a whole generation.
@@ -126,7 +134,13 @@ impl Denoiser {
     /// When the conditioning has other extents than the graph, or the device fails.
     pub fn condition(&mut self, conditioning: &Conditioning) -> Result<(), PipelineError> {
         self.plan.write("encoder_hidden_states", &conditioning.encoder_hidden_states)?;
-        self.plan.write("encoder_attention_mask", &conditioning.encoder_attention_mask)?;
+        // Networks that see padding have no such input.
+        if self.masked {
+            self.plan.write("encoder_attention_mask", &conditioning.encoder_attention_mask)?;
+        }
+        if let Some(guidance) = conditioning.embedded_guidance {
+            self.plan.write("embedded_guidance", &[narrow(guidance)])?;
+        }
         if let Some(scale) = conditioning.guidance_scale {
             self.plan.write("guidance_scale", &[narrow(scale)])?;
         }

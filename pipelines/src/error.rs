@@ -28,6 +28,9 @@ pub enum PipelineError {
         /// Counts from 1.
         step: usize,
     },
+    /// The autoencoder overflowed.
+    #[error("the autoencoder gave values that are not finite numbers; try --dtype f32")]
+    NotDecoded,
 }
 
 impl PipelineError {

@@ -4,12 +4,14 @@
 //! sampler's program and reports every step, and no task has a loop of its own. This crate opens devices and reads model
 //! folders, and never touches the environment, standard streams or the exit code.
 
+mod autoencoder;
 mod config;
 mod denoiser;
 mod device;
 mod error;
 mod image;
 mod model;
+mod network;
 pub mod noise;
 mod selftest;
 mod text_to_image;

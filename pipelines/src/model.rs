@@ -1,11 +1,12 @@
-//! The parts of a text-to-image checkpoint: tokenizer, text encoder, transformer.
+//! The parts of a text-to-image checkpoint: tokenizer, text encoder, network, autoencoder.
 
+use crate::autoencoder::Autoencoder;
 use crate::denoiser::{ModelInputs, SampleShape};
 use crate::error::PipelineError;
+use crate::network::Network;
 use graph::{Device, Graph, Plan, PlanOptions, Rate, Scope, Tensor, WeightSource, passes};
 use models::{
-    Checkpoint, ClipHiddenState, ClipTextConfig, Defaults, ModelFiles, ModelIndex, PixArtConfig, PixArtInputs,
-    SizeConditions, Tokenizer, clip_text_model, pixart_transformer_2d_model,
+    Checkpoint, ClipHiddenState, ClipTextConfig, Defaults, ModelFiles, ModelIndex, Tokenizer, clip_text_model,
 };
 
 /// A prompt as the text encoder reads it.
@@ -25,32 +26,29 @@ pub(crate) struct TextModel {
     tokenizer: Tokenizer,
     text_config: ClipTextConfig,
     text_weights: Checkpoint,
-    config: PixArtConfig,
+    pub(crate) network: Network,
     weights: Checkpoint,
-    /// Pixels along a side of one element of the sample; `None` in pixel space.
-    autoencoder_factor: Option<usize>,
+    /// None in pixel space.
+    pub(crate) autoencoder: Option<Autoencoder>,
 }
 
 impl TextModel {
     /// Reads and checks all parts.
     pub(crate) fn load(files: &ModelFiles) -> Result<Self, PipelineError> {
         let index = ModelIndex::read(files)?;
-        index.require("transformer", &["PixArtTransformer2DModel", "Transformer2DModel"])?;
+        let network = Network::load(files, &index)?;
         index.require("text_encoder", &["CLIPTextModel"])?;
-        let read = |path: &str| files.read(path).map(|text| (files.describe(path), text));
-        let (path, text) = read("transformer/config.json")?;
-        let config = PixArtConfig::from_json(&path, &text)?;
-        let (path, text) = read("text_encoder/config.json")?;
-        let text_config = ClipTextConfig::from_json(&path, &text)?;
+        let path = "text_encoder/config.json";
+        let text_config = ClipTextConfig::from_json(&files.describe(path), &files.read(path)?)?;
         let tokenizer = Tokenizer::open(files, "tokenizer")?;
         let model = Self {
             defaults: index.defaults.clone(),
-            autoencoder_factor: autoencoder_factor(files, &index)?,
+            autoencoder: Autoencoder::load(files, &index)?,
             text_weights: Checkpoint::open(files, "text_encoder", None)?,
-            weights: Checkpoint::open(files, "transformer", None)?,
+            weights: Checkpoint::open(files, network.folder(), None)?,
             tokenizer,
             text_config,
-            config,
+            network,
         };
         model.check(files)?;
         Ok(model)
@@ -59,11 +57,17 @@ impl TextModel {
     /// Compares configurations with each other, and weights with what the models read.
     fn check(&self, files: &ModelFiles) -> Result<(), PipelineError> {
         let broken = |message: String| PipelineError::Checkpoint(format!("{}: {message}", files.describe("")));
-        if self.text_config.hidden_size != self.config.encoder_channels() {
+        let (given, taken) = (self.text_config.hidden_size, self.network.text_channels());
+        if given != taken {
+            let folder = self.network.folder();
+            return Err(broken(format!("the text encoder gives {given} channels and the {folder} takes {taken}")));
+        }
+        if let Some(autoencoder) = self.autoencoder.as_ref().filter(|a| a.latent_channels() != self.network.channels())
+        {
+            let (made, taken) = (self.network.channels(), autoencoder.latent_channels());
             return Err(broken(format!(
-                "the text encoder gives {} channels and the transformer takes {}",
-                self.text_config.hidden_size,
-                self.config.encoder_channels()
+                "the {} makes {made} channels and the vae takes {taken}",
+                self.network.folder()
             )));
         }
         if self.tokenizer.largest_id() as usize >= self.text_config.vocab_size {
@@ -83,11 +87,14 @@ impl TextModel {
         let inputs = [
             s.input("sample", &[1, shape.height, shape.width, shape.channels], Rate::Step),
             s.input("timestep", &[1], Rate::Step),
-            s.input("text", &[1, 1, self.config.encoder_channels()], Rate::Once),
+            s.input("text", &[1, 1, self.network.text_channels()], Rate::Once),
             s.input("mask", &[1, 1], Rate::Once),
+            s.input("guidance", &[1], Rate::Once),
         ];
-        let [sample, timestep, encoder_hidden_states, encoder_attention_mask] = &inputs;
-        let output = self.build(&s, &ModelInputs { sample, timestep, encoder_hidden_states, encoder_attention_mask });
+        let [sample, timestep, encoder_hidden_states, encoder_attention_mask, guidance] = &inputs;
+        let embedded_guidance = self.network.embeds_guidance().then_some(guidance);
+        let inputs = ModelInputs { sample, timestep, encoder_hidden_states, encoder_attention_mask, embedded_guidance };
+        let output = self.build(&s, &inputs);
         Ok(self.weights.check(&s.finish(&[("output", &output)])?.weights())?)
     }
 
@@ -111,21 +118,26 @@ impl TextModel {
 
     /// The side in pixels that the model was trained on.
     pub(crate) fn default_side(&self) -> usize {
-        self.config.sample_size * self.pixels_per_element()
+        self.network.sample_size() * self.pixels_per_element()
     }
 
-    /// Whether samples are pictures.
+    /// Whether samples are pictures themselves.
+    pub(crate) fn samples_are_pictures(&self) -> bool {
+        self.autoencoder.is_none() && matches!(self.network.channels(), 1 | 3)
+    }
+
+    /// Whether pictures come out in the end.
     pub(crate) fn makes_pictures(&self) -> bool {
-        self.autoencoder_factor.is_none() && matches!(self.config.in_channels, 1 | 3)
+        self.samples_are_pictures() || self.autoencoder.as_ref().is_some_and(Autoencoder::makes_pictures)
     }
 
     fn pixels_per_element(&self) -> usize {
-        self.autoencoder_factor.unwrap_or(1)
+        self.autoencoder.as_ref().map_or(1, Autoencoder::factor)
     }
 
-    /// The side of a patch in pixels, of which every picture's sides are multiples.
+    /// What every picture's sides are multiples of, in pixels.
     fn side(&self) -> usize {
-        self.config.patch_size * self.pixels_per_element()
+        self.network.side_multiple() * self.pixels_per_element()
     }
 
     /// Tokens of the picture.
@@ -149,31 +161,12 @@ impl TextModel {
             )));
         }
         let per = self.pixels_per_element();
-        Ok(SampleShape { height: height / per, width: width / per, channels: self.config.in_channels })
+        Ok(SampleShape { height: height / per, width: width / per, channels: self.network.channels() })
     }
 
-    /// The transformer around its inputs.
+    /// The network around its inputs.
     pub(crate) fn build(&self, s: &Scope, inputs: &ModelInputs<'_>) -> Tensor {
-        let batch = inputs.sample.extent(0);
-        let [height, width] = [1, 2].map(|axis| (inputs.sample.extent(axis) * self.pixels_per_element()) as f32);
-        let resolution = s.constant(&[batch, 2], [height, width].repeat(batch));
-        let aspect_ratio = s.constant(&[batch, 1], vec![height / width; batch]);
-        let size = self
-            .config
-            .use_additional_conditions()
-            .then_some(SizeConditions { resolution: &resolution, aspect_ratio: &aspect_ratio });
-        let output = pixart_transformer_2d_model(
-            s,
-            &self.config,
-            &PixArtInputs {
-                sample: inputs.sample,
-                timestep: inputs.timestep,
-                encoder_hidden_states: inputs.encoder_hidden_states,
-                encoder_attention_mask: Some(inputs.encoder_attention_mask),
-                size,
-            },
-        );
-        self.config.without_variance(&output)
+        self.network.build(s, inputs, self.pixels_per_element())
     }
 
     fn text_graph(&self) -> Result<Graph, PipelineError> {
@@ -181,7 +174,8 @@ impl TextModel {
         let tokens = self.max_tokens();
         let ids = s.input("input_ids", &[1, tokens], Rate::Step);
         let mask = s.input("attention_mask", &[1, tokens], Rate::Step);
-        let hidden = clip_text_model(&s, &self.text_config, &ids, Some(&mask), ClipHiddenState::Last);
+        let mask = self.network.masks_padding().then_some(&mask);
+        let hidden = clip_text_model(&s, &self.text_config, &ids, mask, ClipHiddenState::Last);
         Ok(s.finish(&[("hidden_states", &hidden)])?)
     }
 
@@ -198,7 +192,9 @@ impl TextModel {
         let encoding = self.tokenizer.encode(prompt, self.max_tokens())?;
         let attention_mask = encoding.mask_f32();
         plan.write("input_ids", &encoding.ids_f32())?;
-        plan.write("attention_mask", &attention_mask)?;
+        if self.network.masks_padding() {
+            plan.write("attention_mask", &attention_mask)?;
+        }
         plan.run()?;
         Ok(EncodedPrompt {
             hidden_states: plan.read("hidden_states")?,
@@ -210,16 +206,3 @@ impl TextModel {
 
 /// The most patches of a picture: attention over more is no longer a matter of patience.
 const MAX_PATCHES: usize = 1 << 16;
-
-/// How far the autoencoder shrinks a side; `None` without one. diffusers counts its levels the same way.
-fn autoencoder_factor(files: &ModelFiles, index: &ModelIndex) -> Result<Option<usize>, PipelineError> {
-    if index.component("vae").is_none() {
-        return Ok(None);
-    }
-    let path = "vae/config.json";
-    let broken = || PipelineError::Checkpoint(format!("{}: has no usable block_out_channels", files.describe(path)));
-    let config: serde_json::Value = serde_json::from_slice(&files.read(path)?).map_err(|_| broken())?;
-    let levels = config["block_out_channels"].as_array().ok_or_else(broken)?.len();
-    // No autoencoder has more than a handful of levels.
-    if (1..=16).contains(&levels) { Ok(Some(1 << (levels - 1))) } else { Err(broken()) }
-}

@@ -90,6 +90,8 @@ pub struct Timings {
     pub encode: Duration,
     /// All steps.
     pub sample: Duration,
+    /// The autoencoder, planned on the first picture of a size.
+    pub decode: Duration,
 }
 
 /// What a denoising step costs.
@@ -146,26 +148,33 @@ impl<'d> TextToImage<'d> {
         Ok(Self { device, options, model, scheduler, text_encoder: None, denoiser: None })
     }
 
-    /// Whether samples are pictures; otherwise they are latents of an autoencoder.
+    /// Whether pictures come out; otherwise they are latents of an autoencoder that the checkpoint lacks.
     #[must_use]
     pub fn makes_pictures(&self) -> bool {
         self.model.makes_pictures()
+    }
+
+    /// Whether the samples of every step are pictures; otherwise they are latents.
+    #[must_use]
+    pub fn samples_are_pictures(&self) -> bool {
+        self.model.samples_are_pictures()
     }
 
     /// A request with the model's own values.
     #[must_use]
     pub fn defaults(&self) -> Request {
         let defaults = self.model.defaults();
+        let (guidance_scale, steps) = self.model.network.defaults();
         Request {
             prompt: String::new(),
             negative_prompt: defaults.negative_prompt.clone().unwrap_or_default(),
             width: defaults.width.unwrap_or_else(|| self.model.default_side()),
             height: defaults.height.unwrap_or_else(|| self.model.default_side()),
-            steps: Steps::Count(defaults.num_inference_steps.unwrap_or(20)),
+            steps: Steps::Count(defaults.num_inference_steps.unwrap_or(steps)),
             sampler: None,
             schedule: None,
             eta: None,
-            guidance_scale: defaults.guidance_scale.unwrap_or(4.5),
+            guidance_scale: defaults.guidance_scale.unwrap_or(guidance_scale),
             seed: 0,
             rng: Rng::Philox,
         }
@@ -212,7 +221,8 @@ impl<'d> TextToImage<'d> {
         let program = sampling.program();
         let mut timings = Timings::default();
 
-        let unguided = program.wants_unguided();
+        // A network that takes guidance as an input has no unguided picture: CFG++ is then the plain sampler.
+        let unguided = program.wants_unguided() && !self.model.network.embeds_guidance();
         let guided = request.guidance_scale > 1.0 || unguided;
         let (conditioning, tokens_dropped) = timed(&mut timings.encode, || self.encode(request, guided))?;
         timed(&mut timings.prepare, || self.prepare(shape, &conditioning, unguided, &sampling))?;
@@ -238,7 +248,7 @@ impl<'d> TextToImage<'d> {
         let mut not_finite = None;
         // Samplers that choose their own steps cannot tell this number beforehand, nor that of evaluations.
         let mut steps = 0;
-        let mut counted = Counted { denoiser, evaluations: 0 };
+        let mut counted = Counted { denoiser, unguided, evaluations: 0 };
         let outcome = scheduler::run(
             &program,
             &x,
@@ -270,8 +280,9 @@ impl<'d> TextToImage<'d> {
         if !sample.iter().all(|v| v.is_finite()) {
             return Err(PipelineError::NotFinite { step: steps });
         }
+        let image = timed(&mut timings.decode, || self.picture(&sample, shape))?;
         Ok(Outcomes::Finished(Box::new(Generated {
-            image: if self.makes_pictures() { RgbImage::from_sample(&sample, shape) } else { None },
+            image,
             sample,
             shape,
             tokens_dropped,
@@ -320,8 +331,23 @@ impl<'d> TextToImage<'d> {
         })
     }
 
+    /// The picture of a sample, if it is one or can be decoded to one.
+    fn picture(&mut self, sample: &[f32], shape: SampleShape) -> Result<Option<RgbImage>, PipelineError> {
+        if !self.makes_pictures() {
+            return Ok(None);
+        }
+        let Some(autoencoder) = &mut self.model.autoencoder else { return Ok(RgbImage::from_sample(sample, shape)) };
+        let (decoded, shape) = autoencoder.decode(self.device, self.options, sample, shape)?;
+        if !decoded.iter().all(|v| v.is_finite()) {
+            return Err(PipelineError::NotDecoded);
+        }
+        Ok(RgbImage::from_sample(&decoded, shape))
+    }
+
     /// The prompt, and with guidance the negative prompt before it, as the text encoder reads them.
     fn encode(&mut self, request: &Request, guided: bool) -> Result<(Conditioning, usize), PipelineError> {
+        let embeds = self.model.network.embeds_guidance();
+        let guided = guided && !embeds;
         if self.text_encoder.is_none() {
             self.text_encoder = Some(self.model.plan_text_encoder(self.device, self.options)?);
         }
@@ -332,6 +358,7 @@ impl<'d> TextToImage<'d> {
             tokens: self.model.max_tokens(),
             channels: self.model.text_channels(),
             guidance_scale: guided.then_some(request.guidance_scale),
+            embedded_guidance: embeds.then_some(request.guidance_scale),
         };
         let mut dropped = 0;
         for text in guided.then_some(&request.negative_prompt).into_iter().chain([&request.prompt]) {
@@ -380,6 +407,8 @@ fn named(request: &Request) -> Result<(Option<&'static Sampler>, Option<NamedSch
 /// A denoiser whose evaluations are counted.
 struct Counted<'a> {
     denoiser: &'a mut Denoiser,
+    /// Whether its graph gives unguided images.
+    unguided: bool,
     evaluations: usize,
 }
 
@@ -390,8 +419,12 @@ impl scheduler::Denoiser<f32, PipelineError> for Counted<'_> {
         Ok(())
     }
 
-    fn unguided(&mut self, _denoised: &[f32], out: &mut [f32]) -> Result<(), PipelineError> {
-        out.copy_from_slice(&self.denoiser.unguided()?);
+    fn unguided(&mut self, denoised: &[f32], out: &mut [f32]) -> Result<(), PipelineError> {
+        if self.unguided {
+            out.copy_from_slice(&self.denoiser.unguided()?);
+        } else {
+            out.copy_from_slice(denoised);
+        }
         Ok(())
     }
 }

@@ -49,7 +49,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         let mut steps = flags
             .save_steps
             .as_deref()
-            .map(|folder| StepWriter::new(folder, seed, pipe.makes_pictures()))
+            .map(|folder| StepWriter::new(folder, seed, pipe.samples_are_pictures()))
             .transpose()?;
         let mut write_error = None;
         let outcome = pipe.run(&request, |event| {
@@ -106,6 +106,7 @@ fn report(
             "prepare": seconds(generated.timings.prepare),
             "encode": seconds(generated.timings.encode),
             "sample": seconds(generated.timings.sample),
+            "decode": seconds(generated.timings.decode),
             "total": seconds(started.elapsed()),
         });
         writeln!(stdout, "{object}")?;

@@ -1,6 +1,6 @@
 """Two tiny PixArt pipelines in diffusers' layout, for end-to-end parity: pipelines/pixels and pipelines/epsilon.
 
-    pip install -r requirements.txt && python make_pipelines.py && python make_pictures.py pipelines/*
+    pip install -r requirements.txt && python make_pipelines.py && python make_pictures.py pipelines/{pixels,epsilon}
 
 They are trained for some seconds on coloured squares: an untrained network would drive every pixel out of range, and a
 comparison of saturated pictures shows nothing. Weights differ a little from machine to machine, so they are kept in git.

@@ -1,0 +1,160 @@
+//! The network that predicts: which class it is, what it takes, and its graph.
+
+use crate::denoiser::ModelInputs;
+use crate::error::PipelineError;
+use graph::{Scope, Tensor};
+use models::{
+    ModelFiles, ModelIndex, PixArtConfig, PixArtInputs, SizeConditions, UNet2DConditionConfig, UNet2DConditionInputs,
+    pixart_transformer_2d_model, unet_2d_condition_model,
+};
+
+/// A configuration of a network that text guides.
+#[derive(Debug)]
+pub(crate) enum Network {
+    /// A diffusion transformer.
+    PixArt(PixArtConfig),
+    /// The UNet of Stable Diffusion, or of a latent consistency model.
+    UNet(UNet2DConditionConfig),
+}
+
+/// Pipelines whose UNet takes text and nothing else. The networks of their other tasks are the same.
+const UNET_PIPELINES: &[&str] = &[
+    "StableDiffusionPipeline",
+    "StableDiffusionImg2ImgPipeline",
+    "LatentConsistencyModelPipeline",
+    "LatentConsistencyModelImg2ImgPipeline",
+];
+
+impl Network {
+    /// Reads the configuration of whichever network the pipeline has.
+    pub(crate) fn load(files: &ModelFiles, index: &ModelIndex) -> Result<Self, PipelineError> {
+        let read = |path: &str| files.read(path).map(|text| (files.describe(path), text));
+        if index.component("unet").is_none() {
+            index.require("transformer", &["PixArtTransformer2DModel", "Transformer2DModel"])?;
+            let (path, text) = read("transformer/config.json")?;
+            return Ok(Self::PixArt(PixArtConfig::from_json(&path, &text)?));
+        }
+        index.require("unet", &["UNet2DConditionModel"])?;
+        if !UNET_PIPELINES.contains(&&*index.class_name) {
+            let (path, class, known) = (&index.path, &index.class_name, UNET_PIPELINES.join(", "));
+            let message = format!("{path}: the pipeline {class} is not supported (with a unet, these are: {known})");
+            return Err(PipelineError::Checkpoint(message));
+        }
+        let (path, text) = read("unet/config.json")?;
+        let config = UNet2DConditionConfig::from_json(&path, &text)?;
+        if config.pooled_channels().is_some() || config.in_channels != config.out_channels {
+            let message = format!(
+                "{path}: this network takes more than a sample and text, which {} does not give",
+                index.class_name
+            );
+            return Err(PipelineError::Checkpoint(message));
+        }
+        Ok(Self::UNet(config))
+    }
+
+    /// The folder of its weights.
+    pub(crate) fn folder(&self) -> &'static str {
+        match self {
+            Self::PixArt(_) => "transformer",
+            Self::UNet(_) => "unet",
+        }
+    }
+
+    /// Channels of the sample.
+    pub(crate) fn channels(&self) -> usize {
+        match self {
+            Self::PixArt(config) => config.in_channels,
+            Self::UNet(config) => config.in_channels,
+        }
+    }
+
+    /// Channels of the text embeddings.
+    pub(crate) fn text_channels(&self) -> usize {
+        match self {
+            Self::PixArt(config) => config.encoder_channels(),
+            Self::UNet(config) => config.cross_attention_dim,
+        }
+    }
+
+    /// Side of the sample that it was trained on.
+    pub(crate) fn sample_size(&self) -> usize {
+        match self {
+            Self::PixArt(config) => config.sample_size,
+            Self::UNet(config) => config.sample_size.unwrap_or(64),
+        }
+    }
+
+    /// What the sample's sides are multiples of.
+    pub(crate) fn side_multiple(&self) -> usize {
+        match self {
+            Self::PixArt(config) => config.patch_size,
+            Self::UNet(config) => config.side_multiple(),
+        }
+    }
+
+    /// Whether padding of the prompt is hidden from the text encoder and the network. Stable Diffusion was trained to see it.
+    pub(crate) fn masks_padding(&self) -> bool {
+        matches!(self, Self::PixArt(_))
+    }
+
+    /// Whether guidance is an input of the network, so that it runs once a step.
+    pub(crate) fn embeds_guidance(&self) -> bool {
+        matches!(self, Self::UNet(config) if config.time_cond_proj_dim.is_some())
+    }
+
+    /// (guidance_scale, num_inference_steps) where neither checkpoint nor user says: diffusers' own for Stable Diffusion and latent
+    /// consistency models.
+    pub(crate) fn defaults(&self) -> (f64, usize) {
+        match self {
+            Self::PixArt(_) => (4.5, 20),
+            Self::UNet(_) if self.embeds_guidance() => (8.5, 4),
+            Self::UNet(_) => (7.5, 50),
+        }
+    }
+
+    /// The network around its inputs; `pixels_per_element` tells how large the picture of a sample is.
+    pub(crate) fn build(&self, s: &Scope, inputs: &ModelInputs<'_>, pixels_per_element: usize) -> Tensor {
+        match self {
+            Self::PixArt(config) => pixart(s, config, inputs, pixels_per_element),
+            Self::UNet(config) => {
+                let condition = inputs.embedded_guidance.zip(config.time_cond_proj_dim).map(|(guidance, channels)| {
+                    // diffusers' get_guidance_scale_embedding of guidance_scale - 1.
+                    guidance.offset(-1.0).scale(1000.0).timestep_embedding(channels, false, 1.0)
+                });
+                unet_2d_condition_model(
+                    s,
+                    config,
+                    &UNet2DConditionInputs {
+                        sample: inputs.sample,
+                        timestep: inputs.timestep,
+                        encoder_hidden_states: inputs.encoder_hidden_states,
+                        timestep_cond: condition.as_ref(),
+                        added: None,
+                    },
+                )
+            }
+        }
+    }
+}
+
+fn pixart(s: &Scope, config: &PixArtConfig, inputs: &ModelInputs<'_>, pixels_per_element: usize) -> Tensor {
+    let batch = inputs.sample.extent(0);
+    let [height, width] = [1, 2].map(|axis| (inputs.sample.extent(axis) * pixels_per_element) as f32);
+    let resolution = s.constant(&[batch, 2], [height, width].repeat(batch));
+    let aspect_ratio = s.constant(&[batch, 1], vec![height / width; batch]);
+    let size = config
+        .use_additional_conditions()
+        .then_some(SizeConditions { resolution: &resolution, aspect_ratio: &aspect_ratio });
+    let output = pixart_transformer_2d_model(
+        s,
+        config,
+        &PixArtInputs {
+            sample: inputs.sample,
+            timestep: inputs.timestep,
+            encoder_hidden_states: inputs.encoder_hidden_states,
+            encoder_attention_mask: Some(inputs.encoder_attention_mask),
+            size,
+        },
+    );
+    config.without_variance(&output)
+}

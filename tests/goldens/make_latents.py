@@ -1,0 +1,192 @@
+"""Two tiny latent pipelines in diffusers' layout, and the pictures that diffusers' own pipelines make with them:
+pipelines/stable_diffusion and pipelines/latent_consistency.
+
+    pip install -r requirements.txt && python make_latents.py
+
+Trained for a minute on coloured squares, as those of make_pipelines.py and for the same reason. Every picture is made a second
+time in f64; where the two differ by more than one grey level the case would test rounding, and stops the script.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import (AutoencoderKL, DDIMScheduler, DDPMScheduler, LatentConsistencyModelPipeline, LCMScheduler,
+                       StableDiffusionPipeline, UNet2DConditionModel)
+from PIL import Image
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from make_pictures import NEGATIVE, PROMPT, SAMPLERS
+from make_pipelines import HERE, batch
+
+SIZE, STEPS = 32, 6
+# Ends at a sigma of 4, not 15: a tiny network's error in epsilon is multiplied by it.
+BETAS = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.0065, "beta_schedule": "scaled_linear"}
+NET = {"sample_size": SIZE // 2, "in_channels": 4, "out_channels": 4, "block_out_channels": (12, 24), "layers_per_block": 1,
+       "norm_num_groups": 4, "cross_attention_dim": 24, "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+       "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D")}
+
+PIPELINES = {
+    # as Stable Diffusion 2: v-prediction, linear projections, a number of heads per level
+    "stable_diffusion": {
+        "class": StableDiffusionPipeline, "prediction": "v_prediction", "tokenizer": "files", "hidden_act": "gelu",
+        "net": {"attention_head_dim": (2, 3), "use_linear_projection": True}, "vae": {"mid_block_add_attention": True},
+        "scheduler": lambda: DDIMScheduler(
+            **BETAS, prediction_type="v_prediction", clip_sample=False, set_alpha_to_one=False, steps_offset=1),
+    },
+    # as Stable Diffusion 1 and what was distilled from it: epsilon, convolutional projections, guidance as an input
+    "latent_consistency": {
+        "class": LatentConsistencyModelPipeline, "prediction": "epsilon", "tokenizer": "json", "hidden_act": "quick_gelu",
+        "net": {"attention_head_dim": 4, "time_cond_proj_dim": 16}, "vae": {"use_post_quant_conv": False, "use_quant_conv": False},
+        "scheduler": lambda: LCMScheduler(**BETAS, set_alpha_to_one=True, original_inference_steps=50),
+    },
+}
+
+
+def minimise(name, parameters, steps, loss):
+    optimizer = torch.optim.Adam(parameters, lr=2e-3)
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
+    for step in range(steps):
+        value = loss()
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        rate.step()
+        if step % 200 == 199:
+            print(name, step + 1, f"{value.item():.4f}", flush=True)
+
+
+def train(name, spec):
+    torch.manual_seed(0)
+    vae = AutoencoderKL(
+        block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4, norm_num_groups=4, sample_size=SIZE, **spec["vae"])
+
+    def reconstruction():
+        x0, _ = batch(SIZE, 16)
+        latents = vae.encode(x0).latent_dist
+        kl = 0.5 * (latents.mean ** 2 + latents.var - 1 - latents.logvar).mean()
+        return F.mse_loss(vae.decode(latents.sample()).sample, x0) + 1e-3 * kl
+
+    minimise(f"{name} vae", vae.parameters(), 600, reconstruction)
+    vae.requires_grad_(False)
+    vae.register_to_config(scaling_factor=round(1 / vae.encode(batch(SIZE, 64)[0]).latent_dist.mean.std().item(), 4))
+
+    tokenizer = CLIPTokenizer.from_pretrained(HERE / "tokenizers" / spec["tokenizer"])
+    text = CLIPTextModel(CLIPTextConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=tokenizer.model_max_length, hidden_size=24, num_attention_heads=2,
+        num_hidden_layers=1, intermediate_size=96, projection_dim=24, hidden_act=spec["hidden_act"],
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id))
+    net = UNet2DConditionModel(**NET, **spec["net"])
+    noiser = DDPMScheduler(**BETAS)
+    embeds_guidance = net.config.time_cond_proj_dim is not None
+
+    def prediction():
+        x0, captions = batch(SIZE, 32)
+        x0 = vae.encode(x0).latent_dist.mean * vae.config.scaling_factor
+        tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
+        noise, t = torch.randn_like(x0), torch.randint(0, 1000, (len(x0),))
+        target, condition = noise, None
+        if spec["prediction"] == "v_prediction":
+            target = noiser.get_velocity(x0, noise, t)
+        if embeds_guidance:
+            # Not distilled: guidance is taught to be contrast where noise is strong, so that a wrong embedding shows.
+            w = 5 * torch.rand(len(x0))
+            condition = guidance_embedding(w, net.config.time_cond_proj_dim)
+            alpha_bar, contrast = (v[:, None, None, None] for v in (noiser.alphas_cumprod[t], 0.5 + 0.1 * w))
+            target = noise + (alpha_bar * (1 - alpha_bar)).sqrt() * (1 - contrast) * x0
+        out = net(noiser.add_noise(x0, noise, t), t, text(tokens.input_ids)[0], timestep_cond=condition).sample
+        return F.mse_loss(out, target)
+
+    minimise(f"{name} unet", [*net.parameters(), *text.parameters()], 1200, prediction)
+    return tokenizer, text, net, vae
+
+
+def guidance_embedding(w, channels):
+    return LatentConsistencyModelPipeline.get_guidance_scale_embedding(None, w, channels)
+
+
+def save(folder, spec, tokenizer, text, net, vae):
+    shutil.rmtree(folder, ignore_errors=True)
+    scheduler = spec["scheduler"]()
+    # Half the bytes, and as most checkpoints of these classes are published.
+    for part, model in {"unet": net, "vae": vae, "text_encoder": text}.items():
+        model.half().save_pretrained(folder / part)
+    scheduler.save_pretrained(folder / "scheduler")
+    shutil.copytree(HERE / "tokenizers" / spec["tokenizer"], folder / "tokenizer")
+    parts = {"feature_extractor": None, "safety_checker": None, "scheduler": scheduler, "text_encoder": text, "tokenizer": tokenizer,
+             "unet": net, "vae": vae}
+    index = {"_class_name": spec["class"].__name__, "_diffusers_version": diffusers.__version__, "requires_safety_checker": False}
+    for part, model in parts.items():
+        library = type(model).__module__.split(".")[0]
+        index[part] = [None, None] if model is None else [library, "CLIPTokenizer" if part == "tokenizer" else type(model).__name__]
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def cases(name):
+    base = {"sampler": None, "prompt": PROMPT, "negative_prompt": "", "seed": 0, "steps": STEPS, "height": SIZE, "width": SIZE}
+    if name == "latent_consistency":
+        for steps in (1, 2, 4):
+            yield f"default-{steps}", {**base, "steps": steps, "guidance_scale": 5.0}
+        yield "wide", {**base, "steps": 4, "seed": 5, "guidance_scale": 2.0, "width": 2 * SIZE}
+        yield "unguided", {**base, "steps": 4, "guidance_scale": 1.0, "prompt": "a green square, " * 30}
+        return
+    guided = {**base, "negative_prompt": NEGATIVE, "seed": 1234567890123, "guidance_scale": 3.0}
+    for sampler in SAMPLERS:
+        yield sampler, {**base, "sampler": sampler, "guidance_scale": 1.0}
+        yield f"{sampler}-guided-wide", {**guided, "sampler": sampler, "width": 2 * SIZE}
+    yield "default-tall", {**guided, "seed": 7, "height": SIZE + SIZE // 2}
+    yield "empty", {**base, "prompt": "", "guidance_scale": 3.0}
+
+
+def draw(pipeline, case, dtype):
+    """The picture and the timesteps. Noise is drawn in f32 for either type: torch's stream differs between them."""
+    arguments = {k: v for k, v in case.items() if k not in ("sampler", "steps", "seed")}
+    if isinstance(pipeline, LatentConsistencyModelPipeline):
+        del arguments["negative_prompt"]
+    generator = torch.Generator("cpu").manual_seed(case["seed"])
+    shape = (1, 4, case["height"] // 2, case["width"] // 2)
+    latents = torch.randn(shape, generator=generator).to(dtype)
+    drawn = diffusers.schedulers.scheduling_lcm.randn_tensor
+    diffusers.schedulers.scheduling_lcm.randn_tensor = lambda shape, generator, **_: torch.randn(shape, generator=generator).to(dtype)
+    picture = pipeline.to(dtype)(
+        **arguments, latents=latents, generator=generator, num_inference_steps=case["steps"], output_type="np").images[0]
+    diffusers.schedulers.scheduling_lcm.randn_tensor = drawn
+    return (picture * 255).round().astype("uint8"), [float(t) for t in pipeline.scheduler.timesteps]
+
+
+def pictures(name, folder, kind):
+    pipeline = kind.from_pretrained(folder, torch_dtype=torch.float32, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    default, listed, out = pipeline.scheduler, [], folder / "pictures"
+    out.mkdir()
+    for case_name, case in cases(name):
+        pipeline.scheduler = default
+        if case["sampler"]:
+            pipeline.scheduler = getattr(diffusers, SAMPLERS[case["sampler"]]).from_config(default.config)
+        picture, timesteps = draw(pipeline, case, torch.float32)
+        precise, _ = draw(pipeline, case, torch.float64)
+        rounding = int(np.abs(picture.astype(int) - precise).max())
+        assert rounding <= 1, f"{case_name}: f32 and f64 differ by {rounding} of 255"
+        Image.fromarray(picture).save(out / f"{case_name}.png", optimize=True)
+        saturated = float(np.isin(picture, [0, 255]).mean())
+        print(f"{name:20}{case_name:20}f64 differs by {rounding}, {saturated:4.0%} saturated, spread {picture.std():.0f}")
+        listed.append({"file": f"{case_name}.png", **case, "timesteps": timesteps, "f64_difference": rounding})
+    (out / "cases.json").write_text("[\n" + ",\n".join(json.dumps(case) for case in listed) + "\n]\n")
+
+
+def main():
+    torch.set_num_threads(1)  # such small products only lose time to more
+    for name, spec in PIPELINES.items():
+        folder = HERE / "pipelines" / name
+        save(folder, spec, *train(name, spec))
+        with torch.no_grad():
+            pictures(name, folder, spec["class"])
+
+
+if __name__ == "__main__":
+    main()
