@@ -183,14 +183,16 @@ fn bad_requests_end_with_one_sentence() {
     let here = folder.path();
     std::fs::write(here.join("model.ckpt"), [0x80, 0x02, 0x63]).unwrap();
     std::fs::create_dir(here.join("empty")).unwrap();
-    let cases: [(&[&str], i32, &str); 17] = [
+    let cases: [(&[&str], i32, &str); 19] = [
         (&["--model", "no/such/folder"], 1, "no/such/folder"),
         (&["--model", "empty"], 1, "model_index.json"),
         (&["--model", "model.ckpt"], 1, "pickle"),
         (&["--sampler", "eulr"], 2, "did you mean euler"),
         (&["--schedule", "karas"], 2, "karras"),
         (&["--sampler", "ddim_inverse"], 2, "from an image to noise"),
-        (&["--eta", "-1"], 2, "eta"),
+        (&["--sampler", "ddim", "--eta", "-1"], 2, "eta"),
+        (&["--sampler", "heun", "--eta", "1"], 2, "heun has no eta"),
+        (&["--sampler", "DPM++ 2M Karras", "--sigmas", "10,5,0"], 2, "leave no room for karras"),
         (&["--steps", "0"], 2, "--steps"),
         (&["--count", "0"], 2, "--count"),
         (&["--timesteps", "1,x"], 2, "--timesteps"),

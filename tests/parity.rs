@@ -173,3 +173,26 @@ fn the_bundled_model_on_an_adapter() {
     let device = adapter();
     compare(device.as_ref(), &files, &cases, &format!("{}, icons-64", device.info().name));
 }
+
+/// At guidance 0 nothing is left of the prompt: the image is that of the negative prompt, as the noise of CFG++ is always.
+#[test]
+fn cfg_plus_plus_takes_its_noise_from_the_negative_prompt() {
+    let (device, files) = (cpu(), ModelFiles::folder(goldens().join("pipelines/pixels")).unwrap());
+    let mut pipe = TextToImage::from_pretrained(device.as_ref(), &files, Default::default()).unwrap();
+    let base = Request { steps: Steps::Count(4), ..pipe.defaults() };
+    let mut draw = |sampler: &str, prompt: &str, negative_prompt: &str, guidance_scale: f64| {
+        let (prompt, negative_prompt) = (prompt.to_owned(), negative_prompt.to_owned());
+        let request =
+            Request { sampler: Some(sampler.to_owned()), prompt, negative_prompt, guidance_scale, ..base.clone() };
+        match pipe.run(&request, |_| ControlFlow::Continue(())) {
+            Ok(Outcomes::Finished(generated)) => generated.sample,
+            other => panic!("{other:?}"),
+        }
+    };
+    let (red, blue) = ("a red square on a white background", "a blue square on a green background");
+    let differ = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let plain = draw("euler", blue, "", 1.0);
+    assert!(differ(&plain, &draw("euler", red, "", 1.0)) > 0.1, "the prompts make different pictures");
+    assert!(differ(&plain, &draw("euler_cfg_pp", red, blue, 0.0)) < 1e-4);
+    assert!(differ(&draw("euler", red, "", 1.0), &draw("euler_cfg_pp", red, red, 0.5)) < 1e-4);
+}

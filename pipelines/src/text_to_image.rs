@@ -221,8 +221,7 @@ impl<'d> TextToImage<'d> {
         let program = sampling.program();
         let mut timings = Timings::default();
 
-        // A network that takes guidance as an input has no unguided picture: CFG++ is then the plain sampler.
-        let unguided = program.wants_unguided() && !self.model.network.embeds_guidance();
+        let unguided = self.wants_unguided(&program);
         let guided = request.guidance_scale > 1.0 || unguided;
         let (conditioning, tokens_dropped) = timed(&mut timings.encode, || self.encode(request, guided))?;
         timed(&mut timings.prepare, || self.prepare(shape, &conditioning, unguided, &sampling))?;
@@ -301,8 +300,9 @@ impl<'d> TextToImage<'d> {
     pub fn bench(&mut self, request: &Request, steps: usize) -> Result<Bench, PipelineError> {
         let shape = self.model.sample_shape(request.height, request.width)?;
         let sampling = self.sampling(request)?;
-        let (conditioning, _) = self.encode(request, request.guidance_scale > 1.0)?;
-        self.prepare(shape, &conditioning, false, &sampling)?;
+        let unguided = self.wants_unguided(&sampling.program());
+        let (conditioning, _) = self.encode(request, request.guidance_scale > 1.0 || unguided)?;
+        self.prepare(shape, &conditioning, unguided, &sampling)?;
         let (_, denoiser) = self.denoiser.as_mut().expect("prepared above");
         denoiser.condition(&conditioning)?;
         let mut x = vec![0.0; shape.numel()];
@@ -318,6 +318,12 @@ impl<'d> TextToImage<'d> {
         let mut nodes = denoiser.profile()?;
         nodes.retain(|node| node.rate == Rate::Step);
         Ok(Bench { seconds, flops: nodes.iter().map(|node| node.flops).sum(), nodes })
+    }
+
+    /// Whether the denoiser must give unguided images too. A network that takes guidance as an input has none: CFG++ is then the plain
+    /// sampler.
+    fn wants_unguided(&self, program: &scheduler::Program) -> bool {
+        program.wants_unguided() && !self.model.network.embeds_guidance()
     }
 
     /// Memory the current plans hold.

@@ -32,5 +32,20 @@ pub(crate) fn judge(error: f64, after_rejection: bool, shortest: bool) -> (bool,
     let error = error / SHARE;
     let accepted = error <= 1.0 || error.is_nan() || shortest;
     let factor = if error.is_nan() { 1.0 } else { (0.9 * error.powf(-0.2)).clamp(0.2, 10.0) };
+    let factor = if shortest { factor.max(1.0) } else { factor };
     (accepted, if after_rejection || !accepted { factor.min(1.0) } else { factor })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::judge;
+
+    #[test]
+    fn steps_never_shrink_below_the_shortest() {
+        assert_eq!(judge(f64::INFINITY, false, false), (false, 0.2));
+        assert_eq!(judge(f64::INFINITY, false, true), (true, 1.0));
+        assert_eq!(judge(f64::NAN, true, false), (true, 1.0));
+        assert_eq!(judge(0.0, true, false), (true, 1.0));
+        assert_eq!(judge(0.0, false, false), (true, 10.0));
+    }
 }

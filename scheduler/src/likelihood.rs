@@ -53,11 +53,15 @@ pub struct Hutchinson<D, J> {
 impl<D, J> Hutchinson<D, J> {
     /// `denoise(x, σ, out)` writes D, `jvp(x, σ, v, out)` the product (∂D/∂x)·v. `probes` are the vectors, of x's length; signs drawn at
     /// random have the least variance.
+    ///
+    /// # Panics
+    /// Without any probe; later, when one has another length than x.
     pub fn new<E>(denoise: D, jvp: J, probes: Vec<Vec<f64>>) -> Self
     where
         D: FnMut(&[f64], f64, &mut [f64]) -> Result<(), E>,
         J: FnMut(&[f64], f64, &[f64], &mut [f64]) -> Result<(), E>,
     {
+        assert!(!probes.is_empty(), "an estimate of the trace takes at least one probe");
         Self { denoise, jvp, probes, product: Vec::new() }
     }
 }
@@ -72,10 +76,11 @@ where
         self.product.resize(x.len(), 0.0);
         let mut sum = 0.0;
         for probe in &self.probes {
+            assert_eq!(probe.len(), x.len(), "a probe has as many elements as x");
             (self.jvp)(x, sigma, probe, &mut self.product)?;
             sum += probe.iter().zip(&self.product).map(|(v, jv)| v * jv).sum::<f64>();
         }
-        Ok(sum / self.probes.len().max(1) as f64)
+        Ok(sum / self.probes.len() as f64)
     }
 }
 
@@ -106,7 +111,7 @@ pub struct Settings {
     pub sigma_min: f64,
     /// The noise level at which the density is known.
     pub sigma_max: f64,
-    /// Error allowed in every element and in log p,
+    /// Error allowed in the integral, and in x as the root mean square over its elements (where log p is what the prior makes of it); above 0,
     pub absolute_tolerance: f64,
     /// and the same as a share of the value.
     pub relative_tolerance: f64,
@@ -147,14 +152,20 @@ pub fn gaussian(x: &[f64], std: f64) -> f64 {
 ///
 /// # Errors
 /// The field's own.
+///
+/// # Panics
+/// Unless `0 < sigma_min < sigma_max` and the tolerances are numbers, the absolute one above 0.
 pub fn log_likelihood<E>(
     x: &[f64],
     field: &mut impl Field<E>,
     prior: impl Fn(&[f64]) -> f64,
     settings: &Settings,
 ) -> Result<Likelihood, E> {
+    let Settings { sigma_min, sigma_max, absolute_tolerance, relative_tolerance } = *settings;
+    assert!(0.0 < sigma_min && sigma_min < sigma_max && sigma_max.is_finite(), "{settings:?}");
+    assert!(absolute_tolerance > 0.0 && relative_tolerance >= 0.0, "{settings:?}");
     let d = x.len();
-    let (start, end) = (settings.sigma_min.ln(), settings.sigma_max.ln());
+    let (start, end) = (sigma_min.ln(), sigma_max.ln());
     let mut evaluations = 0;
     // The state is x and, behind it, the integral.
     let mut slope = |state: &[f64], log_sigma: f64| -> Result<Vec<f64>, E> {
@@ -180,11 +191,14 @@ pub fn log_likelihood<E>(
             k.push(slope(&stage, to)?);
         }
         let difference = combination(&vec![0.0; d + 1], &k, &ERROR, h);
-        let squares = difference.iter().zip(&state).zip(&stage).map(|((error, old), new)| {
-            let largest = old.abs().max(new.abs());
-            (error / settings.absolute_tolerance.max(settings.relative_tolerance * largest)).powi(2)
-        });
-        let error = (squares.sum::<f64>() / (d + 1) as f64).sqrt();
+        let scaled = |i: usize| {
+            let largest = f64::max(state[i].abs(), stage[i].abs());
+            difference[i] / absolute_tolerance.max(relative_tolerance * largest)
+        };
+        let of_x = ((0..d).map(|i| scaled(i).powi(2)).sum::<f64>() / d.max(1) as f64).sqrt();
+        // NaN, which `f64::max` would hide, must reach the judge: no step would be short enough.
+        let of_integral = scaled(d).abs();
+        let error = if of_x.is_nan() || of_integral.is_nan() { f64::NAN } else { of_x.max(of_integral) };
         let (accepted, factor) = judge(error, rejected, h <= 1e-9 * (end - start));
         if accepted {
             at = if last { end } else { at + h };

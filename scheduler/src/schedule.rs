@@ -58,10 +58,10 @@ pub struct Schedule {
     pub map: TimestepMap,
     /// How x is mixed at a given sigma.
     pub frame: Frame,
-    /// Standard normal noise times this is the x to start from.
+    /// Standard normal noise times this is the x to start from. For a sampler that leads from an image to noise, the image is.
     pub init_noise_sigma: f64,
     /// Factor from the final x to what diffusers' scheduler returns: its α where a variance-preserving scheduler ends above
-    /// sigma 0, else 1.
+    /// sigma 0, else 1. An inversion's is what makes the noise standard normal again.
     pub final_scale: f64,
     /// Where each step of diffusers' DDIM and DDPM lands, if that is not `sigmas[i+1]`: they step by a whole number of training
     /// timesteps and read x at the next entry as it is, in the variance-preserving frame.

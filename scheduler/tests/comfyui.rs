@@ -1,4 +1,4 @@
-//! Samplers and schedules that only ComfyUI has, against a restatement of its formulas (`goldens/make_goldens.py`).
+//! Samplers and schedules that only ComfyUI has, against a restatement of its formulas (`goldens/comfyui.py`).
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;

@@ -1,6 +1,6 @@
 //! log p(x) on data whose density is known at every noise level.
 
-use scheduler::likelihood::{Field, Hutchinson, Settings, jvp_by_differences, log_likelihood};
+use scheduler::likelihood::{Field, Hutchinson, Settings, gaussian, jvp_by_differences, log_likelihood};
 use std::convert::Infallible;
 
 const TIGHT: Settings =
@@ -125,4 +125,33 @@ fn bits_per_dimension() {
     // Uniform data over 256 levels in -1..1 has a density of ½ per element: 8 bits.
     let uniform = scheduler::likelihood::Likelihood { log_p: 3.0 * 0.5_f64.ln(), noise: vec![0.0; 3], evaluations: 0 };
     assert!((uniform.bits_per_dimension(128.0) - 8.0).abs() < 1e-12);
+}
+
+/// The error of the integral, which grows with the number of elements, is not lost among theirs.
+#[test]
+fn many_elements_keep_the_tolerance() {
+    let x: Vec<f64> = (0..1000).map(|i| (f64::from(i) * 0.7).sin() * 2.0).collect();
+    // Data N(0, 2²).
+    let mut field = |x: &[f64], sigma: f64, denoised: &mut [f64]| -> Result<f64, Infallible> {
+        let gain = 4.0 / (4.0 + sigma * sigma);
+        denoised.iter_mut().zip(x).for_each(|(d, x)| *d = gain * x);
+        Ok(gain * x.len() as f64)
+    };
+    let settings = Settings { absolute_tolerance: 1e-3, relative_tolerance: 0.0, ..Settings::default() };
+    let prior = |x: &[f64]| gaussian(x, f64::hypot(2.0, settings.sigma_max));
+    let Ok(found) = log_likelihood(&x, &mut field, prior, &settings);
+    // The flow scales x as the standard deviation grows.
+    let noise: Vec<f64> =
+        x.iter().map(|x| x * f64::hypot(2.0, settings.sigma_max) / f64::hypot(2.0, settings.sigma_min)).collect();
+    let integral = gaussian(&x, f64::hypot(2.0, settings.sigma_min)) - prior(&noise);
+    let error = (found.log_p - prior(&found.noise) - integral).abs();
+    assert!(error < 1e-3, "{error}");
+}
+
+#[test]
+#[should_panic(expected = "sigma_min: 0")]
+fn a_range_without_a_start_is_a_mistake() {
+    let mut field = |_: &[f64], _: f64, _: &mut [f64]| -> Result<f64, Infallible> { Ok(0.0) };
+    let settings = Settings { sigma_min: 0.0, ..Settings::default() };
+    let _ = log_likelihood(&[1.0], &mut field, |_| 0.0, &settings);
 }

@@ -110,7 +110,7 @@ fn deterministic_samplers_have_the_order_they_state() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// RK45's error at the end stays below its tolerance, which is that of a step; dpm_adaptive, whose estimate is that of its second-order
+/// RK45's error at the end stays below its tolerance, which is that of the whole run; dpm_adaptive, whose estimate is that of its second-order
 /// part, comes near it.
 #[test]
 fn adaptive_samplers_keep_their_tolerance() {
@@ -215,7 +215,6 @@ fn cfg_pp_without_guidance_is_the_plain_sampler() {
                 let schedule = schedule(frame, 7, 1);
                 let program = sampler.program(&schedule, &sampler.settings());
                 assert_eq!(program.wants_unguided(), sampler == guided);
-                assert_eq!(program.ops().iter().any(|op| matches!(op, Op::Unguided { .. })), sampler == guided);
                 let mut normals = Normals(3);
                 let noise = |_: Draw, out: &mut [f64]| out.iter_mut().for_each(|v| *v = normals.next());
                 let outcome = run(&program, &STARTS, &mut denoiser(frame), noise, |_| ControlFlow::Continue(()));

@@ -71,7 +71,7 @@ fn check_run(program: &Program, schedule: &Schedule, settings: &Settings) {
 }
 
 /// Classes of every family, with what a model of theirs predicts, where they have a field for it.
-const CLASSES: [(&str, Option<&str>); 14] = [
+const CLASSES: [(&str, Option<&str>); 15] = [
     ("EulerDiscreteScheduler", Some("epsilon")),
     ("PNDMScheduler", Some("epsilon")),
     ("PNDMScheduler", Some("v_prediction")),
@@ -79,6 +79,7 @@ const CLASSES: [(&str, Option<&str>); 14] = [
     ("DDIMScheduler", Some("v_prediction")),
     ("DDIMInverseScheduler", Some("epsilon")),
     ("DPMSolverMultistepScheduler", Some("epsilon")),
+    ("UniPCMultistepScheduler", Some("flow_prediction")),
     ("LCMScheduler", Some("epsilon")),
     ("TCDScheduler", Some("epsilon")),
     ("EDMEulerScheduler", None),
@@ -114,6 +115,7 @@ proptest! {
             fields.push(("rescale_betas_zero_snr".to_owned(), Field::Bool(zero_snr)));
             fields.push(("steps_offset".to_owned(), Field::Number(f64::from(steps_offset))));
         }
+        fields.push(("use_flow_sigmas".to_owned(), Field::Bool(prediction == Some("flow_prediction"))));
         let config = SchedulerConfig::new(fields).unwrap();
         let schedule: Option<NamedSchedule> = named.map(|i| SCHEDULES[i].0);
         let request = Request { sampler: Some(SAMPLERS[index]), schedule, eta, ..Request::steps(count) };
@@ -143,11 +145,18 @@ proptest! {
         ends_at_zero in any::<bool>(),
         flow in any::<bool>(),
         solver_order in 1..4_usize,
+        repeated in proptest::collection::vec(0..80_usize, 0..3),
     ) {
         let high = if flow { 1.0 } else { 80.0 };
         let mut sigmas = sigmas::karras(n, low, high, 7.0).unwrap();
         if !ends_at_zero && n > 1 {
             sigmas.pop();
+        }
+        // Steps of no length, at pure noise as well.
+        for at in repeated {
+            // Not the last, which ends the run.
+            let at = at % (sigmas.len() - 1);
+            sigmas.insert(at, sigmas[at]);
         }
         let frame = if flow { Frame::Flow } else { Frame::VarianceExploding };
         let schedule = Schedule::new(sigmas, frame, TimestepMap::QuarterLog).unwrap();
@@ -156,6 +165,25 @@ proptest! {
         check(&program);
         check_run(&program, &schedule, &settings);
     }
+}
+
+/// The list says which samplers can be told their share of noise.
+#[test]
+fn eta_changes_the_samplers_that_have_one() {
+    let schedule =
+        Schedule::new(vec![0.9, 0.7, 0.4, 0.2, 0.0], Frame::VarianceExploding, TimestepMap::QuarterLog).unwrap();
+    for sampler in SAMPLERS {
+        // That of tcd is in its schedule.
+        if sampler.is_adaptive() || sampler.name == "tcd" {
+            continue;
+        }
+        let program = |eta| sampler.program(&schedule, &Settings { eta, ..sampler.settings() }).to_string();
+        assert_eq!(program(0.0) != program(0.5), sampler.eta.is_some(), "{}", sampler.name);
+    }
+    let config =
+        SchedulerConfig::new([("_class_name".to_owned(), Field::Text("EDMEulerScheduler".to_owned()))]).unwrap();
+    let wanted = Request { sampler: scheduler::sampler("er_sde").ok(), eta: Some(0.5), ..Request::steps(3) };
+    assert!(config.plan(&wanted).unwrap_err().to_string().contains("er_sde has no eta"));
 }
 
 #[test]

@@ -55,11 +55,11 @@ pub(super) struct ImageArgs {
     #[arg(long, value_name = "NAME")]
     pub(super) schedule: Option<String>,
 
-    /// Share of fresh noise of the samplers that have one (ddim, ancestral and SDE samplers) [default: the sampler's]
+    /// Share of fresh noise, of the samplers that have one: ddim, tcd, most ancestral and SDE samplers [default: the sampler's]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub(super) eta: Option<f64>,
 
-    /// Weight of the prompt (classifier-free guidance); 1 turns it off [default: the model's]
+    /// Weight of the prompt (classifier-free guidance); 1 turns it off, except in CFG++ samplers, where 0 does [default: the model's]
     #[arg(long, visible_alias = "cfg-scale", value_name = "X", allow_negative_numbers = true)]
     pub(super) guidance: Option<f64>,
 

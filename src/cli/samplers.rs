@@ -34,7 +34,8 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
                     "evaluations_per_step": s.evaluations,
                     "adaptive": s.is_adaptive(),
                     "inverts": s.inverts,
-                    "diffusers": s.diffusers,
+                    "eta": s.eta,
+                    "diffusers": s.class,
                     "paper": s.paper,
                 })
             })

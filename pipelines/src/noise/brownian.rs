@@ -6,7 +6,8 @@
 
 use super::philox::Philox;
 
-/// Bisections of an octave. Two points of one leaf, 1/65536 of their sigma apart or less, do not see each other.
+/// Bisections of an octave. Two points of one leaf, less than 1/65536 of their sigma apart, do not see each other: their bridges are drawn
+/// apart, and an increment between them has the variance of a leaf, not of its own length.
 const DEPTH: u32 = 16;
 
 /// What lies below 2^-60 is part of no step.
@@ -30,7 +31,7 @@ impl BrownianPath {
         Self { seed, last: None }
     }
 
-    /// (W(from) - W(to)) / √(from - to) of every element: standard normal. `from` is above `to`, which is 0 or more.
+    /// (W(from) - W(to)) / √(from - to) of every element: standard normal, unless both lie in one leaf. `from` is above `to`, which is 0 or more.
     pub fn increment(&mut self, from: f64, to: f64, out: &mut [f32]) {
         let top = self.point(from, out.len());
         let bottom = self.point(to, out.len());

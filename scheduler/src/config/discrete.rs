@@ -131,10 +131,6 @@ pub(super) fn schedule(reader: &Reader<'_>, request: &Request, eta: f64) -> Resu
     schedule.init_noise_sigma = if exploding && spacing != "leading" { largest } else { largest.hypot(1.0) };
     // Classes that step in the variance-preserving frame return its x.
     schedule.final_scale = if exploding { 1.0 } else { 1.0 / last.hypot(1.0) };
-    if reader.class().name == "DDIMInverseScheduler" {
-        // From the image at the last sigma to the noise at the first.
-        (schedule.init_noise_sigma, schedule.final_scale) = (last.hypot(1.0), 1.0 / largest.hypot(1.0));
-    }
     Ok(schedule)
 }
 
@@ -294,15 +290,16 @@ pub(super) fn runge_kutta_middles(
     request: &Request,
     schedule: &Schedule,
 ) -> Result<Vec<(f64, f64)>, Error> {
-    let training = Training::new(reader)?;
     let steps = schedule.full_steps;
     if steps < 4 {
-        return Err(reader.unsupported("skip_prk_steps", "a start by Runge-Kutta takes at least 4 steps"));
+        return Err(Error::Schedule(format!("pndm starts by Runge-Kutta, which takes at least 4 steps, not {steps}")));
     }
-    if request.schedule.is_some() || !matches!(request.steps, Steps::Count(_)) {
+    let own = request.schedule.is_none() && schedule.frame == Frame::VarianceExploding;
+    if !own || !matches!(request.steps, Steps::Count(_)) {
         let middle = |(high, low): (f64, f64)| (high * low).sqrt();
         return Ok(schedule.pairs().take(3).map(middle).map(|sigma| (sigma, sigma)).collect());
     }
+    let training = Training::new(reader)?;
     let half = (training.len() / steps / 2) as f64;
     let starts = schedule.timesteps.windows(2).take(3);
     Ok(starts.map(|pair| (training.sigma_at(pair[0] - half), training.sigma_at(pair[1] + half))).collect())

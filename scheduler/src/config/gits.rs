@@ -2,7 +2,7 @@
 
 use crate::sigmas::interpolate_logarithms;
 
-/// The searched sigmas between the first and the last, for 2 to 20 steps, with the coefficient 1.2 (the authors' default; figures as in
+/// The searched sigmas between the first and the last, for 2 to 20 steps, with the coefficient 1.2 (ComfyUI's default; figures as in
 /// ComfyUI's `GITSScheduler`).
 const BETWEEN: [&[f64]; 19] = [
     &[0.803307],

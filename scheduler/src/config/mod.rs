@@ -22,6 +22,7 @@ use fields::Reader;
 pub use named::{NamedSchedule, SCHEDULES};
 
 use crate::error::Error;
+use crate::frame::Frame;
 use crate::program::{Limit, Program};
 use crate::samplers::{Sampler, Settings, SolverType, Variance, sampler};
 use crate::scaling::Prediction;
@@ -166,10 +167,14 @@ impl SchedulerConfig {
             Some(sampler) => sampler,
             None => self.default_sampler()?,
         };
+        if let (Some(named), Steps::Sigmas(_)) = (request.schedule, &request.steps) {
+            let reason = format!("explicit sigmas are a schedule: they leave no room for {}", named.name());
+            return Err(Error::Schedule(reason));
+        }
         let target = self.target(sampler)?;
         let reader = Reader::new(target, &self.fields);
         let mut settings = settings(&reader, sampler, request.eta)?;
-        let (schedule, prediction) = match self.class.family {
+        let (mut schedule, prediction) = match self.class.family {
             Family::Discrete if reader.hidden_flag("use_flow_sigmas")? => {
                 (flow::from_flow_sigmas(&reader, request)?, flow::prediction(&reader)?)
             }
@@ -179,6 +184,15 @@ impl SchedulerConfig {
             Family::Consistency => (consistency::schedule(&reader, request)?, consistency::prediction(&reader)?),
             Family::Score => (score::schedule(&reader, request)?, Prediction::Score),
         };
+        if sampler.inverts {
+            // From what samplers return to what they start from.
+            let Schedule { init_noise_sigma, final_scale, .. } = schedule;
+            (schedule.init_noise_sigma, schedule.final_scale) = (1.0 / final_scale, 1.0 / init_noise_sigma);
+            if sampler.name == "heun_inverse" && schedule.frame == Frame::Flow && schedule.sigmas == [1.0, 0.0] {
+                let reason = "heun_inverse needs a level between the image and pure noise: at least 2 steps";
+                return Err(Error::Schedule(reason.to_owned()));
+            }
+        }
         if matches!(sampler.name, "pndm" | "ddim_inverse") {
             settings.velocity = prediction == Prediction::VPrediction;
         }
@@ -204,7 +218,7 @@ impl SchedulerConfig {
         }
         match self.class.family {
             // Samplers that diffusers lacks step over the table that k-diffusion's would: EulerDiscrete's.
-            Family::Discrete => match sampler.diffusers.map(classes::find) {
+            Family::Discrete => match sampler.class.map(classes::find) {
                 Some(Ok(class)) if class.family == Family::Discrete => Ok(class),
                 _ => classes::find("EulerDiscreteScheduler"),
             },
@@ -226,6 +240,10 @@ impl SchedulerConfig {
 
 /// What the configuration tells the sampler, beyond where to step.
 fn settings(reader: &Reader<'_>, sampler: &Sampler, eta: Option<f64>) -> Result<Settings, Error> {
+    if eta.is_some() && sampler.eta.is_none() {
+        let reason = format!("the sampler {} has no eta: its share of fresh noise is fixed", sampler.name);
+        return Err(Error::Schedule(reason));
+    }
     let own = sampler.settings();
     let mut settings = Settings { eta: eta.unwrap_or(own.eta), ..own };
     if settings.eta < 0.0 || !settings.eta.is_finite() {

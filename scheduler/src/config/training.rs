@@ -80,10 +80,12 @@ fn betas(reader: &Reader<'_>) -> Result<Vec<f32>, Error> {
             Ok(betas_for_alpha_bar(n, |t| ((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2)))
         }
         "exp" if reader.class().name == "HeunDiscreteScheduler" => Ok(betas_for_alpha_bar(n, |t| (-12.0 * t).exp())),
-        "sigmoid" if reader.class().name == "DDPMScheduler" => Ok(linspace_f32(-6.0, 6.0, n)
-            .iter()
-            .map(|&b| (1.0 / (1.0 + (-b).exp())) * (end - start) as f32 + start as f32)
-            .collect()),
+        "sigmoid" if matches!(reader.class().name, "DDPMScheduler" | "DDPMParallelScheduler") => {
+            Ok(linspace_f32(-6.0, 6.0, n)
+                .iter()
+                .map(|&b| (1.0 / (1.0 + (-b).exp())) * (end - start) as f32 + start as f32)
+                .collect())
+        }
         _ => Err(reader.unsupported("beta_schedule", "it must be linear, scaled_linear or squaredcos_cap_v2")),
     }
 }

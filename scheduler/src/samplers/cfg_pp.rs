@@ -4,7 +4,7 @@
 //! the unguided image, that is each sampler's own step from x̂. Without guidance U = D, and they are those samplers.
 
 use super::dpmpp_2m::{History, order_of_step};
-use super::steps::{Ancestral, ancestral, first_order, lambda_step};
+use super::steps::{ancestral, first_order, lambda_step, renoise};
 use crate::{Builder, Expr, Frame, Schedule, Settings, SolverType};
 
 /// The denoised image of a step, the unguided one, and x with the noise of the latter and the image of the former.
@@ -48,14 +48,6 @@ pub(super) fn dpmpp_2s_ancestral(p: &mut Builder, schedule: &Schedule, settings:
         let next = first_order(frame, x, target, sigma, step.down);
         renoise(p, next, step, (sigma, sigma_next), settings);
     }
-}
-
-fn renoise(p: &mut Builder, next: Expr, step: Ancestral, (from, to): (f64, f64), settings: &Settings) {
-    let mut next = next * step.rescale;
-    if step.up > 0.0 {
-        next = next + p.noise(from, to) * (step.up * settings.s_noise);
-    }
-    p.set_x(next);
 }
 
 /// ComfyUI `dpmpp_2m_cfg_pp`: what is extrapolated from is the last unguided image.

@@ -9,6 +9,9 @@ pub(super) fn ddpm(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
         let denoised = p.denoise(x, sigma);
         let denoised = p.clip(denoised);
         p.step(sigma, denoised);
+        if sigma == sigma_next {
+            continue;
+        }
         // The posterior q(x' | x, x0), in σ/α: its mean keeps (σ'/σ)² of x.
         let (alpha, alpha_next) = (frame.alpha(sigma), frame.alpha(sigma_next));
         let ratio = sigma_next / sigma * (alpha / alpha_next);

@@ -1,4 +1,4 @@
-use super::steps::{ancestral, churn};
+use super::steps::{ancestral, churn, renoise};
 use crate::{Builder, Schedule, Settings};
 
 /// The midpoint method with the middle in ln σ: DPM-Solver-2 (Lu et al. 2022a) in the manner of Karras et al. 2022; k-diffusion
@@ -10,7 +10,7 @@ pub(super) fn dpm_2(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
 /// The same with fresh noise in every step; k-diffusion `sample_dpm_2_ancestral`, diffusers
 /// `KDPM2AncestralDiscreteScheduler`.
 pub(super) fn dpm_2_ancestral(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
-    midpoint(p, schedule, settings);
+    midpoint(p, schedule, &Settings { s_churn: 0.0, ..settings.clone() });
 }
 
 fn midpoint(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
@@ -29,10 +29,6 @@ fn midpoint(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
         let x_2 = p.keep(x + d * (sigma_mid - sigma));
         let denoised_2 = p.denoise(x_2, sigma_mid);
         let d_2 = (x_2 - denoised_2) / sigma_mid;
-        let mut next = (x + d_2 * (step.down - sigma)) * step.rescale;
-        if step.up > 0.0 {
-            next = next + p.noise(sigma, sigma_next) * (step.up * settings.s_noise);
-        }
-        p.set_x(next);
+        renoise(p, x + d_2 * (step.down - sigma), step, (sigma, sigma_next), settings);
     }
 }

@@ -1,4 +1,4 @@
-use super::steps::{ancestral, first_order};
+use super::steps::{ancestral, first_order, renoise};
 use crate::{Builder, Schedule, Settings};
 
 /// DPM-Solver++(2S) (Lu et al. 2022b, Algorithm 1) with fresh noise in every step; k-diffusion `sample_dpmpp_2s_ancestral`.
@@ -17,10 +17,7 @@ pub(super) fn dpmpp_2s_ancestral(p: &mut Builder, schedule: &Schedule, settings:
             let x_2 = first_order(frame, x, denoised, sigma, sigma_mid);
             target = p.denoise(x_2, sigma_mid);
         }
-        let mut next = first_order(frame, x, target, sigma, step.down) * step.rescale;
-        if step.up > 0.0 {
-            next = next + p.noise(sigma, sigma_next) * (step.up * settings.s_noise);
-        }
-        p.set_x(next);
+        let next = first_order(frame, x, target, sigma, step.down);
+        renoise(p, next, step, (sigma, sigma_next), settings);
     }
 }

@@ -1,4 +1,4 @@
-use super::steps::{ancestral, first_order};
+use super::steps::posterior;
 use crate::{Builder, Expr, Schedule, Settings};
 
 /// ER-SDE-Solver-3: Cui et al. 2023, Algorithm 3, with the noise scale φ(λ) = λ·(exp(λ^0.3) + 10) of its section 4, λ being σ/α; ComfyUI
@@ -21,20 +21,16 @@ pub(super) fn er_sde(p: &mut Builder, schedule: &Schedule, settings: &Settings) 
         } else if from == to {
             continue;
         } else if alpha == 0.0 {
-            // From pure noise every noise scale's ratio is 0: the posterior's step instead.
-            let step = ancestral(frame, sigma, sigma_next, 1.0);
-            let noise = p.noise(sigma, sigma_next);
-            p.set_x(
-                first_order(frame, x, denoised, sigma, step.down) * step.rescale + noise * (step.up * settings.s_noise),
-            );
+            // From pure noise every noise scale's ratio is 0.
+            posterior(p, frame, (x, denoised), (sigma, sigma_next), settings);
         } else {
-            let r = noise_scale(to) / noise_scale(from);
+            let r = noise_ratio(to, from);
             let mut next = x * (alpha_next / alpha * r) + denoised * (alpha_next * (1.0 - r));
             if let Some(&(before, denoised_before, difference_before)) = history.first() {
                 let dt = to - from;
                 let first = p.keep((denoised - denoised_before) / (from - before));
                 difference = Some(first);
-                let ratio = |u: f64| noise_scale(to) / noise_scale(u);
+                let ratio = |u: f64| noise_ratio(to, u);
                 next = next + first * (alpha_next * (dt + simpson(to, from, ratio)));
                 if let (Some(difference_before), Some(&(two_before, ..))) = (difference_before, history.get(1)) {
                     let second = (first - difference_before) / (0.5 * (from - two_before));
@@ -56,8 +52,12 @@ pub(super) fn er_sde(p: &mut Builder, schedule: &Schedule, settings: &Settings) 
     }
 }
 
-fn noise_scale(lambda: f64) -> f64 {
-    lambda * (lambda.powf(0.3).exp() + 10.0)
+/// φ(λ)/φ(λ'), for λ' ≥ λ. φ itself overflows at large λ.
+fn noise_ratio(lambda: f64, above: f64) -> f64 {
+    let (power, power_above) = (lambda.powf(0.3), above.powf(0.3));
+    // Both divided by the larger's exponential.
+    let scale = |power: f64| (power - power_above).exp() + 10.0 * (-power_above).exp();
+    lambda / above * (scale(power) / scale(power_above))
 }
 
 /// ∫ f from a to b by Simpson's rule, over equal steps in ln u: a step may cross several orders of magnitude.
@@ -74,7 +74,16 @@ fn simpson(a: f64, b: f64, f: impl Fn(f64) -> f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::simpson;
+    use super::{noise_ratio, simpson};
+
+    #[test]
+    fn ratios_of_any_level() {
+        let phi = |lambda: f64| lambda * (lambda.powf(0.3).exp() + 10.0);
+        for (low, high) in [(0.01, 0.02), (0.5, 80.0), (3.0, 3.0)] {
+            assert!((noise_ratio(low, high) / (phi(low) / phi(high)) - 1.0).abs() < 1e-14);
+        }
+        assert_eq!(noise_ratio(1e11, 1e12), 0.0);
+    }
 
     #[test]
     fn integrals_of_powers() {

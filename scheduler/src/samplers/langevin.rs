@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::steps::{ancestral, first_order};
+use super::steps::posterior;
 use crate::program::Continue;
 use crate::{Builder, Expr, Program, Schedule, Settings};
 
@@ -18,16 +18,11 @@ pub(super) fn ald(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
     for (sigma, sigma_next) in schedule.pairs() {
         let (alpha, alpha_next) = (frame.alpha(sigma), frame.alpha(sigma_next));
         if alpha == 0.0 {
-            // Pure noise has no score to follow: the posterior's step instead.
+            // Pure noise has no score to follow.
             let x = p.x();
             let denoised = p.denoise(x, sigma);
             p.step(sigma, denoised);
-            let step = ancestral(frame, sigma, sigma_next, 1.0);
-            let mut next = first_order(frame, x, denoised, sigma, step.down) * step.rescale;
-            if step.up > 0.0 {
-                next = next + p.noise(sigma, sigma_next) * step.up;
-            }
-            p.set_x(next);
+            posterior(p, frame, (x, denoised), (sigma, sigma_next), settings);
             continue;
         }
         for i in 0..STEPS {
@@ -107,12 +102,7 @@ impl State {
         if sigma_next == 0.0 {
             p.set_x(denoised);
         } else if alpha == 0.0 {
-            let step = ancestral(frame, sigma, sigma_next, 1.0);
-            let mut next = first_order(frame, x, denoised, sigma, step.down) * step.rescale;
-            if step.up > 0.0 {
-                next = next + p.noise(sigma, sigma_next) * step.up;
-            }
-            p.set_x(next);
+            posterior(&mut p, frame, (x, denoised), (sigma, sigma_next), &self.settings);
         } else {
             let ratio = sigma_next / sigma * (alpha / alpha_next);
             let removed = 1.0 - ratio * ratio;

@@ -41,15 +41,15 @@ const fn ode(
         order,
         stochastic: false,
         evaluations,
-        default_eta: 0.0,
-        diffusers: None,
+        eta: None,
+        class: None,
         paper,
         inverts: false,
         emit,
     }
 }
 
-/// A sampler that draws noise on the way, all of it by default.
+/// A sampler that draws noise on the way, of which it can be told the share.
 const fn sde(
     name: &'static str,
     summary: &'static str,
@@ -58,13 +58,25 @@ const fn sde(
     paper: &'static str,
     emit: Emit,
 ) -> Sampler {
-    Sampler { stochastic: true, default_eta: 1.0, ..ode(name, summary, order, evaluations, paper, emit) }
+    Sampler { eta: Some(1.0), ..noisy(name, summary, order, evaluations, paper, emit) }
+}
+
+/// A sampler that draws as much noise on the way as its method says.
+const fn noisy(
+    name: &'static str,
+    summary: &'static str,
+    order: u32,
+    evaluations: u32,
+    paper: &'static str,
+    emit: Emit,
+) -> Sampler {
+    Sampler { stochastic: true, ..ode(name, summary, order, evaluations, paper, emit) }
 }
 
 /// Every sampler. To add one: a file beside this one, its `mod` in mod.rs, an entry here.
 pub static SAMPLERS: &[&Sampler] = &[
     &Sampler {
-        diffusers: Some("EulerDiscreteScheduler"),
+        class: Some("EulerDiscreteScheduler"),
         aliases: Aliases {
             diffusers: &["EulerDiscreteScheduler", "EDMEulerScheduler", "FlowMatchEulerDiscreteScheduler"],
             comfyui: &["euler"],
@@ -75,7 +87,7 @@ pub static SAMPLERS: &[&Sampler] = &[
         ..ode("euler", "Euler's method on the probability-flow ODE", 1, 1, EDM, Fixed(euler::euler))
     },
     &Sampler {
-        diffusers: Some("EulerAncestralDiscreteScheduler"),
+        class: Some("EulerAncestralDiscreteScheduler"),
         aliases: Aliases {
             diffusers: &["EulerAncestralDiscreteScheduler"],
             comfyui: &["euler_ancestral"],
@@ -93,7 +105,7 @@ pub static SAMPLERS: &[&Sampler] = &[
         )
     },
     &Sampler {
-        diffusers: Some("HeunDiscreteScheduler"),
+        class: Some("HeunDiscreteScheduler"),
         aliases: Aliases {
             diffusers: &["HeunDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"],
             comfyui: &["heun"],
@@ -104,7 +116,7 @@ pub static SAMPLERS: &[&Sampler] = &[
         ..ode("heun", "Heun's second-order method", 2, 2, EDM, Fixed(heun::heun))
     },
     &Sampler {
-        diffusers: Some("KDPM2DiscreteScheduler"),
+        class: Some("KDPM2DiscreteScheduler"),
         aliases: Aliases {
             diffusers: &["KDPM2DiscreteScheduler"],
             comfyui: &["dpm_2"],
@@ -115,7 +127,7 @@ pub static SAMPLERS: &[&Sampler] = &[
         ..ode("dpm_2", "midpoint method in the logarithm of sigma", 2, 2, DPM, Fixed(dpm_2::dpm_2))
     },
     &Sampler {
-        diffusers: Some("KDPM2AncestralDiscreteScheduler"),
+        class: Some("KDPM2AncestralDiscreteScheduler"),
         aliases: Aliases {
             diffusers: &["KDPM2AncestralDiscreteScheduler"],
             comfyui: &["dpm_2_ancestral"],
@@ -126,7 +138,7 @@ pub static SAMPLERS: &[&Sampler] = &[
         ..sde("dpm_2_ancestral", "dpm_2 with fresh noise in every step", 2, 2, DPM, Fixed(dpm_2::dpm_2_ancestral))
     },
     &Sampler {
-        diffusers: Some("LMSDiscreteScheduler"),
+        class: Some("LMSDiscreteScheduler"),
         aliases: Aliases {
             diffusers: &["LMSDiscreteScheduler"],
             comfyui: &["lms"],
@@ -137,7 +149,7 @@ pub static SAMPLERS: &[&Sampler] = &[
         ..ode("lms", "linear multistep, four steps", 4, 1, KD, Fixed(lms::lms))
     },
     &Sampler {
-        diffusers: Some("DPMSolverMultistepScheduler"),
+        class: Some("DPMSolverMultistepScheduler"),
         aliases: Aliases {
             diffusers: &["DPMSolverMultistepScheduler", "EDMDPMSolverMultistepScheduler"],
             comfyui: &["dpmpp_2m"],
@@ -148,7 +160,7 @@ pub static SAMPLERS: &[&Sampler] = &[
         ..ode("dpmpp_2m", "DPM-Solver++, two-step", 2, 1, DPMPP, Fixed(dpmpp_2m::dpmpp_2m))
     },
     &Sampler {
-        diffusers: Some("DPMSolverMultistepScheduler"),
+        class: Some("DPMSolverMultistepScheduler"),
         aliases: Aliases {
             comfyui: &["dpmpp_2m_sde", "dpmpp_2m_sde_gpu"],
             a1111: &["DPM++ 2M SDE"],
@@ -165,7 +177,7 @@ pub static SAMPLERS: &[&Sampler] = &[
         )
     },
     &Sampler {
-        diffusers: Some("DPMSolverMultistepScheduler"),
+        class: Some("DPMSolverMultistepScheduler"),
         aliases: Aliases {
             comfyui: &["dpmpp_2m_sde_heun", "dpmpp_2m_sde_heun_gpu"],
             a1111: &["DPM++ 2M SDE Heun"],
@@ -214,7 +226,7 @@ pub static SAMPLERS: &[&Sampler] = &[
         )
     },
     &Sampler {
-        diffusers: Some("DPMSolverSinglestepScheduler"),
+        class: Some("DPMSolverSinglestepScheduler"),
         aliases: Aliases { diffusers: &["DPMSolverSinglestepScheduler"], other: &["DPM++ 2S"], ..NONE },
         ..ode(
             "dpmpp_2s",
@@ -226,7 +238,7 @@ pub static SAMPLERS: &[&Sampler] = &[
         )
     },
     &Sampler {
-        diffusers: Some("DPMSolverSDEScheduler"),
+        class: Some("DPMSolverSDEScheduler"),
         aliases: Aliases {
             diffusers: &["DPMSolverSDEScheduler"],
             comfyui: &["dpmpp_sde", "dpmpp_sde_gpu"],
@@ -237,7 +249,7 @@ pub static SAMPLERS: &[&Sampler] = &[
         ..sde("dpmpp_sde", "DPM-Solver++, one-step, of the reverse SDE", 2, 2, DPMPP, Fixed(dpmpp_sde::dpmpp_sde))
     },
     &Sampler {
-        diffusers: Some("DDIMScheduler"),
+        class: Some("DDIMScheduler"),
         aliases: Aliases {
             diffusers: &["DDIMScheduler", "DDIMParallelScheduler"],
             comfyui: &["ddim"],
@@ -245,17 +257,18 @@ pub static SAMPLERS: &[&Sampler] = &[
             sdcpp: &["ddim_trailing"],
             ..NONE
         },
+        eta: Some(0.0),
         ..ode("ddim", "denoising diffusion implicit model", 1, 1, DDIM, Fixed(ddim::ddim))
     },
     &Sampler {
-        diffusers: Some("DDPMScheduler"),
+        class: Some("DDPMScheduler"),
         aliases: Aliases {
             diffusers: &["DDPMScheduler", "DDPMParallelScheduler"],
             comfyui: &["ddpm"],
             other: &["ancestral_sampling"],
             ..NONE
         },
-        ..sde(
+        ..noisy(
             "ddpm",
             "ancestral sampling of the diffusion model",
             1,
@@ -265,7 +278,7 @@ pub static SAMPLERS: &[&Sampler] = &[
         )
     },
     &Sampler {
-        diffusers: Some("PNDMScheduler"),
+        class: Some("PNDMScheduler"),
         aliases: Aliases { diffusers: &["PNDMScheduler"], a1111: &["PLMS"], ..NONE },
         ..ode(
             "pndm",
@@ -277,7 +290,7 @@ pub static SAMPLERS: &[&Sampler] = &[
         )
     },
     &Sampler {
-        diffusers: Some("UniPCMultistepScheduler"),
+        class: Some("UniPCMultistepScheduler"),
         aliases: Aliases {
             diffusers: &["UniPCMultistepScheduler"],
             comfyui: &["uni_pc_bh2"],
@@ -288,17 +301,17 @@ pub static SAMPLERS: &[&Sampler] = &[
         ..ode("unipc", "predictor and corrector in one evaluation, B(h) = e^h - 1", 3, 1, UNIPC, Fixed(unipc::unipc))
     },
     &Sampler {
-        diffusers: Some("UniPCMultistepScheduler"),
+        class: Some("UniPCMultistepScheduler"),
         aliases: Aliases { comfyui: &["uni_pc"], other: &["uni_pc_bh1"], ..NONE },
         ..ode("unipc_bh1", "unipc with B(h) = h", 3, 1, UNIPC, Fixed(unipc::unipc_bh1))
     },
     &Sampler {
-        diffusers: Some("DEISMultistepScheduler"),
+        class: Some("DEISMultistepScheduler"),
         aliases: Aliases { diffusers: &["DEISMultistepScheduler"], comfyui: &["deis"], ..NONE },
         ..ode("deis", "exponential integrator with extrapolated noise", 2, 1, EXPONENTIAL, Fixed(deis::deis))
     },
     &Sampler {
-        diffusers: Some("LCMScheduler"),
+        class: Some("LCMScheduler"),
         aliases: Aliases {
             diffusers: &["LCMScheduler", "FlowMatchLCMScheduler"],
             comfyui: &["lcm"],
@@ -306,7 +319,7 @@ pub static SAMPLERS: &[&Sampler] = &[
             sdcpp: &["lcm"],
             ..NONE
         },
-        ..sde(
+        ..noisy(
             "lcm",
             "latent consistency model, a few steps",
             1,
@@ -316,13 +329,13 @@ pub static SAMPLERS: &[&Sampler] = &[
         )
     },
     &Sampler {
-        diffusers: Some("CMStochasticIterativeScheduler"),
+        class: Some("CMStochasticIterativeScheduler"),
         aliases: Aliases {
             diffusers: &["CMStochasticIterativeScheduler"],
             other: &["consistency_models", "multistep_consistency"],
             ..NONE
         },
-        ..sde("consistency", "consistency model, one or a few steps", 1, 1, CM, Fixed(consistency::consistency))
+        ..noisy("consistency", "consistency model, one or a few steps", 1, 1, CM, Fixed(consistency::consistency))
     },
     &Sampler {
         aliases: Aliases { other: &["onestep"], ..NONE },
@@ -330,8 +343,7 @@ pub static SAMPLERS: &[&Sampler] = &[
     },
     &Sampler {
         aliases: Aliases { other: &["heun_churn", "edm_stochastic"], ..NONE },
-        default_eta: 0.0,
-        ..sde("edm_heun", "Heun's method with churn", 2, 2, EDM, Fixed(heun::heun))
+        ..noisy("edm_heun", "Heun's method with churn", 2, 2, EDM, Fixed(heun::heun))
     },
     &Sampler {
         aliases: Aliases { comfyui: &["res_multistep"], sdcpp: &["res_multistep"], other: &["res"], ..NONE },
@@ -401,9 +413,9 @@ pub static SAMPLERS: &[&Sampler] = &[
         )
     },
     &Sampler {
-        diffusers: Some("TCDScheduler"),
+        class: Some("TCDScheduler"),
         aliases: Aliases { diffusers: &["TCDScheduler"], sdcpp: &["tcd"], ..NONE },
-        default_eta: 0.3,
+        eta: Some(0.3),
         ..sde(
             "tcd",
             "trajectory consistency model, a few steps",
@@ -431,17 +443,17 @@ pub static SAMPLERS: &[&Sampler] = &[
             "pseudo linear multistep with weights for unequal steps",
             2,
             1,
-            EXPONENTIAL,
+            "Zhou et al. 2024, Fast ODE-based Sampling for Diffusion Models in Around 5 Steps, arXiv:2312.00094",
             Fixed(ipndm_v::ipndm_v),
         )
     },
     &Sampler {
         aliases: Aliases { other: &["em"], ..NONE },
-        ..sde("euler_maruyama", "Euler-Maruyama on the reverse SDE", 1, 1, SDE, Fixed(reverse_sde::euler_maruyama))
+        ..noisy("euler_maruyama", "Euler-Maruyama on the reverse SDE", 1, 1, SDE, Fixed(reverse_sde::euler_maruyama))
     },
     &Sampler {
         aliases: Aliases { other: &["reverse_diffusion_predictor"], ..NONE },
-        ..sde(
+        ..noisy(
             "reverse_diffusion",
             "the reverse SDE, discretised as the forward one",
             1,
@@ -452,7 +464,7 @@ pub static SAMPLERS: &[&Sampler] = &[
     },
     &Sampler {
         aliases: Aliases { comfyui: &["er_sde"], other: &["er_sde_solver_3"], ..NONE },
-        ..sde(
+        ..noisy(
             "er_sde",
             "extended reverse-time SDE, three-step",
             2,
@@ -479,9 +491,9 @@ pub static SAMPLERS: &[&Sampler] = &[
         ..ode("dpm_fast", "DPM-Solver, as many evaluations as steps", 3, 1, DPM, Fixed(dpm_fast::dpm_fast))
     },
     &Sampler {
-        diffusers: Some("ScoreSdeVeScheduler"),
+        class: Some("ScoreSdeVeScheduler"),
         aliases: Aliases { diffusers: &["ScoreSdeVeScheduler"], other: &["pc"], ..NONE },
-        ..sde(
+        ..noisy(
             "predictor_corrector",
             "the reverse SDE with a Langevin step at every noise level",
             1,
@@ -492,7 +504,7 @@ pub static SAMPLERS: &[&Sampler] = &[
     },
     &Sampler {
         aliases: Aliases { other: &["annealed_langevin"], ..NONE },
-        ..sde(
+        ..noisy(
             "ald",
             "annealed Langevin dynamics, five steps at every noise level",
             1,
@@ -502,7 +514,7 @@ pub static SAMPLERS: &[&Sampler] = &[
         )
     },
     &Sampler {
-        diffusers: Some("SASolverScheduler"),
+        class: Some("SASolverScheduler"),
         aliases: Aliases { diffusers: &["SASolverScheduler"], comfyui: &["sa_solver"], ..NONE },
         ..sde(
             "sa_solver",
@@ -514,7 +526,7 @@ pub static SAMPLERS: &[&Sampler] = &[
         )
     },
     &Sampler {
-        diffusers: Some("DDIMInverseScheduler"),
+        class: Some("DDIMInverseScheduler"),
         aliases: Aliases { diffusers: &["DDIMInverseScheduler"], other: &["ddim_inversion"], ..NONE },
         inverts: true,
         ..ode("ddim_inverse", "from an image to its noise, by DDIM backwards", 1, 1, DDIM, Fixed(inverse::ddim_inverse))

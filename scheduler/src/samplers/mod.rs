@@ -59,10 +59,10 @@ pub struct Sampler {
     pub stochastic: bool,
     /// Model evaluations per step (fewer in some first or last steps).
     pub evaluations: u32,
-    /// Share of noise when none is asked for.
-    pub default_eta: f64,
-    /// The diffusers class that the same name means, if there is one.
-    pub diffusers: Option<&'static str>,
+    /// The share of fresh noise when none is asked for, of samplers that can be asked: 0 is deterministic, 1 the full amount.
+    pub eta: Option<f64>,
+    /// The diffusers class by whose rules a configuration becomes its schedule, if there is one.
+    pub class: Option<&'static str>,
     /// Where it was published.
     pub paper: &'static str,
     /// Whether it leads from an image to noise: x starts as an image at the schedule's last sigma and ends at the first.
@@ -119,7 +119,7 @@ impl Sampler {
 
     /// The defaults with this sampler's own share of noise, EDM's churn for `edm_heun`, and the tolerances of `rk45`.
     pub fn settings(&self) -> Settings {
-        let mut settings = Settings { eta: self.default_eta, ..Settings::default() };
+        let mut settings = Settings { eta: self.eta.unwrap_or(0.0), ..Settings::default() };
         if self.name == "edm_heun" {
             // Karras et al. 2022, table 5: ImageNet-64.
             (settings.s_churn, settings.s_tmin, settings.s_tmax, settings.s_noise) = (40.0, 0.05, 50.0, 1.003);

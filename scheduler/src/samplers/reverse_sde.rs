@@ -1,4 +1,4 @@
-use super::steps::{ancestral, first_order};
+use super::steps::posterior;
 use crate::{Builder, Schedule, Settings};
 
 /// Euler-Maruyama on the reverse SDE, with ln σ as its time: Song et al. 2021b, section 4.1; score_sde `EulerMaruyamaPredictor` for
@@ -25,12 +25,8 @@ fn reverse(p: &mut Builder, schedule: &Schedule, settings: &Settings, variance: 
         if sigma_next == 0.0 {
             p.set_x(denoised);
         } else if alpha == 0.0 {
-            // From pure noise there is no finite variance to take away: the posterior's step instead.
-            let step = ancestral(frame, sigma, sigma_next, 1.0);
-            let noise = p.noise(sigma, sigma_next);
-            p.set_x(
-                first_order(frame, x, denoised, sigma, step.down) * step.rescale + noise * (step.up * settings.s_noise),
-            );
+            // From pure noise there is no finite variance to take away.
+            posterior(p, frame, (x, denoised), (sigma, sigma_next), settings);
         } else {
             let noise_level = sigma / alpha;
             let v = variance(noise_level, sigma_next / alpha_next);

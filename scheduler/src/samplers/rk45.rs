@@ -61,7 +61,8 @@ impl State {
             k.push(p.keep(stage - denoised));
         }
         let error: Expr = k.iter().zip(ERROR).map(|(&k, weight)| k * (weight * h)).sum();
-        let tolerance = (self.settings.absolute_tolerance, self.settings.relative_tolerance);
+        // Of a tolerance of 0 an element that is 0 would make 0/0.
+        let tolerance = (self.settings.absolute_tolerance.max(f64::MIN_POSITIVE), self.settings.relative_tolerance);
         p.measure(error, Some((tolerance, &[x, stage])));
         let outputs = [x, k_1, stage, k[6]];
         let state = Self { h, steps: self.steps + usize::from(!self.rejected), ..self.clone() };

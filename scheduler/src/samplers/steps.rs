@@ -21,7 +21,7 @@ pub(super) struct Ancestral {
 /// k-diffusion's `get_ancestral_step`, in σ/α so that it holds in both frames. eta = 1 is the variance of DDPM's posterior.
 pub(super) fn ancestral(frame: Frame, from: f64, to: f64, eta: f64) -> Ancestral {
     let (from_alpha, to_alpha) = (frame.alpha(from), frame.alpha(to));
-    if eta == 0.0 || to == 0.0 {
+    if eta == 0.0 || to == 0.0 || from == to {
         return Ancestral { down: to, rescale: 1.0, up: 0.0 };
     }
     let noise = to / to_alpha;
@@ -36,6 +36,27 @@ pub(super) fn ancestral(frame: Frame, from: f64, to: f64, eta: f64) -> Ancestral
             Ancestral { down, rescale: to_alpha / frame.alpha(down), up: up * to_alpha }
         }
     }
+}
+
+/// Ends an ancestral step: x is what `next`, at the level `step.down`, is with its noise.
+pub(super) fn renoise(p: &mut Builder, next: Expr, step: Ancestral, (from, to): (f64, f64), settings: &Settings) {
+    let mut next = next * step.rescale;
+    if step.up > 0.0 {
+        next = next + p.noise(from, to) * (step.up * settings.s_noise);
+    }
+    p.set_x(next);
+}
+
+/// A whole step of the posterior, q(x' | x, x0). Samplers of the reverse SDE take it from pure noise, where their own σ/α is infinite.
+pub(super) fn posterior(
+    p: &mut Builder,
+    frame: Frame,
+    (x, denoised): (Expr, Expr),
+    (from, to): (f64, f64),
+    settings: &Settings,
+) {
+    let step = ancestral(frame, from, to, 1.0);
+    renoise(p, first_order(frame, x, denoised, from, step.down), step, (from, to), settings);
 }
 
 /// Karras et al. 2022, Algorithm 2, lines 4 to 6; k-diffusion's `s_churn`: adds noise to x up to a higher level, from which the step then
@@ -112,7 +133,7 @@ mod tests {
     #[test]
     fn ancestral_steps_keep_the_marginal() {
         for frame in [Frame::VarianceExploding, Frame::Flow] {
-            for (from, to) in [(0.9, 0.5), (1.0, 0.7), (0.3, 0.01), (0.5, 0.0)] {
+            for (from, to) in [(0.9, 0.5), (1.0, 0.7), (0.3, 0.01), (0.5, 0.0), (1.0, 1.0)] {
                 for eta in [0.0, 0.4, 1.0] {
                     let step = ancestral(frame, from, to, eta);
                     let image = frame.alpha(step.down) * step.rescale;

@@ -464,7 +464,7 @@ def carried_over_cases():
     for via, config in CHECKPOINTS.items():
         for target in targets:
             if target == "PNDMScheduler" and "skip_prk_steps" not in config:
-                continue  # its Runge-Kutta start is not available here
+                continue  # its Runge-Kutta start has cases of its own
             if target == "SASolverScheduler" and "algorithm_type" in config:
                 continue  # which it does not take from a DPM-Solver's file
             config = {k: -math.inf if v == "-Infinity" else v for k, v in config.items()}
