@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 
-use scheduler::{Draw, Frame, Op, Outcome, SAMPLERS, Sampler, Schedule, Settings, TimestepMap, run};
+use scheduler::{Draw, Frame, Outcome, SAMPLERS, Sampler, Schedule, Settings, TimestepMap, run};
 
 /// (weight, mean, standard deviation).
 const PARTS: [(f64, f64, f64); 3] = [(0.5, -1.0, 0.4), (0.3, 0.8, 0.25), (0.2, 2.0, 0.6)];
