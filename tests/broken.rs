@@ -163,4 +163,27 @@ fn latent_pipelines() {
     let parts = ["vae", "another shape", "decoder.conv_in.weight"];
     of("other latents", &field("vae", "latent_channels", 5.into()), &parts);
     of("a scale of zero", &field("vae", "scaling_factor", 0.into()), &["vae/config.json"]);
+    of(
+        "a smaller model in a larger pipeline",
+        &index("StableDiffusionXLPipeline"),
+        &["unet/config.json", "no embedding"],
+    );
+
+    let of = |what: &str, damage: &dyn Fn(&Path), parts: &[&str]| expect_of("stable_diffusion_xl", what, damage, parts);
+    of("the reverse", &index("StableDiffusionPipeline"), &["unet/config.json", "does not give"]);
+    let refiner =
+        |m: &Path| edit_json(&m.join("model_index.json"), |json| json["requires_aesthetics_score"] = true.into());
+    of("a refiner", &refiner, &["model_index.json", "requires_aesthetics_score"]);
+    of("one encoder", &|m| fs::remove_dir_all(m.join("text_encoder_2")).unwrap(), &["text_encoder_2", "is missing"]);
+    let parts = ["text_encoder_2", "text_projection.weight", "another shape"];
+    of("another projection", &field("text_encoder_2", "projection_dim", 8.into()), &parts);
+    let wide = |m: &Path| {
+        edit_json(&m.join("unet/config.json"), |json| json["projection_class_embeddings_input_dim"] = 60.into());
+    };
+    of("another embedding", &wide, &["projects prompts to 20 channels", "takes 12"]);
+    of(
+        "other hidden states",
+        &field("unet", "cross_attention_dim", 24.into()),
+        &["encoders give 40 channels", "takes 24"],
+    );
 }

@@ -130,7 +130,7 @@ fn tiny_pipelines() -> Vec<PathBuf> {
     let entries = std::fs::read_dir(goldens().join("pipelines")).expect("golden pipelines");
     let mut folders: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
     folders.sort();
-    assert!(folders.len() >= 4, "there are four golden pipelines");
+    assert!(folders.len() >= 5, "there are five golden pipelines");
     folders
 }
 

@@ -1,4 +1,4 @@
-//! CLIP's text encoder (Radford et al. 2021), transformers' `CLIPTextModel`.
+//! CLIP's text encoder (Radford et al. 2021), transformers' `CLIPTextModel` and `CLIPTextModelWithProjection`.
 
 use crate::config::{Inert, Rest, any, check_class, check_rest, check_sizes, only, parse};
 use crate::error::ModelError;
@@ -25,6 +25,10 @@ pub struct ClipTextConfig {
     pub hidden_act: HiddenActivation,
     /// Added to the variance by every layer norm.
     pub layer_norm_eps: f64,
+    /// Channels of the projected embedding of a whole prompt, where the model has one.
+    pub projection_dim: usize,
+    /// The token that ends a prompt, at which its embedding is read.
+    pub eos_token_id: u32,
     #[serde(flatten)]
     rest: Rest,
 }
@@ -66,15 +70,17 @@ impl Default for ClipTextConfig {
             max_position_embeddings: 77,
             hidden_act: HiddenActivation::QuickGelu,
             layer_norm_eps: 1e-5,
+            projection_dim: 512,
+            eos_token_id: 49407,
             rest: Rest::new(),
         }
     }
 }
 
-/// Fields of transformers' text configurations that leave `last_hidden_state` as it is.
+/// Fields of transformers' text configurations that leave the output as it is.
 const INERT: &[Inert] = &[
     any("model_type"), // checked before everything else
-    only("architectures", &["[\"CLIPTextModel\"]", "null"]),
+    only("architectures", &["[\"CLIPTextModel\"]", "[\"CLIPTextModelWithProjection\"]", "null"]),
     only("is_decoder", &["false"]),
     only("is_encoder_decoder", &["false"]),
     only("add_cross_attention", &["false"]),
@@ -86,10 +92,7 @@ const INERT: &[Inert] = &[
     any("dropout"),
     any("initializer_factor"),
     any("initializer_range"),
-    any("projection_dim"),
-    // The token that the pooled output is read at; nothing here reads the pooled output.
     any("bos_token_id"),
-    any("eos_token_id"),
     any("pad_token_id"),
     any("torch_dtype"),
     any("dtype"),
@@ -128,12 +131,23 @@ impl ClipTextConfig {
                 ("max_position_embeddings", config.max_position_embeddings),
             ],
         )?;
+        if config.projection_dim == 0 {
+            return Err(ModelError::new(path, "projection_dim = 0 leaves nothing of a prompt"));
+        }
         if !config.hidden_size.is_multiple_of(config.num_attention_heads) {
             let (size, heads) = (config.hidden_size, config.num_attention_heads);
             let message = format!("hidden_size = {size} is not a multiple of num_attention_heads = {heads}");
             return Err(ModelError::new(path, message));
         }
         Ok(config)
+    }
+
+    /// Where among a prompt's ids its embedding is read: at the first end mark. Configurations from before the mark was corrected say 2,
+    /// and mean the largest id.
+    #[must_use]
+    pub fn pooled_token(&self, ids: &[u32]) -> usize {
+        let end = if self.eos_token_id == 2 { ids.iter().max().copied() } else { Some(self.eos_token_id) };
+        ids.iter().position(|id| Some(*id) == end).unwrap_or(0)
     }
 }
 
@@ -157,12 +171,47 @@ pub fn clip_text_model(
     let Some(layers) = config.num_hidden_layers.checked_sub(skip) else {
         return s.poison(format!("cannot skip {skip} of {} layers", config.num_hidden_layers));
     };
+    let states = hidden_states(s, config, input_ids, attention_mask, layers);
+    if normalised { final_layer_norm(s, config, &states[layers]) } else { states[layers].clone() }
+}
+
+/// The same with an embedding of the whole prompt: (hidden states, `[B, projection_dim]`). `pooled_at [B, S]` holds 1 at the token that the
+/// embedding is read at, [`ClipTextConfig::pooled_token`], and 0 elsewhere.
+#[must_use]
+pub fn clip_text_model_with_projection(
+    s: &Scope,
+    config: &ClipTextConfig,
+    input_ids: &Tensor,
+    attention_mask: Option<&Tensor>,
+    pooled_at: &Tensor,
+) -> (Tensor, Tensor) {
+    let layers = config.num_hidden_layers;
+    let states = hidden_states(s, config, input_ids, attention_mask, layers);
+    let last = final_layer_norm(s, config, &states[layers]);
+    let (batch, tokens) = (last.extent(0), last.extent(1));
+    // A product with zeros and one 1 picks a row exactly.
+    let pooled = pooled_at.reshape(&[batch, 1, tokens]).matmul(&last).reshape(&[batch, config.hidden_size]);
+    (states[layers - 1].clone(), s.at("text_projection").linear_no_bias(&pooled, config.projection_dim))
+}
+
+/// The embeddings and what each layer makes of them.
+fn hidden_states(
+    s: &Scope,
+    config: &ClipTextConfig,
+    input_ids: &Tensor,
+    attention_mask: Option<&Tensor>,
+    layers: usize,
+) -> Vec<Tensor> {
     let key_bias = attention_mask.map(key_bias);
-    let mut hidden = embeddings(&s.at("embeddings"), config, input_ids);
+    let mut states = vec![embeddings(&s.at("embeddings"), config, input_ids)];
     for i in 0..layers {
-        hidden = encoder_layer(&s.at("encoder").at("layers").at(i), config, &hidden, key_bias.as_ref());
+        states.push(encoder_layer(&s.at("encoder").at("layers").at(i), config, &states[i], key_bias.as_ref()));
     }
-    if normalised { s.at("final_layer_norm").layer_norm(&hidden, config.layer_norm_eps) } else { hidden }
+    states
+}
+
+fn final_layer_norm(s: &Scope, config: &ClipTextConfig, x: &Tensor) -> Tensor {
+    s.at("final_layer_norm").layer_norm(x, config.layer_norm_eps)
 }
 
 /// Masks hide keys completely, as transformers' −∞ does, and stay finite: softmax of −10⁹ is zero in any precision.

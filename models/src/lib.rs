@@ -24,7 +24,7 @@ mod unet_2d_condition;
 
 pub use autoencoder_kl::{AutoencoderKlConfig, autoencoder_kl_decode};
 pub use checkpoint::{CheckReport, Checkpoint};
-pub use clip::{ClipHiddenState, ClipTextConfig, HiddenActivation, clip_text_model};
+pub use clip::{ClipHiddenState, ClipTextConfig, HiddenActivation, clip_text_model, clip_text_model_with_projection};
 pub use error::ModelError;
 pub use files::ModelFiles;
 pub use index::{Component, Defaults, ModelIndex};

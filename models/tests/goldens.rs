@@ -6,7 +6,10 @@ use models::{
     AddedConditions, AutoencoderKlConfig, ClipHiddenState, ClipTextConfig, PixArtConfig, PixArtInputs, SizeConditions,
     UNet2DConditionConfig, UNet2DConditionInputs,
 };
-use models::{autoencoder_kl_decode, clip_text_model, pixart_transformer_2d_model, unet_2d_condition_model};
+use models::{
+    autoencoder_kl_decode, clip_text_model, clip_text_model_with_projection, pixart_transformer_2d_model,
+    unet_2d_condition_model,
+};
 use serde_json::Value;
 use std::collections::HashMap;
 
@@ -81,6 +84,32 @@ fn clip_text_model_is_transformers() {
             let mask = scope.input("attention_mask", &inputs["attention_mask"].shape, Rate::Once);
             let hidden = clip_text_model(&scope, &config, &ids, Some(&mask), state);
             let graph = scope.finish(&[("hidden", &hidden)]).expect("a well-shaped graph");
+            check_graph(&format!("{name}, {output}"), &case["outputs"][output], &graph, &inputs);
+        }
+    }
+}
+
+#[test]
+fn clip_text_model_with_projection_is_transformers() {
+    for case in cases("CLIPTextModelWithProjection") {
+        let name = case["name"].as_str().expect("a name");
+        let config =
+            ClipTextConfig::from_json(name, case["config"].to_string().as_bytes()).expect("a supported config");
+        let ids = array(&case["input_ids"]);
+        let tokens = ids.shape[1];
+        let mut pooled_at = vec![0.0; ids.data.len()];
+        for (row, ids) in ids.data.chunks(tokens).enumerate() {
+            let ids: Vec<u32> = ids.iter().map(|id| *id as u32).collect();
+            pooled_at[row * tokens + config.pooled_token(&ids)] = 1.0;
+        }
+        let inputs = HashMap::from([("pooled_at", Array::new(ids.shape.clone(), pooled_at)), ("input_ids", ids)]);
+        for output in ["hidden_states", "text_embeds"] {
+            let scope = Scope::root();
+            let input = |name: &str| scope.input(name, &inputs[name].shape, Rate::Once);
+            let (hidden, embeds) =
+                clip_text_model_with_projection(&scope, &config, &input("input_ids"), None, &input("pooled_at"));
+            let tensor = if output == "text_embeds" { &embeds } else { &hidden };
+            let graph = scope.finish(&[("out", tensor)]).expect("a well-shaped graph");
             check_graph(&format!("{name}, {output}"), &case["outputs"][output], &graph, &inputs);
         }
     }

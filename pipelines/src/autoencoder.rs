@@ -2,7 +2,7 @@
 
 use crate::denoiser::SampleShape;
 use crate::error::PipelineError;
-use graph::{Device, Graph, Plan, PlanOptions, Rate, Scope, passes};
+use graph::{Device, Graph, MemoryUse, Plan, PlanOptions, Rate, Scope, passes};
 use models::{AutoencoderKlConfig, Checkpoint, ModelFiles, ModelIndex, autoencoder_kl_decode};
 
 /// The decoder of a latent diffusion model.
@@ -45,6 +45,11 @@ impl Autoencoder {
     /// Whether what it decodes is a picture.
     pub(crate) fn makes_pictures(&self) -> bool {
         matches!(self.config.out_channels, 1 | 3)
+    }
+
+    /// What its plan holds, once there is one.
+    pub(crate) fn memory(&self) -> Option<MemoryUse> {
+        self.plan.as_ref().map(|(_, plan)| plan.memory())
     }
 
     fn graph(&self, shape: SampleShape) -> Result<Graph, PipelineError> {

@@ -34,6 +34,8 @@ pub struct ModelInputs<'a> {
     pub encoder_hidden_states: &'a Tensor,
     /// `[B, S]`: 1 for tokens, 0 for padding.
     pub encoder_attention_mask: &'a Tensor,
+    /// `[B, P]`: an embedding of each whole prompt, as SDXL has it.
+    pub text_embeds: Option<&'a Tensor>,
     /// `[1]`: guidance as an input of the network, as latent consistency models have it.
     pub embedded_guidance: Option<&'a Tensor>,
 }
@@ -45,6 +47,8 @@ pub struct Conditioning {
     pub encoder_hidden_states: Vec<f32>,
     /// `[B, S]`: 1 for tokens, 0 for padding.
     pub encoder_attention_mask: Vec<f32>,
+    /// `[B, P]`; empty where the model takes none.
+    pub text_embeds: Vec<f32>,
     /// S.
     pub tokens: usize,
     /// D.
@@ -78,6 +82,9 @@ pub fn denoiser_graph(
     let (c_skip, c_out, c_in, timestep) = (scalar("c_skip"), scalar("c_out"), scalar("c_in"), scalar("timestep"));
     let hidden = s.input("encoder_hidden_states", &[batch, tokens, conditioning.channels], Rate::Once);
     let mask = s.input("encoder_attention_mask", &[batch, tokens], Rate::Once);
+    let text_embeds = &conditioning.text_embeds;
+    let text_embeds =
+        (!text_embeds.is_empty()).then(|| s.input("text_embeds", &[batch, text_embeds.len() / batch], Rate::Once));
     let embedded_guidance = conditioning.embedded_guidance.map(|_| s.input("embedded_guidance", &[1], Rate::Once));
 
     let repeat = |tensor: &Tensor| if batch == 1 { tensor.clone() } else { Tensor::concat(&[tensor, tensor], 0) };
@@ -87,6 +94,7 @@ pub fn denoiser_graph(
         timestep: &timestep,
         encoder_hidden_states: &hidden,
         encoder_attention_mask: &mask,
+        text_embeds: text_embeds.as_ref(),
         embedded_guidance: embedded_guidance.as_ref(),
     };
     let output = model(&s, &inputs);
@@ -137,6 +145,9 @@ impl Denoiser {
         // Networks that see padding have no such input.
         if self.masked {
             self.plan.write("encoder_attention_mask", &conditioning.encoder_attention_mask)?;
+        }
+        if !conditioning.text_embeds.is_empty() {
+            self.plan.write("text_embeds", &conditioning.text_embeds)?;
         }
         if let Some(guidance) = conditioning.embedded_guidance {
             self.plan.write("embedded_guidance", &[narrow(guidance)])?;

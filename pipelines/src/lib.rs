@@ -14,6 +14,7 @@ mod model;
 mod network;
 pub mod noise;
 mod selftest;
+mod text_encoder;
 mod text_to_image;
 
 pub use denoiser::{Conditioning, Denoiser, ModelInputs, SampleShape, denoiser_graph};

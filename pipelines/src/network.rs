@@ -4,8 +4,8 @@ use crate::denoiser::ModelInputs;
 use crate::error::PipelineError;
 use graph::{Scope, Tensor};
 use models::{
-    ModelFiles, ModelIndex, PixArtConfig, PixArtInputs, SizeConditions, UNet2DConditionConfig, UNet2DConditionInputs,
-    pixart_transformer_2d_model, unet_2d_condition_model,
+    AddedConditions, ModelFiles, ModelIndex, PixArtConfig, PixArtInputs, SizeConditions, UNet2DConditionConfig,
+    UNet2DConditionInputs, pixart_transformer_2d_model, unet_2d_condition_model,
 };
 
 /// A configuration of a network that text guides.
@@ -17,10 +17,12 @@ pub(crate) enum Network {
     UNet(UNet2DConditionConfig),
 }
 
-/// Pipelines whose UNet takes text and nothing else. The networks of their other tasks are the same.
+/// Pipelines whose UNet takes text and, in the XL ones, an embedding of it and the picture's size. Networks of their other tasks are the same.
 const UNET_PIPELINES: &[&str] = &[
     "StableDiffusionPipeline",
     "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionXLPipeline",
+    "StableDiffusionXLImg2ImgPipeline",
     "LatentConsistencyModelPipeline",
     "LatentConsistencyModelImg2ImgPipeline",
 ];
@@ -42,11 +44,18 @@ impl Network {
         }
         let (path, text) = read("unet/config.json")?;
         let config = UNet2DConditionConfig::from_json(&path, &text)?;
-        if config.pooled_channels().is_some() || config.in_channels != config.out_channels {
-            let message = format!(
-                "{path}: this network takes more than a sample and text, which {} does not give",
-                index.class_name
-            );
+        let class = &index.class_name;
+        let broken = |message: String| Err(PipelineError::Checkpoint(format!("{path}: {message}")));
+        let large = class.starts_with("StableDiffusionXL");
+        if config.in_channels != config.out_channels || (config.pooled_channels().is_some() && !large) {
+            return broken(format!("this network takes more than a sample and text, which {class} does not give"));
+        }
+        if config.pooled_channels().is_none() && large {
+            return broken(format!("this network takes no embedding of the prompt, which {class} gives"));
+        }
+        if index.options.get("requires_aesthetics_score") == Some(&serde_json::Value::Bool(true)) {
+            let path = &index.path;
+            let message = format!("{path}: requires_aesthetics_score = true (a refiner) is not supported");
             return Err(PipelineError::Checkpoint(message));
         }
         Ok(Self::UNet(config))
@@ -76,6 +85,14 @@ impl Network {
         }
     }
 
+    /// Channels of the embedding of a whole prompt, if it takes one.
+    pub(crate) fn pooled_channels(&self) -> Option<usize> {
+        match self {
+            Self::PixArt(_) => None,
+            Self::UNet(config) => config.pooled_channels(),
+        }
+    }
+
     /// Side of the sample that it was trained on.
     pub(crate) fn sample_size(&self) -> usize {
         match self {
@@ -102,12 +119,13 @@ impl Network {
         matches!(self, Self::UNet(config) if config.time_cond_proj_dim.is_some())
     }
 
-    /// (guidance_scale, num_inference_steps) where neither checkpoint nor user says: diffusers' own for Stable Diffusion and latent
-    /// consistency models.
+    /// (guidance_scale, num_inference_steps) where neither checkpoint nor user says: diffusers' own for Stable Diffusion, its
+    /// XL and latent consistency models.
     pub(crate) fn defaults(&self) -> (f64, usize) {
         match self {
             Self::PixArt(_) => (4.5, 20),
             Self::UNet(_) if self.embeds_guidance() => (8.5, 4),
+            Self::UNet(config) if config.pooled_channels().is_some() => (5.0, 50),
             Self::UNet(_) => (7.5, 50),
         }
     }
@@ -121,6 +139,16 @@ impl Network {
                     // diffusers' get_guidance_scale_embedding of guidance_scale - 1.
                     guidance.offset(-1.0).scale(1000.0).timestep_embedding(channels, false, 1.0)
                 });
+                // Original size, top left corner of the crop, size: the picture as if it had never been cut.
+                let batch = inputs.sample.extent(0);
+                let [height, width] = [1, 2].map(|axis| (inputs.sample.extent(axis) * pixels_per_element) as f32);
+                let time_ids = inputs
+                    .text_embeds
+                    .map(|_| s.constant(&[batch, 6], [height, width, 0.0, 0.0, height, width].repeat(batch)));
+                let added = inputs
+                    .text_embeds
+                    .zip(time_ids.as_ref())
+                    .map(|(text_embeds, time_ids)| AddedConditions { text_embeds, time_ids });
                 unet_2d_condition_model(
                     s,
                     config,
@@ -129,7 +157,7 @@ impl Network {
                         timestep: inputs.timestep,
                         encoder_hidden_states: inputs.encoder_hidden_states,
                         timestep_cond: condition.as_ref(),
-                        added: None,
+                        added,
                     },
                 )
             }

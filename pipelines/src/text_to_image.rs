@@ -1,5 +1,6 @@
 //! Text to image: a prompt, a seed, a picture.
 
+use crate::autoencoder::Autoencoder;
 use crate::denoiser::{Conditioning, Denoiser, ModelInputs, SampleShape, denoiser_graph};
 use crate::error::PipelineError;
 use crate::image::{RgbImage, nhwc_from_nchw};
@@ -128,7 +129,6 @@ pub struct TextToImage<'d> {
     options: PlanOptions,
     model: TextModel,
     scheduler: SchedulerConfig,
-    text_encoder: Option<Box<dyn graph::Plan>>,
     denoiser: Option<(PlanKey, Denoiser)>,
 }
 
@@ -145,7 +145,7 @@ impl<'d> TextToImage<'d> {
     ) -> Result<Self, PipelineError> {
         let model = TextModel::load(files)?;
         let scheduler = crate::config::scheduler_config(files)?;
-        Ok(Self { device, options, model, scheduler, text_encoder: None, denoiser: None })
+        Ok(Self { device, options, model, scheduler, denoiser: None })
     }
 
     /// Whether pictures come out; otherwise they are latents of an autoencoder that the checkpoint lacks.
@@ -329,9 +329,10 @@ impl<'d> TextToImage<'d> {
     /// Memory the current plans hold.
     #[must_use]
     pub fn memory(&self) -> MemoryUse {
-        let plans = self.text_encoder.iter().map(|plan| plan.memory());
+        let text = self.model.text.memory();
         let denoiser = self.denoiser.iter().map(|(_, denoiser)| denoiser.memory());
-        plans.chain(denoiser).fold(MemoryUse::default(), |sum, m| MemoryUse {
+        let autoencoder = self.model.autoencoder.iter().filter_map(Autoencoder::memory);
+        text.chain(denoiser).chain(autoencoder).fold(MemoryUse::default(), |sum, m| MemoryUse {
             weights: sum.weights + m.weights,
             activations: sum.activations + m.activations,
         })
@@ -354,23 +355,22 @@ impl<'d> TextToImage<'d> {
     fn encode(&mut self, request: &Request, guided: bool) -> Result<(Conditioning, usize), PipelineError> {
         let embeds = self.model.network.embeds_guidance();
         let guided = guided && !embeds;
-        if self.text_encoder.is_none() {
-            self.text_encoder = Some(self.model.plan_text_encoder(self.device, self.options)?);
-        }
-        let plan = self.text_encoder.as_mut().expect("planned above");
+        let (device, options, text) = (self.device, self.options, &mut self.model.text);
         let mut conditioning = Conditioning {
             encoder_hidden_states: Vec::new(),
             encoder_attention_mask: Vec::new(),
-            tokens: self.model.max_tokens(),
-            channels: self.model.text_channels(),
+            text_embeds: Vec::new(),
+            tokens: text.max_tokens(),
+            channels: text.channels(),
             guidance_scale: guided.then_some(request.guidance_scale),
             embedded_guidance: embeds.then_some(request.guidance_scale),
         };
         let mut dropped = 0;
-        for text in guided.then_some(&request.negative_prompt).into_iter().chain([&request.prompt]) {
-            let encoded = self.model.encode(plan.as_mut(), text)?;
+        let negative = guided.then(|| text.encode_negative(device, options, &request.negative_prompt)).transpose()?;
+        for encoded in negative.into_iter().chain([text.encode(device, options, &request.prompt)?]) {
             conditioning.encoder_hidden_states.extend(encoded.hidden_states);
             conditioning.encoder_attention_mask.extend(encoded.attention_mask);
+            conditioning.text_embeds.extend(encoded.text_embeds);
             dropped += encoded.tokens_dropped;
         }
         Ok((conditioning, dropped))

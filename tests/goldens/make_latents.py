@@ -1,7 +1,7 @@
-"""Two tiny latent pipelines in diffusers' layout, and the pictures that diffusers' own pipelines make with them:
-pipelines/stable_diffusion and pipelines/latent_consistency.
+"""Three tiny latent pipelines in diffusers' layout, and the pictures that diffusers' own pipelines make with them:
+pipelines/stable_diffusion, pipelines/stable_diffusion_xl and pipelines/latent_consistency.
 
-    pip install -r requirements.txt && python make_latents.py
+    pip install -r requirements.txt && python make_latents.py [NAME...]
 
 Trained for a minute on coloured squares, as those of make_pipelines.py and for the same reason. Every picture is made a second
 time in f64; where the two differ by more than one grey level the case would test rounding, and stops the script.
@@ -9,16 +9,17 @@ time in f64; where the two differ by more than one grey level the case would tes
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import diffusers
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import (AutoencoderKL, DDIMScheduler, DDPMScheduler, LatentConsistencyModelPipeline, LCMScheduler,
-                       StableDiffusionPipeline, UNet2DConditionModel)
+from diffusers import (AutoencoderKL, DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, LatentConsistencyModelPipeline,
+                       LCMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel)
 from PIL import Image
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from make_pictures import NEGATIVE, PROMPT, SAMPLERS
 from make_pipelines import HERE, batch
@@ -37,6 +38,14 @@ PIPELINES = {
         "net": {"attention_head_dim": (2, 3), "use_linear_projection": True}, "vae": {"mid_block_add_attention": True},
         "scheduler": lambda: DDIMScheduler(
             **BETAS, prediction_type="v_prediction", clip_sample=False, set_alpha_to_one=False, steps_offset=1),
+    },
+    # two text encoders with their last layer but one, a pooled embedding, the picture's size, several layers in a block
+    "stable_diffusion_xl": {
+        "class": StableDiffusionXLPipeline, "prediction": "epsilon", "tokenizer": "files", "hidden_act": "quick_gelu",
+        "net": {"attention_head_dim": (2, 3), "use_linear_projection": True, "transformer_layers_per_block": (1, 2),
+                "cross_attention_dim": 24 + 16, "addition_embed_type": "text_time", "addition_time_embed_dim": 8,
+                "projection_class_embeddings_input_dim": 20 + 6 * 8}, "vae": {},
+        "scheduler": lambda: EulerDiscreteScheduler(**BETAS, timestep_spacing="leading", steps_offset=1),
     },
     # as Stable Diffusion 1 and what was distilled from it: epsilon, convolutional projections, guidance as an input
     "latent_consistency": {
@@ -76,19 +85,15 @@ def train(name, spec):
     vae.requires_grad_(False)
     vae.register_to_config(scaling_factor=round(1 / vae.encode(batch(SIZE, 64)[0]).latent_dist.mean.std().item(), 4))
 
-    tokenizer = CLIPTokenizer.from_pretrained(HERE / "tokenizers" / spec["tokenizer"])
-    text = CLIPTextModel(CLIPTextConfig(
-        vocab_size=len(tokenizer), max_position_embeddings=tokenizer.model_max_length, hidden_size=24, num_attention_heads=2,
-        num_hidden_layers=1, intermediate_size=96, projection_dim=24, hidden_act=spec["hidden_act"],
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id))
-    net = UNet2DConditionModel(**NET, **spec["net"])
+    texts = text_parts(spec)
+    net = UNet2DConditionModel(**{**NET, **spec["net"]})
     noiser = DDPMScheduler(**BETAS)
     embeds_guidance = net.config.time_cond_proj_dim is not None
 
     def prediction():
         x0, captions = batch(SIZE, 32)
         x0 = vae.encode(x0).latent_dist.mean * vae.config.scaling_factor
-        tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
+        hidden, added = encode(texts, captions)
         noise, t = torch.randn_like(x0), torch.randint(0, 1000, (len(x0),))
         target, condition = noise, None
         if spec["prediction"] == "v_prediction":
@@ -99,31 +104,69 @@ def train(name, spec):
             condition = guidance_embedding(w, net.config.time_cond_proj_dim)
             alpha_bar, contrast = (v[:, None, None, None] for v in (noiser.alphas_cumprod[t], 0.5 + 0.1 * w))
             target = noise + (alpha_bar * (1 - alpha_bar)).sqrt() * (1 - contrast) * x0
-        out = net(noiser.add_noise(x0, noise, t), t, text(tokens.input_ids)[0], timestep_cond=condition).sample
+        out = net(noiser.add_noise(x0, noise, t), t, hidden, timestep_cond=condition, added_cond_kwargs=added).sample
         return F.mse_loss(out, target)
 
-    minimise(f"{name} unet", [*net.parameters(), *text.parameters()], 1200, prediction)
-    return tokenizer, text, net, vae
+    minimise(f"{name} unet", [*net.parameters(), *(p for _, text in texts for p in text.parameters())], 1200, prediction)
+    return texts, net, vae
+
+
+def text_parts(spec):
+    """Every tokenizer with its text encoder; of two, the second pads with another token and has a projection."""
+    parts = []
+    for kind, size in ((CLIPTextModel, 24), (CLIPTextModelWithProjection, 16))[:2 if spec["class"] is StableDiffusionXLPipeline else 1]:
+        pad = {"pad_token": "!"} if parts else {}
+        tokenizer = CLIPTokenizer.from_pretrained(HERE / "tokenizers" / spec["tokenizer"], **pad)
+        parts.append((tokenizer, kind(CLIPTextConfig(
+            vocab_size=len(tokenizer), max_position_embeddings=tokenizer.model_max_length, hidden_size=size, num_attention_heads=2,
+            num_hidden_layers=2 if spec["class"] is StableDiffusionXLPipeline else 1, intermediate_size=96, projection_dim=20,
+            hidden_act="gelu" if parts else spec["hidden_act"], bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id))))
+    return parts
+
+
+def encode(texts, captions):
+    out = []
+    for tokenizer, text in texts:
+        tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
+        out.append(text(tokens.input_ids, output_hidden_states=True))
+    if len(texts) == 1:
+        return out[0].last_hidden_state, None
+    ids = torch.tensor([[SIZE, SIZE, 0, 0, SIZE, SIZE]], dtype=torch.float32).expand(len(captions), 6)
+    return torch.cat([o.hidden_states[-2] for o in out], -1), {"text_embeds": out[1].text_embeds, "time_ids": ids}
 
 
 def guidance_embedding(w, channels):
     return LatentConsistencyModelPipeline.get_guidance_scale_embedding(None, w, channels)
 
 
-def save(folder, spec, tokenizer, text, net, vae):
+def save(folder, spec, texts, net, vae):
     shutil.rmtree(folder, ignore_errors=True)
     scheduler = spec["scheduler"]()
     # Half the bytes, and as most checkpoints of these classes are published.
-    for part, model in {"unet": net, "vae": vae, "text_encoder": text}.items():
+    models = {"unet": net, "vae": vae}
+    parts = {"feature_extractor": None, "scheduler": scheduler, **models}
+    index = {"_class_name": spec["class"].__name__, "_diffusers_version": diffusers.__version__}
+    if len(texts) == 1:
+        parts["safety_checker"], index["requires_safety_checker"] = None, False
+    else:
+        parts["image_encoder"], index["force_zeros_for_empty_prompt"] = None, True
+    for suffix, (tokenizer, text) in zip(("", "_2"), texts):
+        parts["tokenizer" + suffix], parts["text_encoder" + suffix] = tokenizer, text
+        models["text_encoder" + suffix] = text
+        to = folder / ("tokenizer" + suffix)
+        shutil.copytree(HERE / "tokenizers" / spec["tokenizer"], to)
+        for file in ("tokenizer_config.json", "special_tokens_map.json"):
+            if (to / file).exists():
+                fields = json.loads((to / file).read_text())
+                fields["pad_token"] = tokenizer.pad_token
+                (to / file).write_text(json.dumps(fields, indent=2) + "\n")
+    for part, model in models.items():
         model.half().save_pretrained(folder / part)
     scheduler.save_pretrained(folder / "scheduler")
-    shutil.copytree(HERE / "tokenizers" / spec["tokenizer"], folder / "tokenizer")
-    parts = {"feature_extractor": None, "safety_checker": None, "scheduler": scheduler, "text_encoder": text, "tokenizer": tokenizer,
-             "unet": net, "vae": vae}
-    index = {"_class_name": spec["class"].__name__, "_diffusers_version": diffusers.__version__, "requires_safety_checker": False}
     for part, model in parts.items():
         library = type(model).__module__.split(".")[0]
-        index[part] = [None, None] if model is None else [library, "CLIPTokenizer" if part == "tokenizer" else type(model).__name__]
+        index[part] = [None, None] if model is None else [library, "CLIPTokenizer" if "tokenizer" in part else type(model).__name__]
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
@@ -139,6 +182,8 @@ def cases(name):
     for sampler in SAMPLERS:
         yield sampler, {**base, "sampler": sampler, "guidance_scale": 1.0}
         yield f"{sampler}-guided-wide", {**guided, "sampler": sampler, "width": 2 * SIZE}
+    if name == "stable_diffusion_xl":
+        yield "no-negative", {**base, "guidance_scale": 3.0}
     yield "default-tall", {**guided, "seed": 7, "height": SIZE + SIZE // 2}
     yield "empty", {**base, "prompt": "", "guidance_scale": 3.0}
 
@@ -146,6 +191,8 @@ def cases(name):
 def draw(pipeline, case, dtype):
     """The picture and the timesteps. Noise is drawn in f32 for either type: torch's stream differs between them."""
     arguments = {k: v for k, v in case.items() if k not in ("sampler", "steps", "seed")}
+    # An empty negative prompt is none: the XL pipeline then reads zeros.
+    arguments["negative_prompt"] = arguments["negative_prompt"] or None
     if isinstance(pipeline, LatentConsistencyModelPipeline):
         del arguments["negative_prompt"]
     generator = torch.Generator("cpu").manual_seed(case["seed"])
@@ -160,7 +207,8 @@ def draw(pipeline, case, dtype):
 
 
 def pictures(name, folder, kind):
-    pipeline = kind.from_pretrained(folder, torch_dtype=torch.float32, safety_checker=None)
+    pipeline = kind.from_pretrained(
+        folder, torch_dtype=torch.float32, **({"add_watermarker": False} if kind is StableDiffusionXLPipeline else {"safety_checker": None}))
     pipeline.set_progress_bar_config(disable=True)
     default, listed, out = pipeline.scheduler, [], folder / "pictures"
     out.mkdir()
@@ -181,7 +229,8 @@ def pictures(name, folder, kind):
 
 def main():
     torch.set_num_threads(1)  # such small products only lose time to more
-    for name, spec in PIPELINES.items():
+    for name in sys.argv[1:] or PIPELINES:
+        spec = PIPELINES[name]
         folder = HERE / "pipelines" / name
         save(folder, spec, *train(name, spec))
         with torch.no_grad():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, PixArtTransformer2DModel, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from precise import exact, f32_error
 from synthetic import fill, signed, tensor
@@ -24,6 +24,13 @@ CLIPS = [
     {"name": "quick_gelu", "config": {"hidden_act": "quick_gelu"}, "tokens": 9, "lengths": [5, 9]},
     {"name": "gelu", "config": {"hidden_act": "gelu", "layer_norm_eps": 1e-3}, "tokens": 7, "lengths": [7, 2]},
     {"name": "gelu_pytorch_tanh", "config": {"hidden_act": "gelu_pytorch_tanh", "num_attention_heads": 1}, "tokens": 4, "lengths": [4]},
+]
+# Prompts that end at once, in the middle and at the last place; the last case's end mark is the largest id.
+PROJECTED = [
+    {"name": "projection", "config": {"projection_dim": 10}, "ids": [[48, 3, 17, 49, 0, 0, 0], [48, 49, 49, 49, 49, 49, 49], [48, 5, 6, 7, 8, 9, 49]]},
+    {"name": "projection, gelu, one layer", "config": {"projection_dim": 31, "hidden_act": "gelu", "num_hidden_layers": 1},
+     "ids": [[48, 2, 49, 0, 0]]},
+    {"name": "projection, end mark 2", "config": {"projection_dim": 24, "eos_token_id": 2}, "ids": [[48, 2, 17, 49, 49, 0]]},
 ]
 PIXART = {"num_attention_heads": 2, "attention_head_dim": 12, "num_layers": 2, "cross_attention_dim": 24, "norm_type": "ada_norm_single"}
 PIXARTS = [
@@ -85,6 +92,23 @@ def clip_case(spec):
     config_json = {**json.loads(model.config.to_json_string()), **spec["config"]}
     return {
         "name": spec["name"], "model": "CLIPTextModel", "config": config_json, "input_ids": ids.tolist(), "attention_mask": mask.tolist(),
+        "outputs": {k: {"shape": list(v.shape), "f32_error": f32_error(v, rounded[k]), "data": v.flatten().tolist()} for k, v in precise.items()},
+    }
+
+
+def projected_case(spec):
+    config = {**CLIP, **spec["config"]}
+    model = fill(CLIPTextModelWithProjection(CLIPTextConfig(**config, attn_implementation="sdpa"))).eval()
+    ids = torch.tensor(spec["ids"])
+
+    def run(model):
+        out = model(input_ids=ids, output_hidden_states=True)
+        return {"hidden_states": out.hidden_states[-2], "text_embeds": out.text_embeds}
+
+    precise, rounded = run(copy.deepcopy(model).double()), run(model)
+    return {
+        "name": spec["name"], "model": "CLIPTextModelWithProjection", "config": {**json.loads(model.config.to_json_string()), **spec["config"]},
+        "input_ids": spec["ids"],
         "outputs": {k: {"shape": list(v.shape), "f32_error": f32_error(v, rounded[k]), "data": v.flatten().tolist()} for k, v in precise.items()},
     }
 
@@ -176,7 +200,7 @@ def kl_case(spec):
 
 def main():
     torch.set_grad_enabled(False)
-    cases = [make(spec) for make, specs in ((clip_case, CLIPS), (pixart_case, PIXARTS), (unet_case, UNETS), (kl_case, KLS)) for spec in specs]
+    cases = [make(spec) for make, specs in ((clip_case, CLIPS), (projected_case, PROJECTED), (pixart_case, PIXARTS), (unet_case, UNETS), (kl_case, KLS)) for spec in specs]
     lines = ",\n".join(json.dumps(case) for case in cases)
     Path(__file__).with_name("models.json").write_text(f"[\n{lines}\n]\n")
     for case in cases:

@@ -44,8 +44,8 @@ def weight(name, shape):
 
 
 def fill(module):
-    """Draws every parameter of a module from its name."""
+    """Draws every parameter of a module from its name, as a graph has it: without the prefix that transformers gives to a text model."""
     with torch.no_grad():
         for name, parameter in module.named_parameters():
-            parameter.copy_(weight(name, tuple(parameter.shape)))
+            parameter.copy_(weight(name.removeprefix("text_model."), tuple(parameter.shape)))
     return module

@@ -1,0 +1,231 @@
+//! From a prompt to what the network reads of it.
+
+use crate::error::PipelineError;
+use crate::network::Network;
+use graph::{Device, Graph, MemoryUse, Plan, PlanOptions, Rate, Scope, passes};
+use models::{
+    Checkpoint, ClipHiddenState, ClipTextConfig, ModelFiles, ModelIndex, Tokenizer, clip_text_model,
+    clip_text_model_with_projection,
+};
+
+/// A prompt as the network reads it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct EncodedPrompt {
+    /// `[S, D]`.
+    pub(crate) hidden_states: Vec<f32>,
+    /// One for the whole prompt; empty where the network takes none.
+    pub(crate) text_embeds: Vec<f32>,
+    /// `[S]`.
+    pub(crate) attention_mask: Vec<f32>,
+    /// Tokens that did not fit.
+    pub(crate) tokens_dropped: usize,
+}
+
+/// One or two text encoders, the channels of which stand side by side.
+pub(crate) struct TextEncoders {
+    parts: Vec<TextEncoder>,
+    /// Whether an empty negative prompt is read as zeros, not as an empty text.
+    zeros_for_empty: bool,
+}
+
+struct TextEncoder {
+    folder: &'static str,
+    tokenizer: Tokenizer,
+    config: ClipTextConfig,
+    weights: Checkpoint,
+    form: Form,
+    plan: Option<Box<dyn Plan>>,
+}
+
+/// What a network takes of an encoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// The last hidden states,
+    Last { masked: bool },
+    /// those of the last layer but one, without the final layer norm,
+    Penultimate,
+    /// or these with the embedding of the whole prompt.
+    Projected,
+}
+
+impl TextEncoders {
+    /// Reads and checks what this network wants.
+    pub(crate) fn load(files: &ModelFiles, index: &ModelIndex, network: &Network) -> Result<Self, PipelineError> {
+        let parts = if network.pooled_channels().is_some() {
+            index.require("text_encoder", &["CLIPTextModel"])?;
+            index.require("text_encoder_2", &["CLIPTextModelWithProjection"])?;
+            vec![
+                TextEncoder::load(files, ("text_encoder", "tokenizer"), Form::Penultimate)?,
+                TextEncoder::load(files, ("text_encoder_2", "tokenizer_2"), Form::Projected)?,
+            ]
+        } else {
+            index.require("text_encoder", &["CLIPTextModel"])?;
+            let form = Form::Last { masked: network.masks_padding() };
+            vec![TextEncoder::load(files, ("text_encoder", "tokenizer"), form)?]
+        };
+        // Without the field, diffusers' default.
+        let field = index.options.get("force_zeros_for_empty_prompt").and_then(serde_json::Value::as_bool);
+        let encoders = Self { zeros_for_empty: parts.len() == 2 && field.unwrap_or(true), parts };
+        encoders.check(files, network)?;
+        Ok(encoders)
+    }
+
+    fn check(&self, files: &ModelFiles, network: &Network) -> Result<(), PipelineError> {
+        let broken = |message: String| PipelineError::Checkpoint(format!("{}: {message}", files.describe("")));
+        let folder = network.folder();
+        let (given, taken) = (self.channels(), network.text_channels());
+        if given != taken {
+            let what = if self.parts.len() == 1 { "encoder gives" } else { "encoders give" };
+            return Err(broken(format!("the text {what} {given} channels and the {folder} takes {taken}")));
+        }
+        let (given, taken) = (self.pooled_channels(), network.pooled_channels());
+        if given != taken {
+            let [given, taken] = [given, taken].map(|channels| channels.unwrap_or(0));
+            return Err(broken(format!(
+                "text_encoder_2 projects prompts to {given} channels and the {folder} takes {taken}"
+            )));
+        }
+        if let Some(other) = self.parts.iter().find(|part| part.max_tokens() != self.max_tokens()) {
+            let (first, second) = (self.max_tokens(), other.max_tokens());
+            return Err(broken(format!("text_encoder reads {first} tokens and {} {second}", other.folder)));
+        }
+        Ok(())
+    }
+
+    /// Channels of every token.
+    pub(crate) fn channels(&self) -> usize {
+        self.parts.iter().map(|part| part.config.hidden_size).sum()
+    }
+
+    /// Channels of the embedding of a whole prompt, if there is one.
+    fn pooled_channels(&self) -> Option<usize> {
+        self.parts.iter().find(|part| part.form == Form::Projected).map(|part| part.config.projection_dim)
+    }
+
+    /// Tokens of every encoded prompt.
+    pub(crate) fn max_tokens(&self) -> usize {
+        self.parts[0].max_tokens()
+    }
+
+    pub(crate) fn memory(&self) -> impl Iterator<Item = MemoryUse> + '_ {
+        self.parts.iter().filter_map(|part| part.plan.as_ref()).map(|plan| plan.memory())
+    }
+
+    /// A prompt by all encoders.
+    pub(crate) fn encode(
+        &mut self,
+        device: &dyn Device,
+        options: PlanOptions,
+        prompt: &str,
+    ) -> Result<EncodedPrompt, PipelineError> {
+        let mut parts = self.parts.iter_mut().map(|part| part.encode(device, options, prompt));
+        let mut all = parts.next().expect("there is one at least")?;
+        for part in parts {
+            let part = part?;
+            let tokens = all.attention_mask.len();
+            let [before, after] =
+                [&all, &part].map(|part| part.hidden_states.chunks(part.hidden_states.len() / tokens));
+            all.hidden_states = before.zip(after).flat_map(|(a, b)| [a, b].concat()).collect();
+            all.text_embeds = part.text_embeds;
+            all.tokens_dropped = all.tokens_dropped.max(part.tokens_dropped);
+        }
+        Ok(all)
+    }
+
+    /// The same of a negative prompt, which may be none.
+    pub(crate) fn encode_negative(
+        &mut self,
+        device: &dyn Device,
+        options: PlanOptions,
+        prompt: &str,
+    ) -> Result<EncodedPrompt, PipelineError> {
+        if !(self.zeros_for_empty && prompt.is_empty()) {
+            return self.encode(device, options, prompt);
+        }
+        let tokens = self.max_tokens();
+        Ok(EncodedPrompt {
+            hidden_states: vec![0.0; tokens * self.channels()],
+            text_embeds: vec![0.0; self.pooled_channels().unwrap_or(0)],
+            attention_mask: vec![1.0; tokens],
+            tokens_dropped: 0,
+        })
+    }
+}
+
+impl TextEncoder {
+    fn load(
+        files: &ModelFiles,
+        (folder, tokenizer): (&'static str, &'static str),
+        form: Form,
+    ) -> Result<Self, PipelineError> {
+        let path = format!("{folder}/config.json");
+        let config = ClipTextConfig::from_json(&files.describe(&path), &files.read(&path)?)?;
+        let weights = Checkpoint::open(files, folder, None)?;
+        let part = Self { folder, tokenizer: Tokenizer::open(files, tokenizer)?, config, weights, form, plan: None };
+        let (largest, rows) = (part.tokenizer.largest_id(), part.config.vocab_size);
+        if largest as usize >= rows {
+            let message = format!("the tokenizer has a token {largest} and the text encoder {rows} rows");
+            return Err(PipelineError::Checkpoint(format!("{}: {message}", files.describe(folder))));
+        }
+        // Every checkpoint holds the last layer, whether it is used or not.
+        let whole = if form == Form::Penultimate { Form::Last { masked: false } } else { form };
+        part.weights.check(&part.graph(whole)?.weights())?;
+        Ok(part)
+    }
+
+    fn max_tokens(&self) -> usize {
+        let longest = self.config.max_position_embeddings;
+        self.tokenizer.max_length().map_or(longest, |own| own.min(longest))
+    }
+
+    fn graph(&self, form: Form) -> Result<Graph, PipelineError> {
+        let s = Scope::root();
+        let input = |name| s.input(name, &[1, self.max_tokens()], Rate::Step);
+        let ids = input("input_ids");
+        let hidden = |mask, state| clip_text_model(&s, &self.config, &ids, mask, state);
+        Ok(match form {
+            Form::Last { masked } => {
+                let mask = masked.then(|| input("attention_mask"));
+                s.finish(&[("hidden_states", &hidden(mask.as_ref(), ClipHiddenState::Last))])?
+            }
+            Form::Penultimate => s.finish(&[("hidden_states", &hidden(None, ClipHiddenState::Raw(1)))])?,
+            Form::Projected => {
+                let pooled_at = input("pooled_at");
+                let (hidden, embeds) = clip_text_model_with_projection(&s, &self.config, &ids, None, &pooled_at);
+                s.finish(&[("hidden_states", &hidden), ("text_embeds", &embeds)])?
+            }
+        })
+    }
+
+    fn encode(
+        &mut self,
+        device: &dyn Device,
+        options: PlanOptions,
+        prompt: &str,
+    ) -> Result<EncodedPrompt, PipelineError> {
+        if self.plan.is_none() {
+            self.plan = Some(device.plan(&passes::optimize(&self.graph(self.form)?), &self.weights, options)?);
+        }
+        let encoding = self.tokenizer.encode(prompt, self.max_tokens())?;
+        let plan = self.plan.as_mut().expect("planned above");
+        let attention_mask = encoding.mask_f32();
+        plan.write("input_ids", &encoding.ids_f32())?;
+        match self.form {
+            Form::Last { masked: true } => plan.write("attention_mask", &attention_mask)?,
+            Form::Last { masked: false } | Form::Penultimate => {}
+            Form::Projected => {
+                let mut pooled_at = vec![0.0; encoding.ids.len()];
+                pooled_at[self.config.pooled_token(&encoding.ids)] = 1.0;
+                plan.write("pooled_at", &pooled_at)?;
+            }
+        }
+        plan.run()?;
+        let text_embeds = if self.form == Form::Projected { plan.read("text_embeds")? } else { Vec::new() };
+        Ok(EncodedPrompt {
+            hidden_states: plan.read("hidden_states")?,
+            text_embeds,
+            attention_mask,
+            tokens_dropped: encoding.dropped,
+        })
+    }
+}
