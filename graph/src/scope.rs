@@ -125,20 +125,25 @@ impl Scope {
         self.push(LayerNorm { eps, affine: true }, &[x, &weight, &bias])
     }
 
-    /// Convolution of an image `[B, H, W, C]` with `weight [out, C, kernel, kernel]` and `bias [out]`, as PyTorch's `Conv2d`:
-    /// → `[B, H', W', out]`.
+    /// Convolution of an image `[B, H, W, C]` with `weight [out, C, kernel, kernel]` and, if it has one, `bias [out]`, as PyTorch's
+    /// `Conv2d`: → `[B, H', W', out]`.
     #[must_use]
     pub fn conv2d(&self, x: &Tensor, out: usize, kernel: usize, conv: Conv2d) -> Tensor {
         let channels = x.extent(-1);
         let shape = [out, channels, kernel, kernel];
-        let bias = self.weight("bias", &[out]);
-        if kernel == 1 && conv == (Conv2d { stride: 1, padding: [0; 4], upsample: 1, bias: true }) {
-            // A matrix product over pixels.
-            let weight = self.weight("weight", &shape).reshape(&[out, channels]);
-            return self.push(MatMul { transpose_b: true, bias: true }, &[x, &weight, &bias]);
+        let bias = conv.bias.then(|| self.weight("bias", &[out]));
+        // A matrix product over pixels.
+        let pixelwise = kernel == 1 && conv == (Conv2d { bias: conv.bias, ..Conv2d::same(1) });
+        let weight = if pixelwise {
+            self.weight("weight", &shape).reshape(&[out, channels])
+        } else {
+            self.weight_in_order("weight", &shape, &[0, 2, 3, 1])
+        };
+        let operands: Vec<&Tensor> = [x, &weight].into_iter().chain(&bias).collect();
+        if pixelwise {
+            return self.push(MatMul { transpose_b: true, bias: conv.bias }, &operands);
         }
-        let weight = self.weight_in_order("weight", &shape, &[0, 2, 3, 1]);
-        self.push(conv, &[x, &weight, &bias])
+        self.push(conv, &operands)
     }
 
     /// Group normalisation with `weight` and `bias` of the last axis.

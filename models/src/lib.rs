@@ -8,6 +8,7 @@
 //! here is an error that names it.
 
 mod autoencoder_kl;
+mod autoencoder_tiny;
 mod blocks;
 mod checkpoint;
 mod clip;
@@ -23,6 +24,7 @@ mod tokenizer;
 mod unet_2d_condition;
 
 pub use autoencoder_kl::{AutoencoderKlConfig, autoencoder_kl_decode};
+pub use autoencoder_tiny::{AutoencoderTinyConfig, autoencoder_tiny_decode};
 pub use checkpoint::{CheckReport, Checkpoint};
 pub use clip::{ClipHiddenState, ClipTextConfig, HiddenActivation, clip_text_model, clip_text_model_with_projection};
 pub use error::ModelError;

@@ -3,12 +3,12 @@
 use graph::{Array, Graph, Op, Rate, Real, Scope, Tensor, evaluate, passes::optimize};
 use models::synthetic::{SyntheticWeights, signed};
 use models::{
-    AddedConditions, AutoencoderKlConfig, ClipHiddenState, ClipTextConfig, PixArtConfig, PixArtInputs, SizeConditions,
-    UNet2DConditionConfig, UNet2DConditionInputs,
+    AddedConditions, AutoencoderKlConfig, AutoencoderTinyConfig, ClipHiddenState, ClipTextConfig, PixArtConfig,
+    PixArtInputs, SizeConditions, UNet2DConditionConfig, UNet2DConditionInputs,
 };
 use models::{
-    autoencoder_kl_decode, clip_text_model, clip_text_model_with_projection, pixart_transformer_2d_model,
-    unet_2d_condition_model,
+    autoencoder_kl_decode, autoencoder_tiny_decode, clip_text_model, clip_text_model_with_projection,
+    pixart_transformer_2d_model, unet_2d_condition_model,
 };
 use serde_json::Value;
 use std::collections::HashMap;
@@ -218,6 +218,20 @@ fn autoencoder_kl_decodes_as_diffusers() {
         let scope = Scope::root();
         let latents = scope.input("latents", &inputs["latents"].shape, Rate::Step);
         let image = autoencoder_kl_decode(&scope, &config, &latents);
+        let graph = scope.finish(&[("image", &image)]).expect("a well-shaped graph");
+        check_graph(name, &case["outputs"]["image"], &graph, &inputs);
+    }
+}
+
+#[test]
+fn autoencoder_tiny_decodes_as_diffusers() {
+    for case in cases("AutoencoderTiny") {
+        let name = case["name"].as_str().expect("a name");
+        let config = AutoencoderTinyConfig::from_json(name, case["config"].to_string().as_bytes()).expect("supported");
+        let inputs = inputs(&case, &["latents"], &[]);
+        let scope = Scope::root();
+        let latents = scope.input("latents", &inputs["latents"].shape, Rate::Step);
+        let image = autoencoder_tiny_decode(&scope, &config, &latents);
         let graph = scope.finish(&[("image", &image)]).expect("a well-shaped graph");
         check_graph(name, &case["outputs"]["image"], &graph, &inputs);
     }

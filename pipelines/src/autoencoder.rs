@@ -2,15 +2,53 @@
 
 use crate::denoiser::SampleShape;
 use crate::error::PipelineError;
-use graph::{Device, Graph, MemoryUse, Plan, PlanOptions, Rate, Scope, passes};
-use models::{AutoencoderKlConfig, Checkpoint, ModelFiles, ModelIndex, autoencoder_kl_decode};
+use graph::{Device, Graph, MemoryUse, Plan, PlanOptions, Rate, Scope, Tensor, passes};
+use models::{
+    AutoencoderKlConfig, AutoencoderTinyConfig, Checkpoint, ModelFiles, ModelIndex, autoencoder_kl_decode,
+    autoencoder_tiny_decode,
+};
 
 /// The decoder of a latent diffusion model.
 pub(crate) struct Autoencoder {
-    config: AutoencoderKlConfig,
+    decoder: Decoder,
     weights: Checkpoint,
     /// Planned for latents of this shape.
     plan: Option<(SampleShape, Box<dyn Plan>)>,
+}
+
+enum Decoder {
+    Kl(AutoencoderKlConfig),
+    Tiny(AutoencoderTinyConfig),
+}
+
+impl Decoder {
+    fn latent_channels(&self) -> usize {
+        match self {
+            Self::Kl(config) => config.latent_channels,
+            Self::Tiny(config) => config.latent_channels,
+        }
+    }
+
+    fn out_channels(&self) -> usize {
+        match self {
+            Self::Kl(config) => config.out_channels,
+            Self::Tiny(config) => config.out_channels,
+        }
+    }
+
+    fn factor(&self) -> usize {
+        match self {
+            Self::Kl(config) => config.factor(),
+            Self::Tiny(config) => config.factor(),
+        }
+    }
+
+    fn build(&self, s: &Scope, latents: &Tensor) -> Tensor {
+        match self {
+            Self::Kl(config) => autoencoder_kl_decode(s, config, latents),
+            Self::Tiny(config) => autoencoder_tiny_decode(s, config, latents),
+        }
+    }
 }
 
 /// The half that makes latents of pictures.
@@ -22,29 +60,33 @@ impl Autoencoder {
         if index.component("vae").is_none() {
             return Ok(None);
         }
-        index.require("vae", &["AutoencoderKL"])?;
-        let path = "vae/config.json";
-        let config = AutoencoderKlConfig::from_json(&files.describe(path), &files.read(path)?)?;
+        let class = &index.require("vae", &["AutoencoderKL", "AutoencoderTiny"])?.class_name;
+        let (path, text) = (files.describe("vae/config.json"), files.read("vae/config.json")?);
+        let decoder = if class == "AutoencoderTiny" {
+            Decoder::Tiny(AutoencoderTinyConfig::from_json(&path, &text)?)
+        } else {
+            Decoder::Kl(AutoencoderKlConfig::from_json(&path, &text)?)
+        };
         let weights = Checkpoint::open(files, "vae", None)?.without(ENCODER);
-        let model = Self { config, weights, plan: None };
-        let smallest = SampleShape { height: 1, width: 1, channels: model.config.latent_channels };
+        let model = Self { decoder, weights, plan: None };
+        let smallest = SampleShape { height: 1, width: 1, channels: model.latent_channels() };
         model.weights.check(&model.graph(smallest)?.weights())?;
         Ok(Some(model))
     }
 
     /// Pixels along a side of one latent.
     pub(crate) fn factor(&self) -> usize {
-        self.config.factor()
+        self.decoder.factor()
     }
 
     /// Channels of the latents.
     pub(crate) fn latent_channels(&self) -> usize {
-        self.config.latent_channels
+        self.decoder.latent_channels()
     }
 
     /// Whether what it decodes is a picture.
     pub(crate) fn makes_pictures(&self) -> bool {
-        matches!(self.config.out_channels, 1 | 3)
+        matches!(self.decoder.out_channels(), 1 | 3)
     }
 
     /// What its plan holds, once there is one.
@@ -55,7 +97,7 @@ impl Autoencoder {
     fn graph(&self, shape: SampleShape) -> Result<Graph, PipelineError> {
         let s = Scope::root();
         let latents = s.input("latents", &[1, shape.height, shape.width, shape.channels], Rate::Step);
-        let image = autoencoder_kl_decode(&s, &self.config, &latents);
+        let image = self.decoder.build(&s, &latents);
         Ok(s.finish(&[("image", &image)])?)
     }
 
@@ -79,7 +121,7 @@ impl Autoencoder {
         let extents = SampleShape {
             height: shape.height * factor,
             width: shape.width * factor,
-            channels: self.config.out_channels,
+            channels: self.decoder.out_channels(),
         };
         let (_, plan) = self.plan.insert((shape, plan));
         plan.write("latents", latents)?;

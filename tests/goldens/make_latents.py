@@ -16,7 +16,7 @@ import diffusers
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import (AutoencoderKL, DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, LatentConsistencyModelPipeline,
+from diffusers import (AutoencoderKL, AutoencoderTiny, DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, LatentConsistencyModelPipeline,
                        LCMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel)
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
@@ -47,10 +47,10 @@ PIPELINES = {
                 "projection_class_embeddings_input_dim": 20 + 6 * 8}, "vae": {},
         "scheduler": lambda: EulerDiscreteScheduler(**BETAS, timestep_spacing="leading", steps_offset=1),
     },
-    # as Stable Diffusion 1 and what was distilled from it: epsilon, convolutional projections, guidance as an input
+    # as Stable Diffusion 1 and what was distilled from it: epsilon, convolutional projections, guidance as an input; a small autoencoder
     "latent_consistency": {
         "class": LatentConsistencyModelPipeline, "prediction": "epsilon", "tokenizer": "json", "hidden_act": "quick_gelu",
-        "net": {"attention_head_dim": 4, "time_cond_proj_dim": 16}, "vae": {"use_post_quant_conv": False, "use_quant_conv": False},
+        "net": {"attention_head_dim": 4, "time_cond_proj_dim": 16}, "vae": None,
         "scheduler": lambda: LCMScheduler(**BETAS, set_alpha_to_one=True, original_inference_steps=50),
     },
 }
@@ -71,19 +71,26 @@ def minimise(name, parameters, steps, loss):
 
 def train(name, spec):
     torch.manual_seed(0)
-    vae = AutoencoderKL(
-        block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=4, norm_num_groups=4, sample_size=SIZE, **spec["vae"])
+    if spec["vae"] is None:
+        vae = AutoencoderTiny(encoder_block_out_channels=(12, 12), decoder_block_out_channels=(12, 12), num_encoder_blocks=(1, 1),
+                              num_decoder_blocks=(1, 1))
+    else:
+        vae = AutoencoderKL(
+            block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+            latent_channels=4, norm_num_groups=4, sample_size=SIZE, **spec["vae"])
 
     def reconstruction():
         x0, _ = batch(SIZE, 16)
+        if spec["vae"] is None:
+            latents = vae.encode(x0).latents
+            return F.mse_loss(vae.decode(latents + 0.1 * torch.randn_like(latents)).sample, x0) + 1e-3 * (latents ** 2).mean()
         latents = vae.encode(x0).latent_dist
         kl = 0.5 * (latents.mean ** 2 + latents.var - 1 - latents.logvar).mean()
         return F.mse_loss(vae.decode(latents.sample()).sample, x0) + 1e-3 * kl
 
     minimise(f"{name} vae", vae.parameters(), 600, reconstruction)
     vae.requires_grad_(False)
-    vae.register_to_config(scaling_factor=round(1 / vae.encode(batch(SIZE, 64)[0]).latent_dist.mean.std().item(), 4))
+    vae.register_to_config(scaling_factor=round(1 / encoded(vae, batch(SIZE, 64)[0]).std().item(), 4))
 
     texts = text_parts(spec)
     net = UNet2DConditionModel(**{**NET, **spec["net"]})
@@ -92,7 +99,7 @@ def train(name, spec):
 
     def prediction():
         x0, captions = batch(SIZE, 32)
-        x0 = vae.encode(x0).latent_dist.mean * vae.config.scaling_factor
+        x0 = encoded(vae, x0) * vae.config.scaling_factor
         hidden, added = encode(texts, captions)
         noise, t = torch.randn_like(x0), torch.randint(0, 1000, (len(x0),))
         target, condition = noise, None
@@ -109,6 +116,11 @@ def train(name, spec):
 
     minimise(f"{name} unet", [*net.parameters(), *(p for _, text in texts for p in text.parameters())], 1200, prediction)
     return texts, net, vae
+
+
+def encoded(vae, pictures):
+    out = vae.encode(pictures)
+    return out.latents if isinstance(vae, AutoencoderTiny) else out.latent_dist.mean
 
 
 def text_parts(spec):

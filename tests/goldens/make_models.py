@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, PixArtTransformer2DModel, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, PixArtTransformer2DModel, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from precise import exact, f32_error
@@ -72,6 +72,12 @@ KLS = [
      "config": {"block_out_channels": [8, 8], "layers_per_block": 2, "mid_block_add_attention": False, "use_post_quant_conv": False,
                 "latent_channels": 6, "scaling_factor": 0.5, "shift_factor": 0.1, "out_channels": 4}},
     {"name": "one level", "height": 3, "width": 2, "config": {"block_out_channels": [12], "layers_per_block": 1}},
+]
+TINIES = [
+    {"name": "tiny, three levels", "height": 3, "width": 4, "config": {"decoder_block_out_channels": [8] * 3, "num_decoder_blocks": [2, 1, 1]}},
+    {"name": "tiny, a scale, other channels", "height": 2, "width": 5,
+     "config": {"decoder_block_out_channels": [6] * 2, "num_decoder_blocks": [1, 0], "latent_channels": 7, "scaling_factor": 0.25, "out_channels": 4}},
+    {"name": "tiny, one level", "height": 3, "width": 2, "config": {"decoder_block_out_channels": [12], "num_decoder_blocks": [2]}},
 ]
 
 
@@ -198,9 +204,21 @@ def kl_case(spec):
             "outputs": {"image": {"shape": list(precise.shape), "f32_error": f32_error(precise, rounded), "data": precise.flatten().tolist()}}}
 
 
+def tiny_case(spec):
+    model = fill(AutoencoderTiny(**spec["config"], encoder_block_out_channels=[4], num_encoder_blocks=[1])).eval()
+    latents = tensor(f"{spec['name']}:latents", 2, spec["height"], spec["width"], model.config.latent_channels)
+
+    def run(model, dtype):
+        return model.decode(latents.to(dtype).permute(0, 3, 1, 2) / model.config.scaling_factor).sample.permute(0, 2, 3, 1)
+
+    precise, rounded = run(copy.deepcopy(model).double(), torch.float64), run(model, torch.float32)
+    return {"name": spec["name"], "model": "AutoencoderTiny", "config": json.loads(model.to_json_string()), "latents": list(latents.shape),
+            "outputs": {"image": {"shape": list(precise.shape), "f32_error": f32_error(precise, rounded), "data": precise.flatten().tolist()}}}
+
+
 def main():
     torch.set_grad_enabled(False)
-    cases = [make(spec) for make, specs in ((clip_case, CLIPS), (projected_case, PROJECTED), (pixart_case, PIXARTS), (unet_case, UNETS), (kl_case, KLS)) for spec in specs]
+    cases = [make(spec) for make, specs in ((clip_case, CLIPS), (projected_case, PROJECTED), (pixart_case, PIXARTS), (unet_case, UNETS), (kl_case, KLS), (tiny_case, TINIES)) for spec in specs]
     lines = ",\n".join(json.dumps(case) for case in cases)
     Path(__file__).with_name("models.json").write_text(f"[\n{lines}\n]\n")
     for case in cases:

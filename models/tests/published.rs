@@ -1,0 +1,186 @@
+//! Published checkpoints: their configurations are read, and the graphs have as many parameters as the models have in PyTorch.
+
+#![recursion_limit = "256"]
+
+use graph::{Rate, Scope, Tensor};
+use models::{
+    AddedConditions, AutoencoderKlConfig, AutoencoderTinyConfig, ClipHiddenState, ClipTextConfig,
+    UNet2DConditionConfig, UNet2DConditionInputs, autoencoder_kl_decode, autoencoder_tiny_decode, clip_text_model,
+    clip_text_model_with_projection, unet_2d_condition_model,
+};
+use serde_json::{Value, json};
+
+/// Numbers in all weights of what `build` makes.
+fn parameters(build: impl FnOnce(&Scope) -> Vec<Tensor>) -> usize {
+    let scope = Scope::root();
+    let outputs = build(&scope);
+    let names: Vec<String> = (0..outputs.len()).map(|i| i.to_string()).collect();
+    let outputs: Vec<(&str, &Tensor)> = names.iter().map(String::as_str).zip(&outputs).collect();
+    let graph = scope.finish(&outputs).expect("a well-shaped graph");
+    graph.weights().iter().map(|weight| weight.shape.iter().product::<usize>()).sum()
+}
+
+fn unet(config: &Value) -> usize {
+    let config =
+        UNet2DConditionConfig::from_json("unet", config.to_string().as_bytes()).expect("a published configuration");
+    parameters(|s| {
+        let input = |name: &str, shape: &[usize]| s.input(name, shape, Rate::Step);
+        let pooled = config.pooled_channels().map(|channels| (input("pooled", &[1, channels]), input("ids", &[1, 6])));
+        let added = pooled.as_ref().map(|(text_embeds, time_ids)| AddedConditions { text_embeds, time_ids });
+        let condition = config.time_cond_proj_dim.map(|channels| input("condition", &[1, channels]));
+        let side = config.side_multiple();
+        let inputs = UNet2DConditionInputs {
+            sample: &input("sample", &[1, side, side, config.in_channels]),
+            timestep: &input("timestep", &[1]),
+            encoder_hidden_states: &input("text", &[1, 77, config.cross_attention_dim]),
+            timestep_cond: condition.as_ref(),
+            added,
+        };
+        vec![unet_2d_condition_model(s, &config, &inputs)]
+    })
+}
+
+fn stable_diffusion_1_5() -> Value {
+    json!({
+        "_class_name": "UNet2DConditionModel", "_diffusers_version": "0.6.0", "act_fn": "silu", "attention_head_dim": 8,
+        "block_out_channels": [320, 640, 1280, 1280], "center_input_sample": false, "cross_attention_dim": 768,
+        "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+        "downsample_padding": 1, "flip_sin_to_cos": true, "freq_shift": 0, "in_channels": 4, "layers_per_block": 2,
+        "mid_block_scale_factor": 1, "norm_eps": 1e-05, "norm_num_groups": 32, "out_channels": 4, "sample_size": 64,
+        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"]
+    })
+}
+
+#[test]
+fn unets() {
+    let mut config = stable_diffusion_1_5();
+    assert_eq!(unet(&config), 859_520_964, "Stable Diffusion 1.5");
+    config["time_cond_proj_dim"] = 256.into();
+    assert_eq!(unet(&config), 859_520_964 + 256 * 320, "LCM Dreamshaper");
+    let xl = json!({
+        "_class_name": "UNet2DConditionModel", "_diffusers_version": "0.19.0.dev0", "act_fn": "silu",
+        "addition_embed_type": "text_time", "addition_embed_type_num_heads": 64, "addition_time_embed_dim": 256,
+        "attention_head_dim": [5, 10, 20], "block_out_channels": [320, 640, 1280], "center_input_sample": false,
+        "class_embed_type": null, "class_embeddings_concat": false, "conv_in_kernel": 3, "conv_out_kernel": 3,
+        "cross_attention_dim": 2048, "cross_attention_norm": null,
+        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"], "downsample_padding": 1,
+        "dual_cross_attention": false, "encoder_hid_dim": null, "encoder_hid_dim_type": null, "flip_sin_to_cos": true,
+        "freq_shift": 0, "in_channels": 4, "layers_per_block": 2, "mid_block_only_cross_attention": null,
+        "mid_block_scale_factor": 1, "mid_block_type": "UNetMidBlock2DCrossAttn", "norm_eps": 1e-05,
+        "norm_num_groups": 32, "num_attention_heads": null, "num_class_embeds": null, "only_cross_attention": false,
+        "out_channels": 4, "projection_class_embeddings_input_dim": 2816, "resnet_out_scale_factor": 1.0,
+        "resnet_skip_time_act": false, "resnet_time_scale_shift": "default", "sample_size": 128,
+        "time_cond_proj_dim": null, "time_embedding_act_fn": null, "time_embedding_dim": null,
+        "time_embedding_type": "positional", "timestep_post_act": null, "transformer_layers_per_block": [1, 2, 10],
+        "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"], "upcast_attention": null,
+        "use_linear_projection": true
+    });
+    assert_eq!(unet(&xl), 2_567_463_684, "Stable Diffusion XL");
+}
+
+#[test]
+fn unets_that_cannot_be_honoured() {
+    for (field, value) in [
+        ("class_embed_type", json!("timestep")),
+        ("encoder_hid_dim_type", json!("text_proj")),
+        ("resnet_time_scale_shift", json!("scale_shift")),
+        ("time_embedding_type", json!("fourier")),
+        ("dual_cross_attention", json!(true)),
+        ("only_cross_attention", json!(true)),
+        ("act_fn", json!("mish")),
+        ("conv_in_kernel", json!(5)),
+        ("down_block_types", json!(["DownBlock2D", "KDownBlock2D", "DownBlock2D", "DownBlock2D"])),
+        ("block_out_channels", json!([320, 640, 1280])),
+        ("block_out_channels", json!([320, 640, 1280, 1281])),
+        ("an_unknown_field", json!(1)),
+    ] {
+        let mut config = stable_diffusion_1_5();
+        config[field] = value;
+        let error = UNet2DConditionConfig::from_json("unet", config.to_string().as_bytes()).expect_err(field);
+        let error = error.to_string();
+        assert!(error.starts_with("unet: ") && !error.contains('\n'), "{error}");
+    }
+}
+
+/// The decoder of the larger autoencoder and all of the smaller one's.
+#[test]
+fn autoencoders() {
+    let kl = json!({
+        "_class_name": "AutoencoderKL", "_diffusers_version": "0.6.0", "act_fn": "silu",
+        "block_out_channels": [128, 256, 512, 512], "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D",
+        "DownEncoderBlock2D", "DownEncoderBlock2D"], "in_channels": 3, "latent_channels": 4, "layers_per_block": 2,
+        "norm_num_groups": 32, "out_channels": 3, "sample_size": 512, "up_block_types": ["UpDecoderBlock2D",
+        "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"]
+    });
+    let config = AutoencoderKlConfig::from_json("vae", kl.to_string().as_bytes()).expect("a published configuration");
+    assert_eq!((config.factor(), config.scaling_factor), (8, 0.18215));
+    let latents = |s: &Scope| s.input("latents", &[1, 1, 1, 4], Rate::Step);
+    let count = parameters(|s| vec![autoencoder_kl_decode(s, &config, &latents(s))]);
+    assert_eq!(count, 49_490_199, "the decoder and its first convolution");
+
+    let tiny = json!({
+        "_class_name": "AutoencoderTiny", "_diffusers_version": "0.20.0.dev0", "act_fn": "relu",
+        "decoder_block_out_channels": [64, 64, 64, 64], "encoder_block_out_channels": [64, 64, 64, 64],
+        "force_upcast": false, "in_channels": 3, "latent_channels": 4, "latent_magnitude": 3, "latent_shift": 0.5,
+        "num_decoder_blocks": [3, 3, 3, 1], "num_encoder_blocks": [1, 3, 3, 3], "out_channels": 3,
+        "scaling_factor": 1.0, "upsample_fn": "nearest", "upsampling_scaling_factor": 2
+    });
+    let config = AutoencoderTinyConfig::from_json("vae", tiny.to_string().as_bytes()).expect("published");
+    assert_eq!(config.factor(), 8);
+    let count = parameters(|s| vec![autoencoder_tiny_decode(s, &config, &latents(s))]);
+    assert_eq!(count, 1_222_531, "TAESD's decoder");
+    for (field, value) in [
+        ("act_fn", json!("gelu")),
+        ("upsample_fn", json!("bilinear")),
+        ("upsampling_scaling_factor", json!(3)),
+        ("shift_factor", json!(0.5)),
+        ("scaling_factor", json!(0)),
+        ("num_decoder_blocks", json!([3, 3])),
+        ("decoder_block_out_channels", json!([64, 64, 32, 64])),
+    ] {
+        let mut config = tiny.clone();
+        config[field] = value;
+        let error = AutoencoderTinyConfig::from_json("vae", config.to_string().as_bytes()).expect_err(field);
+        assert!(error.to_string().starts_with("vae: "), "{error}");
+    }
+}
+
+#[test]
+fn text_encoders() {
+    let large = json!({
+        "architectures": ["CLIPTextModel"], "attention_dropout": 0.0, "bos_token_id": 0, "dropout": 0.0,
+        "eos_token_id": 2, "hidden_act": "quick_gelu", "hidden_size": 768, "initializer_factor": 1.0,
+        "initializer_range": 0.02, "intermediate_size": 3072, "layer_norm_eps": 1e-05, "max_position_embeddings": 77,
+        "model_type": "clip_text_model", "num_attention_heads": 12, "num_hidden_layers": 12, "pad_token_id": 1,
+        "projection_dim": 768, "torch_dtype": "float16", "transformers_version": "4.32.0.dev0", "vocab_size": 49408
+    });
+    let read = |config: &Value| {
+        ClipTextConfig::from_json("text_encoder", config.to_string().as_bytes()).expect("a published configuration")
+    };
+    let tokens = |s: &Scope, name: &str| s.input(name, &[1, 77], Rate::Step);
+    let config = read(&large);
+    let count = parameters(|s| vec![clip_text_model(s, &config, &tokens(s, "ids"), None, ClipHiddenState::Last)]);
+    assert_eq!(count, 123_060_480, "CLIP ViT-L");
+
+    let mut larger = large;
+    for (field, value) in [
+        ("architectures", json!(["CLIPTextModelWithProjection"])),
+        ("hidden_act", json!("gelu")),
+        ("hidden_size", json!(1280)),
+        ("intermediate_size", json!(5120)),
+        ("num_attention_heads", json!(20)),
+        ("num_hidden_layers", json!(32)),
+        ("projection_dim", json!(1280)),
+    ] {
+        larger[field] = value;
+    }
+    let config = read(&larger);
+    let count = parameters(|s| {
+        let (hidden, embeds) =
+            clip_text_model_with_projection(s, &config, &tokens(s, "ids"), None, &tokens(s, "pooled_at"));
+        vec![hidden, embeds]
+    });
+    assert_eq!(count, 694_659_840, "OpenCLIP ViT-bigG");
+    // The end mark of these files is written as 2 and meant as the largest id.
+    assert_eq!(config.pooled_token(&[49406, 320, 2, 49407, 0, 0]), 3);
+}
