@@ -66,8 +66,9 @@ impl Conditioning {
 }
 
 /// Builds the graph of D. Its inputs are `x`, `c_skip`, `c_out`, `c_in`, `timestep`, and `encoder_hidden_states`,
-/// `encoder_attention_mask`, `guidance_scale` that stay for a whole generation; its output is `denoised`, and with guidance, where it is
-/// asked for, `unguided`: the denoised image of the negative prompt alone.
+/// `encoder_attention_mask`, `text_embeds`, `embedded_guidance`, `guidance_scale` (each where the model and the conditioning have it) that
+/// stay for a whole generation; its output is `denoised`, and with guidance, where it is asked for, `unguided`: the denoised image of the
+/// negative prompt alone.
 pub fn denoiser_graph(
     shape: SampleShape,
     conditioning: &Conditioning,
