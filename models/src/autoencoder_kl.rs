@@ -1,7 +1,7 @@
 //! The autoencoder of latent diffusion models (Rombach et al. 2022), diffusers' `AutoencoderKL`.
 
 use crate::blocks::{Norm, pixel_attention, resnet_block_2d, upsample_2d};
-use crate::config::{Inert, Rest, any, check_class, check_rest, check_sizes, only, parse};
+use crate::config::{Inert, Rest, any, check_rest, check_sizes, only, parse_class};
 use crate::error::ModelError;
 use graph::ops::Conv2d;
 use graph::{Scope, Tensor};
@@ -71,9 +71,7 @@ impl AutoencoderKlConfig {
     /// # Errors
     /// When it is not such a configuration, or a field asks for a computation that is not implemented.
     pub fn from_json(path: &str, text: &[u8]) -> Result<Self, ModelError> {
-        let fields: Rest = parse(path, text)?;
-        check_class(path, "_class_name", fields.get("_class_name"), &["AutoencoderKL"])?;
-        let config: Self = parse(path, text)?;
+        let config: Self = parse_class(path, text, "_class_name", &["AutoencoderKL"])?;
         check_rest(path, &config.rest, INERT)?;
         config.check(path)?;
         Ok(config)

@@ -1,6 +1,6 @@
 //! The small autoencoder that stands in for a larger one's (Ollin Boer Bohan's TAESD), diffusers' `AutoencoderTiny`.
 
-use crate::config::{Inert, Rest, any, check_class, check_rest, check_sizes, only, parse};
+use crate::config::{Inert, Rest, any, check_rest, check_sizes, only, parse_class};
 use crate::error::ModelError;
 use graph::expr::Unary;
 use graph::ops::Conv2d;
@@ -63,9 +63,7 @@ impl AutoencoderTinyConfig {
     /// # Errors
     /// When it is not such a configuration, or a field asks for a computation that is not implemented.
     pub fn from_json(path: &str, text: &[u8]) -> Result<Self, ModelError> {
-        let fields: Rest = parse(path, text)?;
-        check_class(path, "_class_name", fields.get("_class_name"), &["AutoencoderTiny"])?;
-        let config: Self = parse(path, text)?;
+        let config: Self = parse_class(path, text, "_class_name", &["AutoencoderTiny"])?;
         check_rest(path, &config.rest, INERT)?;
         config.check(path)?;
         Ok(config)

@@ -1,6 +1,6 @@
 //! CLIP's text encoder (Radford et al. 2021), transformers' `CLIPTextModel` and `CLIPTextModelWithProjection`.
 
-use crate::config::{Inert, Rest, any, check_class, check_rest, check_sizes, only, parse};
+use crate::config::{Inert, Rest, any, check_rest, check_sizes, only, parse_class};
 use crate::error::ModelError;
 use graph::{Expr, Scope, Tensor, expr::Binary};
 use serde::Deserialize;
@@ -116,9 +116,7 @@ impl ClipTextConfig {
     /// # Errors
     /// When it is not such a configuration, or a field asks for a computation that is not implemented.
     pub fn from_json(path: &str, text: &[u8]) -> Result<Self, ModelError> {
-        let fields: Rest = parse(path, text)?;
-        check_class(path, "model_type", fields.get("model_type"), &["clip_text_model"])?;
-        let config: Self = parse(path, text)?;
+        let config: Self = parse_class(path, text, "model_type", &["clip_text_model"])?;
         check_rest(path, &config.rest, INERT)?;
         check_sizes(
             path,

@@ -54,6 +54,19 @@ pub(crate) fn parse<T: DeserializeOwned>(path: &str, text: &[u8]) -> Result<T, M
     serde_json::from_slice(text).map_err(|error| ModelError::new(path, format!("is not understood: {error}")))
 }
 
+/// Parses a configuration whose `field` names one of the supported classes.
+pub(crate) fn parse_class<T: DeserializeOwned>(
+    path: &str,
+    text: &[u8],
+    field: &str,
+    supported: &[&str],
+) -> Result<T, ModelError> {
+    // Of another class the fields would be called wrong, not the class.
+    let fields: Rest = parse(path, text)?;
+    check_class(path, field, fields.get(field), supported)?;
+    parse(path, text)
+}
+
 /// Refuses a class that this reader does not implement.
 pub(crate) fn check_class(
     path: &str,

@@ -1,7 +1,7 @@
 //! The UNet of Stable Diffusion (Rombach et al. 2022) and its kin, diffusers' `UNet2DConditionModel`.
 
 use crate::blocks::{Norm, Transformer2d, downsample_2d, resnet_block_2d, timestep_embedding, upsample_2d};
-use crate::config::{Inert, OneOrMany, Rest, any, check_class, check_rest, check_sizes, only, parse};
+use crate::config::{Inert, OneOrMany, Rest, any, check_rest, check_sizes, only, parse_class};
 use crate::error::ModelError;
 use graph::ops::Conv2d;
 use graph::{Scope, Tensor};
@@ -137,9 +137,7 @@ impl UNet2DConditionConfig {
     /// # Errors
     /// When it is not such a configuration, or a field asks for a computation that is not implemented.
     pub fn from_json(path: &str, text: &[u8]) -> Result<Self, ModelError> {
-        let fields: Rest = parse(path, text)?;
-        check_class(path, "_class_name", fields.get("_class_name"), &["UNet2DConditionModel"])?;
-        let config: Self = parse(path, text)?;
+        let config: Self = parse_class(path, text, "_class_name", &["UNet2DConditionModel"])?;
         check_rest(path, &config.rest, INERT)?;
         config.check(path)?;
         Ok(config)
