@@ -1,7 +1,10 @@
 //! Whole models against diffusers and transformers in f64 (`tests/goldens/make_models.py`), weights drawn from names.
 
-use graph::{Array, Graph, Op, Rate, Real, Scope, Tensor, evaluate, passes::optimize};
-use models::synthetic::{SyntheticWeights, signed};
+mod common;
+
+use common::{Inputs, array, cases, check_graph, inputs, shape};
+use graph::{Array, Graph, Op, Rate, Scope, Tensor, passes::optimize};
+use models::synthetic::signed;
 use models::{
     AddedConditions, AutoencoderKlConfig, AutoencoderTinyConfig, ClipHiddenState, ClipTextConfig, PixArtConfig,
     PixArtInputs, SizeConditions, UNet2DConditionConfig, UNet2DConditionInputs,
@@ -12,59 +15,6 @@ use models::{
 };
 use serde_json::Value;
 use std::collections::HashMap;
-
-type Inputs = HashMap<&'static str, Array<f64>>;
-
-fn cases(model: &str) -> Vec<Value> {
-    let text = include_str!("../../tests/goldens/models.json");
-    let all: Vec<Value> = serde_json::from_str(text).expect("the golden is JSON");
-    let cases: Vec<Value> = all.into_iter().filter(|case| case["model"] == model).collect();
-    assert!(cases.len() >= 3, "{} cases of {model}", cases.len());
-    cases
-}
-
-/// Nested lists of numbers as an array.
-fn array(value: &Value) -> Array<f64> {
-    fn flatten(value: &Value, depth: usize, shape: &mut Vec<usize>, data: &mut Vec<f64>) {
-        match value {
-            Value::Array(items) => {
-                if shape.len() == depth {
-                    shape.push(items.len());
-                }
-                items.iter().for_each(|item| flatten(item, depth + 1, shape, data));
-            }
-            number => data.push(number.as_f64().expect("a number")),
-        }
-    }
-    let (mut shape, mut data) = (Vec::new(), Vec::new());
-    flatten(value, 0, &mut shape, &mut data);
-    Array::new(shape, data)
-}
-
-fn shape(value: &Value) -> Vec<usize> {
-    array(value).data.iter().map(|extent| *extent as usize).collect()
-}
-
-/// A golden stores f64 results; how far ours may be off follows from the reference's own f32 error.
-fn check<T: Real>(what: &str, golden: &Value, ours: &Array<T>, tolerance: f64) {
-    assert_eq!(ours.shape, shape(&golden["shape"]), "{what}");
-    let wanted = array(&golden["data"]).data;
-    let largest = wanted.iter().fold(0.0f64, |a, b| a.max(b.abs()));
-    let worst = wanted.iter().zip(&ours.data).map(|(a, b)| (a - b.to_f64()).abs()).fold(0.0, f64::max) / largest;
-    assert!(worst <= tolerance, "{what}: {worst:e} off, {tolerance:e} allowed");
-}
-
-fn check_graph(name: &str, golden: &Value, graph: &Graph, inputs: &Inputs) {
-    let weights = SyntheticWeights::new(&graph.weights());
-    let f32_inputs: HashMap<&str, Array<f32>> = inputs.iter().map(|(name, array)| (*name, array.cast())).collect();
-    let error = golden["f32_error"].as_f64().expect("a number");
-    for (form, graph) in [("as built", graph.clone()), ("optimised", optimize(graph))] {
-        let ours = &evaluate(&graph, inputs, &weights).expect("every input is bound")[0];
-        check(&format!("{name}, f64, {form}"), golden, ours, 1e-12);
-        let ours = &evaluate(&graph, &f32_inputs, &weights).expect("every input is bound")[0];
-        check(&format!("{name}, f32, {form}"), golden, ours, 4.0 * error);
-    }
-}
 
 #[test]
 fn clip_text_model_is_transformers() {
@@ -165,19 +115,6 @@ fn pixart_transformer_is_diffusers() {
         let (graph, inputs) = pixart(&case);
         check_graph(&case["name"].to_string(), &case["outputs"]["sample"], &graph, &inputs);
     }
-}
-
-/// Inputs of these names, drawn from the case's name where the golden gives a shape, else as the golden lists them.
-fn inputs(case: &Value, drawn: &[&'static str], listed: &[&'static str]) -> Inputs {
-    let name = case["name"].as_str().expect("a name");
-    let present = |input: &&&'static str| !case[**input].is_null();
-    let draw = |input: &&'static str| {
-        let shape = shape(&case[*input]);
-        let data = signed(&format!("{name}:{input}"), shape.iter().product()).collect();
-        (*input, Array::new(shape, data))
-    };
-    let drawn = drawn.iter().filter(present).map(draw);
-    drawn.chain(listed.iter().filter(present).map(|input| (*input, array(&case[*input])))).collect()
 }
 
 #[test]
