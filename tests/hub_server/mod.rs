@@ -33,6 +33,8 @@ pub(crate) enum Trick {
     Stall,
     /// Sends the body in 16 pieces with this pause before each.
     Slow(Duration),
+    /// Sends to `tiny/model` who asks for `tiny/old`.
+    Renamed,
     /// Another `ETag` in the answer.
     Etag(&'static str),
 }
@@ -207,6 +209,10 @@ fn answer(state: &State, mut stream: &TcpStream, request: &Request, trick: Optio
     match trick {
         Some(Trick::Status(code, headers)) => return say(*code, headers, b""),
         Some(Trick::Body(text)) => return say(200, "Content-Type: text/html\r\n", text.as_bytes()),
+        Some(Trick::Renamed) => {
+            let location = request.path.replace("/tiny/old/", "/tiny/model/");
+            return say(307, &format!("Location: {location}\r\n"), b"moved");
+        }
         Some(Trick::Stall) => {
             std::thread::sleep(Duration::from_secs(30));
             return (0, false);
