@@ -68,12 +68,18 @@ impl Place {
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
             let upper = name.to_uppercase();
-            if upper.starts_with("HF_") || upper.starts_with("HUGGING") || upper.ends_with("_PROXY") {
+            if upper.starts_with("HF_")
+                || upper.starts_with("HUGGING")
+                || upper.starts_with("XDG_")
+                || upper.ends_with("_PROXY")
+            {
                 command.env_remove(name);
             }
         }
         command.env("HF_ENDPOINT", &self.hub.endpoint).env("HF_HOME", self.path("hf")).env("HF_TOKEN", TOKEN);
-        command.env_remove("TRANSFORMERS_OFFLINE");
+        for name in ["TRANSFORMERS_OFFLINE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"] {
+            command.env_remove(name);
+        }
         command
     }
 
@@ -356,16 +362,21 @@ fn a_busy_server_is_asked_again_when_it_says() {
     place.hub.trick(|r| r.is_api().then_some(Trick::Status(429, "Retry-After: 0\r\n")));
     place.fail(place.info(), &["429", "too many requests", "later"]);
     assert_eq!(place.hub.requests().len(), 4);
-    place.hub.trick(|r| r.is_api().then_some(Trick::Status(429, "Retry-After: 86400\r\n")));
-    place.fail(place.info(), &["429", "asks to wait 86400 s"]);
-    assert_eq!(place.hub.requests().len(), 1, "nobody waits for a day");
+    for header in ["Retry-After: 86400\r\n", "RateLimit: \"api\";r=0;t=86400\r\n"] {
+        place.hub.trick(move |r| r.is_api().then_some(Trick::Status(429, header)));
+        place.fail(place.info(), &["429", "asks to wait 86400 s"]);
+        assert_eq!(place.hub.requests().len(), 1, "nobody waits for a day");
+    }
 }
 
 #[test]
 fn a_server_in_trouble_is_given_up() {
-    refused(|r| r.is_api().then_some(Trick::Status(500, "")), &["500", "in trouble", "later"]);
-    refused(|r| (r.method == "HEAD").then_some(Trick::Status(502, "")), &["502", "later"]);
-    refused(|r| is_weights(r).then_some(Trick::Status(503, "")), &[WEIGHTS, "503", "later"]);
+    // At the same time: each waits between its tries.
+    std::thread::scope(|scope| {
+        scope.spawn(|| refused(|r| r.is_api().then_some(Trick::Status(500, "")), &["500", "in trouble", "later"]));
+        scope.spawn(|| refused(|r| (r.method == "HEAD").then_some(Trick::Status(502, "")), &["502", "later"]));
+        scope.spawn(|| refused(|r| is_weights(r).then_some(Trick::Status(503, "")), &[WEIGHTS, "503", "later"]));
+    });
 }
 
 #[test]

@@ -4,8 +4,10 @@ use super::error::{Fault, HubError};
 use super::settings::Settings;
 use super::{Progress, Watch};
 use std::io::ErrorKind;
+use std::path::Path;
 use std::time::{Duration, Instant};
 use ureq::http::{HeaderMap, Response};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
 /// Tries of one request, or of a download that does not get on.
@@ -42,7 +44,8 @@ pub(super) enum Method {
 }
 
 impl Client {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(settings: &Settings) -> Result<Self, HubError> {
+        let roots = settings.certificates.as_deref().map_or(Ok(RootCerts::WebPki), certificates)?;
         let config = Agent::config_builder()
             // Redirects are followed here, because the token must not go with them.
             .max_redirects(0)
@@ -50,12 +53,13 @@ impl Client {
             .http_status_as_error(false)
             .user_agent(concat!("headwater/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
+            .tls_config(TlsConfig::builder().root_certs(roots).build())
             .timeout_resolve(Some(settings.timeout))
             .timeout_connect(Some(settings.timeout))
             .timeout_per_read(Some(settings.timeout))
             .timeout_per_write(Some(settings.timeout))
             .build();
-        Self { agent: config.into(), endpoint: settings.endpoint.clone(), token: settings.token.clone() }
+        Ok(Self { agent: config.into(), endpoint: settings.endpoint.clone(), token: settings.token.clone() })
     }
 
     pub(super) fn endpoint(&self) -> &str {
@@ -133,6 +137,20 @@ impl Client {
     }
 }
 
+/// The authorities in a file.
+fn certificates(path: &Path) -> Result<RootCerts, HubError> {
+    let fault = |why: &dyn std::fmt::Display| {
+        HubError::Failed(format!("SSL_CERT_FILE names {}, which is no file of certificates: {why}", path.display()))
+    };
+    let text = std::fs::read(path).map_err(|error| fault(&error))?;
+    let items = parse_pem(&text).collect::<Result<Vec<_>, _>>().map_err(|error| fault(&error))?;
+    let found: Vec<_> = items
+        .into_iter()
+        .filter_map(|item| if let PemItem::Certificate(certificate) = item { Some(certificate) } else { None })
+        .collect();
+    if found.is_empty() { Err(fault(&"there is none in it")) } else { Ok(RootCerts::new_with_certs(&found)) }
+}
+
 /// How long to wait after a number of tries.
 pub(super) fn backoff(tried: u32) -> Duration {
     BACKOFF * 3_u32.saturating_pow(tried.saturating_sub(1))
@@ -158,8 +176,7 @@ pub(super) fn pause(wait: Duration, why: &str, watch: &mut Watch<'_>) -> Result<
 /// What ails a server that may be well later, and how long it asks us to wait.
 fn trouble(response: &Response<Body>) -> Option<(String, Option<Duration>)> {
     let code = response.status().as_u16();
-    let wait = header(response.headers(), "retry-after").and_then(|text| text.trim().parse().ok());
-    let wait = wait.map(Duration::from_secs);
+    let wait = wait(response.headers()).map(Duration::from_secs);
     let what = match code {
         429 => {
             let asked = wait.map_or(String::new(), |wait| format!(" and asks to wait {} s", wait.as_secs()));
@@ -169,6 +186,14 @@ fn trouble(response: &Response<Body>) -> Option<(String, Option<Duration>)> {
         _ => return None,
     };
     Some((what, wait))
+}
+
+/// The seconds of a `Retry-After`, or of the `t` in `RateLimit: "api";r=0;t=55`.
+fn wait(headers: &HeaderMap) -> Option<u64> {
+    let later = header(headers, "retry-after").and_then(|text| text.trim().parse().ok());
+    later.or_else(|| {
+        header(headers, "ratelimit")?.split(';').find_map(|part| part.trim().strip_prefix("t=")?.parse().ok())
+    })
 }
 
 /// A connection that failed.
@@ -191,9 +216,20 @@ pub(super) fn transport(url: &str, error: &ureq::Error) -> Fault {
     }
 }
 
+/// The sentence for a server that is not who it says.
+fn unsafe_connection(host: &str, error: &dyn std::fmt::Display) -> Fault {
+    Fault::fatal(format!(
+        "cannot speak to {host} safely ({error}); where a network has certificates of its own, SSL_CERT_FILE must name them"
+    ))
+}
+
 /// A connection that was lost.
 pub(super) fn body(url: &str, error: &std::io::Error) -> Fault {
     let host = host(url);
+    // So rustls reports what is wrong with a certificate or a record.
+    if error.kind() == ErrorKind::InvalidData {
+        return unsafe_connection(host, error);
+    }
     Fault::Transient(match error.kind() {
         ErrorKind::TimedOut | ErrorKind::WouldBlock => format!("{host} does not answer in time"),
         ErrorKind::UnexpectedEof

@@ -69,14 +69,16 @@ impl Hub {
     /// # Errors
     /// When a variable makes no sense, or the token's file cannot be read.
     pub fn from_env() -> Result<Self, HubError> {
-        Ok(Self::new(Settings::from_env()?))
+        Self::new(Settings::from_env()?)
     }
 
     /// A hub with these settings.
-    #[must_use]
-    pub fn new(settings: Settings) -> Self {
-        let client = Client::new(&settings);
-        Self { settings, client }
+    ///
+    /// # Errors
+    /// When the file of certificates cannot be read.
+    pub fn new(settings: Settings) -> Result<Self, HubError> {
+        let client = Client::new(&settings)?;
+        Ok(Self { settings, client })
     }
 
     /// Downloads what a pipeline needs (or the one file that the id names) and is not yet in the cache.

@@ -20,12 +20,14 @@ pub struct Settings {
     pub no_symlinks: bool,
     /// How long a server may say nothing.
     pub timeout: Duration,
+    /// A file of certificate authorities (PEM) to trust instead of Mozilla's list: of a company's network, say.
+    pub certificates: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for Settings {
     /// Everything but the token.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { endpoint, cache, offline, no_symlinks, timeout, token } = self;
+        let Self { endpoint, cache, offline, no_symlinks, timeout, token, certificates } = self;
         let token = token.as_ref().map(|_| "(secret)");
         f.debug_struct("Settings")
             .field("endpoint", endpoint)
@@ -34,6 +36,7 @@ impl std::fmt::Debug for Settings {
             .field("offline", offline)
             .field("no_symlinks", no_symlinks)
             .field("timeout", timeout)
+            .field("certificates", certificates)
             .finish()
     }
 }
@@ -80,6 +83,7 @@ impl Settings {
             offline: is_set("HF_HUB_OFFLINE") || is_set("TRANSFORMERS_OFFLINE"),
             no_symlinks: is_set("HF_HUB_DISABLE_SYMLINKS"),
             timeout: Duration::from_secs(timeout),
+            certificates: path("SSL_CERT_FILE").or_else(|| path("REQUESTS_CA_BUNDLE")),
         })
     }
 }

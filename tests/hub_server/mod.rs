@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -68,6 +69,8 @@ struct State {
     files: BTreeMap<String, Vec<u8>>,
     listing: Mutex<Vec<String>>,
     requests: Mutex<Vec<Request>>,
+    /// Requests whose answer is under way.
+    open: AtomicUsize,
     tricks: Mutex<Arc<Tricks>>,
     storage: String,
 }
@@ -105,6 +108,7 @@ impl Hub {
             listing: Mutex::new(files.keys().cloned().collect()),
             files,
             requests: Mutex::default(),
+            open: AtomicUsize::new(0),
             tricks: Mutex::new(Arc::new(|_| None)),
             storage: address(&storage),
         });
@@ -138,8 +142,11 @@ impl Hub {
         *self.state.listing.lock().unwrap() = names.iter().map(|name| (*name).to_owned()).collect();
     }
 
-    /// Everything asked for since the last call.
+    /// Everything asked for since the last call, and what was sent.
     pub(crate) fn requests(&self) -> Vec<Request> {
+        while self.state.open.load(Ordering::SeqCst) > 0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         std::mem::take(&mut self.state.requests.lock().unwrap())
     }
 }
@@ -166,9 +173,15 @@ fn connection(state: &State, stream: &TcpStream, is_storage: bool) {
                 |r: &&Request| (r.is_storage, &r.method, &r.path) == (is_storage, &request.method, &request.path);
             request.earlier = requests.iter().filter(same).count();
             requests.push(request.clone());
+            state.open.fetch_add(1, Ordering::SeqCst);
             let tricks = Arc::clone(&state.tricks.lock().unwrap());
             tricks(&request)
         };
+        if matches!(trick, Some(Trick::Stall)) {
+            state.open.fetch_sub(1, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_secs(30));
+            return;
+        }
         let (sent, is_open) = answer(state, stream, &request, trick.as_ref());
         let mut requests = state.requests.lock().unwrap();
         let own =
@@ -176,6 +189,7 @@ fn connection(state: &State, stream: &TcpStream, is_storage: bool) {
         if let Some(own) = requests.iter_mut().find(own) {
             own.sent = sent;
         }
+        state.open.fetch_sub(1, Ordering::SeqCst);
         if !is_open {
             let _ = stream.shutdown(std::net::Shutdown::Both);
             return;
@@ -212,10 +226,6 @@ fn answer(state: &State, mut stream: &TcpStream, request: &Request, trick: Optio
         Some(Trick::Renamed) => {
             let location = request.path.replace("/tiny/old/", "/tiny/model/");
             return say(307, &format!("Location: {location}\r\n"), b"moved");
-        }
-        Some(Trick::Stall) => {
-            std::thread::sleep(Duration::from_secs(30));
-            return (0, false);
         }
         _ => {}
     }
@@ -275,7 +285,10 @@ fn answer(state: &State, mut stream: &TcpStream, request: &Request, trick: Optio
             for piece in body.chunks(body.len().div_ceil(16).max(1)) {
                 std::thread::sleep(*pause);
                 is_open = is_open && stream.write_all(piece).is_ok();
-                sent += if is_open { piece.len() } else { 0 };
+                if !is_open {
+                    break;
+                }
+                sent += piece.len();
             }
             (sent, is_open)
         }
