@@ -5,116 +5,14 @@
 
 mod hub_server;
 
-use hub_server::{COMMIT, Hub, Request, Trick, etag, sha256};
+use hub_server::place::{Place, TOKEN, UNWANTED, golden, run};
+use hub_server::server::{COMMIT, Request, Trick, etag, sha256};
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const WEIGHTS: &str = "transformer/diffusion_pytorch_model.safetensors";
-const TOKEN: &str = "hf_secret";
-
-/// Files that other programs read, and that must stay where they are.
-const UNWANTED: &[(&str, &[u8])] = &[
-    ("README.md", b"A model."),
-    ("all-in-one.safetensors", b"no"),
-    ("pictures.json", b"{}"),
-    ("transformer/diffusion_pytorch_model.bin", b"no"),
-    ("transformer/diffusion_pytorch_model.fp16.safetensors", b"no"),
-    ("transformer/model.onnx", b"no"),
-    ("text_encoder/flax_model.msgpack", b"no"),
-    ("vae_decoder/config.json", b"{}"),
-];
-
-/// A hub with a golden pipeline, and an empty place to run in.
-struct Place {
-    hub: Hub,
-    folder: tempfile::TempDir,
-}
-
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/pipelines/pixels")
-}
-
-impl Place {
-    fn new() -> Self {
-        Self { hub: Hub::serve(&golden(), UNWANTED), folder: tempfile::tempdir().unwrap() }
-    }
-
-    fn path(&self, path: &str) -> PathBuf {
-        self.folder.path().join(path)
-    }
-
-    fn repository(&self) -> PathBuf {
-        self.path("hf/hub/models--tiny--model")
-    }
-
-    fn blob(&self, name: &str) -> PathBuf {
-        self.repository().join("blobs").join(etag(name, self.hub.file(name)))
-    }
-
-    fn partial(&self, name: &str) -> PathBuf {
-        self.repository().join("blobs").join(format!("{}.incomplete", etag(name, self.hub.file(name))))
-    }
-
-    fn pointer(&self, name: &str) -> PathBuf {
-        self.repository().join("snapshots").join(COMMIT).join(name)
-    }
-
-    /// The program with an environment that leads nowhere but here.
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_headwater"));
-        command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
-        for (name, _) in std::env::vars_os() {
-            let name = name.to_string_lossy().into_owned();
-            let upper = name.to_uppercase();
-            if upper.starts_with("HF_")
-                || upper.starts_with("HUGGING")
-                || upper.starts_with("XDG_")
-                || upper.ends_with("_PROXY")
-            {
-                command.env_remove(name);
-            }
-        }
-        command.env("HF_ENDPOINT", &self.hub.endpoint).env("HF_HOME", self.path("hf")).env("HF_TOKEN", TOKEN);
-        for name in ["TRANSFORMERS_OFFLINE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"] {
-            command.env_remove(name);
-        }
-        command
-    }
-
-    fn info(&self) -> Command {
-        self.command(&["info", "tiny/model", "--json"])
-    }
-
-    /// Downloads and succeeds.
-    fn succeed(&self) {
-        run(self.info());
-    }
-
-    /// Fails with one sentence that has these parts; a token is never shown.
-    fn fail(&self, mut command: Command, parts: &[&str]) -> String {
-        let output = command.output().unwrap();
-        let message = String::from_utf8_lossy(&output.stderr).trim_end().to_owned();
-        assert_eq!(output.status.code(), Some(1), "{message}");
-        assert!(message.starts_with("error: ") && message.lines().count() == 1, "{message}");
-        for part in parts {
-            assert!(message.contains(part), "no {part:?}: {message}");
-        }
-        assert!(!message.contains(TOKEN) && !message.contains("panicked"), "{message}");
-        assert!(output.stdout.is_empty(), "{message}");
-        message
-    }
-}
-
-fn run(mut command: Command) -> (String, String) {
-    let Output { status, stdout, stderr } = command.output().unwrap();
-    let (stdout, stderr) =
-        (String::from_utf8_lossy(&stdout).into_owned(), String::from_utf8_lossy(&stderr).into_owned());
-    assert_eq!(status.code(), Some(0), "{stderr}");
-    (stdout, stderr)
-}
-
 /// Bytes of one file that the server sent.
 fn sent(requests: &[Request], name: &str) -> usize {
     requests.iter().filter(|r| r.is_storage && r.path.ends_with(name)).map(|r| r.sent).sum()
@@ -465,17 +363,23 @@ fn without_a_network_the_cache_must_do() {
 }
 
 #[test]
-fn two_at_once_download_once() {
-    let place = Place::new();
-    place.hub.trick(|r| is_weights(r).then_some(Trick::Slow(Duration::from_millis(50))));
-    let start = || place.info().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let children = [start(), start(), start()];
-    for child in children {
-        let output = child.wait_with_output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+fn three_at_once_download_once() {
+    for no_symlinks in ["0", "1"] {
+        let place = Place::new();
+        place.hub.trick(|r| is_weights(r).then_some(Trick::Slow(Duration::from_millis(50))));
+        let start = || {
+            let mut command = place.info();
+            command.env("HF_HUB_DISABLE_SYMLINKS", no_symlinks).stdout(Stdio::piped()).stderr(Stdio::piped());
+            command.spawn().unwrap()
+        };
+        let children = [start(), start(), start()];
+        for child in children {
+            let output = child.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        assert_eq!(sent(&place.hub.requests(), WEIGHTS), place.hub.file(WEIGHTS).len());
+        assert_eq!(fs::read(place.pointer(WEIGHTS)).unwrap(), place.hub.file(WEIGHTS));
     }
-    assert_eq!(sent(&place.hub.requests(), WEIGHTS), place.hub.file(WEIGHTS).len());
-    assert_eq!(fs::read(place.pointer(WEIGHTS)).unwrap(), place.hub.file(WEIGHTS));
 }
 
 #[cfg(unix)]

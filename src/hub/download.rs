@@ -63,6 +63,11 @@ impl<'a, 'w> Downloads<'a, 'w> {
         self.cache.prepare(pointer)?;
         let lock = self.cache.lock_file(&remote.etag)?;
         let is_locked = self.lock(&lock, file)?;
+        // Whoever held the lock may have made it.
+        if let Ok(metadata) = fs::metadata(pointer) {
+            self.done += metadata.len();
+            return Ok(());
+        }
         let blob = self.cache.blob(&remote.etag);
         let length = fs::metadata(&blob).map(|metadata| metadata.len()).ok();
         let is_here = length.is_some_and(|length| remote.size.is_none_or(|size| size == length));
