@@ -317,6 +317,25 @@ fn repositories_of_other_kinds_are_named() {
 }
 
 #[test]
+fn shards_come_by_their_index() {
+    let epsilon = golden().with_file_name("epsilon");
+    let place = Place::of(&epsilon, &[("transformer/diffusion_pytorch_model-00004-of-00003.safetensors", b"no")]);
+    let all: Vec<String> = place.hub.files().map(|(name, _)| name.to_owned()).collect();
+    let shard = "transformer/diffusion_pytorch_model-00003-of-00003.safetensors";
+    let without: Vec<&str> = all.iter().map(|name| &**name).filter(|name| *name != shard).collect();
+    place.hub.list(&without);
+    place.fail(place.info(), &["tiny/model has no file", shard]);
+    let storage = place.hub.requests().iter().filter(|r| r.is_storage).count();
+    assert_eq!(storage, 0, "no weights are downloaded when some are missing");
+
+    place.hub.list(&all.iter().map(|name| &**name).collect::<Vec<_>>());
+    run(place.command(&[GENERATE, &["--model", "tiny/model", "-o", "x.png"]].concat()));
+    let requests = place.hub.requests();
+    let storage: Vec<_> = requests.iter().filter(|r| r.is_storage && r.path.contains("-of-")).collect();
+    assert_eq!(storage.len(), 3, "{storage:?}");
+}
+
+#[test]
 fn a_server_that_says_nothing_is_given_up() {
     let place = Place::new();
     let quick = || {

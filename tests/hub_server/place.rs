@@ -30,7 +30,11 @@ pub(crate) fn golden() -> PathBuf {
 
 impl Place {
     pub(crate) fn new() -> Self {
-        Self { hub: Hub::serve(&golden(), UNWANTED), folder: tempfile::tempdir().unwrap() }
+        Self::of(&golden(), UNWANTED)
+    }
+
+    pub(crate) fn of(pipeline: &Path, more: &[(&str, &[u8])]) -> Self {
+        Self { hub: Hub::serve(pipeline, more), folder: tempfile::tempdir().unwrap() }
     }
 
     pub(crate) fn path(&self, path: &str) -> PathBuf {
