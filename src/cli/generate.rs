@@ -28,7 +28,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     flags.check_names()?;
     let destination = Destination::new(flags.output.as_deref(), &args.prompt, flags.count, flags.json)?;
     let interrupted = interrupt::install()?;
-    let files = model::open(&flags.model)?;
+    let files = model::open(&flags.model, flags.is_quiet())?;
     let settings = device_settings(flags.checked, flags.threads.map(|n| n as usize));
     let device = pipelines::open_device(&flags.device, &settings)?;
     if flags.verbose {

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 /// Flags of every image command.
 #[derive(Debug, Args)]
 pub(super) struct ImageArgs {
-    /// A bundled model's name, or a folder in diffusers' layout
-    #[arg(short, long, value_name = "NAME|DIR", default_value = crate::bundled::DEFAULT)]
+    /// A bundled model's name, a folder in diffusers' layout, or a hub's id, OWNER/REPO[@REVISION]
+    #[arg(short, long, value_name = "NAME|DIR|OWNER/REPO", default_value = crate::bundled::DEFAULT)]
     pub(super) model: String,
 
     /// File to write; {seed} and {index} are filled in, - is standard output, .safetensors keeps the raw sample

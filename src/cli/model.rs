@@ -1,16 +1,18 @@
 //! What `--model` may name.
 
 use super::error::CliError;
+use super::hub;
 use crate::bundled;
 use models::{Checkpoint, ModelFiles};
 use std::path::Path;
 
-/// The files behind a model argument: a bundled name or a folder in diffusers' layout.
-pub(super) fn open(name: &str) -> Result<ModelFiles, CliError> {
+/// The files behind a model argument: a bundled name, a folder in diffusers' layout, or a hub's id.
+pub(super) fn open(name: &str, quiet: bool) -> Result<ModelFiles, CliError> {
     if let Some(model) = bundled::find(name) {
         return Ok(model.files());
     }
-    let path = Path::new(name);
+    let downloaded = hub::locate(name, None, quiet)?;
+    let path = downloaded.as_deref().unwrap_or(Path::new(name));
     if path.is_dir() {
         return Ok(ModelFiles::folder(path)?);
     }
@@ -22,7 +24,7 @@ pub(super) fn open(name: &str) -> Result<ModelFiles, CliError> {
         )));
     }
     Err(CliError::Failed(format!(
-        "there is no model {name}: neither a folder here nor a bundled model ({})",
+        "there is no model {name}: neither a folder here nor a bundled model ({}) nor a hub's id (OWNER/REPO)",
         bundled::BUNDLED.iter().map(|m| m.name).collect::<Vec<_>>().join(", ")
     )))
 }
