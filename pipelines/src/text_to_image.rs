@@ -1,6 +1,7 @@
 //! Text to image: a prompt, a seed, a picture.
 
 use crate::autoencoder::Autoencoder;
+use crate::binning;
 use crate::denoiser::{Conditioning, Denoiser, ModelInputs, SampleShape, denoiser_graph};
 use crate::error::PipelineError;
 use crate::image::{RgbImage, nhwc_from_nchw};
@@ -279,7 +280,7 @@ impl<'d> TextToImage<'d> {
         if !sample.iter().all(|v| v.is_finite()) {
             return Err(PipelineError::NotFinite { step: steps });
         }
-        let image = timed(&mut timings.decode, || self.picture(&sample, shape))?;
+        let image = timed(&mut timings.decode, || self.picture(&sample, shape, request))?;
         Ok(Outcomes::Finished(Box::new(Generated {
             image,
             sample,
@@ -339,7 +340,12 @@ impl<'d> TextToImage<'d> {
     }
 
     /// The picture of a sample, if it is one or can be decoded to one.
-    fn picture(&mut self, sample: &[f32], shape: SampleShape) -> Result<Option<RgbImage>, PipelineError> {
+    fn picture(
+        &mut self,
+        sample: &[f32],
+        shape: SampleShape,
+        request: &Request,
+    ) -> Result<Option<RgbImage>, PipelineError> {
         if !self.makes_pictures() {
             return Ok(None);
         }
@@ -347,6 +353,10 @@ impl<'d> TextToImage<'d> {
         let (decoded, shape) = autoencoder.decode(self.device, self.options, sample, shape)?;
         if !decoded.iter().all(|v| v.is_finite()) {
             return Err(PipelineError::NotDecoded);
+        }
+        if self.model.binned(request.height, request.width).is_some() {
+            let (fitted, shape) = binning::cover(&decoded, shape, request.height, request.width);
+            return Ok(RgbImage::from_sample(&fitted, shape));
         }
         Ok(RgbImage::from_sample(&decoded, shape))
     }
