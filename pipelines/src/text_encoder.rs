@@ -34,7 +34,8 @@ struct TextEncoder {
     config: Config,
     weights: Checkpoint,
     form: Form,
-    plan: Option<Box<dyn Plan>>,
+    /// With the number of layers that it can skip.
+    plan: Option<(usize, Box<dyn Plan>)>,
 }
 
 /// Either family.
@@ -149,17 +150,32 @@ impl TextEncoders {
     }
 
     pub(crate) fn memory(&self) -> impl Iterator<Item = MemoryUse> + '_ {
-        self.parts.iter().filter_map(|part| part.plan.as_ref()).map(|plan| plan.memory())
+        self.parts.iter().filter_map(|part| part.plan.as_ref()).map(|(_, plan)| plan.memory())
     }
 
-    /// A prompt by all encoders.
+    /// Whether this many layers can be skipped.
+    pub(crate) fn check_skip(&self, skip: usize) -> Result<(), PipelineError> {
+        for part in self.parts.iter().filter(|_| skip > 0) {
+            let most = part.most_skipped();
+            if skip > most {
+                let layers = if most == 0 { "none of its layers".to_owned() } else { format!("{most} at most") };
+                let message = format!("clip_skip = {skip} is not possible: {} can skip {layers}", part.folder);
+                return Err(PipelineError::Request(message));
+            }
+        }
+        Ok(())
+    }
+
+    /// A prompt by all encoders, without their last `skip` layers but for the embedding of the whole prompt. `planned` is the number that
+    /// prompts of this run skip, or else nothing: only diffusers' negative prompts.
     pub(crate) fn encode(
         &mut self,
         device: &dyn Device,
         options: PlanOptions,
         prompt: &str,
+        (skip, planned): (bool, usize),
     ) -> Result<EncodedPrompt, PipelineError> {
-        let mut parts = self.parts.iter_mut().map(|part| part.encode(device, options, prompt));
+        let mut parts = self.parts.iter_mut().map(|part| part.encode(device, options, prompt, (skip, planned)));
         let mut all = parts.next().expect("there is one at least")?;
         for part in parts {
             let part = part?;
@@ -173,15 +189,16 @@ impl TextEncoders {
         Ok(all)
     }
 
-    /// The same of a negative prompt, which may be none.
+    /// The same of a negative prompt, which may be none. It skips no layer, as in diffusers.
     pub(crate) fn encode_negative(
         &mut self,
         device: &dyn Device,
         options: PlanOptions,
         prompt: &str,
+        planned: usize,
     ) -> Result<EncodedPrompt, PipelineError> {
         if !(self.zeros_for_empty && prompt.is_empty()) {
-            return self.encode(device, options, prompt);
+            return self.encode(device, options, prompt, (false, planned));
         }
         let tokens = self.max_tokens();
         Ok(EncodedPrompt {
@@ -221,7 +238,7 @@ impl TextEncoder {
         }
         // Every checkpoint holds the last layer, whether it is used or not.
         let whole = if form == Form::Penultimate { Form::Last { masked: false } } else { form };
-        part.weights.check(&part.graph(whole)?.weights())?;
+        part.weights.check(&part.graph(whole, 0)?.weights())?;
         Ok(part)
     }
 
@@ -234,7 +251,17 @@ impl TextEncoder {
         self.tokenizer.max_length().map_or(longest, |own| own.min(longest))
     }
 
-    fn graph(&self, form: Form) -> Result<Graph, PipelineError> {
+    /// Layers that may be left out.
+    fn most_skipped(&self) -> usize {
+        match &self.config {
+            Config::Clip(config) if matches!(self.form, Form::Last { .. }) => config.num_hidden_layers,
+            Config::Clip(config) => config.num_hidden_layers - 1,
+            Config::T5 { .. } => 0,
+        }
+    }
+
+    /// With a number of layers to skip, there is a second output, `skipped`.
+    fn graph(&self, form: Form, skip: usize) -> Result<Graph, PipelineError> {
         let s = Scope::root();
         let input = |name| s.input(name, &[1, self.max_tokens()], Rate::Step);
         let ids = input("input_ids");
@@ -245,19 +272,26 @@ impl TextEncoder {
                 return Ok(s.finish(&[("hidden_states", &hidden)])?);
             }
         };
-        let hidden = |mask, state| clip_text_model(&s, config, &ids, mask, state);
-        Ok(match form {
-            Form::Last { masked } => {
-                let mask = masked.then(|| input("attention_mask"));
-                s.finish(&[("hidden_states", &hidden(mask.as_ref(), ClipHiddenState::Last))])?
-            }
-            Form::Penultimate => s.finish(&[("hidden_states", &hidden(None, ClipHiddenState::Raw(1)))])?,
+        let mask = (form == Form::Last { masked: true }).then(|| input("attention_mask"));
+        let hidden = |state| clip_text_model(&s, config, &ids, mask.as_ref(), state);
+        let mut outputs = match form {
+            Form::Last { .. } => vec![("hidden_states", hidden(ClipHiddenState::Last))],
+            Form::Penultimate => vec![("hidden_states", hidden(ClipHiddenState::Raw(1)))],
             Form::Projected => {
                 let pooled_at = input("pooled_at");
                 let (hidden, embeds) = clip_text_model_with_projection(&s, config, &ids, None, &pooled_at);
-                s.finish(&[("hidden_states", &hidden), ("text_embeds", &embeds)])?
+                vec![("hidden_states", hidden), ("text_embeds", embeds)]
             }
-        })
+        };
+        if skip > 0 {
+            let last = matches!(form, Form::Last { .. });
+            outputs.push((
+                "skipped",
+                hidden(if last { ClipHiddenState::Skip(skip) } else { ClipHiddenState::Raw(skip + 1) }),
+            ));
+        }
+        let outputs: Vec<_> = outputs.iter().map(|(name, tensor)| (*name, tensor)).collect();
+        Ok(s.finish(&outputs)?)
     }
 
     fn encode(
@@ -265,16 +299,19 @@ impl TextEncoder {
         device: &dyn Device,
         options: PlanOptions,
         prompt: &str,
+        (skip, planned): (bool, usize),
     ) -> Result<EncodedPrompt, PipelineError> {
-        if self.plan.is_none() {
-            self.plan = Some(device.plan(&passes::optimize(&self.graph(self.form)?), &self.weights, options)?);
+        if self.plan.as_ref().is_none_or(|(skips, _)| *skips != planned) {
+            self.plan = None;
+            let graph = passes::optimize(&self.graph(self.form, planned)?);
+            self.plan = Some((planned, device.plan(&graph, &self.weights, options)?));
         }
         let encoding = match &self.config {
             Config::Clip(_) => self.tokenizer.encode(prompt, self.max_tokens())?,
             // diffusers' text preprocessing, without its cleaning of HTML and URLs, which it leaves out too where bs4 or ftfy are missing.
             Config::T5 { tokens, .. } => self.tokenizer.encode(prompt.to_lowercase().trim(), *tokens)?,
         };
-        let plan = self.plan.as_mut().expect("planned above");
+        let (_, plan) = self.plan.as_mut().expect("planned above");
         let attention_mask = encoding.mask_f32();
         plan.write("input_ids", &encoding.ids_f32())?;
         match self.form {
@@ -291,7 +328,7 @@ impl TextEncoder {
         plan.run()?;
         let text_embeds = if self.form == Form::Projected { plan.read("text_embeds")? } else { Vec::new() };
         Ok(EncodedPrompt {
-            hidden_states: plan.read("hidden_states")?,
+            hidden_states: plan.read(if skip && planned > 0 { "skipped" } else { "hidden_states" })?,
             text_embeds,
             attention_mask,
             tokens_dropped: encoding.dropped,

@@ -39,6 +39,9 @@ pub struct Request {
     pub seed: u64,
     /// Whose noise the seed means.
     pub rng: Rng,
+    /// Layers of CLIP that the prompt leaves out at its end, diffusers' `clip_skip`: one less than other tools count. The negative prompt
+    /// and the embedding of a whole prompt leave out none, as in diffusers.
+    pub clip_skip: usize,
 }
 
 /// One denoising step, as it happens.
@@ -178,6 +181,7 @@ impl<'d> TextToImage<'d> {
             guidance_scale: defaults.guidance_scale.unwrap_or(guidance_scale),
             seed: 0,
             rng: Rng::Philox,
+            clip_skip: 0,
         }
     }
 
@@ -366,6 +370,8 @@ impl<'d> TextToImage<'d> {
         let embeds = self.model.network.embeds_guidance();
         let guided = guided && !embeds;
         let (device, options, text) = (self.device, self.options, &mut self.model.text);
+        let skip = request.clip_skip;
+        text.check_skip(skip)?;
         let mut conditioning = Conditioning {
             encoder_hidden_states: Vec::new(),
             encoder_attention_mask: Vec::new(),
@@ -376,8 +382,9 @@ impl<'d> TextToImage<'d> {
             embedded_guidance: embeds.then_some(request.guidance_scale),
         };
         let mut dropped = 0;
-        let negative = guided.then(|| text.encode_negative(device, options, &request.negative_prompt)).transpose()?;
-        for encoded in negative.into_iter().chain([text.encode(device, options, &request.prompt)?]) {
+        let negative =
+            guided.then(|| text.encode_negative(device, options, &request.negative_prompt, skip)).transpose()?;
+        for encoded in negative.into_iter().chain([text.encode(device, options, &request.prompt, (true, skip))?]) {
             conditioning.encoder_hidden_states.extend(encoded.hidden_states);
             conditioning.encoder_attention_mask.extend(encoded.attention_mask);
             conditioning.text_embeds.extend(encoded.text_embeds);
