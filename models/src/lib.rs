@@ -19,7 +19,9 @@ mod index;
 mod mapped;
 mod pixart;
 mod safetensors_file;
+mod sentence_piece;
 pub mod synthetic;
+mod t5;
 mod tokenizer;
 mod unet_2d_condition;
 
@@ -32,5 +34,6 @@ pub use files::ModelFiles;
 pub use index::{Component, Defaults, ModelIndex};
 pub use mapped::Bytes;
 pub use pixart::{PixArtConfig, PixArtInputs, SizeConditions, pixart_transformer_2d_model};
+pub use t5::{T5Config, t5_encoder_model};
 pub use tokenizer::{Encoding, Tokenizer};
 pub use unet_2d_condition::{AddedConditions, UNet2DConditionConfig, UNet2DConditionInputs, unet_2d_condition_model};

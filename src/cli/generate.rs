@@ -144,6 +144,9 @@ fn settings_json(flags: &ImageArgs, request: &Request, generated: &Generated, de
     if let Some(eta) = request.eta {
         settings["eta"] = json!(eta);
     }
+    if request.clip_skip > 0 {
+        settings["clip_skip"] = json!(request.clip_skip);
+    }
     match &request.steps {
         scheduler::Steps::Timesteps(list) => settings["timesteps"] = json!(list),
         scheduler::Steps::Sigmas(list) => settings["sigmas"] = json!(list),
@@ -164,6 +167,10 @@ fn parameters(request: &Request, generated: &Generated, flags: &ImageArgs) -> St
     }
     if let Some(eta) = request.eta {
         text += &format!(", Eta: {eta}");
+    }
+    if request.clip_skip > 0 {
+        // There 1 is the last layer.
+        text += &format!(", Clip skip: {}", request.clip_skip + 1);
     }
     let model = if flags.model.contains([',', ':', '\n']) {
         serde_json::Value::from(flags.model.as_str()).to_string()

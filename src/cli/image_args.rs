@@ -72,6 +72,10 @@ pub(super) struct ImageArgs {
     #[arg(long, value_name = "NAME", default_value_t = Rng::Philox)]
     pub(super) rng: Rng,
 
+    /// Leave out the last N layers of CLIP, as diffusers counts: other tools' 2 is 1 here
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub(super) clip_skip: u32,
+
     /// auto (the best GPU, else cpu), cpu, gpu, gpu:N, or part of an adapter's name
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(super) device: DeviceChoice,
@@ -166,6 +170,7 @@ impl ImageArgs {
             guidance_scale: self.guidance.unwrap_or(defaults.guidance_scale),
             seed,
             rng: self.rng,
+            clip_skip: self.clip_skip as usize,
         }
     }
 
