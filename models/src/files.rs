@@ -1,9 +1,11 @@
 use crate::error::ModelError;
 use crate::mapped::Bytes;
+use crate::single_file::SingleFile;
 use std::borrow::Cow;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
-/// Where a model's files come from: a folder, or files built into the program.
+/// Where a model's files come from: a folder, files built into the program, or one file that holds a whole model.
 ///
 /// Paths are relative to the model, with `/` between their parts, as diffusers' folders are documented:
 /// `transformer/config.json`.
@@ -16,6 +18,7 @@ pub struct ModelFiles {
 enum Source {
     Folder(PathBuf),
     Embedded { name: &'static str, files: &'static [(&'static str, &'static [u8])] },
+    Single { file: Arc<SingleFile>, config: Option<PathBuf> },
 }
 
 impl ModelFiles {
@@ -33,6 +36,24 @@ impl ModelFiles {
         }
     }
 
+    /// A single `.safetensors` file in the layout of latent diffusion's code: Stable Diffusion 1, 2 or XL, told by its names and shapes.
+    /// Files of the folder `config`, in diffusers' layout, go before the configurations told so.
+    ///
+    /// # Errors
+    /// When it is damaged, of no known family, or holds tensors that its family does not have.
+    pub fn single(path: &Path, config: Option<&Path>) -> Result<Self, ModelError> {
+        if let Some(config) = config {
+            Self::folder(config)?;
+        }
+        let file = Arc::new(SingleFile::open(path)?);
+        Ok(Self { source: Source::Single { file, config: config.map(Path::to_owned) } })
+    }
+
+    /// The single file behind this model, if it is one.
+    pub(crate) fn as_single(&self) -> Option<&SingleFile> {
+        if let Source::Single { file, .. } = &self.source { Some(file) } else { None }
+    }
+
     /// Files that are part of the program; `name` stands for the folder in errors.
     #[must_use]
     pub fn embedded(name: &'static str, files: &'static [(&'static str, &'static [u8])]) -> Self {
@@ -47,6 +68,11 @@ impl ModelFiles {
             Source::Folder(root) => root.join(path).display().to_string(),
             Source::Embedded { name, .. } if path.is_empty() => (*name).to_owned(),
             Source::Embedded { name, .. } => format!("{name}/{path}"),
+            Source::Single { file, .. } if path.is_empty() => file.shown.clone(),
+            Source::Single { config: Some(config), .. } if is_file(config, path) => {
+                config.join(path).display().to_string()
+            }
+            Source::Single { file, .. } => format!("{} ({path})", file.shown),
         }
     }
 
@@ -56,6 +82,11 @@ impl ModelFiles {
         match &self.source {
             Source::Folder(root) => is_inside(path) && root.join(path).is_file(),
             Source::Embedded { files, .. } => files.iter().any(|(own, _)| *own == path),
+            Source::Single { config: Some(config), .. } if is_file(config, path) => true,
+            Source::Single { file, .. } => {
+                let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+                file.list(folder).iter().any(|own| own == name)
+            }
         }
     }
 
@@ -79,6 +110,7 @@ impl ModelFiles {
                     _ => None,
                 })
                 .collect(),
+            Source::Single { file, .. } => file.list(part),
         };
         names.sort();
         names
@@ -95,6 +127,13 @@ impl ModelFiles {
                 std::fs::read(full).map(Cow::Owned).map_err(|error| self.unreadable(path, &error))
             }
             Source::Embedded { .. } => self.built_in(path).map(Cow::Borrowed),
+            Source::Single { config: Some(config), .. } if is_file(config, path) => {
+                std::fs::read(config.join(path)).map(Cow::Owned).map_err(|error| self.unreadable(path, &error))
+            }
+            Source::Single { file, .. } => {
+                let found = file.read(path).map(Cow::Owned);
+                found.ok_or_else(|| ModelError::new(self.describe(path), "is missing from this model"))
+            }
         }
     }
 
@@ -109,6 +148,7 @@ impl ModelFiles {
                 Bytes::map(&full).map_err(|error| self.unreadable(path, &error))
             }
             Source::Embedded { .. } => self.built_in(path).map(Bytes::Static),
+            Source::Single { .. } => Err(ModelError::new(self.describe(path), "is no file of its own")),
         }
     }
 
@@ -133,6 +173,10 @@ impl ModelFiles {
         };
         ModelError::new(self.describe(path), message)
     }
+}
+
+fn is_file(root: &Path, path: &str) -> bool {
+    is_inside(path) && root.join(path).is_file()
 }
 
 fn is_inside(path: &str) -> bool {

@@ -19,6 +19,7 @@ mod index;
 mod mapped;
 mod pixart;
 mod safetensors_file;
+mod single_file;
 pub mod synthetic;
 mod tokenizer;
 mod unet_2d_condition;

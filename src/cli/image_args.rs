@@ -10,9 +10,13 @@ use std::path::PathBuf;
 /// Flags of every image command.
 #[derive(Debug, Args)]
 pub(super) struct ImageArgs {
-    /// A bundled model's name, or a folder in diffusers' layout
-    #[arg(short, long, value_name = "NAME|DIR", default_value = crate::bundled::DEFAULT)]
+    /// A bundled model's name, a folder in diffusers' layout, or a single .safetensors file of Stable Diffusion 1, 2 or XL
+    #[arg(short, long, value_name = "NAME|DIR|FILE", default_value = crate::bundled::DEFAULT)]
     pub(super) model: String,
+
+    /// Folder in diffusers' layout whose configurations and tokenizers go before those told from a single file
+    #[arg(long, value_name = "DIR")]
+    pub(super) config: Option<PathBuf>,
 
     /// File to write; {seed} and {index} are filled in, - is standard output, .safetensors keeps the raw sample
     /// [default: ./{prompt}-{seed}.png]
@@ -127,6 +131,11 @@ impl DType {
 }
 
 impl ImageArgs {
+    /// The model's files.
+    pub(super) fn open_model(&self) -> Result<models::ModelFiles, CliError> {
+        super::model::open_with(&self.model, self.config.as_deref())
+    }
+
     pub(super) fn plan_options(&self) -> PlanOptions {
         let storage = match self.dtype {
             DType::Auto => Storage::Auto,

@@ -5,8 +5,13 @@ use crate::bundled;
 use models::{Checkpoint, ModelFiles};
 use std::path::Path;
 
-/// The files behind a model argument: a bundled name or a folder in diffusers' layout.
+/// The files behind a model argument: a bundled name, a folder in diffusers' layout, or a single file.
 pub(super) fn open(name: &str) -> Result<ModelFiles, CliError> {
+    open_with(name, None)
+}
+
+/// The same; `config` is a folder whose configurations go before those told from a single file's shapes.
+pub(super) fn open_with(name: &str, config: Option<&Path>) -> Result<ModelFiles, CliError> {
     if let Some(model) = bundled::find(name) {
         return Ok(model.files());
     }
@@ -15,14 +20,10 @@ pub(super) fn open(name: &str) -> Result<ModelFiles, CliError> {
         return Ok(ModelFiles::folder(path)?);
     }
     if path.is_file() {
-        // Says of a pickle that it is refused and why; of anything else, what a model looks like.
-        checkpoint(path)?;
-        return Err(CliError::Failed(format!(
-            "--model {name} is a single file; give a folder in diffusers' layout (with a model_index.json)"
-        )));
+        return Ok(ModelFiles::single(path, config)?);
     }
     Err(CliError::Failed(format!(
-        "there is no model {name}: neither a folder here nor a bundled model ({})",
+        "there is no model {name}: neither a folder or file here nor a bundled model ({})",
         bundled::BUNDLED.iter().map(|m| m.name).collect::<Vec<_>>().join(", ")
     )))
 }
