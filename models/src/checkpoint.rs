@@ -1,9 +1,10 @@
 use crate::config::parse;
 use crate::error::ModelError;
 use crate::files::ModelFiles;
-use crate::safetensors_file::{PICKLE, TensorFile, TensorInfo, storage};
+use crate::lora::{self, Addition};
+use crate::safetensors_file::{PICKLE, TensorFile, TensorInfo, finite, storage};
 use crate::single_file::Located;
-use graph::{Shape, StorageType, WeightSource, WeightSpec, WeightView};
+use graph::{Shape, WeightSource, WeightSpec, WeightView};
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -18,6 +19,8 @@ pub struct Checkpoint {
     tensors: BTreeMap<String, Tensor>,
     /// What a single file calls the weights it lacks.
     single: Option<(ModelFiles, String)>,
+    /// What adapters add to these tensors.
+    additions: BTreeMap<String, Vec<Addition>>,
 }
 
 /// Where a tensor lies.
@@ -55,7 +58,7 @@ impl Checkpoint {
     /// # Errors
     /// When there are no weights, only pickles, or a file is damaged.
     pub fn open(files: &ModelFiles, component: &str, variant: Option<&str>) -> Result<Self, ModelError> {
-        let place = files.describe(component);
+        let (place, variant) = (files.describe(component), variant.or(files.variant()));
         if let Some(single) = files.as_single() {
             let Some(part) = single.parts.get(component) else {
                 return Err(ModelError::new(place, "has no weights in this file"));
@@ -68,7 +71,13 @@ impl Checkpoint {
             };
             let tensors = part.tensors.iter().map(|(name, located)| (name.clone(), tensor(located))).collect();
             let single_file = Some((files.clone(), component.to_owned()));
-            return Ok(Self { place, files: vec![single.file.clone()], tensors, single: single_file });
+            return Ok(Self {
+                place,
+                files: vec![single.file.clone()],
+                tensors,
+                single: single_file,
+                additions: files.additions(component),
+            });
         }
         let names = files.list(component);
         let found = variant
@@ -81,11 +90,15 @@ impl Checkpoint {
         };
         let path = |name: &str| if component.is_empty() { name.to_owned() } else { format!("{component}/{name}") };
         if !name.contains(".safetensors.index") {
-            return Self::from_files(files, place, &[path(&name)]);
+            return Ok(Self {
+                additions: files.additions(component),
+                ..Self::from_files(files, place, &[path(&name)])?
+            });
         }
         let index: ShardIndex = parse(&files.describe(&path(&name)), &files.read(&path(&name))?)?;
         let shards: BTreeSet<String> = index.weight_map.values().map(|shard| path(shard)).collect();
-        Self::from_files(files, place, &shards.into_iter().collect::<Vec<_>>())
+        let shards: Vec<String> = shards.into_iter().collect();
+        Ok(Self { additions: files.additions(component), ..Self::from_files(files, place, &shards)? })
     }
 
     /// Opens exactly these files of a model; `place` stands for them together in errors.
@@ -93,7 +106,8 @@ impl Checkpoint {
     /// # Errors
     /// When a file is missing or damaged, or two of them hold a tensor of the same name.
     pub fn from_files(files: &ModelFiles, place: String, paths: &[String]) -> Result<Self, ModelError> {
-        let mut checkpoint = Self { place, files: Vec::new(), tensors: BTreeMap::new(), single: None };
+        let mut checkpoint =
+            Self { place, files: Vec::new(), tensors: BTreeMap::new(), single: None, additions: BTreeMap::new() };
         for path in paths {
             let file = TensorFile::open(files, path)?;
             for (name, info) in file.tensors() {
@@ -195,7 +209,22 @@ impl Checkpoint {
 
 impl WeightSource for Checkpoint {
     fn weight(&self, name: &str) -> Option<WeightView<'_>> {
-        let Tensor { file, info, transposed, .. } = &self.tensors[&self.resolve(name)?];
+        self.read(&self.resolve(name)?, false)
+    }
+}
+
+impl Checkpoint {
+    /// A tensor by the name that [`tensors`](Self::tensors) gives, adapters added; in single precision where there are any, if `widen`.
+    pub(crate) fn read(&self, name: &str, widen: bool) -> Option<WeightView<'_>> {
+        let view = self.stored(name)?;
+        match self.additions.get(name) {
+            Some(additions) => Some(lora::merge(&view, additions, widen)),
+            None => Some(view),
+        }
+    }
+
+    fn stored(&self, name: &str) -> Option<WeightView<'_>> {
+        let Tensor { file, info, transposed, .. } = self.tensors.get(name)?;
         let bytes = Cow::Borrowed(self.files[*file].bytes(&info.bytes));
         let (storage, mut shape) = (storage(info.dtype)?, info.shape.clone());
         if *transposed {
@@ -239,19 +268,6 @@ fn none_found(names: &[String], variant: Option<&str>) -> String {
         (Some(name), _) => format!("has its weights only as a pickle ({name}): {PICKLE}"),
         (None, Some(variant)) => format!("has no safetensors weights of the variant {variant}"),
         (None, None) => format!("has no weights (expected {}.safetensors)", STEMS.join(".safetensors or ")),
-    }
-}
-
-/// Whether no element is infinite or NaN: those, and only those, have all bits of the exponent set.
-fn finite(storage: StorageType, bytes: &[u8]) -> bool {
-    let halves = |exponent: u16| bytes.chunks_exact(2).all(|b| u16::from_le_bytes([b[0], b[1]]) & exponent != exponent);
-    match storage {
-        StorageType::F32 => bytes.chunks_exact(4).all(|b| {
-            const EXPONENT: u32 = 0x7F80_0000;
-            u32::from_le_bytes([b[0], b[1], b[2], b[3]]) & EXPONENT != EXPONENT
-        }),
-        StorageType::F16 => halves(0x7C00),
-        StorageType::Bf16 => halves(0x7F80),
     }
 }
 

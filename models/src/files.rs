@@ -1,7 +1,9 @@
 use crate::error::ModelError;
+use crate::lora::{self, Addition, Additions, Lora};
 use crate::mapped::Bytes;
 use crate::single_file::SingleFile;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +14,8 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 pub struct ModelFiles {
     source: Source,
+    additions: Arc<Additions>,
+    variant: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -21,7 +25,42 @@ enum Source {
     Single { file: Arc<SingleFile>, config: Option<PathBuf> },
 }
 
+impl From<Source> for ModelFiles {
+    fn from(source: Source) -> Self {
+        Self { source, additions: Arc::default(), variant: None }
+    }
+}
+
 impl ModelFiles {
+    /// The same model with adapters added to its weights, each when it is read; in addition to any that it has.
+    ///
+    /// # Errors
+    /// When a layer of an adapter is not in the model or has another shape: it is for another model.
+    pub fn with_loras(self, loras: &[Lora]) -> Result<Self, ModelError> {
+        let mut additions = (*self.additions).clone();
+        for (part, layers) in lora::resolve(&self, loras)? {
+            for (name, more) in layers {
+                additions.entry(part.clone()).or_default().entry(name).or_default().extend(more);
+            }
+        }
+        Ok(Self { additions: Arc::new(additions), ..self })
+    }
+
+    /// The same model, of which the weights of this variant are read: `fp16`, say.
+    #[must_use]
+    pub fn with_variant(self, variant: Option<&str>) -> Self {
+        Self { variant: variant.map(str::to_owned), ..self }
+    }
+
+    pub(crate) fn variant(&self) -> Option<&str> {
+        self.variant.as_deref()
+    }
+
+    /// What adapters add to the tensors of a part.
+    pub(crate) fn additions(&self, part: &str) -> BTreeMap<String, Vec<Addition>> {
+        self.additions.get(part).cloned().unwrap_or_default()
+    }
+
     /// A folder in diffusers' layout.
     ///
     /// # Errors
@@ -30,7 +69,7 @@ impl ModelFiles {
         let path = path.into();
         let fault = |message: String| ModelError::new(path.display().to_string(), message);
         match path.metadata() {
-            Ok(metadata) if metadata.is_dir() => Ok(Self { source: Source::Folder(path) }),
+            Ok(metadata) if metadata.is_dir() => Ok(Source::Folder(path).into()),
             Ok(_) => Err(fault("is a file, and a model is a folder in diffusers' layout".into())),
             Err(error) => Err(fault(format!("is not a model folder ({})", plain(&error)))),
         }
@@ -46,7 +85,7 @@ impl ModelFiles {
             Self::folder(config)?;
         }
         let file = Arc::new(SingleFile::open(path)?);
-        Ok(Self { source: Source::Single { file, config: config.map(Path::to_owned) } })
+        Ok(Source::Single { file, config: config.map(Path::to_owned) }.into())
     }
 
     /// The single file behind this model, if it is one.
@@ -57,7 +96,7 @@ impl ModelFiles {
     /// Files that are part of the program; `name` stands for the folder in errors.
     #[must_use]
     pub fn embedded(name: &'static str, files: &'static [(&'static str, &'static [u8])]) -> Self {
-        Self { source: Source::Embedded { name, files } }
+        Source::Embedded { name, files }.into()
     }
 
     /// How a person would call a file of this model.

@@ -16,6 +16,7 @@ mod config;
 mod error;
 mod files;
 mod index;
+mod lora;
 mod mapped;
 mod pixart;
 mod safetensors_file;
@@ -31,6 +32,7 @@ pub use clip::{ClipHiddenState, ClipTextConfig, HiddenActivation, clip_text_mode
 pub use error::ModelError;
 pub use files::ModelFiles;
 pub use index::{Component, Defaults, ModelIndex};
+pub use lora::Lora;
 pub use mapped::Bytes;
 pub use pixart::{PixArtConfig, PixArtInputs, SizeConditions, pixart_transformer_2d_model};
 pub use tokenizer::{Encoding, Tokenizer};

@@ -149,3 +149,16 @@ pub(crate) fn storage(dtype: Dtype) -> Option<StorageType> {
         _ => None,
     }
 }
+
+/// Whether no element is infinite or NaN: those, and only those, have all bits of the exponent set.
+pub(crate) fn finite(storage: StorageType, bytes: &[u8]) -> bool {
+    let halves = |exponent: u16| bytes.chunks_exact(2).all(|b| u16::from_le_bytes([b[0], b[1]]) & exponent != exponent);
+    match storage {
+        StorageType::F32 => bytes.chunks_exact(4).all(|b| {
+            const EXPONENT: u32 = 0x7F80_0000;
+            u32::from_le_bytes([b[0], b[1], b[2], b[3]]) & EXPONENT != EXPONENT
+        }),
+        StorageType::F16 => halves(0x7C00),
+        StorageType::Bf16 => halves(0x7F80),
+    }
+}

@@ -15,11 +15,13 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+type Shapes = BTreeMap<String, Vec<usize>>;
+
 /// Names and shapes, and the configurations of diffusers.
-fn golden(family: &str) -> (BTreeMap<String, Vec<usize>>, Value) {
+fn golden(family: &str) -> (Shapes, Value) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../tests/goldens/single_files/{family}.json"));
     let golden: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    let mut tensors = BTreeMap::new();
+    let mut tensors = Shapes::new();
     let mut before = String::new();
     for line in golden["tensors"].as_array().unwrap() {
         let number = |value: &Value| usize::try_from(value.as_u64().unwrap()).unwrap();
@@ -32,7 +34,7 @@ fn golden(family: &str) -> (BTreeMap<String, Vec<usize>>, Value) {
 }
 
 /// A file of zeros in half precision, as long as its header says and nearly empty on disk.
-fn write(folder: &Path, tensors: &BTreeMap<String, Vec<usize>>, metadata: Value) -> PathBuf {
+fn write(folder: &Path, tensors: &Shapes, metadata: Value) -> PathBuf {
     let mut header = Map::new();
     if !metadata.is_null() {
         header.insert("__metadata__".into(), metadata);
@@ -190,7 +192,7 @@ fn stable_diffusion_2_keeps_a_layer_that_is_not_read() {
 fn files_that_are_no_such_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let (tensors, _) = golden("sd1");
-    let expect = |change: &dyn Fn(&mut BTreeMap<String, Vec<usize>>), parts: &[&str]| {
+    let expect = |change: &dyn Fn(&mut Shapes), parts: &[&str]| {
         let mut file = tensors.clone();
         change(&mut file);
         let error =
@@ -198,8 +200,7 @@ fn files_that_are_no_such_checkpoint() {
         assert!(error.contains("model.safetensors") && !error.contains('\n'), "{error}");
         parts.iter().for_each(|part| assert!(error.contains(part), "{error}"));
     };
-    let only =
-        |prefix: &'static str| move |f: &mut BTreeMap<_, _>| f.retain(|name: &String, _| name.starts_with(prefix));
+    let only = |prefix: &'static str| move |f: &mut Shapes| f.retain(|name, _| name.starts_with(prefix));
     expect(&only("model.diffusion_model."), &["no text encoder"]);
     expect(&only("first_stage_model."), &["no known family", "Stable Diffusion XL"]);
     expect(&|f| drop(f.insert("model.diffusion_model.joint_blocks.0.x".into(), vec![1])), &["Stable Diffusion 3"]);

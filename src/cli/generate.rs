@@ -141,6 +141,12 @@ fn settings_json(flags: &ImageArgs, request: &Request, generated: &Generated, de
     if let Some(schedule) = generated.schedule {
         settings["schedule"] = json!(schedule);
     }
+    if !flags.lora.is_empty() {
+        settings["loras"] = super::model::loras_json(&flags.lora);
+    }
+    if let Some(variant) = &flags.variant {
+        settings["variant"] = json!(variant);
+    }
     if let Some(config) = &flags.config {
         settings["config"] = json!(config);
     }

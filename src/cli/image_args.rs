@@ -18,6 +18,14 @@ pub(super) struct ImageArgs {
     #[arg(long, value_name = "DIR")]
     pub(super) config: Option<PathBuf>,
 
+    /// Adapter to add to the model's weights, with how much of it [default: 1]; repeatable
+    #[arg(long, value_name = "FILE[:WEIGHT]")]
+    pub(super) lora: Vec<super::model::LoraArg>,
+
+    /// Variant of the weights to read from a folder: fp16, say [default: the plain one]
+    #[arg(long, value_name = "NAME")]
+    pub(super) variant: Option<String>,
+
     /// File to write; {seed} and {index} are filled in, - is standard output, .safetensors keeps the raw sample
     /// [default: ./{prompt}-{seed}.png]
     #[arg(short, long, value_name = "PATH")]
@@ -133,7 +141,8 @@ impl DType {
 impl ImageArgs {
     /// The model's files.
     pub(super) fn open_model(&self) -> Result<models::ModelFiles, CliError> {
-        super::model::open_with(&self.model, self.config.as_deref())
+        let files = super::model::open_with(&self.model, self.config.as_deref())?;
+        super::model::with_loras(files.with_variant(self.variant.as_deref()), &self.lora)
     }
 
     pub(super) fn plan_options(&self) -> PlanOptions {

@@ -12,7 +12,7 @@ use families::{Family, IGNORED, OTHERS};
 use infer::Shapes;
 use renames::{Extents, Form, Renames};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -204,6 +204,16 @@ fn locate(own: &str, info: &TensorInfo, form: Form) -> Option<Located> {
         }
     }
     Some(Located { own: own.to_owned(), info, transposed })
+}
+
+/// Latent diffusion's names for the weights of a UNet under diffusers'.
+pub(crate) fn ldm_unet_names(shapes: &BTreeMap<&str, &[usize]>) -> HashMap<String, String> {
+    let count = |name: &dyn Fn(usize) -> String| (0..).take_while(|i| shapes.contains_key(&*name(*i))).count();
+    let levels = count(&|b| format!("up_blocks.{b}.resnets.0.conv1.weight"));
+    let layers = count(&|l| format!("down_blocks.0.resnets.{l}.conv1.weight"));
+    let attention = (0..levels).map(|b| shapes.contains_key(&*format!("up_blocks.{b}.attentions.0.proj_in.weight")));
+    let renames = Renames::new("unet", &Extents { levels, layers, attention: attention.collect() });
+    shapes.keys().filter_map(|name| Some(((*name).to_owned(), renames.ldm(name)?.name))).collect()
 }
 
 fn family(shown: &str, all: &BTreeMap<String, TensorInfo>) -> Result<Family, ModelError> {
