@@ -51,7 +51,7 @@ struct Total {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
-    let files = model::open(&args.model, args.json)?;
+    let files = model::open(&args.model, model::Wanted { quiet: args.json, ..Default::default() })?;
     let threads = args.threads.map(|n| n as usize);
     let device = pipelines::open_device(&args.device, &device_settings(false, threads))?;
     let mut pipe = TextToImage::from_pretrained(device.as_ref(), &files, Default::default())?;

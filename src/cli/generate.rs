@@ -3,10 +3,10 @@
 use super::devices::device_settings;
 use super::error::CliError;
 use super::image_args::ImageArgs;
+use super::interrupt;
 use super::output::{Destination, Saved};
 use super::progress::Progress;
 use super::save_steps::StepWriter;
-use super::{interrupt, model};
 use pipelines::{Generated, Outcomes, Request, Rng, TextToImage};
 use serde_json::json;
 use std::io::Write;
@@ -28,7 +28,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     flags.check_names()?;
     let destination = Destination::new(flags.output.as_deref(), &args.prompt, flags.count, flags.json)?;
     let interrupted = interrupt::install()?;
-    let files = model::open(&flags.model, flags.is_quiet())?;
+    let files = flags.open_model()?;
     let settings = device_settings(flags.checked, flags.threads.map(|n| n as usize));
     let device = pipelines::open_device(&flags.device, &settings)?;
     if flags.verbose {
@@ -140,6 +140,15 @@ fn settings_json(flags: &ImageArgs, request: &Request, generated: &Generated, de
     });
     if let Some(schedule) = generated.schedule {
         settings["schedule"] = json!(schedule);
+    }
+    if !flags.lora.is_empty() {
+        settings["loras"] = super::model::loras_json(&flags.lora);
+    }
+    if let Some(variant) = &flags.variant {
+        settings["variant"] = json!(variant);
+    }
+    if let Some(config) = &flags.config {
+        settings["config"] = json!(config);
     }
     if let Some(eta) = request.eta {
         settings["eta"] = json!(eta);
