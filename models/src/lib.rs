@@ -18,9 +18,11 @@ mod files;
 mod index;
 mod mapped;
 mod pixart;
+mod resample;
 mod safetensors_file;
 pub mod synthetic;
 mod tokenizer;
+mod unet_2d;
 mod unet_2d_condition;
 
 pub use autoencoder_kl::{AutoencoderKlConfig, autoencoder_kl_decode};
@@ -33,4 +35,5 @@ pub use index::{Component, Defaults, ModelIndex};
 pub use mapped::Bytes;
 pub use pixart::{PixArtConfig, PixArtInputs, SizeConditions, pixart_transformer_2d_model};
 pub use tokenizer::{Encoding, Tokenizer};
+pub use unet_2d::{UNet2DConfig, UNet2DInputs, unet_2d_model};
 pub use unet_2d_condition::{AddedConditions, UNet2DConditionConfig, UNet2DConditionInputs, unet_2d_condition_model};
