@@ -72,6 +72,10 @@ pub(super) struct ImageArgs {
     #[arg(long, value_name = "NAME", default_value_t = Rng::Philox)]
     pub(super) rng: Rng,
 
+    /// Which class a class-conditional model draws [default: chosen by the seed]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(super) class_label: Option<usize>,
+
     /// auto (the best GPU, else cpu), cpu, gpu, gpu:N, or part of an adapter's name
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(super) device: DeviceChoice,
@@ -166,6 +170,7 @@ impl ImageArgs {
             guidance_scale: self.guidance.unwrap_or(defaults.guidance_scale),
             seed,
             rng: self.rng,
+            class_label: self.class_label,
         }
     }
 
