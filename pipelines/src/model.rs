@@ -1,4 +1,4 @@
-//! The parts of a text-to-image checkpoint: text encoders, network, autoencoder.
+//! The parts of a checkpoint: text encoders, network, autoencoder.
 
 use crate::autoencoder::Autoencoder;
 use crate::binning;
@@ -12,7 +12,8 @@ use models::{Checkpoint, Defaults, ModelFiles, ModelIndex};
 /// Everything a checkpoint says but its scheduler.
 pub(crate) struct TextModel {
     defaults: Defaults,
-    pub(crate) text: TextEncoders,
+    /// None where the network reads no text.
+    pub(crate) text: Option<TextEncoders>,
     pub(crate) network: Network,
     weights: Checkpoint,
     /// None in pixel space.
@@ -27,7 +28,7 @@ impl TextModel {
         let model = Self {
             defaults: index.defaults.clone(),
             autoencoder: Autoencoder::load(files, &index)?,
-            text: TextEncoders::load(files, &index, &network)?,
+            text: network.takes_text().then(|| TextEncoders::load(files, &index, &network)).transpose()?,
             weights: Checkpoint::open(files, network.folder(), None)?,
             network,
         };
@@ -55,19 +56,22 @@ impl TextModel {
         let inputs = [
             s.input("sample", &[1, shape.height, shape.width, shape.channels], Rate::Step),
             s.input("timestep", &[1], Rate::Step),
-            s.input("text", &[1, 1, self.network.text_channels()], Rate::Once),
             s.input("mask", &[1, 1], Rate::Once),
             s.input("guidance", &[1], Rate::Once),
+            s.input("class", &[1], Rate::Once),
         ];
-        let [sample, timestep, encoder_hidden_states, encoder_attention_mask, guidance] = &inputs;
+        let [sample, timestep, mask, guidance, class] = &inputs;
+        let text_channels = self.network.text_channels();
+        let text = (text_channels > 0).then(|| s.input("text", &[1, 1, text_channels], Rate::Once));
         let pooled = self.network.pooled_channels().map(|channels| s.input("pooled", &[1, channels], Rate::Once));
         let inputs = ModelInputs {
             sample,
             timestep,
-            encoder_hidden_states,
-            encoder_attention_mask,
+            encoder_hidden_states: text.as_ref(),
+            encoder_attention_mask: text.as_ref().map(|_| mask),
             text_embeds: pooled.as_ref(),
             embedded_guidance: self.network.embeds_guidance().then_some(guidance),
+            class_labels: self.network.classes().map(|_| class),
         };
         let output = self.build(&s, &inputs);
         Ok(self.weights.check(&s.finish(&[("output", &output)])?.weights())?)
@@ -81,9 +85,9 @@ impl TextModel {
         &self.weights
     }
 
-    /// The side in pixels that the model was trained on.
-    pub(crate) fn default_side(&self) -> usize {
-        self.network.sample_size() * self.pixels_per_element()
+    /// Height and width in pixels that the model was trained on.
+    pub(crate) fn default_size(&self) -> [usize; 2] {
+        self.network.sample_extents().map(|extent| extent * self.pixels_per_element())
     }
 
     /// Whether samples are pictures themselves.

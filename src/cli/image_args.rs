@@ -90,6 +90,10 @@ pub(super) struct ImageArgs {
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..=100))]
     pub(super) clip_skip: u32,
 
+    /// Which class a class-conditional model draws [default: chosen by the seed]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(super) class_label: Option<usize>,
+
     /// auto (the best GPU, else cpu), cpu, gpu, gpu:N, or part of an adapter's name
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(super) device: DeviceChoice,
@@ -192,6 +196,7 @@ impl ImageArgs {
             seed,
             rng: self.rng,
             clip_skip: self.clip_skip as usize,
+            class_label: self.class_label,
         }
     }
 
