@@ -265,6 +265,7 @@ fn networks_without_text() {
     usage("consistency", &["--timesteps", "41,0"], &whole, &["timestep", "41"]);
     usage("consistency", &["--width", "18"], &whole, &["width 18", "multiples of 4"]);
     usage("ddpm", &["--class-label", "1"], &whole, &["no classes"]);
+    usage("ddpm", &["--clip-skip", "1"], &whole, &["reads no text"]);
     usage("pixels", &[], &whole, &["needs a PROMPT"]);
     usage("pixels", &["a cat", "--class-label", "1"], &whole, &["no classes"]);
     let learned = field("scheduler_config.json", "variance_type", "learned_range".into());

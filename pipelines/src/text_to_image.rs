@@ -438,7 +438,13 @@ impl<'d> TextToImage<'d> {
             embedded_guidance: embeds.then_some(request.guidance_scale),
             class_labels,
         };
-        let Some(text) = &mut self.model.text else { return Ok((conditioning, 0)) };
+        let Some(text) = &mut self.model.text else {
+            if skip > 0 {
+                let message = format!("clip_skip = {skip} is not possible: this model reads no text");
+                return Err(PipelineError::Request(message));
+            }
+            return Ok((conditioning, 0));
+        };
         text.check_skip(skip)?;
         let mut dropped = 0;
         let negative =
