@@ -47,6 +47,10 @@ pub trait Denoiser<T, E> {
         out.copy_from_slice(denoised);
         Ok(())
     }
+
+    /// Changes what is about to be denoised at `sigma`, in its register: whoever reads x later sees it changed, too. Inpainting puts the
+    /// noised original back wherever it is to be kept, as diffusers' pipelines do between two calls of a scheduler's `step`.
+    fn constrain(&mut self, _x: &mut [T], _sigma: f64) {}
 }
 
 impl<T, E, F> Denoiser<T, E> for F
@@ -116,6 +120,7 @@ pub fn run<T: Element, E>(
         for op in program.ops() {
             match op {
                 Op::Denoise { dst, x, sigma, timestep } => {
+                    denoiser.constrain(registers.get_mut(*x), *sigma);
                     let (out, x) = registers.write_and_read(*dst, *x);
                     denoiser.denoise(x, *sigma, *timestep, out)?;
                 }

@@ -68,6 +68,8 @@ pub struct Schedule {
     pub landings: Option<Vec<f64>>,
     /// Steps of the whole schedule, of which this may be the tail ([`Schedule::from_step`]).
     pub full_steps: usize,
+    /// The sigmas of the steps before the tail.
+    pub before: Vec<f64>,
 }
 
 impl Schedule {
@@ -113,7 +115,8 @@ impl Schedule {
         }
         let full_steps = timesteps.len();
         let init_noise_sigma = sigmas[0];
-        Ok(Self { sigmas, timesteps, map, frame, init_noise_sigma, final_scale: 1.0, landings: None, full_steps })
+        let (landings, before) = (None, Vec::new());
+        Ok(Self { sigmas, timesteps, map, frame, init_noise_sigma, final_scale: 1.0, landings, full_steps, before })
     }
 
     /// Number of steps.
@@ -144,7 +147,7 @@ impl Schedule {
             return Err(Error::Schedule(format!("step {first} of {steps} leaves no steps to run")));
         }
         let mut tail = self.clone();
-        tail.sigmas.drain(..first);
+        tail.before.extend(tail.sigmas.drain(..first));
         tail.timesteps.drain(..first);
         if let Some(landings) = &mut tail.landings {
             landings.drain(..first);
@@ -166,12 +169,6 @@ impl Schedule {
             return Err(Error::Schedule(format!("strength {strength} of {steps} steps leaves no steps to run")));
         }
         self.from_step(steps - kept)
-    }
-
-    /// x at the first sigma, from a clean image and standard normal noise: (factor on the image, factor on the noise).
-    pub fn noising(&self) -> (f64, f64) {
-        let sigma = self.sigmas[0];
-        (self.frame.alpha(sigma), sigma)
     }
 }
 

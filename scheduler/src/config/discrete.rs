@@ -314,13 +314,30 @@ fn distilled(reader: &Reader<'_>, training: &Training, n: usize) -> Result<Table
     if n > original {
         return Err(Error::Schedule(format!("{n} steps are more than the {original} that the model was distilled at")));
     }
-    let ratio = training.len() / original;
-    let timesteps: Vec<f64> = (0..n)
-        .map(|i| (i as f64 * (original as f64 / n as f64)).floor() as usize)
-        .map(|index| ((original - index) * ratio - 1) as f64)
-        .collect();
+    let timesteps = spread(training.len() / original, original, n);
     let sigmas = timesteps.iter().map(|&t| training.sigma_at(t)).collect();
     Ok(Table { sigmas, timesteps, last: 0.0, landings: None })
+}
+
+/// n of so many entries of the list of the distillation, which are `ratio` timesteps apart.
+fn spread(ratio: usize, entries: usize, n: usize) -> Vec<f64> {
+    let index = |i: usize| (i as f64 * (entries as f64 / n as f64)).floor() as usize;
+    (0..n).map(|i| ((entries - index(i)) * ratio - 1) as f64).collect()
+}
+
+/// LCM's `set_timesteps` with a strength: n of that share of the distillation's list, counted from its clean end.
+pub(super) fn distilled_share(reader: &Reader<'_>, n: usize, strength: f64) -> Result<Vec<f64>, Error> {
+    let (train, original) = (reader.count("num_train_timesteps")?, reader.count("original_inference_steps")?);
+    if original == 0 || original > train {
+        return Err(reader.unsupported("original_inference_steps", "it must lie between 1 and num_train_timesteps"));
+    }
+    let entries = (original as f64 * strength) as usize;
+    if n > entries {
+        return Err(Error::Schedule(format!(
+            "strength {strength} leaves {entries} of the {original} steps that the model was distilled at, fewer than {n}"
+        )));
+    }
+    Ok(spread(train / original, entries, n))
 }
 
 /// TCD lands at the timestep (1-η)·t' below the next one t', the last time at timestep 0.

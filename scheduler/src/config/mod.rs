@@ -12,6 +12,7 @@ mod flow;
 mod gits;
 mod named;
 mod score;
+mod strength;
 mod training;
 
 use std::collections::BTreeMap;

@@ -6,7 +6,7 @@ const ORDER: usize = 4;
 /// The linear multistep (Adams-Bashforth) method with the steps' own lengths; k-diffusion `sample_lms`, diffusers
 /// `LMSDiscreteScheduler`.
 pub(super) fn lms(p: &mut Builder, schedule: &Schedule, _: &Settings) {
-    let sigmas = &schedule.sigmas;
+    let sigmas: Vec<f64> = schedule.before.iter().chain(&schedule.sigmas).copied().collect();
     // Latest first.
     let mut derivatives: Vec<Expr> = Vec::new();
     for (i, (sigma, _)) in schedule.pairs().enumerate() {
@@ -16,8 +16,11 @@ pub(super) fn lms(p: &mut Builder, schedule: &Schedule, _: &Settings) {
         let d = p.keep((x - denoised) / sigma);
         derivatives.insert(0, d);
         derivatives.truncate(ORDER);
+        let i = i + schedule.before.len();
+        // diffusers starts the tail of a schedule with the weights of the whole: those of derivatives that were never taken are left out.
+        let order = (i + 1).min(ORDER);
         // Two equal sigmas give no second point to extrapolate from.
-        let distinct = (1..derivatives.len()).take_while(|k| sigmas[i - k] != sigmas[i - k + 1]).count() + 1;
+        let distinct = (1..order).take_while(|k| sigmas[i - k] != sigmas[i - k + 1]).count() + 1;
         let past: Vec<f64> = (0..distinct).map(|k| sigmas[i - k]).collect();
         let weights = adams_bashforth(&past, sigmas[i + 1]);
         let change: Expr = weights.iter().zip(&derivatives).map(|(&w, &d)| d * w).sum();

@@ -16,7 +16,13 @@ pub(super) fn pndm(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
         let scale = sigma.hypot(1.0);
         if settings.velocity { output / scale + x * (sigma / (scale * scale)) } else { output }
     };
-    for (i, (sigma, sigma_next)) in schedule.pairs().enumerate() {
+    let first = if settings.plms_skipped > 0 {
+        outputs.push(tail_start(p, schedule, settings, prediction, noise_of));
+        2
+    } else {
+        0
+    };
+    for (i, (sigma, sigma_next)) in schedule.pairs().enumerate().skip(first) {
         let x = p.x();
         let denoised = p.denoise(x, sigma);
         p.step(sigma, denoised);
@@ -57,4 +63,31 @@ pub(super) fn pndm(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
             p.set_x(next);
         }
     }
+}
+
+/// diffusers' first step of a tail. Its list of timesteps has the second one twice, and cutting entries off the front leaves no repetition:
+/// the step before the tail's first is made and repeated, and where it lands is read as if it were one level further down. A tail without
+/// the very first step alone starts at the repetition, which is read as a step from the level above.
+fn tail_start(
+    p: &mut Builder,
+    schedule: &Schedule,
+    settings: &Settings,
+    prediction: impl Fn(Expr, Expr, f64) -> Expr,
+    noise_of: impl Fn(Expr, Expr, f64) -> Expr,
+) -> Expr {
+    let sigmas = &schedule.sigmas;
+    let start = usize::from(settings.plms_skipped == 1);
+    let reread = |x: Expr, from: usize, to: usize| x * (sigmas[to].hypot(1.0) / sigmas[from].hypot(1.0));
+    let x = p.x();
+    let denoised = p.denoise(x, sigmas[start]);
+    p.step(sigmas[start], denoised);
+    let output = p.keep(prediction(x, denoised, sigmas[start]));
+    let landed = x + noise_of(output, x, sigmas[start]) * (sigmas[start + 1] - sigmas[start]);
+    let x_2 = p.keep(reread(landed, start + 1, 1));
+    let denoised_2 = p.denoise(x_2, sigmas[1]);
+    let mean = (output + prediction(x_2, denoised_2, sigmas[1])) / 2.0;
+    let x = reread(x, start, 0);
+    let next = x + noise_of(mean, x, sigmas[0]) * (sigmas[1] - sigmas[0]);
+    p.set_x(reread(next, 1, 2));
+    output
 }

@@ -51,6 +51,9 @@ pub struct Settings {
     pub timestep_scaling: Option<f64>,
     /// The noise level at which a consistency model's images lie.
     pub sigma_min: f64,
+    /// Steps of the whole schedule that pndm leaves out, counted as diffusers' image-to-image pipelines do; the schedule is then the tail
+    /// from one step before.
+    pub plms_skipped: usize,
     /// Churn of euler, heun and dpm_2: how much noise is added over the whole run, in units of the sigmas it is added at.
     pub s_churn: f64,
     /// Churn only at sigmas from here
@@ -97,6 +100,7 @@ impl Default for Settings {
             velocity: false,
             runge_kutta: Vec::new(),
             // score_sde's for its variance-exploding models.
+            plms_skipped: 0,
             snr: 0.16,
             correct_steps: 1,
         }
