@@ -1,8 +1,9 @@
 //! The autoencoder of latent diffusion models (Rombach et al. 2022), diffusers' `AutoencoderKL`.
 
-use crate::blocks::{Norm, pixel_attention, resnet_block_2d, upsample_2d};
+use crate::blocks::{Norm, downsample_2d, pixel_attention, resnet_block_2d, upsample_2d};
 use crate::config::{Inert, Rest, any, check_rest, check_sizes, only, parse_class};
 use crate::error::ModelError;
+use graph::expr::{Binary, Expr};
 use graph::ops::Conv2d;
 use graph::{Scope, Tensor};
 use serde::Deserialize;
@@ -11,6 +12,8 @@ use serde::Deserialize;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct AutoencoderKlConfig {
+    /// Channels of a picture that is encoded.
+    pub in_channels: usize,
     /// Channels of a picture.
     pub out_channels: usize,
     down_block_types: Vec<String>,
@@ -25,6 +28,7 @@ pub struct AutoencoderKlConfig {
     pub scaling_factor: f64,
     /// And less this, before.
     pub shift_factor: Option<f64>,
+    use_quant_conv: bool,
     use_post_quant_conv: bool,
     mid_block_add_attention: bool,
     #[serde(flatten)]
@@ -34,6 +38,7 @@ pub struct AutoencoderKlConfig {
 impl Default for AutoencoderKlConfig {
     fn default() -> Self {
         Self {
+            in_channels: 3,
             out_channels: 3,
             down_block_types: vec!["DownEncoderBlock2D".into()],
             up_block_types: vec!["UpDecoderBlock2D".into()],
@@ -43,6 +48,7 @@ impl Default for AutoencoderKlConfig {
             norm_num_groups: 32,
             scaling_factor: 0.18215,
             shift_factor: None,
+            use_quant_conv: true,
             use_post_quant_conv: true,
             mid_block_add_attention: true,
             rest: Rest::new(),
@@ -56,13 +62,11 @@ const INERT: &[Inert] = &[
     only("latents_mean", &["null"]),
     only("latents_std", &["null"]),
     only("quantization_config", &["null"]),
-    any("in_channels"),    // the encoder's
-    any("use_quant_conv"), // the encoder's
     any("sample_size"),
     any("force_upcast"), // sums are single precision everywhere
 ];
 
-/// Every norm of the decoder.
+/// Every norm of both halves.
 const EPS: f64 = 1e-6;
 
 impl AutoencoderKlConfig {
@@ -86,7 +90,11 @@ impl AutoencoderKlConfig {
         if let Some(kind) = self.up_block_types.iter().find(|kind| *kind != "UpDecoderBlock2D") {
             return fault(format!("the block {kind} is not supported (supported: UpDecoderBlock2D)"));
         }
+        if let Some(kind) = self.down_block_types.iter().find(|kind| *kind != "DownEncoderBlock2D") {
+            return fault(format!("the block {kind} is not supported (supported: DownEncoderBlock2D)"));
+        }
         let mut sizes = vec![
+            ("in_channels", self.in_channels),
             ("out_channels", self.out_channels),
             ("latent_channels", self.latent_channels),
             ("layers_per_block", self.layers_per_block),
@@ -124,29 +132,85 @@ pub fn autoencoder_kl_decode(s: &Scope, config: &AutoencoderKlConfig, latents: &
     let s = s.at("decoder");
     let levels = config.block_out_channels.len();
     let coarsest = config.block_out_channels[levels - 1];
-    let conv_in = s.at("conv_in");
-    let mut h = conv_in.mark(conv_in.conv2d(&h, coarsest, 3, Conv2d::same(3)));
-    let resnet = |s: &Scope, x: &Tensor, out: usize| s.mark(resnet_block_2d(s, x, None, out, norm));
-
-    let mid = s.at("mid_block");
-    h = resnet(&mid.at("resnets").at(0), &h, coarsest);
-    if config.mid_block_add_attention {
-        let s = mid.at("attentions").at(0);
-        h = s.mark(pixel_attention(&s, &h, norm));
-    }
-    h = resnet(&mid.at("resnets").at(1), &h, coarsest);
+    let h = s.at("conv_in").conv2d(&h, coarsest, 3, Conv2d::same(3));
+    let mut h = mid_block(&s.at("mid_block"), config, &h);
 
     for block in 0..levels {
         let (s, level) = (s.at("up_blocks").at(block), levels - 1 - block);
         for layer in 0..=config.layers_per_block {
-            h = resnet(&s.at("resnets").at(layer), &h, config.block_out_channels[level]);
+            h = resnet_block_2d(&s.at("resnets").at(layer), &h, None, config.block_out_channels[level], norm);
         }
         if level > 0 {
-            let s = s.at("upsamplers").at(0);
-            h = s.mark(upsample_2d(&s, &h));
+            h = upsample_2d(&s.at("upsamplers").at(0), &h);
         }
     }
 
     let h = s.at("conv_norm_out").group_norm(&h, norm.groups, norm.eps).silu();
     s.at("conv_out").conv2d(&h, config.out_channels, 3, Conv2d::same(3))
+}
+
+/// The distribution of a picture's latents: `[B, H, W, in_channels]` of −1..1, sides multiples of
+/// [`factor`](AutoencoderKlConfig::factor) → mean and logarithm of the variance, each `[B, h, w, latent_channels]`. The latents
+/// that [`autoencoder_kl_decode`] takes are `(mean + exp(logvar/2)·noise − shift_factor)·scaling_factor`.
+#[must_use]
+pub fn autoencoder_kl_encode(s: &Scope, config: &AutoencoderKlConfig, image: &Tensor) -> (Tensor, Tensor) {
+    let norm = Norm { groups: config.norm_num_groups, eps: EPS };
+    let encoder = s.at("encoder");
+    let levels = config.block_out_channels.len();
+    let mut h = encoder.at("conv_in").conv2d(image, config.block_out_channels[0], 3, Conv2d::same(3));
+    for (level, &channels) in config.block_out_channels.iter().enumerate() {
+        let s = encoder.at("down_blocks").at(level);
+        for layer in 0..config.layers_per_block {
+            h = resnet_block_2d(&s.at("resnets").at(layer), &h, None, channels, norm);
+        }
+        if level + 1 < levels {
+            h = downsample_2d(&s.at("downsamplers").at(0), &h, 0);
+        }
+    }
+    let h = mid_block(&encoder.at("mid_block"), config, &h);
+    let h = encoder.at("conv_norm_out").group_norm(&h, norm.groups, norm.eps).silu();
+    let mut moments = encoder.at("conv_out").conv2d(&h, 2 * config.latent_channels, 3, Conv2d::same(3));
+    if config.use_quant_conv {
+        moments = s.at("quant_conv").conv2d(&moments, 2 * config.latent_channels, 1, Conv2d::same(1));
+    }
+    let mean = moments.slice(3, 0..config.latent_channels);
+    let logvar = moments.slice(3, config.latent_channels..2 * config.latent_channels);
+    (mean, clamp(&logvar, LOGVAR))
+}
+
+/// What diffusers' `DiagonalGaussianDistribution` holds the logarithm of the variance between.
+const LOGVAR: [f64; 2] = [-30.0, 20.0];
+
+fn clamp(x: &Tensor, [low, high]: [f64; 2]) -> Tensor {
+    let above = Expr::binary(Binary::Max, Expr::Input(0), Expr::Const(low));
+    x.elementwise(Expr::binary(Binary::Min, above, Expr::Const(high)), &[])
+}
+
+/// diffusers' `UNetMidBlock2D` without a timestep.
+fn mid_block(s: &Scope, config: &AutoencoderKlConfig, x: &Tensor) -> Tensor {
+    let norm = Norm { groups: config.norm_num_groups, eps: EPS };
+    let channels = x.extent(-1);
+    let mut h = resnet_block_2d(&s.at("resnets").at(0), x, None, channels, norm);
+    if config.mid_block_add_attention {
+        h = pixel_attention(&s.at("attentions").at(0), &h, norm);
+    }
+    resnet_block_2d(&s.at("resnets").at(1), &h, None, channels, norm)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::synthetic::SyntheticWeights;
+    use graph::{Array, Rate, evaluate};
+    use std::collections::HashMap;
+
+    #[test]
+    fn variances_are_held_in_range() {
+        let s = Scope::root();
+        let held = clamp(&s.input("x", &[5], Rate::Step), LOGVAR);
+        let graph = s.finish(&[("held", &held)]).expect("a well-shaped graph");
+        let inputs = HashMap::from([("x", Array::new(vec![5], vec![-31.0, -30.0, 0.5, 19.0, 1e9]))]);
+        let output = evaluate(&graph, &inputs, &SyntheticWeights::new(&graph.weights())).expect("every input is bound");
+        assert_eq!(output[0].data, [-30.0, -30.0, 0.5, 19.0, 20.0]);
+    }
 }

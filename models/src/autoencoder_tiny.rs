@@ -11,8 +11,12 @@ use serde::Deserialize;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct AutoencoderTinyConfig {
+    /// Channels of a picture that is encoded.
+    pub in_channels: usize,
     /// Channels of a picture.
     pub out_channels: usize,
+    encoder_block_out_channels: Vec<usize>,
+    num_encoder_blocks: Vec<usize>,
     decoder_block_out_channels: Vec<usize>,
     num_decoder_blocks: Vec<usize>,
     /// Channels of the latents.
@@ -26,7 +30,10 @@ pub struct AutoencoderTinyConfig {
 impl Default for AutoencoderTinyConfig {
     fn default() -> Self {
         Self {
+            in_channels: 3,
             out_channels: 3,
+            encoder_block_out_channels: vec![64; 4],
+            num_encoder_blocks: vec![1, 3, 3, 3],
             decoder_block_out_channels: vec![64; 4],
             num_decoder_blocks: vec![3, 3, 3, 1],
             latent_channels: 4,
@@ -42,10 +49,6 @@ const INERT: &[Inert] = &[
     only("upsampling_scaling_factor", &["2"]),
     only("shift_factor", &["0.0", "0", "null"]),
     only("quantization_config", &["null"]),
-    // The encoder's.
-    any("in_channels"),
-    any("encoder_block_out_channels"),
-    any("num_encoder_blocks"),
     // How latents are stored in 8 bits.
     any("latent_magnitude"),
     any("latent_shift"),
@@ -78,7 +81,16 @@ impl AutoencoderTinyConfig {
         if self.decoder_block_out_channels.windows(2).any(|pair| pair[0] != pair[1]) {
             return fault("decoder_block_out_channels are not all the same, as its blocks need them".into());
         }
+        let levels = self.num_encoder_blocks.len();
+        if !(1..=16).contains(&levels) || self.encoder_block_out_channels.len() != levels {
+            return fault(format!("the encoder's channels do not fit {levels} num_encoder_blocks"));
+        }
+        if self.encoder_block_out_channels.windows(2).any(|pair| pair[0] != pair[1]) {
+            return fault("encoder_block_out_channels are not all the same, as its blocks need them".into());
+        }
         let mut sizes = vec![("out_channels", self.out_channels), ("latent_channels", self.latent_channels)];
+        sizes.push(("in_channels", self.in_channels));
+        sizes.push(("encoder_block_out_channels", self.encoder_block_out_channels[0]));
         sizes.push(("decoder_block_out_channels", self.decoder_block_out_channels[0]));
         check_sizes(path, &sizes)?;
         if !(self.scaling_factor.is_finite() && self.scaling_factor != 0.0) {
@@ -91,6 +103,12 @@ impl AutoencoderTinyConfig {
     #[must_use]
     pub fn factor(&self) -> usize {
         1 << (self.num_decoder_blocks.len() - 1)
+    }
+
+    /// Pixels along a side of one latent that the encoder makes: the same in every autoencoder that decodes what it encodes.
+    #[must_use]
+    pub fn encoder_factor(&self) -> usize {
+        1 << (self.num_encoder_blocks.len() - 1)
     }
 }
 
@@ -118,6 +136,28 @@ pub fn autoencoder_tiny_decode(s: &Scope, config: &AutoencoderTinyConfig, latent
     }
     // The network's pictures are 0..1.
     layers.at(next).conv2d(&h, config.out_channels, 3, Conv2d::same(3)).scale(2.0).offset(-1.0)
+}
+
+/// The latents of a picture as the diffusion model has them, which [`autoencoder_tiny_decode`] takes: `[B, H, W, in_channels]` of −1..1 →
+/// `[B, h, w, latent_channels]`.
+#[must_use]
+pub fn autoencoder_tiny_encode(s: &Scope, config: &AutoencoderTinyConfig, image: &Tensor) -> Tensor {
+    let layers = s.at("encoder").at("layers");
+    let channels = config.encoder_block_out_channels[0];
+    // The network's pictures are 0..1.
+    let mut h = image.offset(1.0).scale(0.5);
+    let mut next = 0;
+    for (level, &blocks) in config.num_encoder_blocks.iter().enumerate() {
+        let halved = Conv2d { stride: 2, bias: false, ..Conv2d::same(3) };
+        let conv = if level == 0 { Conv2d::same(3) } else { halved };
+        h = layers.at(next).conv2d(&h, channels, 3, conv);
+        next += 1;
+        for _ in 0..blocks {
+            h = block(&layers.at(next).at("conv"), &h);
+            next += 1;
+        }
+    }
+    layers.at(next).conv2d(&h, config.latent_channels, 3, Conv2d::same(3)).scale(config.scaling_factor)
 }
 
 /// diffusers' `AutoencoderTinyBlock`.

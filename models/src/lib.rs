@@ -29,8 +29,8 @@ mod tokenizer;
 mod unet_2d;
 mod unet_2d_condition;
 
-pub use autoencoder_kl::{AutoencoderKlConfig, autoencoder_kl_decode};
-pub use autoencoder_tiny::{AutoencoderTinyConfig, autoencoder_tiny_decode};
+pub use autoencoder_kl::{AutoencoderKlConfig, autoencoder_kl_decode, autoencoder_kl_encode};
+pub use autoencoder_tiny::{AutoencoderTinyConfig, autoencoder_tiny_decode, autoencoder_tiny_encode};
 pub use checkpoint::{CheckReport, Checkpoint};
 pub use clip::{ClipHiddenState, ClipTextConfig, HiddenActivation, clip_text_model, clip_text_model_with_projection};
 pub use error::ModelError;

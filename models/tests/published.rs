@@ -5,8 +5,9 @@
 use graph::{Rate, Scope, Tensor};
 use models::{
     AddedConditions, AutoencoderKlConfig, AutoencoderTinyConfig, ClipHiddenState, ClipTextConfig, T5Config,
-    UNet2DConditionConfig, UNet2DConditionInputs, autoencoder_kl_decode, autoencoder_tiny_decode, clip_text_model,
-    clip_text_model_with_projection, t5_encoder_model, unet_2d_condition_model,
+    UNet2DConditionConfig, UNet2DConditionInputs, autoencoder_kl_decode, autoencoder_kl_encode,
+    autoencoder_tiny_decode, autoencoder_tiny_encode, clip_text_model, clip_text_model_with_projection,
+    t5_encoder_model, unet_2d_condition_model,
 };
 use serde_json::{Value, json};
 
@@ -167,7 +168,7 @@ fn unets_without_text() {
     assert_eq!(count(&consistency), 295_899_267, "openai/diffusers-cd_imagenet64_l2");
 }
 
-/// The decoder of the larger autoencoder and all of the smaller one's.
+/// Both halves of both autoencoders.
 #[test]
 fn autoencoders() {
     let kl = json!({
@@ -182,6 +183,12 @@ fn autoencoders() {
     let latents = |s: &Scope| s.input("latents", &[1, 1, 1, 4], Rate::Step);
     let count = parameters(|s| vec![autoencoder_kl_decode(s, &config, &latents(s))]);
     assert_eq!(count, 49_490_199, "the decoder and its first convolution");
+    let picture = |s: &Scope| s.input("picture", &[1, 8, 8, 3], Rate::Step);
+    let both = parameters(|s| {
+        let (mean, logvar) = autoencoder_kl_encode(s, &config, &picture(s));
+        vec![mean, logvar, autoencoder_kl_decode(s, &config, &latents(s))]
+    });
+    assert_eq!(both, 83_653_863, "the autoencoder of Stable Diffusion");
 
     let tiny = json!({
         "_class_name": "AutoencoderTiny", "_diffusers_version": "0.20.0.dev0", "act_fn": "relu",
@@ -194,6 +201,10 @@ fn autoencoders() {
     assert_eq!(config.factor(), 8);
     let count = parameters(|s| vec![autoencoder_tiny_decode(s, &config, &latents(s))]);
     assert_eq!(count, 1_222_531, "TAESD's decoder");
+    let both = parameters(|s| {
+        vec![autoencoder_tiny_encode(s, &config, &picture(s)), autoencoder_tiny_decode(s, &config, &latents(s))]
+    });
+    assert_eq!(both, 2_445_063, "TAESD");
     for (field, value) in [
         ("act_fn", json!("gelu")),
         ("upsample_fn", json!("bilinear")),
