@@ -20,9 +20,10 @@
 pub mod bundled;
 #[doc(hidden)]
 pub mod cli;
+pub mod hub;
 
 pub use graph::{Device, DeviceError, DeviceInfo, DeviceKind, MemoryUse, NodeTime, Plan, PlanOptions, Storage};
-pub use models::{ModelError, ModelFiles};
+pub use models::{Lora, ModelError, ModelFiles};
 pub use pipelines::{
     Bench, DeviceChoice, DeviceSettings, Event, Generated, Outcomes, PipelineError, Request, RgbImage, Rng,
     SampleShape, TextToImage, Timings, open_device,

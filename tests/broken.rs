@@ -195,6 +195,23 @@ fn latent_pipelines() {
 }
 
 #[test]
+fn pipelines_with_t5() {
+    let of = |what: &str, damage: &dyn Fn(&Path), parts: &[&str]| expect_of("pixart_alpha", what, damage, parts);
+    let field = |name: &'static str, value: serde_json::Value| {
+        move |m: &Path| edit_json(&m.join("text_encoder/config.json"), |json| json[name] = value.clone())
+    };
+    of("another family", &field("model_type", "umt5".into()), &["text_encoder/config.json", "umt5"]);
+    of("another activation", &field("feed_forward_proj", "gated-silu".into()), &["text_encoder/config.json"]);
+    of("a gate too many", &field("feed_forward_proj", "gated-gelu".into()), &["text_encoder", "wi_0.weight"]);
+    of("fewer rows than tokens", &field("vocab_size", 70.into()), &["a token 77", "70 rows"]);
+    let tokenizer = |m: &Path| {
+        fs::remove_file(m.join("tokenizer/tokenizer.json")).unwrap();
+        fs::write(m.join("tokenizer/spiece.model"), b"\xff\xff").unwrap();
+    };
+    of("a damaged vocabulary", &tokenizer, &["spiece.model", "is not a SentencePiece model"]);
+}
+
+#[test]
 fn networks_without_text() {
     let field = |file: &'static str, name: &'static str, value: serde_json::Value| {
         move |m: &Path| edit_json(&m.join(file), |json| json[name] = value.clone())
@@ -248,6 +265,7 @@ fn networks_without_text() {
     usage("consistency", &["--timesteps", "41,0"], &whole, &["timestep", "41"]);
     usage("consistency", &["--width", "18"], &whole, &["width 18", "multiples of 4"]);
     usage("ddpm", &["--class-label", "1"], &whole, &["no classes"]);
+    usage("ddpm", &["--clip-skip", "1"], &whole, &["reads no text"]);
     usage("pixels", &[], &whole, &["needs a PROMPT"]);
     usage("pixels", &["a cat", "--class-label", "1"], &whole, &["no classes"]);
     let learned = field("scheduler_config.json", "variance_type", "learned_range".into());

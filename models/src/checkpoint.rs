@@ -1,30 +1,53 @@
 use crate::config::parse;
 use crate::error::ModelError;
 use crate::files::ModelFiles;
-use crate::safetensors_file::{PICKLE, TensorFile, TensorInfo, storage};
-use graph::{Shape, StorageType, WeightSource, WeightSpec, WeightView};
+use crate::lora::{self, Addition};
+use crate::safetensors_file::{PICKLE, TensorFile, TensorInfo, finite, storage};
+use crate::single_file::Located;
+use graph::{Shape, WeightSource, WeightSpec, WeightView};
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
+use std::sync::Arc;
 
 /// Weights of one component, borrowed from mapped `.safetensors` files.
 #[derive(Debug)]
 pub struct Checkpoint {
     place: String,
-    files: Vec<TensorFile>,
-    tensors: BTreeMap<String, (usize, TensorInfo)>,
+    files: Vec<Arc<TensorFile>>,
+    tensors: BTreeMap<String, Tensor>,
+    /// What a single file calls the weights it lacks.
+    single: Option<(ModelFiles, String)>,
+    /// What adapters add to these tensors.
+    additions: BTreeMap<String, Vec<Addition>>,
+}
+
+/// Where a tensor lies.
+#[derive(Debug)]
+struct Tensor {
+    file: usize,
+    info: TensorInfo,
+    transposed: bool,
+    /// The file's own name, where it is another.
+    own: Option<String>,
 }
 
 /// Prefixes that a checkpoint may put before the names of a model: transformers wrote `text_model.` before version 5.
 const PREFIXES: &[&str] = &["", "text_model."];
 
-/// Parts of names that diffusers gives otherwise since version 0.17, and what they were: an autoencoder's attention.
-const RENAMED: &[(&str, &str)] =
-    &[(".to_q.", ".query."), (".to_k.", ".key."), (".to_v.", ".value."), (".to_out.0.", ".proj_attn.")];
+/// Parts of names that diffusers gives otherwise since version 0.17, and what they were: an autoencoder's attention. And the other name of
+/// T5's embedding, which is one tensor in memory and either in a file.
+const RENAMED: &[(&str, &str)] = &[
+    (".to_q.", ".query."),
+    (".to_k.", ".key."),
+    (".to_v.", ".value."),
+    (".to_out.0.", ".proj_attn."),
+    ("shared.weight", "encoder.embed_tokens.weight"),
+];
 
-/// Buffers that older libraries saved and that are computed here; no parameter ends in these names.
-const HARMLESS: &[&str] = &["embeddings.position_ids", "pos_embed.pos_embed"];
+/// Buffers that older libraries saved and that are computed here, and the second copy of T5's embedding.
+const HARMLESS: &[&str] = &["embeddings.position_ids", "pos_embed.pos_embed", "encoder.embed_tokens.weight"];
 
 /// The file names diffusers and transformers give to weights.
 const STEMS: &[&str] = &["diffusion_pytorch_model", "model"];
@@ -41,7 +64,27 @@ impl Checkpoint {
     /// # Errors
     /// When there are no weights, only pickles, or a file is damaged.
     pub fn open(files: &ModelFiles, component: &str, variant: Option<&str>) -> Result<Self, ModelError> {
-        let place = files.describe(component);
+        let (place, variant) = (files.describe(component), variant.or(files.variant()));
+        if let Some(single) = files.as_single() {
+            let Some(part) = single.parts.get(component) else {
+                return Err(ModelError::new(place, "has no weights in this file"));
+            };
+            let tensor = |located: &Located| Tensor {
+                file: 0,
+                info: located.info.clone(),
+                transposed: located.transposed,
+                own: Some(located.own.clone()),
+            };
+            let tensors = part.tensors.iter().map(|(name, located)| (name.clone(), tensor(located))).collect();
+            let single_file = Some((files.clone(), component.to_owned()));
+            return Ok(Self {
+                place,
+                files: vec![single.file.clone()],
+                tensors,
+                single: single_file,
+                additions: files.additions(component),
+            });
+        }
         let names = files.list(component);
         let found = variant
             .map_or_else(|| vec![None], |variant| vec![Some(variant.to_owned())])
@@ -53,11 +96,15 @@ impl Checkpoint {
         };
         let path = |name: &str| if component.is_empty() { name.to_owned() } else { format!("{component}/{name}") };
         if !name.contains(".safetensors.index") {
-            return Self::from_files(files, place, &[path(&name)]);
+            return Ok(Self {
+                additions: files.additions(component),
+                ..Self::from_files(files, place, &[path(&name)])?
+            });
         }
         let index: ShardIndex = parse(&files.describe(&path(&name)), &files.read(&path(&name))?)?;
         let shards: BTreeSet<String> = index.weight_map.values().map(|shard| path(shard)).collect();
-        Self::from_files(files, place, &shards.into_iter().collect::<Vec<_>>())
+        let shards: Vec<String> = shards.into_iter().collect();
+        Ok(Self { additions: files.additions(component), ..Self::from_files(files, place, &shards)? })
     }
 
     /// Opens exactly these files of a model; `place` stands for them together in errors.
@@ -65,18 +112,20 @@ impl Checkpoint {
     /// # Errors
     /// When a file is missing or damaged, or two of them hold a tensor of the same name.
     pub fn from_files(files: &ModelFiles, place: String, paths: &[String]) -> Result<Self, ModelError> {
-        let mut checkpoint = Self { place, files: Vec::new(), tensors: BTreeMap::new() };
+        let mut checkpoint =
+            Self { place, files: Vec::new(), tensors: BTreeMap::new(), single: None, additions: BTreeMap::new() };
         for path in paths {
             let file = TensorFile::open(files, path)?;
             for (name, info) in file.tensors() {
-                if checkpoint.tensors.insert(name.clone(), (checkpoint.files.len(), info)).is_some() {
+                let tensor = Tensor { file: checkpoint.files.len(), info, transposed: false, own: None };
+                if checkpoint.tensors.insert(name.clone(), tensor).is_some() {
                     return Err(ModelError::new(
                         files.describe(path),
                         format!("holds {name:?}, as another shard does"),
                     ));
                 }
             }
-            checkpoint.files.push(file);
+            checkpoint.files.push(Arc::new(file));
         }
         Ok(checkpoint)
     }
@@ -97,19 +146,19 @@ impl Checkpoint {
 
     /// Every tensor with its shape, sorted by name.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &[usize])> {
-        self.tensors.iter().map(|(name, (_, info))| (&**name, &*info.shape))
+        self.tensors.iter().map(|(name, tensor)| (&**name, &*tensor.info.shape))
     }
 
     /// How one tensor is stored, in the format's own word (`F16`).
     #[must_use]
     pub fn dtype(&self, name: &str) -> Option<String> {
-        self.tensors.get(name).map(|(_, info)| info.dtype.to_string())
+        self.tensors.get(name).map(|tensor| tensor.info.dtype.to_string())
     }
 
     /// Bytes of all tensors together.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.tensors.values().map(|(_, info)| info.bytes.len() as u64).sum()
+        self.tensors.values().map(|tensor| tensor.info.bytes.len() as u64).sum()
     }
 
     /// Compares the checkpoint with what a graph needs, and looks for numbers that are not finite, before anything is
@@ -129,33 +178,66 @@ impl Checkpoint {
         let mut used = HashSet::new();
         for spec in weights {
             let Some(name) = self.resolve(&spec.name) else {
-                report.missing.push(spec.name.clone());
+                report.missing.push(self.wanted_name(&spec.name));
                 continue;
             };
-            let (file, info) = &self.tensors[&name];
+            let Tensor { file, info, .. } = &self.tensors[&name];
+            let shown = self.own_name(&name).to_owned();
             if info.shape != spec.shape {
-                report.misshapen.push((name.clone(), spec.shape.clone(), info.shape.clone()));
+                report.misshapen.push((shown.clone(), spec.shape.clone(), info.shape.clone()));
             }
             match storage(info.dtype) {
-                None => report.unsupported.push((name.clone(), info.dtype.to_string())),
+                None => report.unsupported.push((shown, info.dtype.to_string())),
                 Some(kind) if !finite(kind, self.files[*file].bytes(&info.bytes)) => {
-                    report.not_finite.push(name.clone());
+                    report.not_finite.push(shown);
                 }
                 Some(_) => {}
             }
             used.insert(name);
         }
         let unread = self.tensors.keys().filter(|name| !used.contains(*name));
-        report.extra = unread.filter(|name| !HARMLESS.iter().any(|end| name.ends_with(end))).cloned().collect();
+        let unread = unread.filter(|name| !HARMLESS.iter().any(|end| name.ends_with(end)));
+        report.extra = unread.map(|name| self.own_name(name).to_owned()).collect();
         report
+    }
+
+    /// What the file calls one of these tensors.
+    fn own_name<'a>(&'a self, name: &'a str) -> &'a str {
+        self.tensors.get(name).and_then(|tensor| tensor.own.as_deref()).unwrap_or(name)
+    }
+
+    /// What the file would call a weight that it lacks.
+    fn wanted_name(&self, name: &str) -> String {
+        let part = self.single.as_ref().and_then(|(files, part)| files.as_single()?.parts.get(part));
+        part.map_or_else(|| name.to_owned(), |part| part.own_name(name))
     }
 }
 
 impl WeightSource for Checkpoint {
     fn weight(&self, name: &str) -> Option<WeightView<'_>> {
-        let (file, info) = &self.tensors[&self.resolve(name)?];
-        let bytes = self.files[*file].bytes(&info.bytes);
-        Some(WeightView { storage: storage(info.dtype)?, shape: info.shape.clone(), bytes: Cow::Borrowed(bytes) })
+        self.read(&self.resolve(name)?, false)
+    }
+}
+
+impl Checkpoint {
+    /// A tensor by the name that [`tensors`](Self::tensors) gives, adapters added; in single precision where there are any, if `widen`.
+    pub(crate) fn read(&self, name: &str, widen: bool) -> Option<WeightView<'_>> {
+        let view = self.stored(name)?;
+        match self.additions.get(name) {
+            Some(additions) => Some(lora::merge(&view, additions, widen)),
+            None => Some(view),
+        }
+    }
+
+    fn stored(&self, name: &str) -> Option<WeightView<'_>> {
+        let Tensor { file, info, transposed, .. } = self.tensors.get(name)?;
+        let bytes = Cow::Borrowed(self.files[*file].bytes(&info.bytes));
+        let (storage, mut shape) = (storage(info.dtype)?, info.shape.clone());
+        if *transposed {
+            shape.reverse();
+            return Some(WeightView { storage, shape, bytes }.permuted(&[1, 0]));
+        }
+        Some(WeightView { storage, shape, bytes })
     }
 }
 
@@ -192,19 +274,6 @@ fn none_found(names: &[String], variant: Option<&str>) -> String {
         (Some(name), _) => format!("has its weights only as a pickle ({name}): {PICKLE}"),
         (None, Some(variant)) => format!("has no safetensors weights of the variant {variant}"),
         (None, None) => format!("has no weights (expected {}.safetensors)", STEMS.join(".safetensors or ")),
-    }
-}
-
-/// Whether no element is infinite or NaN: those, and only those, have all bits of the exponent set.
-fn finite(storage: StorageType, bytes: &[u8]) -> bool {
-    let halves = |exponent: u16| bytes.chunks_exact(2).all(|b| u16::from_le_bytes([b[0], b[1]]) & exponent != exponent);
-    match storage {
-        StorageType::F32 => bytes.chunks_exact(4).all(|b| {
-            const EXPONENT: u32 = 0x7F80_0000;
-            u32::from_le_bytes([b[0], b[1], b[2], b[3]]) & EXPONENT != EXPONENT
-        }),
-        StorageType::F16 => halves(0x7C00),
-        StorageType::Bf16 => halves(0x7F80),
     }
 }
 

@@ -1,24 +1,66 @@
 use crate::error::ModelError;
+use crate::lora::{self, Addition, Additions, Lora};
 use crate::mapped::Bytes;
+use crate::single_file::SingleFile;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
-/// Where a model's files come from: a folder, or files built into the program.
+/// Where a model's files come from: a folder, files built into the program, or one file that holds a whole model.
 ///
 /// Paths are relative to the model, with `/` between their parts, as diffusers' folders are documented:
 /// `transformer/config.json`.
 #[derive(Debug, Clone)]
 pub struct ModelFiles {
     source: Source,
+    additions: Arc<Additions>,
+    variant: Option<String>,
 }
 
 #[derive(Debug, Clone)]
 enum Source {
     Folder(PathBuf),
     Embedded { name: &'static str, files: &'static [(&'static str, &'static [u8])] },
+    Single { file: Arc<SingleFile>, config: Option<PathBuf> },
+}
+
+impl From<Source> for ModelFiles {
+    fn from(source: Source) -> Self {
+        Self { source, additions: Arc::default(), variant: None }
+    }
 }
 
 impl ModelFiles {
+    /// The same model with adapters added to its weights, each when it is read; in addition to any that it has.
+    ///
+    /// # Errors
+    /// When a layer of an adapter is not in the model or has another shape: it is for another model.
+    pub fn with_loras(self, loras: &[Lora]) -> Result<Self, ModelError> {
+        let mut additions = (*self.additions).clone();
+        for (part, layers) in lora::resolve(&self, loras)? {
+            for (name, more) in layers {
+                additions.entry(part.clone()).or_default().entry(name).or_default().extend(more);
+            }
+        }
+        Ok(Self { additions: Arc::new(additions), ..self })
+    }
+
+    /// The same model, of which the weights of this variant are read: `fp16`, say.
+    #[must_use]
+    pub fn with_variant(self, variant: Option<&str>) -> Self {
+        Self { variant: variant.map(str::to_owned), ..self }
+    }
+
+    pub(crate) fn variant(&self) -> Option<&str> {
+        self.variant.as_deref()
+    }
+
+    /// What adapters add to the tensors of a part.
+    pub(crate) fn additions(&self, part: &str) -> BTreeMap<String, Vec<Addition>> {
+        self.additions.get(part).cloned().unwrap_or_default()
+    }
+
     /// A folder in diffusers' layout.
     ///
     /// # Errors
@@ -27,16 +69,34 @@ impl ModelFiles {
         let path = path.into();
         let fault = |message: String| ModelError::new(path.display().to_string(), message);
         match path.metadata() {
-            Ok(metadata) if metadata.is_dir() => Ok(Self { source: Source::Folder(path) }),
+            Ok(metadata) if metadata.is_dir() => Ok(Source::Folder(path).into()),
             Ok(_) => Err(fault("is a file, and a model is a folder in diffusers' layout".into())),
             Err(error) => Err(fault(format!("is not a model folder ({})", plain(&error)))),
         }
     }
 
+    /// A single `.safetensors` file in the layout of latent diffusion's code: Stable Diffusion 1, 2 or XL, told by its names and shapes.
+    /// Files of the folder `config`, in diffusers' layout, go before the configurations told so.
+    ///
+    /// # Errors
+    /// When it is damaged, of no known family, or holds tensors that its family does not have.
+    pub fn single(path: &Path, config: Option<&Path>) -> Result<Self, ModelError> {
+        if let Some(config) = config {
+            Self::folder(config)?;
+        }
+        let file = Arc::new(SingleFile::open(path)?);
+        Ok(Source::Single { file, config: config.map(Path::to_owned) }.into())
+    }
+
+    /// The single file behind this model, if it is one.
+    pub(crate) fn as_single(&self) -> Option<&SingleFile> {
+        if let Source::Single { file, .. } = &self.source { Some(file) } else { None }
+    }
+
     /// Files that are part of the program; `name` stands for the folder in errors.
     #[must_use]
     pub fn embedded(name: &'static str, files: &'static [(&'static str, &'static [u8])]) -> Self {
-        Self { source: Source::Embedded { name, files } }
+        Source::Embedded { name, files }.into()
     }
 
     /// How a person would call a file of this model.
@@ -47,6 +107,11 @@ impl ModelFiles {
             Source::Folder(root) => root.join(path).display().to_string(),
             Source::Embedded { name, .. } if path.is_empty() => (*name).to_owned(),
             Source::Embedded { name, .. } => format!("{name}/{path}"),
+            Source::Single { file, .. } if path.is_empty() => file.shown.clone(),
+            Source::Single { config: Some(config), .. } if is_file(config, path) => {
+                config.join(path).display().to_string()
+            }
+            Source::Single { file, .. } => format!("{} ({path})", file.shown),
         }
     }
 
@@ -56,6 +121,11 @@ impl ModelFiles {
         match &self.source {
             Source::Folder(root) => is_inside(path) && root.join(path).is_file(),
             Source::Embedded { files, .. } => files.iter().any(|(own, _)| *own == path),
+            Source::Single { config: Some(config), .. } if is_file(config, path) => true,
+            Source::Single { file, .. } => {
+                let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+                file.list(folder).iter().any(|own| own == name)
+            }
         }
     }
 
@@ -79,6 +149,7 @@ impl ModelFiles {
                     _ => None,
                 })
                 .collect(),
+            Source::Single { file, .. } => file.list(part),
         };
         names.sort();
         names
@@ -95,6 +166,13 @@ impl ModelFiles {
                 std::fs::read(full).map(Cow::Owned).map_err(|error| self.unreadable(path, &error))
             }
             Source::Embedded { .. } => self.built_in(path).map(Cow::Borrowed),
+            Source::Single { config: Some(config), .. } if is_file(config, path) => {
+                std::fs::read(config.join(path)).map(Cow::Owned).map_err(|error| self.unreadable(path, &error))
+            }
+            Source::Single { file, .. } => {
+                let found = file.read(path).map(Cow::Owned);
+                found.ok_or_else(|| ModelError::new(self.describe(path), "is missing from this model"))
+            }
         }
     }
 
@@ -109,6 +187,7 @@ impl ModelFiles {
                 Bytes::map(&full).map_err(|error| self.unreadable(path, &error))
             }
             Source::Embedded { .. } => self.built_in(path).map(Bytes::Static),
+            Source::Single { .. } => Err(ModelError::new(self.describe(path), "is no file of its own")),
         }
     }
 
@@ -133,6 +212,10 @@ impl ModelFiles {
         };
         ModelError::new(self.describe(path), message)
     }
+}
+
+fn is_file(root: &Path, path: &str) -> bool {
+    is_inside(path) && root.join(path).is_file()
 }
 
 fn is_inside(path: &str) -> bool {

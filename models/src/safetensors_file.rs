@@ -3,12 +3,14 @@
 use crate::error::ModelError;
 use crate::files::ModelFiles;
 use crate::mapped::Bytes;
-use graph::StorageType;
+use graph::{StorageType, WeightView};
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors};
 use serde::de::{IgnoredAny, MapAccess, Visitor};
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
+use std::path::Path;
 
 /// Bytes of the number in front of the header.
 const LENGTH: usize = 8;
@@ -31,8 +33,18 @@ pub(crate) struct TensorInfo {
 
 impl TensorFile {
     pub(crate) fn open(files: &ModelFiles, path: &str) -> Result<Self, ModelError> {
-        let bytes = files.open(path)?;
-        let fault = |message: String| ModelError::new(files.describe(path), message);
+        Self::read(files.open(path)?, &files.describe(path))
+    }
+
+    /// A file that is no part of a folder.
+    pub(crate) fn at(path: &Path) -> Result<Self, ModelError> {
+        let shown = path.display().to_string();
+        let bytes = Bytes::map(path).map_err(|error| ModelError::new(&*shown, format!("cannot be read ({error})")))?;
+        Self::read(bytes, &shown)
+    }
+
+    fn read(bytes: Bytes, shown: &str) -> Result<Self, ModelError> {
+        let fault = |message: String| ModelError::new(shown, message);
         if let Some(kind) = pickle(&bytes) {
             return Err(fault(format!("is {kind}, not safetensors: {PICKLE}")));
         }
@@ -50,6 +62,17 @@ impl TensorFile {
             let bytes = self.data + start..self.data + end;
             (name, TensorInfo { dtype: info.dtype, shape: info.shape.clone(), bytes })
         })
+    }
+
+    /// An entry of the header's `__metadata__`.
+    pub(crate) fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.metadata().as_ref()?.get(key).map(|value| &**value)
+    }
+
+    /// All numbers of a tensor, if they are of a type that devices take.
+    pub(crate) fn to_f32(&self, info: &TensorInfo) -> Option<Vec<f32>> {
+        let bytes = Cow::Borrowed(self.bytes(&info.bytes));
+        Some(WeightView { storage: storage(info.dtype)?, shape: info.shape.clone(), bytes }.to_f32())
     }
 
     pub(crate) fn bytes(&self, range: &Range<usize>) -> &[u8] {
@@ -124,5 +147,18 @@ pub(crate) fn storage(dtype: Dtype) -> Option<StorageType> {
         Dtype::F16 => Some(StorageType::F16),
         Dtype::BF16 => Some(StorageType::Bf16),
         _ => None,
+    }
+}
+
+/// Whether no element is infinite or NaN: those, and only those, have all bits of the exponent set.
+pub(crate) fn finite(storage: StorageType, bytes: &[u8]) -> bool {
+    let halves = |exponent: u16| bytes.chunks_exact(2).all(|b| u16::from_le_bytes([b[0], b[1]]) & exponent != exponent);
+    match storage {
+        StorageType::F32 => bytes.chunks_exact(4).all(|b| {
+            const EXPONENT: u32 = 0x7F80_0000;
+            u32::from_le_bytes([b[0], b[1], b[2], b[3]]) & EXPONENT != EXPONENT
+        }),
+        StorageType::F16 => halves(0x7C00),
+        StorageType::Bf16 => halves(0x7F80),
     }
 }

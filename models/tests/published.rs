@@ -4,9 +4,9 @@
 
 use graph::{Rate, Scope, Tensor};
 use models::{
-    AddedConditions, AutoencoderKlConfig, AutoencoderTinyConfig, ClipHiddenState, ClipTextConfig,
+    AddedConditions, AutoencoderKlConfig, AutoencoderTinyConfig, ClipHiddenState, ClipTextConfig, T5Config,
     UNet2DConditionConfig, UNet2DConditionInputs, autoencoder_kl_decode, autoencoder_tiny_decode, clip_text_model,
-    clip_text_model_with_projection, unet_2d_condition_model,
+    clip_text_model_with_projection, t5_encoder_model, unet_2d_condition_model,
 };
 use serde_json::{Value, json};
 
@@ -248,4 +248,23 @@ fn text_encoders() {
     assert_eq!(count, 694_659_840, "OpenCLIP ViT-bigG");
     // The end mark of these files is written as 2 and meant as the largest id.
     assert_eq!(config.pooled_token(&[49406, 320, 2, 49407, 0, 0]), 3);
+}
+
+#[test]
+fn t5_version_1_1_xxl() {
+    let config = json!({
+        "architectures": ["T5EncoderModel"], "classifier_dropout": 0.0, "d_ff": 10240, "d_kv": 64, "d_model": 4096,
+        "decoder_start_token_id": 0, "dense_act_fn": "gelu_new", "dropout_rate": 0.1, "eos_token_id": 1,
+        "feed_forward_proj": "gated-gelu", "initializer_factor": 1.0, "is_encoder_decoder": true, "is_gated_act": true,
+        "layer_norm_epsilon": 1e-06, "model_type": "t5", "num_decoder_layers": 24, "num_heads": 64, "num_layers": 24,
+        "output_past": true, "pad_token_id": 0, "relative_attention_max_distance": 128,
+        "relative_attention_num_buckets": 32, "tie_word_embeddings": false, "torch_dtype": "float32",
+        "transformers_version": "4.21.1", "use_cache": true, "vocab_size": 32128
+    });
+    let config = T5Config::from_json("text_encoder", config.to_string().as_bytes()).expect("a published configuration");
+    let count = parameters(|s| {
+        let input = |name: &str| s.input(name, &[1, 120], Rate::Step);
+        vec![t5_encoder_model(s, &config, &input("ids"), Some(&input("mask")))]
+    });
+    assert_eq!(count, 4_762_310_656);
 }

@@ -5,6 +5,7 @@
 //! folders, and never touches the environment, standard streams or the exit code.
 
 mod autoencoder;
+mod binning;
 mod config;
 mod denoiser;
 mod device;

@@ -1,6 +1,7 @@
 //! The parts of a checkpoint: text encoders, network, autoencoder.
 
 use crate::autoencoder::Autoencoder;
+use crate::binning;
 use crate::denoiser::{ModelInputs, SampleShape};
 use crate::error::PipelineError;
 use crate::network::Network;
@@ -108,14 +109,32 @@ impl TextModel {
         self.network.side_multiple() * self.pixels_per_element()
     }
 
+    /// The size that a picture is made at before it is fitted to the one asked for; `None` where they are the same. Only PixArt on latents
+    /// is binned.
+    pub(crate) fn binned(&self, height: usize, width: usize) -> Option<(usize, usize)> {
+        let binned = self.autoencoder.is_some() && matches!(self.network, Network::PixArt(_));
+        binned.then(|| binning::nearest(self.network.sample_size(), height, width)).flatten()
+    }
+
     /// Tokens of the picture.
     pub(crate) fn patches(&self, height: usize, width: usize) -> usize {
+        let (height, width) = self.binned(height, width).unwrap_or((height, width));
         (height / self.side()) * (width / self.side())
     }
 
     /// Extents of the sample for a picture's size.
     pub(crate) fn sample_shape(&self, height: usize, width: usize) -> Result<SampleShape, PipelineError> {
         let side = self.side();
+        let (height, width) = match self.binned(height, width) {
+            // What a bin is fitted to is no multiple of anything, and has a limit still.
+            Some(_) if height == 0 || width == 0 || height.saturating_mul(width) > MAX_PATCHES << 8 => {
+                let message =
+                    format!("{width}x{height} is not possible: this model makes 1 to {} pixels", MAX_PATCHES << 8);
+                return Err(PipelineError::Request(message));
+            }
+            Some(bin) => bin,
+            None => (height, width),
+        };
         for (what, pixels) in [("height", height), ("width", width)] {
             if pixels == 0 || !pixels.is_multiple_of(side) {
                 return Err(PipelineError::Request(format!(

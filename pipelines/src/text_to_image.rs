@@ -1,6 +1,7 @@
 //! Text to image: a prompt or a class, a seed, a picture.
 
 use crate::autoencoder::Autoencoder;
+use crate::binning;
 use crate::denoiser::{Conditioning, Denoiser, ModelInputs, SampleShape, denoiser_graph};
 use crate::error::PipelineError;
 use crate::image::{RgbImage, nhwc_from_nchw};
@@ -40,6 +41,9 @@ pub struct Request {
     pub seed: u64,
     /// Whose noise the seed means.
     pub rng: Rng,
+    /// Layers of CLIP that the prompt leaves out at its end, diffusers' `clip_skip`: one less than other tools count. The negative prompt
+    /// and the embedding of a whole prompt leave out none, as in diffusers.
+    pub clip_skip: usize,
     /// Which of its classes a class-conditional model draws; chosen by the seed if absent.
     pub class_label: Option<usize>,
 }
@@ -196,6 +200,7 @@ impl<'d> TextToImage<'d> {
             guidance_scale: defaults.guidance_scale.unwrap_or(guidance_scale),
             seed: 0,
             rng: Rng::Philox,
+            clip_skip: 0,
             class_label: None,
         }
     }
@@ -303,7 +308,7 @@ impl<'d> TextToImage<'d> {
         if !sample.iter().all(|v| v.is_finite()) {
             return Err(PipelineError::NotFinite { step: steps });
         }
-        let image = timed(&mut timings.decode, || self.picture(&sample, shape))?;
+        let image = timed(&mut timings.decode, || self.picture(&sample, shape, request))?;
         Ok(Outcomes::Finished(Box::new(Generated {
             image,
             sample,
@@ -390,7 +395,12 @@ impl<'d> TextToImage<'d> {
     }
 
     /// The picture of a sample, if it is one or can be decoded to one.
-    fn picture(&mut self, sample: &[f32], shape: SampleShape) -> Result<Option<RgbImage>, PipelineError> {
+    fn picture(
+        &mut self,
+        sample: &[f32],
+        shape: SampleShape,
+        request: &Request,
+    ) -> Result<Option<RgbImage>, PipelineError> {
         if !self.makes_pictures() {
             return Ok(None);
         }
@@ -398,6 +408,10 @@ impl<'d> TextToImage<'d> {
         let (decoded, shape) = autoencoder.decode(self.device, self.options, sample, shape)?;
         if !decoded.iter().all(|v| v.is_finite()) {
             return Err(PipelineError::NotDecoded);
+        }
+        if self.model.binned(request.height, request.width).is_some() {
+            let (fitted, shape) = binning::cover(&decoded, shape, request.height, request.width);
+            return Ok(RgbImage::from_sample(&fitted, shape));
         }
         Ok(RgbImage::from_sample(&decoded, shape))
     }
@@ -415,6 +429,7 @@ impl<'d> TextToImage<'d> {
         let embeds = self.model.network.embeds_guidance();
         let guided = guided && !embeds;
         let (device, options) = (self.device, self.options);
+        let skip = request.clip_skip;
         let mut conditioning = Conditioning {
             encoder_hidden_states: Vec::new(),
             encoder_attention_mask: Vec::new(),
@@ -425,10 +440,18 @@ impl<'d> TextToImage<'d> {
             embedded_guidance: embeds.then_some(request.guidance_scale),
             class_labels,
         };
-        let Some(text) = &mut self.model.text else { return Ok((conditioning, 0)) };
+        let Some(text) = &mut self.model.text else {
+            if skip > 0 {
+                let message = format!("clip_skip = {skip} is not possible: this model reads no text");
+                return Err(PipelineError::Request(message));
+            }
+            return Ok((conditioning, 0));
+        };
+        text.check_skip(skip)?;
         let mut dropped = 0;
-        let negative = guided.then(|| text.encode_negative(device, options, &request.negative_prompt)).transpose()?;
-        for encoded in negative.into_iter().chain([text.encode(device, options, &request.prompt)?]) {
+        let negative =
+            guided.then(|| text.encode_negative(device, options, &request.negative_prompt, skip)).transpose()?;
+        for encoded in negative.into_iter().chain([text.encode(device, options, &request.prompt, (true, skip))?]) {
             conditioning.encoder_hidden_states.extend(encoded.hidden_states);
             conditioning.encoder_attention_mask.extend(encoded.attention_mask);
             conditioning.text_embeds.extend(encoded.text_embeds);

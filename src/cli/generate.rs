@@ -3,10 +3,10 @@
 use super::devices::device_settings;
 use super::error::CliError;
 use super::image_args::ImageArgs;
+use super::interrupt;
 use super::output::{Destination, Saved};
 use super::progress::Progress;
 use super::save_steps::StepWriter;
-use super::{interrupt, model};
 use pipelines::{Generated, Outcomes, Request, Rng, TextToImage};
 use serde_json::json;
 use std::io::Write;
@@ -31,7 +31,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let name = args.prompt.as_deref().unwrap_or(&class);
     let destination = Destination::new(flags.output.as_deref(), name, flags.count, flags.json)?;
     let interrupted = interrupt::install()?;
-    let files = model::open(&flags.model)?;
+    let files = flags.open_model()?;
     let settings = device_settings(flags.checked, flags.threads.map(|n| n as usize));
     let device = pipelines::open_device(&flags.device, &settings)?;
     if flags.verbose {
@@ -152,8 +152,20 @@ fn settings_json(flags: &ImageArgs, request: &Request, generated: &Generated, de
     if let Some(schedule) = generated.schedule {
         settings["schedule"] = json!(schedule);
     }
+    if !flags.lora.is_empty() {
+        settings["loras"] = super::model::loras_json(&flags.lora);
+    }
+    if let Some(variant) = &flags.variant {
+        settings["variant"] = json!(variant);
+    }
+    if let Some(config) = &flags.config {
+        settings["config"] = json!(config);
+    }
     if let Some(eta) = request.eta {
         settings["eta"] = json!(eta);
+    }
+    if request.clip_skip > 0 {
+        settings["clip_skip"] = json!(request.clip_skip);
     }
     if let Some(label) = generated.class_label {
         settings["class_label"] = json!(label);
@@ -178,6 +190,10 @@ fn parameters(request: &Request, generated: &Generated, flags: &ImageArgs) -> St
     }
     if let Some(eta) = request.eta {
         text += &format!(", Eta: {eta}");
+    }
+    if request.clip_skip > 0 {
+        // There 1 is the last layer.
+        text += &format!(", Clip skip: {}", request.clip_skip + 1);
     }
     if let Some(label) = generated.class_label {
         text += &format!(", Class: {label}");

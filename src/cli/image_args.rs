@@ -1,6 +1,7 @@
 //! The flags that every image command shares.
 
 use super::error::CliError;
+use super::model::{self, LoraArg, Wanted};
 use clap::{Args, ValueEnum};
 use graph::{PlanOptions, Storage};
 use pipelines::{DeviceChoice, Rng};
@@ -10,9 +11,22 @@ use std::path::PathBuf;
 /// Flags of every image command.
 #[derive(Debug, Args)]
 pub(super) struct ImageArgs {
-    /// A bundled model's name, or a folder in diffusers' layout
-    #[arg(short, long, value_name = "NAME|DIR", default_value = crate::bundled::DEFAULT)]
+    /// A bundled model's name, a folder in diffusers' layout, a single .safetensors file of Stable Diffusion 1, 2 or XL, or a hub's id,
+    /// OWNER/REPO[@REVISION]
+    #[arg(short, long, value_name = "NAME|DIR|FILE|OWNER/REPO", default_value = crate::bundled::DEFAULT)]
     pub(super) model: String,
+
+    /// Folder in diffusers' layout whose configurations and tokenizers go before those told from a single file
+    #[arg(long, value_name = "DIR")]
+    pub(super) config: Option<PathBuf>,
+
+    /// Adapter to add to the model's weights, with how much of it [default: 1]; repeatable
+    #[arg(long, value_name = "FILE[:WEIGHT]")]
+    pub(super) lora: Vec<LoraArg>,
+
+    /// Variant of the weights to read from a folder: fp16, say [default: the plain one]
+    #[arg(long, value_name = "NAME")]
+    pub(super) variant: Option<String>,
 
     /// File to write; {seed} and {index} are filled in, - is standard output, .safetensors keeps the raw sample
     /// [default: ./{prompt}-{seed}.png]
@@ -71,6 +85,10 @@ pub(super) struct ImageArgs {
     /// depends on the card), philox is the same on every device
     #[arg(long, value_name = "NAME", default_value_t = Rng::Philox)]
     pub(super) rng: Rng,
+
+    /// Leave out the last N layers of CLIP, as diffusers counts: other tools' 2 is 1 here
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub(super) clip_skip: u32,
 
     /// Which class a class-conditional model draws [default: chosen by the seed]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
@@ -131,6 +149,13 @@ impl DType {
 }
 
 impl ImageArgs {
+    /// The model's files.
+    pub(super) fn open_model(&self) -> Result<models::ModelFiles, CliError> {
+        let wanted =
+            Wanted { config: self.config.as_deref(), variant: self.variant.as_deref(), quiet: self.is_quiet() };
+        model::with_loras(model::open(&self.model, wanted)?, &self.lora)
+    }
+
     pub(super) fn plan_options(&self) -> PlanOptions {
         let storage = match self.dtype {
             DType::Auto => Storage::Auto,
@@ -170,6 +195,7 @@ impl ImageArgs {
             guidance_scale: self.guidance.unwrap_or(defaults.guidance_scale),
             seed,
             rng: self.rng,
+            clip_skip: self.clip_skip as usize,
             class_label: self.class_label,
         }
     }

@@ -4,6 +4,7 @@ mod bench;
 mod devices;
 mod error;
 mod generate;
+mod hub;
 mod image_args;
 mod info;
 mod interrupt;

@@ -1,0 +1,119 @@
+//! The families that single files come of: `families.json`.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// One family: where its parts lie, and what shapes do not say.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Family {
+    pub(crate) name: String,
+    pub(crate) title: String,
+    /// Names that only this family has.
+    pub(crate) sign: String,
+    pub(crate) parts: BTreeMap<String, Part>,
+    heads: Heads,
+    unet: Map<String, Value>,
+    vae: Map<String, Value>,
+    scheduler: Map<String, Value>,
+    /// What changes in the scheduler's configuration when the model predicts velocities; null takes a field away.
+    velocity: Map<String, Value>,
+    /// Side of the latents of models that predict velocities, where it is another.
+    velocity_size: Option<usize>,
+    index: Map<String, Value>,
+    pub(crate) pad: BTreeMap<String, String>,
+}
+
+/// Where a part lies in the file, and which section of the renames its names are in.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Part {
+    pub(crate) prefix: String,
+    pub(crate) names: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Heads {
+    /// So many at every level.
+    Number(usize),
+    /// So many channels in each.
+    Channels(usize),
+}
+
+/// Architectures that are recognised to be named in the refusal: a part of a name, and whose it is.
+pub(crate) const OTHERS: &[(&str, &str)] = &[
+    ("conditioner.embedders.0.model.", "a refiner of Stable Diffusion XL"),
+    ("joint_blocks.", "Stable Diffusion 3"),
+    ("double_blocks.", "Flux"),
+    ("control_model.", "a ControlNet"),
+    ("lora_down.weight", "a LoRA (give it with --lora)"),
+    ("lora_A.weight", "a LoRA (give it with --lora)"),
+    (".lora.down.weight", "a LoRA (give it with --lora)"),
+];
+
+/// Tensors that are not part of any model: schedules, averages and marks of training.
+pub(crate) const IGNORED: &[&str] = &[
+    "model_ema.",
+    "alphas_cumprod",
+    "betas",
+    "sqrt_alphas_cumprod",
+    "sqrt_one_minus_alphas_cumprod",
+    "sqrt_recip_alphas_cumprod",
+    "sqrt_recipm1_alphas_cumprod",
+    "log_one_minus_alphas_cumprod",
+    "posterior_",
+    "lvlb_weights",
+    "logvar",
+    "denoiser.",
+    "global_step",
+    "first_stage_model.loss.",
+    "first_stage_model.model_ema.",
+    "loss.",
+    "cond_stage_model.model.logit_scale",
+    "cond_stage_model.model.attn_mask",
+    "cond_stage_model.logit_scale",
+    "conditioner.embedders.1.model.logit_scale",
+    "conditioner.embedders.1.model.attn_mask",
+    "v_pred",
+    "ztsnr",
+];
+
+impl Family {
+    pub(crate) fn all() -> Vec<Self> {
+        serde_json::from_str(include_str!("families.json")).expect("the table of families is well-formed")
+    }
+
+    /// Published fields of a part's configuration.
+    pub(crate) fn fields(&self, part: &str) -> Option<&Map<String, Value>> {
+        match part {
+            "unet" => Some(&self.unet),
+            "vae" => Some(&self.vae),
+            _ => None,
+        }
+    }
+
+    /// The UNet's heads, in the field that diffusers calls `attention_head_dim`.
+    pub(crate) fn heads(&self, channels: &[usize]) -> Value {
+        match self.heads {
+            Heads::Number(number) => number.into(),
+            Heads::Channels(each) => channels.iter().map(|all| (all / each).max(1)).collect::<Vec<_>>().into(),
+        }
+    }
+
+    /// (scheduler_config.json, model_index.json, side of the latents if it is not the usual one)
+    pub(crate) fn sampling(&self, velocity: bool) -> (Value, Value, Option<usize>) {
+        let (mut scheduler, mut index) = (self.scheduler.clone(), self.index.clone());
+        if velocity {
+            scheduler.insert("prediction_type".into(), "v_prediction".into());
+            for (field, value) in &self.velocity {
+                if value.is_null() {
+                    scheduler.shift_remove(field)
+                } else {
+                    scheduler.insert(field.clone(), value.clone())
+                };
+            }
+            index["scheduler"][1] = scheduler["_class_name"].clone();
+        }
+        (scheduler.into(), index.into(), self.velocity_size.filter(|_| velocity))
+    }
+}

@@ -1,0 +1,163 @@
+//! What the shapes of a single file say of the configurations it lacks; the rest is the family's.
+
+use super::families::Family;
+use super::renames::Extents;
+use serde_json::{Map, Value, json};
+
+/// Shapes of one part's tensors, by the file's names without the part's prefix.
+pub(crate) trait Shapes {
+    /// A tensor's shape.
+    fn shape(&self, name: &str) -> Option<&[usize]>;
+
+    /// One extent of a tensor, if it is there.
+    fn extent(&self, name: &str, axis: usize) -> Option<usize> {
+        self.shape(name)?.get(axis).copied()
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.shape(name).is_some()
+    }
+
+    /// How many names there are in a row, counted from `from`.
+    fn count(&self, from: usize, name: impl Fn(usize) -> String) -> usize {
+        (from..).take_while(|i| self.has(&name(*i))).count()
+    }
+}
+
+/// Levels and layers of a part; zero where the file holds no such part.
+pub(crate) fn extents(names: &str, file: &impl Shapes) -> Extents {
+    match names {
+        "unet" => {
+            let resnets = file.count(1, |i| format!("input_blocks.{i}.0.in_layers.0.weight"));
+            let layers = resnets;
+            let m = layers + 1;
+            let levels =
+                if layers == 0 { 0 } else { 1 + file.count(1, |i| format!("input_blocks.{}.0.op.weight", i * m)) };
+            let attention = |b| file.has(&format!("output_blocks.{}.1.proj_in.weight", b * m));
+            Extents { levels, layers, attention: (0..levels).map(attention).collect() }
+        }
+        "vae" => Extents {
+            levels: file.count(0, |b| format!("decoder.up.{b}.block.0.conv1.weight")),
+            layers: file.count(0, |l| format!("decoder.up.0.block.{l}.conv1.weight")).saturating_sub(1),
+            attention: Vec::new(),
+        },
+        "open_clip" => Extents {
+            layers: file.count(0, |l| format!("transformer.resblocks.{l}.ln_1.weight")),
+            ..Default::default()
+        },
+        _ => Extents::default(),
+    }
+}
+
+/// A part's config.json, or the first tensor that it cannot be told without.
+pub(crate) fn config(
+    part: &str,
+    names: &str,
+    file: &impl Shapes,
+    extents: &Extents,
+    family: &Family,
+) -> Result<Value, String> {
+    let mut fields = match names {
+        "unet" => unet(file, extents, family)?,
+        "vae" => vae(file, extents)?,
+        _ => text(part, names, file, extents)?,
+    };
+    if let Some(published) = family.fields(part) {
+        fields.extend(published.clone());
+    }
+    if names == "unet" && !fields.contains_key("addition_embed_type") {
+        fields.remove("addition_time_embed_dim");
+    }
+    Ok(Value::Object(fields))
+}
+
+fn need(file: &impl Shapes, name: &str, axis: usize) -> Result<usize, String> {
+    file.extent(name, axis).ok_or_else(|| name.to_owned())
+}
+
+fn unet(file: &impl Shapes, extents: &Extents, family: &Family) -> Result<Map<String, Value>, String> {
+    let (levels, m) = (extents.levels, extents.layers + 1);
+    if levels == 0 {
+        return Err("input_blocks.1.0.in_layers.0.weight".into());
+    }
+    let depth = |place: &str| file.count(0, |i| format!("{place}.transformer_blocks.{i}.norm1.weight"));
+    let middle = depth("middle_block.1").max(1);
+    let mut channels = Vec::new();
+    let mut depths = Vec::new();
+    for b in 0..levels {
+        channels.push(need(file, &format!("input_blocks.{}.0.out_layers.3.weight", 1 + b * m), 0)?);
+        let own = depth(&format!("input_blocks.{}.1", 1 + b * m));
+        depths.push(if b + 1 == levels { middle } else { own.max(1) });
+    }
+    let down = (0..levels).map(|b| file.has(&format!("input_blocks.{}.1.proj_in.weight", 1 + b * m)));
+    let kinds = |has: bool, with: &str, without: &str| if has { with.to_owned() } else { without.to_owned() };
+    let down: Vec<String> = down.map(|has| kinds(has, "CrossAttnDownBlock2D", "DownBlock2D")).collect();
+    let up: Vec<String> = extents.attention.iter().map(|has| kinds(*has, "CrossAttnUpBlock2D", "UpBlock2D")).collect();
+    let projection = file.shape("middle_block.1.proj_in.weight").ok_or("middle_block.1.proj_in.weight")?;
+    let depths: Value = if depths.iter().all(|d| *d == depths[0]) { depths[0].into() } else { json!(depths) };
+    let Value::Object(mut fields) = json!({
+        "_class_name": "UNet2DConditionModel", "act_fn": "silu", "attention_head_dim": family.heads(&channels),
+        "block_out_channels": channels, "center_input_sample": false,
+        "cross_attention_dim": need(file, "middle_block.1.transformer_blocks.0.attn2.to_k.weight", 1)?,
+        "down_block_types": down, "downsample_padding": 1, "flip_sin_to_cos": true, "freq_shift": 0,
+        "in_channels": need(file, "input_blocks.0.0.weight", 1)?, "layers_per_block": extents.layers,
+        "mid_block_scale_factor": 1, "norm_eps": 1e-5, "norm_num_groups": 32,
+        "out_channels": need(file, "out.2.weight", 0)?, "transformer_layers_per_block": depths,
+        "up_block_types": up, "use_linear_projection": projection.len() == 2,
+    }) else {
+        unreachable!("an object above")
+    };
+    if let Some(channels) = file.extent("label_emb.0.0.weight", 1) {
+        fields.insert("addition_embed_type".into(), "text_time".into());
+        fields.insert("projection_class_embeddings_input_dim".into(), channels.into());
+    }
+    Ok(fields)
+}
+
+fn vae(file: &impl Shapes, extents: &Extents) -> Result<Map<String, Value>, String> {
+    let levels = extents.levels;
+    if levels == 0 {
+        return Err("decoder.up.0.block.0.conv1.weight".into());
+    }
+    let channels = (0..levels).map(|b| need(file, &format!("decoder.up.{b}.block.0.conv1.weight"), 0));
+    let channels: Vec<usize> = channels.collect::<Result<_, _>>()?;
+    let Value::Object(fields) = json!({
+        "_class_name": "AutoencoderKL", "act_fn": "silu", "block_out_channels": channels,
+        "down_block_types": vec!["DownEncoderBlock2D"; levels], "up_block_types": vec!["UpDecoderBlock2D"; levels],
+        "in_channels": file.extent("encoder.conv_in.weight", 1).unwrap_or(3),
+        "latent_channels": need(file, "decoder.conv_in.weight", 1)?, "layers_per_block": extents.layers,
+        "mid_block_add_attention": file.has("decoder.mid.attn_1.q.weight"), "norm_num_groups": 32,
+        "out_channels": need(file, "decoder.conv_out.weight", 0)?,
+        "use_quant_conv": file.has("quant_conv.weight"), "use_post_quant_conv": file.has("post_quant_conv.weight"),
+    }) else {
+        unreachable!("an object above")
+    };
+    Ok(fields)
+}
+
+fn text(part: &str, names: &str, file: &impl Shapes, extents: &Extents) -> Result<Map<String, Value>, String> {
+    let open = names == "open_clip";
+    let prefix = if !open && file.has("text_model.embeddings.token_embedding.weight") { "text_model." } else { "" };
+    let name = |clip: &str, own: &str| if open { own.to_owned() } else { format!("{prefix}{clip}") };
+    let words = name("embeddings.token_embedding.weight", "token_embedding.weight");
+    let (vocabulary, width) = (need(file, &words, 0)?, need(file, &words, 1)?);
+    let positions = name("embeddings.position_embedding.weight", "positional_embedding");
+    let layers =
+        if open { extents.layers } else { file.count(0, |l| format!("{prefix}encoder.layers.{l}.layer_norm1.weight")) };
+    let first = name("encoder.layers.0.mlp.fc1.weight", "transformer.resblocks.0.mlp.c_fc.weight");
+    let projected = part == "text_encoder_2";
+    let projection = if projected { need(file, "text_projection", 1)? } else { width };
+    let Value::Object(fields) = json!({
+        "architectures": [if projected { "CLIPTextModelWithProjection" } else { "CLIPTextModel" }],
+        "model_type": "clip_text_model", "vocab_size": vocabulary, "hidden_size": width,
+        "intermediate_size": need(file, &first, 0)?, "num_hidden_layers": layers,
+        // Every published CLIP has heads of 64 channels.
+        "num_attention_heads": (width / 64).max(1), "max_position_embeddings": need(file, &positions, 0)?,
+        "hidden_act": if open { "gelu" } else { "quick_gelu" }, "layer_norm_eps": 1e-5, "projection_dim": projection,
+        "bos_token_id": vocabulary.saturating_sub(2), "eos_token_id": vocabulary.saturating_sub(1),
+        "pad_token_id": if open { 0 } else { vocabulary.saturating_sub(1) },
+    }) else {
+        unreachable!("an object above")
+    };
+    Ok(fields)
+}

@@ -1,0 +1,260 @@
+//! A whole model in one `.safetensors` file, as latent diffusion's own code and its user interfaces write it. To the rest of the
+//! crate it looks like a folder in diffusers' layout: configurations told from names and shapes, and tensors under diffusers' names.
+
+mod clip_vocabulary;
+mod families;
+mod infer;
+mod renames;
+
+use crate::error::ModelError;
+use crate::safetensors_file::{TensorFile, TensorInfo};
+use families::{Family, IGNORED, OTHERS};
+use infer::Shapes;
+use renames::{Extents, Form, Renames};
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+/// One open file.
+#[derive(Debug)]
+pub(crate) struct SingleFile {
+    pub(crate) shown: String,
+    pub(crate) file: Arc<TensorFile>,
+    pub(crate) parts: BTreeMap<String, Part>,
+    /// Configurations by their path in diffusers' layout.
+    files: BTreeMap<String, Vec<u8>>,
+    /// Tokenizers of CLIP's own vocabulary, and what they pad with.
+    tokenizers: BTreeMap<String, String>,
+}
+
+/// The tensors of one part under diffusers' names.
+#[derive(Debug)]
+pub(crate) struct Part {
+    prefix: String,
+    renames: Renames,
+    pub(crate) tensors: BTreeMap<String, Located>,
+}
+
+/// A tensor, or some rows of one.
+#[derive(Debug, Clone)]
+pub(crate) struct Located {
+    /// The file's name for it.
+    pub(crate) own: String,
+    pub(crate) info: TensorInfo,
+    /// Whether its two axes are stored the other way round; `info` has the shape after turning them.
+    pub(crate) transposed: bool,
+}
+
+impl Part {
+    /// What the file would call a tensor of diffusers'.
+    pub(crate) fn own_name(&self, diffusers: &str) -> String {
+        self.renames.ldm(diffusers).map_or_else(|| diffusers.to_owned(), |r| format!("{}{}", self.prefix, r.name))
+    }
+}
+
+/// Tensors of the whole file seen from one prefix.
+struct Under<'a> {
+    tensors: &'a BTreeMap<String, TensorInfo>,
+    prefix: &'a str,
+}
+
+impl Shapes for Under<'_> {
+    fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(&format!("{}{name}", self.prefix)).map(|info| &*info.shape)
+    }
+}
+
+impl SingleFile {
+    /// Reads the header, tells the family and lays out its parts. Files in `config`, a folder in diffusers' layout, go before
+    /// what is told from shapes.
+    pub(crate) fn open(path: &Path) -> Result<Self, ModelError> {
+        let shown = path.display().to_string();
+        let file = TensorFile::at(path)?;
+        let all: BTreeMap<String, TensorInfo> = file.tensors().collect();
+        let family = family(&shown, &all)?;
+        let (scheduler, index, size) = family.sampling(predicts_velocity(&family, &file, &all));
+        let mut single = Self {
+            shown,
+            file: Arc::new(file),
+            parts: BTreeMap::new(),
+            files: BTreeMap::new(),
+            tokenizers: family.pad.clone(),
+        };
+        single.insert("scheduler/scheduler_config.json", &scheduler);
+        single.insert("model_index.json", &index);
+        let mut rest = all.clone();
+        rest.retain(|name, _| {
+            !IGNORED.iter().any(|ignored| name.starts_with(ignored)) && !name.ends_with("position_ids")
+        });
+        for (name, place) in &family.parts {
+            let under = Under { tensors: &all, prefix: &place.prefix };
+            let mut extents = infer::extents(&place.names, &under);
+            if family.name == "sd2" && name == "text_encoder" {
+                extents.layers -= usize::from(keeps_unused_layer(&under, &extents));
+            }
+            let missing = |tensor: String| {
+                let title = &family.title;
+                let message =
+                    format!("looks like {title} and lacks {}{tensor}, so its {name} cannot be told", place.prefix);
+                ModelError::new(&*single.shown, message)
+            };
+            let mut config = infer::config(name, &place.names, &under, &extents, &family).map_err(missing)?;
+            if let (Some(size), "unet") = (size, &**name) {
+                config["sample_size"] = size.into();
+            }
+            single.files.insert(format!("{name}/config.json"), config.to_string().into_bytes());
+            let renames = Renames::new(&place.names, &extents);
+            let mut part = Part { prefix: place.prefix.clone(), renames, tensors: BTreeMap::new() };
+            part.take(&mut rest);
+            if family.name == "sd2" && name == "text_encoder" {
+                let unused = format!("{}transformer.resblocks.{}.", place.prefix, extents.layers);
+                rest.retain(|tensor, _| !tensor.starts_with(&unused));
+                // The projection belongs to the whole of OpenCLIP, which Stable Diffusion 2 does not use.
+                part.tensors.remove("text_projection.weight");
+            }
+            single.parts.insert(name.clone(), part);
+        }
+        if rest.is_empty() {
+            return Ok(single);
+        }
+        let names: Vec<&str> = rest.keys().map(|name| &**name).collect();
+        let more = if names.len() > 5 { format!(" and {} more", names.len() - 5) } else { String::new() };
+        let message = format!(
+            "holds tensors that a model of {} does not have: {}{more}",
+            family.title,
+            names[..names.len().min(5)].join(", ")
+        );
+        Err(ModelError::new(single.shown, message))
+    }
+
+    fn insert(&mut self, path: &str, value: &Value) {
+        self.files.insert(path.to_owned(), value.to_string().into_bytes());
+    }
+
+    /// A configuration or a tokenizer's file.
+    pub(crate) fn read(&self, path: &str) -> Option<Vec<u8>> {
+        if let Some(bytes) = self.files.get(path) {
+            return Some(bytes.clone());
+        }
+        let (folder, name) = path.split_once('/')?;
+        clip_vocabulary::file(name, self.tokenizers.get(folder)?)
+    }
+
+    /// Names of the files in a part of the model.
+    pub(crate) fn list(&self, part: &str) -> Vec<String> {
+        let own = self.files.keys().filter_map(|path| {
+            let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+            (folder == part).then(|| name.to_owned())
+        });
+        let tokenizer = self.tokenizers.get(part).map_or(&[][..], |_| clip_vocabulary::FILES);
+        own.chain(tokenizer.iter().map(|name| (*name).to_owned())).collect()
+    }
+}
+
+impl Part {
+    /// Moves the tensors that have a name in diffusers out of the whole file's.
+    fn take(&mut self, rest: &mut BTreeMap<String, TensorInfo>) {
+        let own: Vec<String> = rest.keys().filter(|name| name.starts_with(&self.prefix)).cloned().collect();
+        for own in own {
+            let plain = &own[self.prefix.len()..];
+            // Some files leave out the prefix that version 4 of transformers wrote.
+            let mut found = self.renames.diffusers(plain);
+            if found.is_empty() {
+                found = self.renames.diffusers(&format!("text_model.{plain}"));
+            }
+            if found.is_empty() {
+                continue;
+            }
+            let info = rest.remove(&own).expect("listed above");
+            for renamed in found {
+                if let Some(located) = locate(&own, &info, renamed.form) {
+                    self.tensors.insert(renamed.name, located);
+                }
+            }
+        }
+    }
+}
+
+/// The tensor that the form makes of a stored one. What does not fit its form keeps its shape, for the report to name it.
+fn locate(own: &str, info: &TensorInfo, form: Form) -> Option<Located> {
+    let mut info = info.clone();
+    let mut transposed = false;
+    match form {
+        Form::Same => {}
+        Form::Pointwise => {
+            if let [rows, columns, 1, 1] = info.shape[..] {
+                info.shape = vec![rows, columns];
+            }
+        }
+        Form::Transposed => {
+            if let [rows, columns] = info.shape[..] {
+                info.shape = vec![columns, rows];
+                transposed = true;
+            }
+        }
+        Form::Rows { index, of } => {
+            let rows = info.shape.first().copied()?;
+            if rows.is_multiple_of(of) {
+                info.shape[0] = rows / of;
+                let bytes = info.bytes.len() / of;
+                let start = info.bytes.start + index * bytes;
+                info.bytes = start..start + bytes;
+            }
+        }
+    }
+    Some(Located { own: own.to_owned(), info, transposed })
+}
+
+/// Latent diffusion's names for the weights of a UNet under diffusers'.
+pub(crate) fn ldm_unet_names(shapes: &BTreeMap<&str, &[usize]>) -> HashMap<String, String> {
+    let count = |name: &dyn Fn(usize) -> String| (0..).take_while(|i| shapes.contains_key(&*name(*i))).count();
+    let levels = count(&|b| format!("up_blocks.{b}.resnets.0.conv1.weight"));
+    let layers = count(&|l| format!("down_blocks.0.resnets.{l}.conv1.weight"));
+    let attention = (0..levels).map(|b| shapes.contains_key(&*format!("up_blocks.{b}.attentions.0.proj_in.weight")));
+    let renames = Renames::new("unet", &Extents { levels, layers, attention: attention.collect() });
+    shapes.keys().filter_map(|name| Some(((*name).to_owned(), renames.ldm(name)?.name))).collect()
+}
+
+fn family(shown: &str, all: &BTreeMap<String, TensorInfo>) -> Result<Family, ModelError> {
+    let fault = |message: String| Err(ModelError::new(shown, message));
+    let starts = |prefix: &str| all.keys().any(|name| name.starts_with(prefix));
+    let known = || Family::all().iter().map(|family| family.title.clone()).collect::<Vec<_>>().join(", ");
+    if let Some((_, what)) = OTHERS.iter().find(|(sign, _)| all.keys().any(|name| name.contains(sign))) {
+        return fault(format!("is {what}, not a checkpoint of a supported family ({})", known()));
+    }
+    match Family::all().into_iter().find(|family| starts(&family.sign)) {
+        Some(family) => Ok(family),
+        None if starts("model.diffusion_model.") => fault(
+            "holds a UNet and no text encoder; give a complete checkpoint or a folder in diffusers' layout".into(),
+        ),
+        None => {
+            let first = all.keys().next().map_or("nothing", |name| name);
+            fault(format!("is a single file of no known family ({}): its first tensor is {first}", known()))
+        }
+    }
+}
+
+/// Files of Stable Diffusion 2 keep OpenCLIP's last layer, the output of which is not read; those made from diffusers' folders leave
+/// it out, and the projection with it.
+fn keeps_unused_layer(file: &impl Shapes, extents: &Extents) -> bool {
+    extents.layers > 1 && (file.has("text_projection") || extents.layers == 24)
+}
+
+/// Whether the model predicts v and not epsilon: by a mark that trainers put into the file, by its metadata (Stability's ModelSpec),
+/// and else, in Stable Diffusion 2, by the spread of one norm's bias, as ComfyUI tells the two published models apart.
+fn predicts_velocity(family: &Family, file: &TensorFile, all: &BTreeMap<String, TensorInfo>) -> bool {
+    const NORM: &str = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias";
+    if let Some(kind) = file.metadata("modelspec.prediction_type") {
+        return kind == "v";
+    }
+    if all.contains_key("v_pred") {
+        return true;
+    }
+    let Some(bias) = all.get(NORM).filter(|_| family.name == "sd2").and_then(|info| file.to_f32(info)) else {
+        return false;
+    };
+    let mean = bias.iter().sum::<f32>() / bias.len() as f32;
+    let variance = bias.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / bias.len() as f32;
+    variance.sqrt() > 0.09
+}

@@ -1,0 +1,245 @@
+//! Single files of the published families: every name and shape finds its place, and the configurations are those of diffusers.
+//! `tests/goldens/make_single_files.py` lists what the files hold.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use graph::{Rate, Scope, Tensor, WeightSpec};
+use models::{
+    AddedConditions, AutoencoderKlConfig, Checkpoint, ClipHiddenState, ClipTextConfig, ModelFiles, ModelIndex,
+    Tokenizer, UNet2DConditionConfig, UNet2DConditionInputs, autoencoder_kl_decode, clip_text_model,
+    clip_text_model_with_projection, unet_2d_condition_model,
+};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+type Shapes = BTreeMap<String, Vec<usize>>;
+
+/// Names and shapes, and the configurations of diffusers.
+fn golden(family: &str) -> (Shapes, Value) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../tests/goldens/single_files/{family}.json"));
+    let golden: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let mut tensors = Shapes::new();
+    let mut before = String::new();
+    for line in golden["tensors"].as_array().unwrap() {
+        let number = |value: &Value| usize::try_from(value.as_u64().unwrap()).unwrap();
+        let line = line.as_array().unwrap();
+        before.truncate(number(&line[0]));
+        before += line[1].as_str().unwrap();
+        tensors.insert(before.clone(), line[2..].iter().map(number).collect());
+    }
+    (tensors, golden["configs"].clone())
+}
+
+/// A file of zeros in half precision, as long as its header says and nearly empty on disk.
+fn write(folder: &Path, tensors: &Shapes, metadata: Value) -> PathBuf {
+    let mut header = Map::new();
+    if !metadata.is_null() {
+        header.insert("__metadata__".into(), metadata);
+    }
+    let mut end = 0;
+    for (name, shape) in tensors {
+        let start = end;
+        end += 2 * shape.iter().product::<usize>();
+        header.insert(name.clone(), json!({ "dtype": "F16", "shape": shape, "data_offsets": [start, end] }));
+    }
+    let header = Value::Object(header).to_string();
+    let path = folder.join("model.safetensors");
+    let mut file = File::create(&path).unwrap();
+    file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
+    file.write_all(header.as_bytes()).unwrap();
+    file.set_len((8 + header.len() + end) as u64).unwrap();
+    path
+}
+
+fn weights(build: impl FnOnce(&Scope) -> Vec<Tensor>) -> Vec<WeightSpec> {
+    let scope = Scope::root();
+    let outputs = build(&scope);
+    let names: Vec<String> = (0..outputs.len()).map(|i| i.to_string()).collect();
+    let outputs: Vec<(&str, &Tensor)> = names.iter().map(String::as_str).zip(&outputs).collect();
+    scope.finish(&outputs).unwrap().weights()
+}
+
+/// The weights that the model of a part reads.
+fn wanted(part: &str, config: &[u8]) -> Vec<WeightSpec> {
+    let input = |s: &Scope, name: &str, shape: &[usize]| s.input(name, shape, Rate::Step);
+    match part {
+        "unet" => {
+            let config = UNet2DConditionConfig::from_json(part, config).unwrap();
+            weights(|s| {
+                let pooled = config.pooled_channels().map(|c| (input(s, "pooled", &[1, c]), input(s, "ids", &[1, 6])));
+                let added = pooled.as_ref().map(|(text_embeds, time_ids)| AddedConditions { text_embeds, time_ids });
+                let side = config.side_multiple();
+                let inputs = UNet2DConditionInputs {
+                    sample: &input(s, "sample", &[1, side, side, config.in_channels]),
+                    timestep: &input(s, "timestep", &[1]),
+                    encoder_hidden_states: &input(s, "text", &[1, 77, config.cross_attention_dim]),
+                    timestep_cond: None,
+                    added,
+                };
+                vec![unet_2d_condition_model(s, &config, &inputs)]
+            })
+        }
+        "vae" => {
+            let config = AutoencoderKlConfig::from_json(part, config).unwrap();
+            weights(|s| vec![autoencoder_kl_decode(s, &config, &input(s, "latents", &[1, 1, 1, 4]))])
+        }
+        _ => {
+            let config = ClipTextConfig::from_json(part, config).unwrap();
+            weights(|s| {
+                let ids = input(s, "ids", &[1, 77]);
+                if part == "text_encoder" {
+                    return vec![clip_text_model(s, &config, &ids, None, ClipHiddenState::Last)];
+                }
+                let at = input(s, "pooled_at", &[1, 77]);
+                let (hidden, embeds) = clip_text_model_with_projection(s, &config, &ids, None, &at);
+                vec![hidden, embeds]
+            })
+        }
+    }
+}
+
+/// One number for all levels, or one for each: the same when they are equal.
+fn plain(value: &Value) -> Value {
+    match value.as_array() {
+        Some(all) if all.iter().all(|one| *one == all[0]) => all[0].clone(),
+        _ => value.clone(),
+    }
+}
+
+fn check(files: &ModelFiles, configs: &Value, tensors: usize) {
+    let mut found = 0;
+    for (part, theirs) in configs.as_object().unwrap() {
+        let config = files.read(&format!("{part}/config.json")).unwrap();
+        let ours: Map<String, Value> = serde_json::from_slice(&config).unwrap();
+        for (field, value) in &ours {
+            let Some(theirs) = theirs.get(field) else { continue };
+            let equal = plain(value) == plain(theirs) || value.as_f64().is_some_and(|v| theirs.as_f64() == Some(v));
+            assert!(equal, "{part}: {field} is {value}, of diffusers {theirs}");
+        }
+        let checkpoint = Checkpoint::open(files, part, None).unwrap();
+        let own: BTreeMap<&str, &[usize]> = checkpoint.tensors().collect();
+        let wanted = wanted(part, &config);
+        for weight in &wanted {
+            assert_eq!(own.get(&*weight.name).copied(), Some(&*weight.shape), "{part}: {}", weight.name);
+        }
+        let encoder = own.keys().filter(|name| name.starts_with("encoder.") || name.starts_with("quant_conv.")).count();
+        assert_eq!(own.len(), wanted.len() + if part == "vae" { encoder } else { 0 }, "{part}");
+        // Three of OpenCLIP's tensors are one in the file, twice in every layer.
+        let stacked = if ours.get("hidden_act") == Some(&json!("gelu")) {
+            4 * ours["num_hidden_layers"].as_u64().unwrap()
+        } else {
+            0
+        };
+        found += own.len() - usize::try_from(stacked).unwrap();
+    }
+    assert_eq!(found, tensors, "every tensor of the file is one of diffusers'");
+}
+
+#[test]
+fn published_families() {
+    for (family, class) in
+        [("sd1", "StableDiffusionPipeline"), ("sd2", "StableDiffusionPipeline"), ("sdxl", "StableDiffusionXLPipeline")]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let (tensors, configs) = golden(family);
+        let mut file = tensors.clone();
+        // What such files hold besides.
+        file.insert("model_ema.decay".into(), vec![1]);
+        file.insert("alphas_cumprod".into(), vec![1000]);
+        file.insert("cond_stage_model.transformer.text_model.embeddings.position_ids".into(), vec![1, 77]);
+        if family != "sd1" {
+            file.remove("cond_stage_model.transformer.text_model.embeddings.position_ids");
+        }
+        let files = ModelFiles::single(&write(folder.path(), &file, Value::Null), None).unwrap();
+        assert_eq!(ModelIndex::read(&files).unwrap().class_name, class);
+        check(&files, &configs, tensors.len());
+    }
+}
+
+#[test]
+fn stable_diffusion_2_keeps_a_layer_that_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let (tensors, configs) = golden("sd2");
+    let mut file = tensors.clone();
+    for (name, shape) in &tensors {
+        if let Some(rest) = name.strip_prefix("cond_stage_model.model.transformer.resblocks.22.") {
+            file.insert(format!("cond_stage_model.model.transformer.resblocks.23.{rest}"), shape.clone());
+        }
+    }
+    file.insert("cond_stage_model.model.text_projection".into(), vec![1024, 1024]);
+    file.insert("cond_stage_model.model.logit_scale".into(), vec![]);
+    let files = ModelFiles::single(&write(folder.path(), &file, Value::Null), None).unwrap();
+    check(&files, &configs, tensors.len());
+    let scheduler = |metadata: Value| {
+        let files = ModelFiles::single(&write(folder.path(), &file, metadata), None).unwrap();
+        let read = |path| serde_json::from_slice::<Value>(&files.read(path).unwrap()).unwrap();
+        let scheduler = read("scheduler/scheduler_config.json");
+        (
+            scheduler["prediction_type"].clone(),
+            scheduler["_class_name"].clone(),
+            read("unet/config.json")["sample_size"].clone(),
+        )
+    };
+    assert_eq!(scheduler(Value::Null), (json!("epsilon"), json!("PNDMScheduler"), json!(64)));
+    let velocity = json!({ "modelspec.prediction_type": "v" });
+    assert_eq!(scheduler(velocity), (json!("v_prediction"), json!("DDIMScheduler"), json!(96)));
+}
+
+#[test]
+fn files_that_are_no_such_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let (tensors, _) = golden("sd1");
+    let expect = |change: &dyn Fn(&mut Shapes), parts: &[&str]| {
+        let mut file = tensors.clone();
+        change(&mut file);
+        let error =
+            ModelFiles::single(&write(folder.path(), &file, Value::Null), None).expect_err(parts[0]).to_string();
+        assert!(error.contains("model.safetensors") && !error.contains('\n'), "{error}");
+        parts.iter().for_each(|part| assert!(error.contains(part), "{error}"));
+    };
+    let only = |prefix: &'static str| move |f: &mut Shapes| f.retain(|name, _| name.starts_with(prefix));
+    expect(&only("model.diffusion_model."), &["no text encoder"]);
+    expect(&only("first_stage_model."), &["no known family", "Stable Diffusion XL"]);
+    expect(&|f| drop(f.insert("model.diffusion_model.joint_blocks.0.x".into(), vec![1])), &["Stable Diffusion 3"]);
+    expect(&|f| drop(f.insert("lora_unet_x.lora_down.weight".into(), vec![1])), &["a LoRA", "--lora"]);
+    expect(
+        &|f| drop(f.insert("model.diffusion_model.extra.weight".into(), vec![1])),
+        &["extra.weight", "does not have"],
+    );
+    let proj = "model.diffusion_model.middle_block.1.proj_in.weight";
+    expect(&|f| drop(f.remove(proj)), &["Stable Diffusion 1", proj, "unet"]);
+}
+
+/// A weight that is missing is called what the file would call it.
+#[test]
+fn missing_weights_are_named_as_in_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut tensors, _) = golden("sd1");
+    tensors.retain(|name, _| !name.starts_with("model.diffusion_model."));
+    let (unet, _) = golden("sd1");
+    let gone = "model.diffusion_model.output_blocks.5.2.conv.weight";
+    // The wide levels would take a while to look through.
+    tensors.extend(unet.into_iter().filter(|(name, _)| name != gone && name.starts_with("model.diffusion_model.")));
+    let files = ModelFiles::single(&write(folder.path(), &tensors, Value::Null), None).unwrap();
+    let checkpoint = Checkpoint::open(&files, "unet", None).unwrap();
+    let up = WeightSpec { name: "up_blocks.1.upsamplers.0.conv.weight".into(), shape: vec![1280, 1280, 3, 3] };
+    let bias = WeightSpec { name: "conv_in.bias".into(), shape: vec![321] };
+    let report = checkpoint.report(&[up, bias]);
+    assert_eq!(report.missing, [gone]);
+    assert_eq!(report.misshapen, [("model.diffusion_model.input_blocks.0.0.bias".to_owned(), vec![321], vec![320])]);
+}
+
+/// The built-in vocabulary is CLIP's: ids as published in OpenAI's repository and transformers' tests.
+#[test]
+fn prompts_are_tokenized_without_a_tokenizer_in_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (tensors, _) = golden("sd2");
+    let files = ModelFiles::single(&write(folder.path(), &tensors, Value::Null), None).unwrap();
+    let tokenizer = Tokenizer::open(&files, "tokenizer").unwrap();
+    assert_eq!((tokenizer.max_length(), tokenizer.largest_id()), (Some(77), 49407));
+    let encoded = tokenizer.encode("A photo of a cat", 9).unwrap();
+    assert_eq!(encoded.ids, [49406, 320, 1125, 539, 320, 2368, 49407, 0, 0]);
+}

@@ -1,0 +1,240 @@
+//! The files people have: a single file in latent diffusion's layout gives the picture that diffusers makes of the folder it was made
+//! of, and adapters change pictures as they do there.
+//!
+//! The tiny single files are put together by the lists in `tests/goldens/single_files`, which diffusers' own loader has proved.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+fn goldens() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens")
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_headwater"))
+        .args(arguments)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn pixels(path: &Path) -> Vec<u8> {
+    let mut decoder = png::Decoder::new(std::io::BufReader::new(std::fs::File::open(path).unwrap()));
+    decoder.set_transformations(png::Transformations::EXPAND);
+    let mut reader = decoder.read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    let frame = reader.next_frame(&mut pixels).unwrap();
+    pixels.truncate(frame.buffer_size());
+    pixels
+}
+
+/// All tensors of the single file: type, shape, bytes.
+type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
+
+fn single(pipeline: &str) -> Tensors {
+    let folder = goldens().join("pipelines").join(pipeline);
+    let mut parts = BTreeMap::new();
+    for part in ["unet", "vae", "text_encoder", "text_encoder_2"] {
+        for stem in ["diffusion_pytorch_model", "model"] {
+            if let Ok(bytes) = std::fs::read(folder.join(part).join(format!("{stem}.safetensors"))) {
+                parts.insert(part, bytes);
+            }
+        }
+    }
+    let list = std::fs::read(goldens().join(format!("single_files/{pipeline}.json"))).unwrap();
+    let list: Value = serde_json::from_slice(&list).unwrap();
+    let mut out = Tensors::new();
+    for line in list.as_array().unwrap() {
+        let file = SafeTensors::deserialize(&parts[line[1].as_str().unwrap()]).unwrap();
+        let names = line[2].as_array().unwrap();
+        let tensors: Vec<TensorView<'_>> =
+            names.iter().map(|name| file.tensor(name.as_str().unwrap()).unwrap()).collect();
+        let mut shape = tensors[0].shape().to_vec();
+        let mut bytes: Vec<u8> = tensors.iter().flat_map(|tensor| tensor.data().to_vec()).collect();
+        match line[3].as_str().unwrap() {
+            "stacked" => shape[0] *= 3,
+            "pointwise" => shape.extend([1, 1]),
+            "transposed" => {
+                let (rows, columns) = (shape[0], shape[1]);
+                let halves: Vec<&[u8]> = bytes.chunks(2).collect();
+                bytes = (0..rows * columns).flat_map(|i| halves[i % rows * columns + i / rows].to_vec()).collect();
+                shape.reverse();
+            }
+            _ => {}
+        }
+        out.insert(line[0].as_str().unwrap().to_owned(), (tensors[0].dtype(), shape, bytes));
+    }
+    out
+}
+
+fn write(path: &Path, tensors: &Tensors) {
+    let views = tensors
+        .iter()
+        .map(|(name, (dtype, shape, bytes))| (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
+    std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+fn golden_cases(folder: &Path) -> Vec<Value> {
+    let cases: Value = serde_json::from_slice(&std::fs::read(folder.join("cases.json")).unwrap()).unwrap();
+    cases.as_array().unwrap().clone()
+}
+
+/// Draws a golden case; the largest difference from diffusers' picture in `pictures`.
+fn difference(place: &Path, pictures: &Path, case: &Value, device: &str, more: &[&str]) -> i32 {
+    let text = |name: &str| case[name].as_str().map_or_else(|| case[name].to_string(), str::to_owned);
+    let mut arguments = vec!["generate".to_owned(), text("prompt"), "-q".into(), "--rng".into(), "torch-cpu".into()];
+    for (flag, field) in [
+        ("--negative-prompt", "negative_prompt"),
+        ("--seed", "seed"),
+        ("--steps", "steps"),
+        ("--height", "height"),
+        ("--width", "width"),
+        ("--guidance", "guidance_scale"),
+        ("--sampler", "sampler"),
+    ] {
+        if !case[field].is_null() {
+            arguments.extend([flag.to_owned(), text(field)]);
+        }
+    }
+    arguments.extend(["--device", device, "-o", "out.png"].map(str::to_owned));
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
+    let (code, message) = run(place, &arguments);
+    assert_eq!(code, Some(0), "{case}: {message}");
+    let (ours, theirs) = (pixels(&place.join("out.png")), pixels(&pictures.join(text("file"))));
+    std::fs::remove_file(place.join("out.png")).unwrap();
+    assert_eq!(ours.len(), theirs.len());
+    ours.iter().zip(&theirs).map(|(a, b)| (i32::from(*a) - i32::from(*b)).abs()).max().unwrap()
+}
+
+fn folder(pipeline: &str) -> String {
+    goldens().join("pipelines").join(pipeline).to_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_picture_is_that_of_the_folder() {
+    for pipeline in ["stable_diffusion", "stable_diffusion_xl"] {
+        let place = tempfile::tempdir().unwrap();
+        write(&place.path().join("model.safetensors"), &single(pipeline));
+        let pictures = Path::new(&folder(pipeline)).join("pictures");
+        for (name, device) in [("default-tall", "cpu"), ("euler", "cpu"), ("euler", "gpu")] {
+            let cases = golden_cases(&pictures);
+            let case = cases.iter().find(|case| case["file"] == format!("{name}.png")).unwrap();
+            let more = ["--model", "model.safetensors", "--config", &folder(pipeline)];
+            let worst = difference(place.path(), &pictures, case, device, &more);
+            println!("{pipeline}, {name}, {device}: {worst} of 255");
+            assert!(worst <= 2, "{pipeline}, {name}, {device}: {worst} of 255");
+        }
+    }
+}
+
+#[test]
+fn adapters_change_the_picture_as_in_diffusers() {
+    let loras = goldens().join("loras");
+    let place = tempfile::tempdir().unwrap();
+    let mut wrong = Vec::new();
+    for case in golden_cases(&loras) {
+        let pipeline = case["pipeline"].as_str().unwrap();
+        let path = |name: &str| loras.join(format!("{name}.safetensors")).display().to_string();
+        let adapters =
+            case["loras"].as_object().unwrap().iter().map(|(name, weight)| format!("{}:{weight}", path(name)));
+        let mut more = vec!["--model".to_owned(), folder(pipeline)];
+        more.extend(adapters.flat_map(|adapter| ["--lora".to_owned(), adapter]));
+        let more: Vec<&str> = more.iter().map(String::as_str).collect();
+        for device in ["cpu", "gpu"] {
+            let worst = difference(place.path(), &loras, &case, device, &more);
+            println!("{}, {device}: {worst} of 255", case["file"]);
+            if worst > 2 {
+                wrong.push(format!("{}, {device}: {worst}", case["file"]));
+            }
+        }
+        let none: Vec<&str> = more[..2].to_vec();
+        assert!(difference(place.path(), &loras, &case, "cpu", &none) > 8, "without them it is another picture");
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
+    // The same on a single file.
+    write(&place.path().join("model.safetensors"), &single("stable_diffusion_xl"));
+    let case = golden_cases(&loras).into_iter().find(|case| case["file"] == "xl-kohya+xl-diffusers.png").unwrap();
+    let [first, second] = [("xl-kohya", ":0.4"), ("xl-diffusers", "")]
+        .map(|(name, weight)| format!("{}{weight}", loras.join(format!("{name}.safetensors")).display()));
+    let of = folder("stable_diffusion_xl");
+    let more = ["-m", "model.safetensors", "--config", &of, "--lora", &first, "--lora", &second];
+    assert!(difference(place.path(), &loras, &case, "cpu", &more) <= 2);
+}
+
+#[test]
+fn adapters_that_cannot_be_added() {
+    let place = tempfile::tempdir().unwrap();
+    let lora = |name: &str| goldens().join(format!("loras/{name}.safetensors"));
+    let expect = |lora: &str, code: i32, parts: &[&str]| {
+        let (own, of) = (folder("stable_diffusion"), ["generate", "x", "--device", "cpu", "--steps", "1", "--lora"]);
+        let (found, message) = run(place.path(), &[&of[..], &[lora, "-m", &own]].concat());
+        assert_eq!(found, Some(code), "{message}");
+        assert!(code == 2 || message.trim_end().lines().count() == 1, "{message}");
+        parts.iter().for_each(|part| assert!(message.contains(part), "{part}: {message}"));
+        assert!(!message.contains("panicked"), "{message}");
+    };
+    let path = |name: &str| lora(name).display().to_string();
+    expect(&path("xl-kohya"), 1, &["xl-kohya.safetensors", "is a LoRA for another model", "lora_te1_", "first"]);
+    expect(&path("xl-diffusers"), 1, &["for another model"]);
+    expect("nowhere.safetensors", 1, &["nowhere.safetensors", "cannot be read"]);
+    expect(&format!("{}:inf", path("peft")), 2, &["--lora", "give a file"]);
+    let mut tensors = Tensors::new();
+    let bytes = std::fs::read(lora("peft")).unwrap();
+    for (name, tensor) in SafeTensors::deserialize(&bytes).unwrap().iter() {
+        tensors.insert(name.to_owned(), (tensor.dtype(), tensor.shape().to_vec(), tensor.data().to_vec()));
+    }
+    let down = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight";
+    let change = |change: &dyn Fn(&mut Tensors), parts: &[&str]| {
+        let mut tensors = tensors.clone();
+        change(&mut tensors);
+        write(&place.path().join("bad.safetensors"), &tensors);
+        expect("bad.safetensors", 1, &[&["error: bad.safetensors: "], parts].concat());
+    };
+    change(&|t| drop(t.remove(down)), &["one of the two matrices", "attn1.to_q"]);
+    change(&|t| t.get_mut(down).unwrap().1.swap(0, 1), &["do not fit each other"]);
+    change(&|t| t.get_mut(down).unwrap().2[..2].copy_from_slice(&[0, 0x7c]), &["infinities or NaN", down]);
+    let renamed = |t: &mut Tensors, to: &str| drop(t.remove(down).map(|tensor| t.insert(to.to_owned(), tensor)));
+    change(&|t| renamed(t, "unet.x.hada_w1_a"), &["a LoHa", "unet.x.hada_w1_a"]);
+    change(&|t| renamed(t, "unet.x.weight"), &["no LoRA", "unet.x.weight"]);
+    let narrow = |t: &mut Tensors| drop(t.insert(down.to_owned(), (Dtype::F16, vec![2, 3], vec![0; 12])));
+    change(&narrow, &["for another model", "attn1.to_q", "[2, 3]", "[24, 24]"]);
+    std::fs::write(place.path().join("bad.safetensors"), b"PK\x03\x04 and so on").unwrap();
+    expect("bad.safetensors", 1, &["pickle", "refused"]);
+}
+
+#[test]
+fn damaged_single_files() {
+    let place = tempfile::tempdir().unwrap();
+    let whole = single("stable_diffusion");
+    let folder = folder("stable_diffusion");
+    let expect = |change: &dyn Fn(&mut Tensors), parts: &[&str]| {
+        let mut tensors = whole.clone();
+        change(&mut tensors);
+        write(&place.path().join("x.safetensors"), &tensors);
+        let arguments = ["generate", "x", "-m", "x.safetensors", "--device", "cpu", "--config", &folder];
+        let (code, message) = run(place.path(), &arguments);
+        assert_eq!(code, Some(1), "{parts:?}: {message}");
+        assert!(message.starts_with("error: x.safetensors") && message.trim_end().lines().count() == 1, "{message}");
+        parts.iter().for_each(|part| assert!(message.contains(part), "{part}: {message}"));
+    };
+    let name = "model.diffusion_model.output_blocks.1.2.conv.weight";
+    expect(&|t| drop(t.remove(name)), &["is missing", name]);
+    expect(
+        &|t| drop(t.remove(name).map(|tensor| t.insert("model.diffusion_model.renamed".into(), tensor))),
+        &["renamed"],
+    );
+    let query = "cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight";
+    expect(&|t| t.get_mut(query).unwrap().2[..2].copy_from_slice(&[0, 0x7e]), &["NaN", query]);
+    expect(
+        &|t| t.get_mut("model.diffusion_model.out.2.bias").unwrap().1 = vec![2, 2],
+        &["[2, 2] instead of [4]", "out.2.bias"],
+    );
+    expect(&|t| t.retain(|name, _| !name.starts_with("first_stage")), &["first_stage_model.decoder", "vae"]);
+}
