@@ -169,6 +169,56 @@ fn adapters_change_the_picture_as_in_diffusers() {
 }
 
 #[test]
+fn an_autoencoder_given_apart() {
+    let place = tempfile::tempdir().unwrap();
+    let own = folder("stable_diffusion");
+    let mixed = place.path().join("mixed");
+    std::fs::create_dir(&mixed).unwrap();
+    for part in ["unet", "text_encoder", "tokenizer", "scheduler", "vae"] {
+        let from = Path::new(&own).join(part);
+        std::fs::create_dir(mixed.join(part)).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, mixed.join(part).join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    // An autoencoder that lacks some of its numbers makes another picture.
+    let spoiled = mixed.join("vae/diffusion_pytorch_model.safetensors");
+    let mut bytes = std::fs::read(&spoiled).unwrap();
+    let half = bytes.len() / 2;
+    bytes[half..].fill(0);
+    std::fs::write(&spoiled, bytes).unwrap();
+    std::fs::copy(Path::new(&own).join("model_index.json"), mixed.join("model_index.json")).unwrap();
+    let mut whole = single("stable_diffusion");
+    whole.retain(|name, _| name.starts_with("first_stage_model."));
+    let plain =
+        whole.iter().map(|(name, tensor)| (name["first_stage_model.".len()..].to_owned(), tensor.clone())).collect();
+    write(&place.path().join("prefixed.safetensors"), &whole);
+    write(&place.path().join("plain.safetensors"), &plain);
+    let pictures = Path::new(&own).join("pictures");
+    let case = golden_cases(&pictures).into_iter().find(|case| case["file"] == "euler.png").unwrap();
+    let draw = |more: &[&str]| difference(place.path(), &pictures, &case, "cpu", &[&["-m", "mixed"], more].concat());
+    assert!(draw(&[]) > 8, "the wrong autoencoder");
+    let (part, file) = (format!("{own}/vae"), format!("{own}/vae/diffusion_pytorch_model.safetensors"));
+    for vae in [&*own, &part, &file, "prefixed.safetensors", "plain.safetensors"] {
+        let worst = draw(&["--vae", vae]);
+        assert!(worst <= 2, "{vae}: {worst}");
+    }
+    let text = format!("{own}/text_encoder/model.safetensors");
+    for (vae, part) in [
+        (&*text, "no AutoencoderKL"),
+        ("mixed/unet", "of UNet2DConditionModel, no autoencoder"),
+        ("nowhere", "not a model folder"),
+    ] {
+        let (code, message) = run(place.path(), &["generate", "x", "-m", "mixed", "--device", "cpu", "--vae", vae]);
+        assert!(
+            code == Some(1) && message.contains(part) && message.trim_end().lines().count() == 1,
+            "{vae}: {message}"
+        );
+    }
+}
+
+#[test]
 fn adapters_that_cannot_be_added() {
     let place = tempfile::tempdir().unwrap();
     let lora = |name: &str| goldens().join(format!("loras/{name}.safetensors"));

@@ -37,11 +37,11 @@ struct Tensor {
 const PREFIXES: &[&str] = &["", "text_model."];
 
 /// Parts of names that diffusers gives otherwise since version 0.17, and what they were: an autoencoder's attention.
-const RENAMED: &[(&str, &str)] =
+pub(crate) const RENAMED: &[(&str, &str)] =
     &[(".to_q.", ".query."), (".to_k.", ".key."), (".to_v.", ".value."), (".to_out.0.", ".proj_attn.")];
 
 /// Buffers that older libraries saved and that are computed here; no parameter ends in these names.
-const HARMLESS: &[&str] = &["embeddings.position_ids", "pos_embed.pos_embed"];
+pub(crate) const HARMLESS: &[&str] = &["embeddings.position_ids", "pos_embed.pos_embed"];
 
 /// The file names diffusers and transformers give to weights.
 const STEMS: &[&str] = &["diffusion_pytorch_model", "model"];
@@ -58,6 +58,9 @@ impl Checkpoint {
     /// # Errors
     /// When there are no weights, only pickles, or a file is damaged.
     pub fn open(files: &ModelFiles, component: &str, variant: Option<&str>) -> Result<Self, ModelError> {
+        let additions = files.additions(component);
+        let (files, component) = files.route(component);
+        let component = &*component;
         let (place, variant) = (files.describe(component), variant.or(files.variant()));
         if let Some(single) = files.as_single() {
             let Some(part) = single.parts.get(component) else {
@@ -71,13 +74,7 @@ impl Checkpoint {
             };
             let tensors = part.tensors.iter().map(|(name, located)| (name.clone(), tensor(located))).collect();
             let single_file = Some((files.clone(), component.to_owned()));
-            return Ok(Self {
-                place,
-                files: vec![single.file.clone()],
-                tensors,
-                single: single_file,
-                additions: files.additions(component),
-            });
+            return Ok(Self { place, files: vec![single.file.clone()], tensors, single: single_file, additions });
         }
         let names = files.list(component);
         let found = variant
@@ -90,15 +87,12 @@ impl Checkpoint {
         };
         let path = |name: &str| if component.is_empty() { name.to_owned() } else { format!("{component}/{name}") };
         if !name.contains(".safetensors.index") {
-            return Ok(Self {
-                additions: files.additions(component),
-                ..Self::from_files(files, place, &[path(&name)])?
-            });
+            return Ok(Self { additions, ..Self::from_files(files, place, &[path(&name)])? });
         }
         let index: ShardIndex = parse(&files.describe(&path(&name)), &files.read(&path(&name))?)?;
         let shards: BTreeSet<String> = index.weight_map.values().map(|shard| path(shard)).collect();
         let shards: Vec<String> = shards.into_iter().collect();
-        Ok(Self { additions: files.additions(component), ..Self::from_files(files, place, &shards)? })
+        Ok(Self { additions, ..Self::from_files(files, place, &shards)? })
     }
 
     /// Opens exactly these files of a model; `place` stands for them together in errors.

@@ -22,6 +22,10 @@ pub(super) struct ImageArgs {
     #[arg(long, value_name = "FILE[:WEIGHT]")]
     pub(super) lora: Vec<super::model::LoraArg>,
 
+    /// Autoencoder to use in place of the model's own: a folder, or a .safetensors file
+    #[arg(long, value_name = "DIR|FILE")]
+    pub(super) vae: Option<PathBuf>,
+
     /// Variant of the weights to read from a folder: fp16, say [default: the plain one]
     #[arg(long, value_name = "NAME")]
     pub(super) variant: Option<String>,
@@ -142,7 +146,11 @@ impl ImageArgs {
     /// The model's files.
     pub(super) fn open_model(&self) -> Result<models::ModelFiles, CliError> {
         let files = super::model::open_with(&self.model, self.config.as_deref())?;
-        super::model::with_loras(files.with_variant(self.variant.as_deref()), &self.lora)
+        let mut files = super::model::with_loras(files.with_variant(self.variant.as_deref()), &self.lora)?;
+        if let Some(vae) = &self.vae {
+            files = files.with_vae(vae)?;
+        }
+        Ok(files)
     }
 
     pub(super) fn plan_options(&self) -> PlanOptions {

@@ -6,12 +6,13 @@ mod families;
 mod infer;
 mod renames;
 
+use crate::checkpoint::RENAMED;
 use crate::error::ModelError;
 use crate::safetensors_file::{TensorFile, TensorInfo};
 use families::{Family, IGNORED, OTHERS};
 use infer::Shapes;
 use renames::{Extents, Form, Renames};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
@@ -128,6 +129,65 @@ impl SingleFile {
         Err(ModelError::new(single.shown, message))
     }
 
+    /// An autoencoder alone, or that of a whole checkpoint. Fields of `own` stand for what shapes do not say.
+    pub(crate) fn open_vae(path: &Path, own: &Map<String, Value>) -> Result<Self, ModelError> {
+        let shown = path.display().to_string();
+        let file = TensorFile::at(path)?;
+        let all: BTreeMap<String, TensorInfo> = file.tensors().collect();
+        let family = &Family::all()[0];
+        let place = &family.parts["vae"];
+        let prefix = if all.keys().any(|name| name.starts_with(&place.prefix)) { &*place.prefix } else { "" };
+        let under = |name: &String| name.starts_with(prefix) && !name.starts_with("model_ema.");
+        let mut own_names: BTreeMap<String, TensorInfo> = all.into_iter().filter(|(name, _)| under(name)).collect();
+        let wanted = |name: &str| {
+            ["encoder.", "decoder.", "quant_conv.", "post_quant_conv."].iter().any(|s| name.starts_with(s))
+        };
+        own_names.retain(|name, _| wanted(&name[prefix.len()..]));
+        let mut extents = infer::extents("vae", &Under { tensors: &own_names, prefix });
+        let mut part = Part { prefix: prefix.to_owned(), renames: Renames::default(), tensors: BTreeMap::new() };
+        let config = if extents.levels > 0 {
+            part.renames = Renames::new("vae", &extents);
+            infer::config("vae", "vae", &Under { tensors: &own_names, prefix }, &extents, family)
+        } else {
+            let count =
+                |name: &dyn Fn(usize) -> String| (0..).take_while(|i| own_names.contains_key(&name(*i))).count();
+            extents.levels = count(&|b| format!("decoder.up_blocks.{b}.resnets.0.conv1.weight"));
+            extents.layers = count(&|k| format!("decoder.up_blocks.0.resnets.{k}.conv1.weight")).saturating_sub(1);
+            let renames = Renames::new("vae", &extents);
+            let ldm = |name: &String| renames.ldm(&newer_vae_name(name)).map(|renamed| renamed.name);
+            let shapes = own_names.iter().filter_map(|(name, info)| Some((ldm(name)?, info.clone()))).collect();
+            infer::config("vae", "vae", &Under { tensors: &shapes, prefix }, &extents, family)
+        };
+        let config = config.map_err(|_| {
+            let message = "holds no AutoencoderKL, in neither latent diffusion's nor diffusers' names";
+            ModelError::new(&*shown, message)
+        })?;
+        part.take(&mut own_names);
+        for (name, info) in own_names {
+            let own = format!("{prefix}{name}");
+            part.tensors.insert(name, Located { own, info, transposed: false });
+        }
+        let mut single = Self {
+            shown,
+            file: Arc::new(file),
+            parts: BTreeMap::from([("vae".to_owned(), part)]),
+            files: BTreeMap::new(),
+            tokenizers: BTreeMap::new(),
+        };
+        let Value::Object(mut config) = config else { unreachable!("a configuration is an object") };
+        // Stable Diffusion 1 and 2 share the default.
+        config.insert("scaling_factor".into(), 0.18215.into());
+        if own.get("_class_name") == config.get("_class_name") {
+            for field in ["scaling_factor", "shift_factor", "norm_num_groups", "sample_size", "force_upcast"] {
+                if let Some(value) = own.get(field) {
+                    config.insert(field.into(), value.clone());
+                }
+            }
+        }
+        single.insert("vae/config.json", &config.into());
+        Ok(single)
+    }
+
     fn insert(&mut self, path: &str, value: &Value) {
         self.files.insert(path.to_owned(), value.to_string().into_bytes());
     }
@@ -204,6 +264,12 @@ fn locate(own: &str, info: &TensorInfo, form: Form) -> Option<Located> {
         }
     }
     Some(Located { own: own.to_owned(), info, transposed })
+}
+
+/// diffusers' name for an autoencoder's tensor since version 0.17.
+pub(crate) fn newer_vae_name(name: &str) -> String {
+    let found = RENAMED.iter().find(|(_, then)| name.contains(then));
+    found.map_or_else(|| name.to_owned(), |(now, then)| name.replace(then, now))
 }
 
 /// Latent diffusion's names for the weights of a UNet under diffusers'.
