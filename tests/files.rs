@@ -288,3 +288,117 @@ fn damaged_single_files() {
     );
     expect(&|t| t.retain(|name, _| !name.starts_with("first_stage")), &["first_stage_model.decoder", "vae"]);
 }
+
+/// Every tensor of a folder by part and by name without the prefix that versions of transformers differ in.
+fn tensors_of(folder: &Path) -> Tensors {
+    let mut found = Tensors::new();
+    for part in ["unet", "vae", "text_encoder", "text_encoder_2"] {
+        for stem in ["diffusion_pytorch_model", "model"] {
+            let path = folder.join(part).join(format!("{stem}.safetensors"));
+            if path.is_file() {
+                let plain = |name: &str| format!("{part}/{}", name.trim_start_matches("text_model."));
+                found.extend(tensors_in(&path).into_iter().map(|(name, tensor)| (plain(&name), tensor)));
+            }
+        }
+    }
+    found
+}
+
+fn tensors_in(file: &Path) -> Tensors {
+    let bytes = std::fs::read(file).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let tensors = file.iter();
+    tensors.map(|(name, t)| (name.to_owned(), (t.dtype(), t.shape().to_vec(), t.data().to_vec()))).collect()
+}
+
+fn convert(place: &Path, arguments: &[&str]) {
+    let (code, message) = run(place, &[&["convert"], arguments].concat());
+    assert_eq!((code, &*message), (Some(0), ""), "{arguments:?}");
+}
+
+#[test]
+fn a_folder_becomes_a_file_and_a_folder_again() {
+    for pipeline in ["stable_diffusion", "stable_diffusion_xl"] {
+        let place = tempfile::tempdir().unwrap();
+        let (place, own) = (place.path(), PathBuf::from(folder(pipeline)));
+        convert(place, &[&folder(pipeline), "model.safetensors"]);
+        let made = tensors_in(&place.join("model.safetensors"));
+        assert!(made == single(pipeline), "{pipeline}: not the tensors that diffusers' loader takes");
+        convert(place, &["model.safetensors", "again"]);
+        assert!(tensors_of(&place.join("again")) == tensors_of(&own), "{pipeline}");
+        for entry in [
+            "model_index.json",
+            "unet/config.json",
+            "vae/config.json",
+            "text_encoder/config.json",
+            "scheduler/scheduler_config.json",
+            "tokenizer/vocab.json",
+            "tokenizer/merges.txt",
+            "tokenizer/tokenizer_config.json",
+        ] {
+            assert_eq!(
+                std::fs::read(place.join("again").join(entry)).unwrap(),
+                std::fs::read(own.join(entry)).unwrap()
+            );
+        }
+        convert(place, &["again", "single.safetensors", "--dtype", "f32"]);
+        convert(place, &["single.safetensors", "half", "--dtype", "f16"]);
+        assert!(tensors_of(&place.join("half")) == tensors_of(&own), "{pipeline}: f16 to f32 and back");
+        let wide = tensors_in(&place.join("single.safetensors"));
+        assert!(wide.values().all(|(dtype, ..)| *dtype == Dtype::F32));
+        convert(place, &["single.safetensors", "brain.safetensors", "--dtype", "bf16"]);
+        for (name, (dtype, _, bytes)) in tensors_in(&place.join("brain.safetensors")) {
+            assert_eq!(dtype, Dtype::BF16);
+            for (brain, wide) in bytes.chunks_exact(2).zip(wide[&name].2.chunks_exact(4)) {
+                let brain = f32::from_le_bytes([0, 0, brain[0], brain[1]]);
+                let wide = f32::from_le_bytes(wide.try_into().unwrap());
+                assert!((brain - wide).abs() <= wide.abs() / 256.0 + f32::MIN_POSITIVE, "{name}");
+            }
+        }
+        // None of them needs anything beside it.
+        let pictures = own.join("pictures");
+        let case = golden_cases(&pictures).into_iter().find(|case| case["file"] == "euler.png").unwrap();
+        for model in ["model.safetensors", "again", "single.safetensors"] {
+            assert!(difference(place, &pictures, &case, "cpu", &["-m", model]) <= 2, "{pipeline}, {model}");
+        }
+        assert_eq!(std::fs::read_dir(place).unwrap().count(), 5, "nothing else is left");
+    }
+}
+
+#[test]
+fn adapters_are_merged_for_good() {
+    let place = tempfile::tempdir().unwrap();
+    let loras = goldens().join("loras");
+    let case = golden_cases(&loras).into_iter().find(|case| case["file"] == "xl-kohya.png").unwrap();
+    let adapter = format!("{}:0.8", loras.join("xl-kohya.safetensors").display());
+    convert(
+        place.path(),
+        &[&folder("stable_diffusion_xl"), "merged.safetensors", "--lora", &adapter, "--dtype", "f32"],
+    );
+    assert!(difference(place.path(), &loras, &case, "cpu", &["-m", "merged.safetensors"]) <= 1);
+}
+
+#[test]
+fn conversions_that_are_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let expect = |arguments: &[&str], parts: &[&str]| {
+        let (code, message) = run(place.path(), &[&["convert"], arguments].concat());
+        assert!(code == Some(1) && message.trim_end().lines().count() == 1, "{message}");
+        parts.iter().for_each(|part| assert!(message.contains(part), "{part}: {message}"));
+    };
+    std::fs::write(place.path().join("there.safetensors"), "mine").unwrap();
+    let own = folder("stable_diffusion");
+    expect(&[&own, "there.safetensors"], &["there.safetensors is there already", "--force"]);
+    assert_eq!(std::fs::read(place.path().join("there.safetensors")).unwrap(), b"mine");
+    expect(&["icons-64", "x.safetensors"], &["PixArtAlphaPipeline", "no single-file layout"]);
+    expect(
+        &[&folder("latent_consistency"), "x.safetensors"],
+        &["LatentConsistencyModelPipeline", "no single-file layout"],
+    );
+    expect(&[&own, "nowhere/x.safetensors"], &["cannot write nowhere/x.safetensors"]);
+    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1, "nothing is left behind");
+    convert(place.path(), &[&own, "there.safetensors", "-f"]);
+    convert(place.path(), &[&own, "folder"]);
+    convert(place.path(), &["folder", "folder", "-f"]);
+    assert!(tensors_of(&place.path().join("folder")) == tensors_of(Path::new(&own)), "onto itself");
+}

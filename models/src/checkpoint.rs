@@ -4,7 +4,7 @@ use crate::files::ModelFiles;
 use crate::lora::{self, Addition};
 use crate::safetensors_file::{PICKLE, TensorFile, TensorInfo, finite, storage};
 use crate::single_file::Located;
-use graph::{Shape, WeightSource, WeightSpec, WeightView};
+use graph::{Shape, StorageType, WeightSource, WeightSpec, WeightView};
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -215,6 +215,17 @@ impl Checkpoint {
             Some(additions) => Some(lora::merge(&view, additions, widen)),
             None => Some(view),
         }
+    }
+
+    /// The number type in which [`read`](Self::read) gives a tensor.
+    pub(crate) fn storage(&self, name: &str) -> Option<StorageType> {
+        let own = storage(self.tensors.get(name)?.info.dtype)?;
+        Some(if self.additions.contains_key(name) && own != StorageType::F16 { StorageType::F32 } else { own })
+    }
+
+    /// What it is called in errors.
+    pub(crate) fn place(&self) -> &str {
+        &self.place
     }
 
     fn stored(&self, name: &str) -> Option<WeightView<'_>> {

@@ -4,18 +4,25 @@
 mod clip_vocabulary;
 mod families;
 mod infer;
+mod layout;
 mod renames;
 
 use crate::checkpoint::RENAMED;
 use crate::error::ModelError;
+use crate::files::is_inside;
 use crate::safetensors_file::{TensorFile, TensorInfo};
 use families::{Family, IGNORED, OTHERS};
 use infer::Shapes;
+pub(crate) use layout::{Layout, Named, Piece, is_built_in};
 use renames::{Extents, Form, Renames};
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
+
+/// Keys of the metadata under which a written file carries configurations and tokenizers that nothing else would tell: this, and
+/// their path in diffusers' layout.
+pub(crate) const CARRIED: &str = "headwater/";
 
 /// One open file.
 #[derive(Debug)]
@@ -116,6 +123,7 @@ impl SingleFile {
             }
             single.parts.insert(name.clone(), part);
         }
+        single.carried();
         if rest.is_empty() {
             return Ok(single);
         }
@@ -149,10 +157,7 @@ impl SingleFile {
             part.renames = Renames::new("vae", &extents);
             infer::config("vae", "vae", &Under { tensors: &own_names, prefix }, &extents, family)
         } else {
-            let count =
-                |name: &dyn Fn(usize) -> String| (0..).take_while(|i| own_names.contains_key(&name(*i))).count();
-            extents.levels = count(&|b| format!("decoder.up_blocks.{b}.resnets.0.conv1.weight"));
-            extents.layers = count(&|k| format!("decoder.up_blocks.0.resnets.{k}.conv1.weight")).saturating_sub(1);
+            extents = layout::extents("vae", &own_names);
             let renames = Renames::new("vae", &extents);
             let ldm = |name: &String| renames.ldm(&newer_vae_name(name)).map(|renamed| renamed.name);
             let shapes = own_names.iter().filter_map(|(name, info)| Some((ldm(name)?, info.clone()))).collect();
@@ -192,6 +197,17 @@ impl SingleFile {
         self.files.insert(path.to_owned(), value.to_string().into_bytes());
     }
 
+    /// Takes what the file carries besides tensors.
+    fn carried(&mut self) {
+        for (key, text) in self.file.all_metadata() {
+            let Some(path) = key.strip_prefix(CARRIED).filter(|path| is_inside(path)) else { continue };
+            if let Some(folder) = path.strip_suffix("/vocab.json").or_else(|| path.strip_suffix("/tokenizer.json")) {
+                self.tokenizers.remove(folder);
+            }
+            self.files.insert(path.to_owned(), text.clone().into_bytes());
+        }
+    }
+
     /// A configuration or a tokenizer's file.
     pub(crate) fn read(&self, path: &str) -> Option<Vec<u8>> {
         if let Some(bytes) = self.files.get(path) {
@@ -208,7 +224,8 @@ impl SingleFile {
             (folder == part).then(|| name.to_owned())
         });
         let tokenizer = self.tokenizers.get(part).map_or(&[][..], |_| clip_vocabulary::FILES);
-        own.chain(tokenizer.iter().map(|name| (*name).to_owned())).collect()
+        let all: BTreeSet<String> = own.chain(tokenizer.iter().map(|name| (*name).to_owned())).collect();
+        all.into_iter().collect()
     }
 }
 
@@ -274,11 +291,8 @@ pub(crate) fn newer_vae_name(name: &str) -> String {
 
 /// Latent diffusion's names for the weights of a UNet under diffusers'.
 pub(crate) fn ldm_unet_names(shapes: &BTreeMap<&str, &[usize]>) -> HashMap<String, String> {
-    let count = |name: &dyn Fn(usize) -> String| (0..).take_while(|i| shapes.contains_key(&*name(*i))).count();
-    let levels = count(&|b| format!("up_blocks.{b}.resnets.0.conv1.weight"));
-    let layers = count(&|l| format!("down_blocks.0.resnets.{l}.conv1.weight"));
-    let attention = (0..levels).map(|b| shapes.contains_key(&*format!("up_blocks.{b}.attentions.0.proj_in.weight")));
-    let renames = Renames::new("unet", &Extents { levels, layers, attention: attention.collect() });
+    let own: BTreeMap<String, ()> = shapes.keys().map(|name| ((*name).to_owned(), ())).collect();
+    let renames = Renames::new("unet", &layout::extents("unet", &own));
     shapes.keys().filter_map(|name| Some(((*name).to_owned(), renames.ldm(name)?.name))).collect()
 }
 
