@@ -20,6 +20,7 @@
 pub mod bundled;
 #[doc(hidden)]
 pub mod cli;
+pub mod hub;
 
 pub use graph::{Device, DeviceError, DeviceInfo, DeviceKind, MemoryUse, NodeTime, Plan, PlanOptions, Storage};
 pub use models::{Lora, ModelError, ModelFiles};

@@ -47,17 +47,23 @@ fn expect(what: &str, damage: impl FnOnce(&Path), parts: &[&str]) {
 }
 
 fn expect_of(pipeline: &str, what: &str, damage: impl FnOnce(&Path), parts: &[&str]) {
+    expect_end(pipeline, &["a red square", "--steps", "1"], 1, what, damage, parts);
+}
+
+/// Expects a run with these arguments to end so.
+fn expect_end(pipeline: &str, arguments: &[&str], code: i32, what: &str, damage: impl FnOnce(&Path), parts: &[&str]) {
     let place = tempfile::tempdir().unwrap();
     let model = copy(pipeline, place.path());
     damage(&model);
     let output = Command::new(env!("CARGO_BIN_EXE_headwater"))
-        .args(["generate", "a red square", "--model", "model", "--device", "cpu", "--steps", "1", "-q"])
+        .args(["generate", "--model", "model", "--device", "cpu", "-q"])
+        .args(arguments)
         .current_dir(place.path())
         .stdin(Stdio::null())
         .output()
         .unwrap();
     let message = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{what}: {message}");
+    assert_eq!(output.status.code(), Some(code), "{what}: {message}");
     assert!(message.starts_with("error: ") && message.trim_end().lines().count() == 1, "{what}: {message}");
     for part in parts {
         assert!(message.contains(part), "{what}: {message}");
@@ -186,4 +192,103 @@ fn latent_pipelines() {
         &field("unet", "cross_attention_dim", 24.into()),
         &["encoders give 40 channels", "takes 24"],
     );
+}
+
+#[test]
+fn pipelines_with_t5() {
+    let of = |what: &str, damage: &dyn Fn(&Path), parts: &[&str]| expect_of("pixart_alpha", what, damage, parts);
+    let field = |name: &'static str, value: serde_json::Value| {
+        move |m: &Path| edit_json(&m.join("text_encoder/config.json"), |json| json[name] = value.clone())
+    };
+    of("another family", &field("model_type", "umt5".into()), &["text_encoder/config.json", "umt5"]);
+    of("another activation", &field("feed_forward_proj", "gated-silu".into()), &["text_encoder/config.json"]);
+    of("a gate too many", &field("feed_forward_proj", "gated-gelu".into()), &["text_encoder", "wi_0.weight"]);
+    of("fewer rows than tokens", &field("vocab_size", 70.into()), &["a token 77", "70 rows"]);
+    let tokenizer = |m: &Path| {
+        fs::remove_file(m.join("tokenizer/tokenizer.json")).unwrap();
+        fs::write(m.join("tokenizer/spiece.model"), b"\xff\xff").unwrap();
+    };
+    of("a damaged vocabulary", &tokenizer, &["spiece.model", "is not a SentencePiece model"]);
+}
+
+#[test]
+fn networks_without_text() {
+    let field = |file: &'static str, name: &'static str, value: serde_json::Value| {
+        move |m: &Path| edit_json(&m.join(file), |json| json[name] = value.clone())
+    };
+    let of = |pipeline: &str, what: &str, damage: &dyn Fn(&Path), parts: &[&str]| {
+        expect_end(pipeline, &["--steps", "1"], 1, what, damage, parts);
+    };
+    let config = "unet/config.json";
+    of("consistency", "another activation", &field(config, "act_fn", "mish".into()), &[config, "act_fn"]);
+    of(
+        "consistency",
+        "a learned embedding",
+        &field(config, "time_embedding_type", "learned".into()),
+        &[config, "learned"],
+    );
+    of(
+        "consistency",
+        "more classes",
+        &field(config, "num_class_embeds", 6.into()),
+        &["class_embedding.weight", "[6, 48]"],
+    );
+    of("consistency", "a learned variance", &field(config, "out_channels", 6.into()), &[config, "6 channels"]);
+    of(
+        "consistency",
+        "no shift",
+        &field(config, "resnet_time_scale_shift", "default".into()),
+        &["time_emb_proj.weight"],
+    );
+    let kind = field("model_index.json", "unet", serde_json::json!(["diffusers", "UNet2DConditionModel"]));
+    of("consistency", "another network", &kind, &["model_index.json", "UNet2DConditionModel"]);
+    of("consistency", "no network", &|m| fs::remove_dir_all(m.join("unet")).unwrap(), &["unet", "is missing"]);
+    of("ddpm", "no network", &|m| fs::remove_file(m.join("config.json")).unwrap(), &["unet/config.json", "is missing"]);
+    of(
+        "ddpm",
+        "no scheduler",
+        &|m| fs::remove_file(m.join("scheduler_config.json")).unwrap(),
+        &["scheduler_config.json"],
+    );
+    let heads = field("config.json", "attention_head_dim", 7.into());
+    of("ddpm", "heads of another size", &heads, &["24 channels do not split into heads of 7"]);
+
+    let usage = |pipeline: &str, arguments: &[&str], damage: &dyn Fn(&Path), parts: &[&str]| {
+        expect_end(pipeline, arguments, 2, &arguments.join(" "), damage, parts);
+    };
+    let whole = |_: &Path| ();
+    usage("consistency", &["a cat"], &whole, &["reads no text"]);
+    usage("consistency", &["--negative-prompt", "a cat"], &whole, &["reads no text"]);
+    usage("consistency", &["--class-label", "5"], &whole, &["classes 0 to 4"]);
+    usage("consistency", &["--guidance", "2"], &whole, &["guidance 2"]);
+    usage("consistency", &["--sampler", "euler"], &whole, &["consistency model", "euler"]);
+    usage("consistency", &["--timesteps", "41,0"], &whole, &["timestep", "41"]);
+    usage("consistency", &["--width", "18"], &whole, &["width 18", "multiples of 4"]);
+    usage("ddpm", &["--class-label", "1"], &whole, &["no classes"]);
+    usage("ddpm", &["--clip-skip", "1"], &whole, &["reads no text"]);
+    usage("pixels", &[], &whole, &["needs a PROMPT"]);
+    usage("pixels", &["a cat", "--class-label", "1"], &whole, &["no classes"]);
+    let learned = field("scheduler_config.json", "variance_type", "learned_range".into());
+    usage("ddpm", &["--steps", "2"], &learned, &["variance_type", "fixed_small"]);
+}
+
+#[test]
+fn a_class_is_stored_with_the_picture() {
+    let place = tempfile::tempdir().unwrap();
+    copy("consistency", place.path());
+    let label = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_headwater"))
+            .args(["generate", "--model", "model", "--device", "cpu", "--json", "-o", "x.png"])
+            .args(arguments)
+            .current_dir(place.path())
+            .output()
+            .unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        json["class_label"].as_u64().unwrap()
+    };
+    assert_eq!(label(&["--class-label", "3"]), 3);
+    let by_seed: std::collections::BTreeSet<u64> =
+        ["1", "2", "3", "4", "5", "6"].iter().map(|seed| label(&["--seed", seed])).collect();
+    assert!(by_seed.len() > 1 && by_seed.iter().all(|label| *label < 5), "{by_seed:?}");
+    assert_eq!(label(&["--seed", "9"]), label(&["--seed", "9"]));
 }

@@ -85,6 +85,17 @@ fn a_prompt_becomes_a_picture_that_tells_how_it_was_made() {
 }
 
 #[test]
+fn skipped_layers_are_told_as_each_tool_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    succeed(folder.path(), &generate("a red heart", &["--seed", "7", "--clip-skip", "1", "-o", "x.png"]));
+    let info = succeed(folder.path(), &["info", "x.png"]).stdout;
+    assert!(info.contains(", Clip skip: 2"), "{info}");
+    let json = succeed(folder.path(), &["info", "--json", "x.png"]).stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["headwater"]["clip_skip"], 1);
+}
+
+#[test]
 fn the_same_request_gives_the_same_picture_and_overwrites_nothing() {
     let folder = tempfile::tempdir().unwrap();
     for _ in 0..2 {
@@ -183,7 +194,7 @@ fn bad_requests_end_with_one_sentence() {
     let here = folder.path();
     std::fs::write(here.join("model.ckpt"), [0x80, 0x02, 0x63]).unwrap();
     std::fs::create_dir(here.join("empty")).unwrap();
-    let cases: [(&[&str], i32, &str); 19] = [
+    let cases: [(&[&str], i32, &str); 21] = [
         (&["--model", "no/such/folder"], 1, "no/such/folder"),
         (&["--model", "empty"], 1, "model_index.json"),
         (&["--model", "model.ckpt"], 1, "pickle"),
@@ -203,6 +214,8 @@ fn bad_requests_end_with_one_sentence() {
         (&["--height", "0"], 2, "0"),
         (&["--guidance", "nan"], 2, "guidance"),
         (&["--output", "no/such/folder/x.png"], 2, "no/such/folder"),
+        (&["--clip-skip", "99"], 2, "clip_skip = 99 is not possible"),
+        (&["--clip-skip", "-1"], 2, "--clip-skip"),
     ];
     for (arguments, code, part) in cases {
         let device: &[&str] = if arguments.contains(&"--device") { &[] } else { &["--device", "cpu"] };

@@ -1,6 +1,7 @@
 //! The same seed, noise and sampler as diffusers give the same picture, on the CPU and on a graphics adapter.
 //!
-//! `tests/goldens/make_pipelines.py`, `make_pictures.py` and `make_latents.py` made the checkpoints and pictures.
+//! `tests/goldens/make_pipelines.py`, `make_pictures.py`, `make_latents.py` and
+//! `make_noise_pipelines.py` made the checkpoints and pictures.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -50,13 +51,18 @@ fn read_case(folder: &Path, case: &serde_json::Value) -> Case {
             negative_prompt: text("negative_prompt"),
             width: count("width"),
             height: count("height"),
-            steps: Steps::Count(count("steps")),
+            steps: match case["explicit_timesteps"].as_array() {
+                Some(list) => Steps::Timesteps(list.iter().map(|t| t.as_f64().unwrap()).collect()),
+                None => Steps::Count(count("steps")),
+            },
             sampler: case["sampler"].as_str().map(str::to_owned),
             schedule: None,
             eta: None,
             guidance_scale: case["guidance_scale"].as_f64().unwrap(),
             seed: case["seed"].as_u64().unwrap(),
             rng: Rng::TorchCpu,
+            clip_skip: case["clip_skip"].as_u64().map_or(0, |n| usize::try_from(n).unwrap()),
+            class_label: case["class_label"].as_u64().map(|label| usize::try_from(label).unwrap()),
         },
         timesteps: case["timesteps"].as_array().unwrap().iter().map(|t| t.as_f64().unwrap()).collect(),
         width,

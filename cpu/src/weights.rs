@@ -9,7 +9,7 @@ use graph::{DeviceError, Storage, WeightSource};
 /// Products are computed in singles from packed panels, so halves are widened here, exactly. `Storage::F16` rounds first:
 /// the numbers are then those of a device that keeps halves.
 pub(crate) fn load(source: &dyn WeightSource, weight: &Weight, storage: Storage) -> Result<Vec<f32>, DeviceError> {
-    let Weight { name, shape, axes } = weight;
+    let Weight { name, shape, .. } = weight;
     let error = |reason: String| DeviceError::Weight { name: name.to_owned(), reason };
     let view = source.weight(name).ok_or_else(|| error("is missing from the checkpoint".into()))?;
     if view.shape != *shape {
@@ -19,7 +19,7 @@ pub(crate) fn load(source: &dyn WeightSource, weight: &Weight, storage: Storage)
     if bytes != wanted {
         return Err(error(format!("holds {bytes} bytes and its shape {shape:?} needs {wanted}")));
     }
-    let view = view.permuted(axes);
+    let view = weight.value(view);
     let values = view.to_f32();
     if let Some(at) = values.iter().position(|v| !v.is_finite()) {
         return Err(error(format!("element {at} is {}, so the checkpoint is damaged", values[at])));

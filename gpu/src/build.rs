@@ -32,6 +32,7 @@ pub(crate) fn plan(
     weights: &dyn WeightSource,
     options: PlanOptions,
 ) -> Result<GpuPlan, DeviceError> {
+    let graph = &split(inner, graph, weights, options);
     // Slots need everything of rate `Once` first; on an optimised graph this changes nothing.
     let graph = &passes::hoist(graph);
     let slots = Slots::assign(graph);
@@ -77,6 +78,18 @@ pub(crate) fn plan(
         stale: true,
         ran: false,
         memory,
+    })
+}
+
+/// Cuts weights that are too large for one binding.
+fn split(inner: &Inner, graph: &Graph, weights: &dyn WeightSource, options: PlanOptions) -> Graph {
+    let may_be_half = storage::may_be_half(graph, &Slots::assign(graph));
+    let largest = inner.largest_binding();
+    passes::split_weights(graph, |id, weight| {
+        // What is missing is told later.
+        let stored = weights.weight(&weight.name)?.storage;
+        let format = storage::choose(options.storage, stored, may_be_half[id.index()], inner.profile.shader_f16);
+        usize::try_from(largest / storage::bytes(1, format)).ok()
     })
 }
 
@@ -140,7 +153,7 @@ fn allocate(
                 let format = storage::choose(options.storage, view.storage, may_be_half[id.index()], shader_f16);
                 let buffer = inner.storage_buffer(storage::bytes(elements, format), &what)?;
                 memory.weights += buffer.size();
-                storage::upload(&mut uploader, &buffer, &weight.name, &view.permuted(&weight.axes), format)?;
+                storage::upload(&mut uploader, &buffer, &weight.name, &weight.value(view), format)?;
                 Value { buffer, format }
             }
             _ => match slots.of(id) {

@@ -61,10 +61,15 @@ impl Inner {
         self.buffer(Self::buffer_size(bytes), STORAGE, what)
     }
 
+    /// The most bytes of one value.
+    pub(crate) fn largest_binding(&self) -> u64 {
+        self.limits.max_storage_buffer_binding_size.min(self.limits.max_buffer_size)
+    }
+
     /// Refuses what the adapter cannot hold in one binding, before it is allocated.
     pub(crate) fn check_size(&self, bytes: u64, what: &str) -> Result<(), DeviceError> {
         let (binding, buffer) = (self.limits.max_storage_buffer_binding_size, self.limits.max_buffer_size);
-        let limit = binding.min(buffer);
+        let limit = self.largest_binding();
         if Self::buffer_size(bytes) <= limit {
             return Ok(());
         }

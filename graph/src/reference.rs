@@ -34,7 +34,7 @@ pub fn evaluate<T: Real>(
             Op::Weight(weight) => {
                 let view = weights.weight(&weight.name).filter(|view| view.shape == weight.shape);
                 let view = view.ok_or_else(|| ReferenceError::Unbound(weight.name.clone()))?;
-                let view = view.permuted(&weight.axes);
+                let view = weight.value(view);
                 Array::new(view.shape.clone(), view.to_f32()).cast()
             }
             _ => evaluate_node(node, &values),

@@ -15,6 +15,8 @@ use std::rc::Rc;
 pub(crate) struct Builder {
     nodes: Vec<Node>,
     weights: HashMap<String, NodeId>,
+    /// What blocks give, by the blocks' paths in order.
+    marks: Vec<(String, NodeId)>,
     /// The first error poisons everything after it; it is reported once, by [`Scope::finish`].
     error: Option<GraphError>,
 }
@@ -80,7 +82,8 @@ impl Scope {
     #[must_use]
     pub fn weight_in_order(&self, name: &str, shape: &[usize], axes: &[usize]) -> Tensor {
         let name = self.full_name(name);
-        let wanted = Weight { name: name.clone(), shape: shape.to_vec(), axes: axes.to_vec() };
+        let rows = 0..shape.first().copied().unwrap_or(1);
+        let wanted = Weight { name: name.clone(), shape: shape.to_vec(), axes: axes.to_vec(), rows };
         let known = self.builder.borrow().weights.get(&name).copied();
         if let Some(id) = known {
             let Node { op, shape: known_shape, .. } = self.builder.borrow().nodes[id.index()].clone();
@@ -194,6 +197,23 @@ impl Scope {
             path: self.path.to_string(),
         });
         Tensor::new(self.clone(), id, shape)
+    }
+
+    /// Remembers what a block gives, by this scope's path, for [`marked`](Self::marked); the graph stays the same.
+    #[must_use]
+    pub fn mark(&self, result: Tensor) -> Tensor {
+        if let Some(id) = result.id() {
+            self.builder.borrow_mut().marks.push((self.path.to_string(), id));
+        }
+        result
+    }
+
+    /// What the blocks give, in the order in which they were built, so that two implementations can be compared block by block.
+    #[must_use]
+    pub fn marked(&self) -> Vec<(String, Tensor)> {
+        let builder = self.builder.borrow();
+        let tensor = |id: NodeId| Tensor::new(self.clone(), id, builder.nodes[id.index()].shape.clone());
+        builder.marks.iter().map(|(path, id)| (path.clone(), tensor(*id))).collect()
     }
 
     /// Records that the model cannot be built, for a reason the shapes do not show.

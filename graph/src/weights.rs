@@ -2,6 +2,7 @@ use crate::shape::{Shape, strides};
 use half::{bf16, f16};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// How a checkpoint stores numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,6 +38,19 @@ pub struct WeightView<'a> {
 }
 
 impl<'a> WeightView<'a> {
+    /// Some rows of the same tensor, along its first axis.
+    #[must_use]
+    pub fn rows(mut self, rows: &Range<usize>) -> WeightView<'a> {
+        let Some(all) = self.shape.first().copied().filter(|all| rows.len() < *all) else { return self };
+        let row = self.bytes.len() / all;
+        self.shape[0] = rows.len();
+        self.bytes = match self.bytes {
+            Cow::Borrowed(bytes) => Cow::Borrowed(&bytes[rows.start * row..rows.end * row]),
+            Cow::Owned(bytes) => Cow::Owned(bytes[rows.start * row..rows.end * row].to_vec()),
+        };
+        self
+    }
+
     /// The same tensor with its axes in another order: axis `i` of the result is axis `axes[i]` of this one.
     #[must_use]
     pub fn permuted(self, axes: &[usize]) -> WeightView<'a> {

@@ -124,22 +124,26 @@ pub fn autoencoder_kl_decode(s: &Scope, config: &AutoencoderKlConfig, latents: &
     let s = s.at("decoder");
     let levels = config.block_out_channels.len();
     let coarsest = config.block_out_channels[levels - 1];
-    let mut h = s.at("conv_in").conv2d(&h, coarsest, 3, Conv2d::same(3));
+    let conv_in = s.at("conv_in");
+    let mut h = conv_in.mark(conv_in.conv2d(&h, coarsest, 3, Conv2d::same(3)));
+    let resnet = |s: &Scope, x: &Tensor, out: usize| s.mark(resnet_block_2d(s, x, None, out, norm));
 
     let mid = s.at("mid_block");
-    h = resnet_block_2d(&mid.at("resnets").at(0), &h, None, coarsest, norm);
+    h = resnet(&mid.at("resnets").at(0), &h, coarsest);
     if config.mid_block_add_attention {
-        h = pixel_attention(&mid.at("attentions").at(0), &h, norm);
+        let s = mid.at("attentions").at(0);
+        h = s.mark(pixel_attention(&s, &h, norm));
     }
-    h = resnet_block_2d(&mid.at("resnets").at(1), &h, None, coarsest, norm);
+    h = resnet(&mid.at("resnets").at(1), &h, coarsest);
 
     for block in 0..levels {
         let (s, level) = (s.at("up_blocks").at(block), levels - 1 - block);
         for layer in 0..=config.layers_per_block {
-            h = resnet_block_2d(&s.at("resnets").at(layer), &h, None, config.block_out_channels[level], norm);
+            h = resnet(&s.at("resnets").at(layer), &h, config.block_out_channels[level]);
         }
         if level > 0 {
-            h = upsample_2d(&s.at("upsamplers").at(0), &h);
+            let s = s.at("upsamplers").at(0);
+            h = s.mark(upsample_2d(&s, &h));
         }
     }
 

@@ -1,5 +1,6 @@
 //! What UNets and autoencoders are made of: one function per block of diffusers, over images `[B, H, W, C]`.
 
+use crate::resample::Resample;
 use graph::ops::Conv2d;
 use graph::{Scope, Tensor};
 
@@ -10,20 +11,72 @@ pub(crate) struct Norm {
     pub(crate) eps: f64,
 }
 
-/// diffusers' `ResnetBlock2D`: two convolutions behind group norms, the timestep's embedding `[B, T]` added between them.
+/// diffusers' `ResnetBlock2D`: two convolutions behind group norms, the timestep's embedding between them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ResnetBlock2d {
+    pub(crate) out: usize,
+    pub(crate) norm: Norm,
+    /// Groups of the second norm.
+    pub(crate) groups_out: usize,
+    /// Whether the embedding scales and shifts what the second norm gives; otherwise it is added before that norm.
+    pub(crate) scale_shift: bool,
+    /// Applied behind the first activation, and to what goes around the block.
+    pub(crate) resample: Option<Resample>,
+    /// Whether a convolution goes around the block even where channels stay.
+    pub(crate) conv_shortcut: bool,
+    /// The sum is divided by this.
+    pub(crate) output_scale_factor: f64,
+}
+
+impl ResnetBlock2d {
+    pub(crate) fn new(out: usize, norm: Norm) -> Self {
+        Self {
+            out,
+            norm,
+            groups_out: norm.groups,
+            scale_shift: false,
+            resample: None,
+            conv_shortcut: false,
+            output_scale_factor: 1.0,
+        }
+    }
+
+    /// Of an image, with the embedding `[B, T]` of a timestep if the model has one.
+    pub(crate) fn build(&self, s: &Scope, x: &Tensor, temb: Option<&Tensor>) -> Tensor {
+        let out = self.out;
+        let h = s.at("norm1").group_norm(x, self.norm.groups, self.norm.eps).silu();
+        let resampled = |x: &Tensor| self.resample.map_or_else(|| x.clone(), |resample| resample.of(s, x));
+        let (mut around, h) = (resampled(x), resampled(&h));
+        let mut h = s.at("conv1").conv2d(&h, out, 3, Conv2d::same(3));
+        let width = if self.scale_shift { 2 * out } else { out };
+        let projected = temb.map(|temb| {
+            let projected = s.at("time_emb_proj").linear(&temb.silu(), width);
+            projected.reshape(&[temb.extent(0), 1, 1, width])
+        });
+        let norm2 = |h: &Tensor| s.at("norm2").group_norm(h, self.groups_out, self.norm.eps);
+        h = match &projected {
+            Some(projected) if self.scale_shift => {
+                let halves = projected.chunk(3, 2);
+                norm2(&h).modulate(&halves[1], &halves[0])
+            }
+            Some(projected) => norm2(&(&h + projected)),
+            None => norm2(&h),
+        };
+        let h = s.at("conv2").conv2d(&h.silu(), out, 3, Conv2d::same(3));
+        if self.conv_shortcut || around.extent(-1) != out {
+            around = s.at("conv_shortcut").conv2d(&around, out, 1, Conv2d::same(1));
+        }
+        divided(&(&around + &h), self.output_scale_factor)
+    }
+}
+
+fn divided(x: &Tensor, factor: f64) -> Tensor {
+    if (factor - 1.0).abs() < f64::EPSILON { x.clone() } else { x.scale(factor.recip()) }
+}
+
+/// A block that keeps the image's size.
 pub(crate) fn resnet_block_2d(s: &Scope, x: &Tensor, temb: Option<&Tensor>, out: usize, norm: Norm) -> Tensor {
-    let h = s.at("norm1").group_norm(x, norm.groups, norm.eps).silu();
-    let mut h = s.at("conv1").conv2d(&h, out, 3, Conv2d::same(3));
-    if let Some(temb) = temb {
-        let projected = s.at("time_emb_proj").linear(&temb.silu(), out);
-        h = &h + &projected.reshape(&[temb.extent(0), 1, 1, out]);
-    }
-    let h = s.at("norm2").group_norm(&h, norm.groups, norm.eps).silu();
-    let h = s.at("conv2").conv2d(&h, out, 3, Conv2d::same(3));
-    if x.extent(-1) == out {
-        return x + &h;
-    }
-    &s.at("conv_shortcut").conv2d(x, out, 1, Conv2d::same(1)) + &h
+    ResnetBlock2d::new(out, norm).build(s, x, temb)
 }
 
 /// diffusers' `Downsample2D` with a convolution. Without padding it puts zeros behind the image only.
@@ -95,11 +148,27 @@ fn feed_forward_geglu(s: &Scope, x: &Tensor) -> Tensor {
     s.at(2).linear(&(hidden * &gate.gelu()), channels)
 }
 
-/// The attention of an autoencoder's middle: one head over all pixels, with biases, around its own group norm.
+/// Self attention over all pixels, with biases, behind its own group norm: diffusers' `Attention` with a residual connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PixelAttention {
+    pub(crate) heads: usize,
+    pub(crate) norm: Option<Norm>,
+    /// The sum is divided by this.
+    pub(crate) output_scale_factor: f64,
+}
+
+impl PixelAttention {
+    pub(crate) fn build(&self, s: &Scope, image: &Tensor) -> Tensor {
+        let [batch, height, width, channels] = image.shape()[..] else { return image.clone() };
+        let normed = self.norm.map(|norm| s.at("group_norm").group_norm(image, norm.groups, norm.eps));
+        let h = normed.as_ref().unwrap_or(image).reshape(&[batch, height * width, channels]);
+        let [q, k, v] = ["to_q", "to_k", "to_v"].map(|name| s.at(name).linear(&h, channels));
+        let h = s.at("to_out").at(0).linear(&q.attention(&k, &v, self.heads, false, None), channels);
+        divided(&(&h.reshape(&[batch, height, width, channels]) + image), self.output_scale_factor)
+    }
+}
+
+/// The attention of an autoencoder's middle, which has one head.
 pub(crate) fn pixel_attention(s: &Scope, image: &Tensor, norm: Norm) -> Tensor {
-    let [batch, height, width, channels] = image.shape()[..] else { return image.clone() };
-    let h = s.at("group_norm").group_norm(image, norm.groups, norm.eps).reshape(&[batch, height * width, channels]);
-    let [q, k, v] = ["to_q", "to_k", "to_v"].map(|name| s.at(name).linear(&h, channels));
-    let h = s.at("to_out").at(0).linear(&q.attention(&k, &v, 1, false, None), channels);
-    &h.reshape(&[batch, height, width, channels]) + image
+    PixelAttention { heads: 1, norm: Some(norm), output_scale_factor: 1.0 }.build(s, image)
 }

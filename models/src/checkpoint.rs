@@ -36,12 +36,18 @@ struct Tensor {
 /// Prefixes that a checkpoint may put before the names of a model: transformers wrote `text_model.` before version 5.
 const PREFIXES: &[&str] = &["", "text_model."];
 
-/// Parts of names that diffusers gives otherwise since version 0.17, and what they were: an autoencoder's attention.
-pub(crate) const RENAMED: &[(&str, &str)] =
-    &[(".to_q.", ".query."), (".to_k.", ".key."), (".to_v.", ".value."), (".to_out.0.", ".proj_attn.")];
+/// Parts of names that diffusers gives otherwise since version 0.17, and what they were: an autoencoder's attention. And the other name of
+/// T5's embedding, which is one tensor in memory and either in a file.
+pub(crate) const RENAMED: &[(&str, &str)] = &[
+    (".to_q.", ".query."),
+    (".to_k.", ".key."),
+    (".to_v.", ".value."),
+    (".to_out.0.", ".proj_attn."),
+    ("shared.weight", "encoder.embed_tokens.weight"),
+];
 
-/// Buffers that older libraries saved and that are computed here; no parameter ends in these names.
-pub(crate) const HARMLESS: &[&str] = &["embeddings.position_ids", "pos_embed.pos_embed"];
+/// Buffers that older libraries saved and that are computed here, and the second copy of T5's embedding.
+pub(crate) const HARMLESS: &[&str] = &["embeddings.position_ids", "pos_embed.pos_embed", "encoder.embed_tokens.weight"];
 
 /// The file names diffusers and transformers give to weights.
 const STEMS: &[&str] = &["diffusion_pytorch_model", "model"];

@@ -203,7 +203,8 @@ fn hidden_states(
     let key_bias = attention_mask.map(key_bias);
     let mut states = vec![embeddings(&s.at("embeddings"), config, input_ids)];
     for i in 0..layers {
-        states.push(encoder_layer(&s.at("encoder").at("layers").at(i), config, &states[i], key_bias.as_ref()));
+        let s = s.at("encoder").at("layers").at(i);
+        states.push(s.mark(encoder_layer(&s, config, &states[i], key_bias.as_ref())));
     }
     states
 }

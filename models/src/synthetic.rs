@@ -48,7 +48,7 @@ pub fn draw(name: &str, shape: &[usize]) -> Vec<f32> {
 }
 
 /// Numbers in −1..1 drawn from a name, exact in `f32`: inputs for the same tests.
-pub fn signed(name: &str, count: usize) -> impl Iterator<Item = f64> {
+pub fn signed(name: &str, count: usize) -> impl Iterator<Item = f64> + use<> {
     let mut bits = SplitMix(fnv1a(name));
     (0..count).map(move |_| f64::from(bits.signed()))
 }

@@ -3,6 +3,7 @@
 use crate::config::parse;
 use crate::error::ModelError;
 use crate::files::ModelFiles;
+use crate::sentence_piece;
 use serde_json::{Map, Value, json};
 
 /// A text encoder's tokenizer with the settings that lie beside it.
@@ -42,7 +43,7 @@ impl Encoding {
 
 impl Tokenizer {
     /// Reads the tokenizer in a model's folder, `tokenizer` say: `tokenizer.json`, or else CLIP's `vocab.json` with
-    /// `merges.txt`.
+    /// `merges.txt`, or T5's `spiece.model`.
     ///
     /// # Errors
     /// When neither is there or one of the files is not understood.
@@ -55,8 +56,12 @@ impl Tokenizer {
             (whole, text)
         } else if files.exists(&path("vocab.json")) && files.exists(&path("merges.txt")) {
             (path("merges.txt"), clip_tokenizer_json(files, folder, &settings)?)
+        } else if files.exists(&path("spiece.model")) {
+            let place = files.describe(&path("spiece.model"));
+            let text = sentence_piece::tokenizer_json(&place, &files.read(&path("spiece.model"))?, settings.extra_ids)?;
+            (path("spiece.model"), text)
         } else {
-            let message = "has neither tokenizer.json nor vocab.json with merges.txt";
+            let message = "has neither tokenizer.json nor vocab.json with merges.txt nor spiece.model";
             return Err(ModelError::new(files.describe(folder), message));
         };
         let fault = |message: String| ModelError::new(files.describe(&from), message);
@@ -120,6 +125,8 @@ struct Settings {
     unknown: String,
     begin: String,
     end: String,
+    /// Sentinels that T5's vocabulary ends in and that its file does not list.
+    extra_ids: usize,
 }
 
 impl Settings {
@@ -165,7 +172,11 @@ impl Settings {
         Ok(Self {
             // transformers writes 10³⁰ where there is no limit.
             max_length: config.get("model_max_length").and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok()),
-            pad_token: named("pad_token").and_then(content).or_else(|| Some(end.clone())),
+            pad_token: named("pad_token").and_then(content).or_else(|| {
+                let t5 = files.exists(&format!("{folder}/spiece.model"));
+                Some(if t5 { "<pad>".to_owned() } else { end.clone() })
+            }),
+            extra_ids: config.get("extra_ids").and_then(Value::as_u64).map_or(100, |n| n.min(1 << 16) as usize),
             class: config.get("tokenizer_class").and_then(Value::as_str).map(str::to_owned),
             added,
             unknown,

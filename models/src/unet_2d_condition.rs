@@ -267,9 +267,12 @@ pub fn unet_2d_condition_model(
     let text = inputs.encoder_hidden_states;
     let levels = config.block_out_channels.len();
     let norm = config.norm();
-    let resnet = |s: &Scope, x: &Tensor, out: usize| resnet_block_2d(s, x, Some(&temb), out, norm);
+    let resnet = |s: &Scope, x: &Tensor, out: usize| s.mark(resnet_block_2d(s, x, Some(&temb), out, norm));
 
-    let mut h = s.at("conv_in").conv2d(inputs.sample, config.block_out_channels[0], 3, Conv2d::same(3));
+    let attend = |s: &Scope, x: &Tensor, level: usize| s.mark(config.transformer(level).build(s, x, text));
+
+    let conv_in = s.at("conv_in");
+    let mut h = conv_in.mark(conv_in.conv2d(inputs.sample, config.block_out_channels[0], 3, Conv2d::same(3)));
     // What the way up reads again.
     let mut skips = vec![h.clone()];
     for (level, kind) in config.down_block_types.iter().enumerate() {
@@ -277,12 +280,13 @@ pub fn unet_2d_condition_model(
         for layer in 0..config.layers_per_block.of(level) {
             h = resnet(&s.at("resnets").at(layer), &h, config.block_out_channels[level]);
             if *kind == DownBlockType::CrossAttnDownBlock2D {
-                h = config.transformer(level).build(&s.at("attentions").at(layer), &h, text);
+                h = attend(&s.at("attentions").at(layer), &h, level);
             }
             skips.push(h.clone());
         }
         if level + 1 < levels {
-            h = downsample_2d(&s.at("downsamplers").at(0), &h, config.downsample_padding);
+            let s = s.at("downsamplers").at(0);
+            h = s.mark(downsample_2d(&s, &h, config.downsample_padding));
             skips.push(h.clone());
         }
     }
@@ -290,7 +294,7 @@ pub fn unet_2d_condition_model(
     if config.mid_block_type.is_some() {
         let (s, channels) = (s.at("mid_block"), config.block_out_channels[levels - 1]);
         h = resnet(&s.at("resnets").at(0), &h, channels);
-        h = config.transformer(levels - 1).build(&s.at("attentions").at(0), &h, text);
+        h = attend(&s.at("attentions").at(0), &h, levels - 1);
         h = resnet(&s.at("resnets").at(1), &h, channels);
     }
 
@@ -301,11 +305,12 @@ pub fn unet_2d_condition_model(
             let joined = Tensor::concat(&[&h, &skip], 3);
             h = resnet(&s.at("resnets").at(layer), &joined, config.block_out_channels[level]);
             if *kind == UpBlockType::CrossAttnUpBlock2D {
-                h = config.transformer(level).build(&s.at("attentions").at(layer), &h, text);
+                h = attend(&s.at("attentions").at(layer), &h, level);
             }
         }
         if level > 0 {
-            h = upsample_2d(&s.at("upsamplers").at(0), &h);
+            let s = s.at("upsamplers").at(0);
+            h = s.mark(upsample_2d(&s, &h));
         }
     }
 

@@ -4,9 +4,9 @@
 
 use graph::{Rate, Scope, Tensor};
 use models::{
-    AddedConditions, AutoencoderKlConfig, AutoencoderTinyConfig, ClipHiddenState, ClipTextConfig,
+    AddedConditions, AutoencoderKlConfig, AutoencoderTinyConfig, ClipHiddenState, ClipTextConfig, T5Config,
     UNet2DConditionConfig, UNet2DConditionInputs, autoencoder_kl_decode, autoencoder_tiny_decode, clip_text_model,
-    clip_text_model_with_projection, unet_2d_condition_model,
+    clip_text_model_with_projection, t5_encoder_model, unet_2d_condition_model,
 };
 use serde_json::{Value, json};
 
@@ -102,6 +102,71 @@ fn unets_that_cannot_be_honoured() {
     }
 }
 
+/// DDPM, OpenAI's consistency models and NCSN++.
+#[test]
+fn unets_without_text() {
+    let count = |config: &Value| {
+        let config = models::UNet2DConfig::from_json("unet", config.to_string().as_bytes()).expect("published");
+        parameters(|s| {
+            let (side, channels) = (config.side_multiple(), config.in_channels);
+            let labels = config.takes_class_labels().then(|| s.input("class", &[1], Rate::Once));
+            let inputs = models::UNet2DInputs {
+                sample: &s.input("sample", &[1, side, side, channels], Rate::Step),
+                timestep: &s.input("timestep", &[1], Rate::Step),
+                class_labels: labels.as_ref(),
+            };
+            vec![models::unet_2d_model(s, &config, &inputs)]
+        })
+    };
+    let mut ddpm = json!({
+        "_class_name": "UNet2DModel", "_diffusers_version": "0.0.4", "act_fn": "silu", "attention_head_dim": null,
+        "block_out_channels": [128, 256, 256, 256], "center_input_sample": false,
+        "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"], "downsample_padding": 0,
+        "flip_sin_to_cos": false, "freq_shift": 1, "in_channels": 3, "layers_per_block": 2, "mid_block_scale_factor": 1,
+        "norm_eps": 1e-06, "norm_num_groups": 32, "out_channels": 3, "sample_size": 32,
+        "time_embedding_type": "positional",
+        "up_block_types": ["UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"]
+    });
+    assert_eq!(count(&ddpm), 35_746_307, "google/ddpm-cifar10-32");
+    let repeated = |kind: &str, attention: &str, at: usize, levels: usize| -> Value {
+        (0..levels).map(|level| if level == at { attention } else { kind }).collect()
+    };
+    ddpm["block_out_channels"] = json!([128, 128, 256, 256, 512, 512]);
+    ddpm["down_block_types"] = repeated("DownBlock2D", "AttnDownBlock2D", 4, 6);
+    ddpm["up_block_types"] = repeated("UpBlock2D", "AttnUpBlock2D", 1, 6);
+    ddpm["sample_size"] = 256.into();
+    assert_eq!(count(&ddpm), 113_673_219, "google/ddpm-celebahq-256");
+
+    let mut ncsnpp = ddpm;
+    for (field, value) in [
+        ("block_out_channels", json!([128, 128, 256, 256, 256, 256, 256])),
+        ("down_block_types", repeated("SkipDownBlock2D", "AttnSkipDownBlock2D", 4, 7)),
+        ("up_block_types", repeated("SkipUpBlock2D", "AttnSkipUpBlock2D", 2, 7)),
+        ("downsample_padding", json!(1)),
+        ("flip_sin_to_cos", json!(true)),
+        ("freq_shift", json!(0)),
+        ("mid_block_scale_factor", json!(std::f64::consts::SQRT_2)),
+        ("norm_num_groups", json!(null)),
+        ("time_embedding_type", json!("fourier")),
+    ] {
+        ncsnpp[field] = value;
+    }
+    assert_eq!(count(&ncsnpp), 65_574_549, "google/ncsnpp-church-256");
+
+    let consistency = json!({
+        "_class_name": "UNet2DModel", "_diffusers_version": "0.18.0.dev0", "act_fn": "silu", "add_attention": true,
+        "attention_head_dim": 64, "attn_norm_num_groups": 32, "block_out_channels": [192, 384, 576, 768],
+        "center_input_sample": false, "class_embed_type": null,
+        "down_block_types": repeated("AttnDownBlock2D", "ResnetDownsampleBlock2D", 0, 4), "downsample_padding": 1,
+        "downsample_type": "resnet", "flip_sin_to_cos": true, "freq_shift": 0, "in_channels": 3, "layers_per_block": 3,
+        "mid_block_scale_factor": 1, "norm_eps": 1e-05, "norm_num_groups": 32, "num_class_embeds": 1000,
+        "out_channels": 3, "resnet_time_scale_shift": "scale_shift", "sample_size": 64,
+        "time_embedding_type": "positional",
+        "up_block_types": repeated("AttnUpBlock2D", "ResnetUpsampleBlock2D", 3, 4), "upsample_type": "resnet"
+    });
+    assert_eq!(count(&consistency), 295_899_267, "openai/diffusers-cd_imagenet64_l2");
+}
+
 /// The decoder of the larger autoencoder and all of the smaller one's.
 #[test]
 fn autoencoders() {
@@ -183,4 +248,23 @@ fn text_encoders() {
     assert_eq!(count, 694_659_840, "OpenCLIP ViT-bigG");
     // The end mark of these files is written as 2 and meant as the largest id.
     assert_eq!(config.pooled_token(&[49406, 320, 2, 49407, 0, 0]), 3);
+}
+
+#[test]
+fn t5_version_1_1_xxl() {
+    let config = json!({
+        "architectures": ["T5EncoderModel"], "classifier_dropout": 0.0, "d_ff": 10240, "d_kv": 64, "d_model": 4096,
+        "decoder_start_token_id": 0, "dense_act_fn": "gelu_new", "dropout_rate": 0.1, "eos_token_id": 1,
+        "feed_forward_proj": "gated-gelu", "initializer_factor": 1.0, "is_encoder_decoder": true, "is_gated_act": true,
+        "layer_norm_epsilon": 1e-06, "model_type": "t5", "num_decoder_layers": 24, "num_heads": 64, "num_layers": 24,
+        "output_past": true, "pad_token_id": 0, "relative_attention_max_distance": 128,
+        "relative_attention_num_buckets": 32, "tie_word_embeddings": false, "torch_dtype": "float32",
+        "transformers_version": "4.21.1", "use_cache": true, "vocab_size": 32128
+    });
+    let config = T5Config::from_json("text_encoder", config.to_string().as_bytes()).expect("a published configuration");
+    let count = parameters(|s| {
+        let input = |name: &str| s.input(name, &[1, 120], Rate::Step);
+        vec![t5_encoder_model(s, &config, &input("ids"), Some(&input("mask")))]
+    });
+    assert_eq!(count, 4_762_310_656);
 }

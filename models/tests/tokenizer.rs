@@ -14,7 +14,10 @@ fn goldens() -> ModelFiles {
 #[test]
 fn ids_are_those_of_transformers() {
     let files = goldens();
-    let cases: Vec<Value> = serde_json::from_slice(&files.read("cases.json").expect("a file")).expect("JSON");
+    let read =
+        |file: &str| serde_json::from_slice::<Vec<Value>>(&files.read(file).expect("a file")).expect("a list of cases");
+    // T5's are made by `make_pixart.py`.
+    let cases = [read("cases.json"), read("t5.json")].concat();
     let mut tokenizers: BTreeMap<String, Tokenizer> = BTreeMap::new();
     for case in &cases {
         let folder = case["folder"].as_str().expect("a folder");
@@ -33,6 +36,7 @@ fn ids_are_those_of_transformers() {
     assert_eq!(tokenizers["files"].max_length(), Some(20));
     assert_eq!(tokenizers["flags"].max_length(), Some(77));
     assert_eq!(tokenizers["json"].largest_id(), 639);
+    assert_eq!((tokenizers["t5"].largest_id(), tokenizers["t5_spiece"].largest_id()), (77, 77));
 }
 
 #[test]
@@ -58,7 +62,7 @@ const MERGES: (&str, &[u8]) = ("tokenizer/merges.txt", b"#version: 0.2\na b\n");
 #[test]
 fn what_is_wrong_is_said() {
     let cases: [(Files, &str); 6] = [
-        (&[], "model/tokenizer: has neither tokenizer.json nor vocab.json with merges.txt"),
+        (&[], "model/tokenizer: has neither tokenizer.json nor vocab.json with merges.txt nor spiece.model"),
         (&[("tokenizer/tokenizer.json", b"{")], "model/tokenizer/tokenizer.json: is not understood: "),
         (
             &[("tokenizer/vocab.json", br#"{"a":0}"#), MERGES],

@@ -5,16 +5,21 @@ use models::ModelFiles;
 use scheduler::{Field, SchedulerConfig};
 use serde_json::Value;
 
-/// Where every diffusers folder keeps it.
+/// Where diffusers' folders keep it.
 const PATH: &str = "scheduler/scheduler_config.json";
+
+/// Where the first ones kept it.
+const FLAT: &str = "scheduler_config.json";
 
 /// Reads the checkpoint's scheduler configuration.
 ///
 /// # Errors
 /// When the file is missing or no JSON object, or has a class or field that cannot be honoured.
 pub(crate) fn scheduler_config(files: &ModelFiles) -> Result<SchedulerConfig, PipelineError> {
-    let text = files.read(PATH)?;
-    parse(&files.describe(PATH), &String::from_utf8_lossy(&text))
+    // The first checkpoints of diffusers have no folders; it still reads them.
+    let path = if !files.exists(PATH) && files.exists(FLAT) { FLAT } else { PATH };
+    let text = files.read(path)?;
+    parse(&files.describe(path), &String::from_utf8_lossy(&text))
 }
 
 fn parse(path: &str, text: &str) -> Result<SchedulerConfig, PipelineError> {

@@ -30,17 +30,19 @@ pub struct ModelInputs<'a> {
     pub sample: &'a Tensor,
     /// `[B]`.
     pub timestep: &'a Tensor,
-    /// `[B, S, D]`.
-    pub encoder_hidden_states: &'a Tensor,
-    /// `[B, S]`: 1 for tokens, 0 for padding.
-    pub encoder_attention_mask: &'a Tensor,
+    /// `[B, S, D]`, where the model reads text.
+    pub encoder_hidden_states: Option<&'a Tensor>,
+    /// `[B, S]`: 1 for tokens, 0 for padding; with the text.
+    pub encoder_attention_mask: Option<&'a Tensor>,
     /// `[B, P]`: an embedding of each whole prompt, as SDXL has it.
     pub text_embeds: Option<&'a Tensor>,
     /// `[1]`: guidance as an input of the network, as latent consistency models have it.
     pub embedded_guidance: Option<&'a Tensor>,
+    /// `[B]`: the class of each sample, where the model has classes.
+    pub class_labels: Option<&'a Tensor>,
 }
 
-/// The prompt as the model reads it: with guidance, the negative prompt first.
+/// The prompt, or the class, as the model reads it: with guidance, the negative prompt or no class first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Conditioning {
     /// `[B, S, D]`, row-major.
@@ -49,7 +51,7 @@ pub struct Conditioning {
     pub encoder_attention_mask: Vec<f32>,
     /// `[B, P]`; empty where the model takes none.
     pub text_embeds: Vec<f32>,
-    /// S.
+    /// S; 0 where the model reads no text.
     pub tokens: usize,
     /// D.
     pub channels: usize,
@@ -57,6 +59,8 @@ pub struct Conditioning {
     pub guidance_scale: Option<f64>,
     /// The same as an input of the network, for one that was distilled with guidance.
     pub embedded_guidance: Option<f64>,
+    /// `[B]`; empty where the model has no classes.
+    pub class_labels: Vec<f32>,
 }
 
 impl Conditioning {
@@ -66,7 +70,7 @@ impl Conditioning {
 }
 
 /// Builds the graph of D. Its inputs are `x`, `c_skip`, `c_out`, `c_in`, `timestep`, and `encoder_hidden_states`,
-/// `encoder_attention_mask`, `text_embeds`, `embedded_guidance`, `guidance_scale` (each where the model and the conditioning have it) that
+/// `encoder_attention_mask`, `text_embeds`, `embedded_guidance`, `class_labels`, `guidance_scale` (each where the model and the conditioning have it) that
 /// stay for a whole generation; its output is `denoised`, and with guidance, where it is asked for, `unguided`: the denoised image of the
 /// negative prompt alone.
 pub fn denoiser_graph(
@@ -81,22 +85,26 @@ pub fn denoiser_graph(
     let scalar = |name| s.input(name, &[1], Rate::Step);
     let x = s.input("x", &[1, height, width, channels], Rate::Step);
     let (c_skip, c_out, c_in, timestep) = (scalar("c_skip"), scalar("c_out"), scalar("c_in"), scalar("timestep"));
-    let hidden = s.input("encoder_hidden_states", &[batch, tokens, conditioning.channels], Rate::Once);
-    let mask = s.input("encoder_attention_mask", &[batch, tokens], Rate::Once);
+    let text = (tokens > 0).then(|| {
+        let hidden = s.input("encoder_hidden_states", &[batch, tokens, conditioning.channels], Rate::Once);
+        (hidden, s.input("encoder_attention_mask", &[batch, tokens], Rate::Once))
+    });
     let text_embeds = &conditioning.text_embeds;
     let text_embeds =
         (!text_embeds.is_empty()).then(|| s.input("text_embeds", &[batch, text_embeds.len() / batch], Rate::Once));
     let embedded_guidance = conditioning.embedded_guidance.map(|_| s.input("embedded_guidance", &[1], Rate::Once));
+    let class_labels = (!conditioning.class_labels.is_empty()).then(|| s.input("class_labels", &[batch], Rate::Once));
 
     let repeat = |tensor: &Tensor| if batch == 1 { tensor.clone() } else { Tensor::concat(&[tensor, tensor], 0) };
     let (sample, timestep) = (repeat(&(&x * &c_in)), repeat(&timestep));
     let inputs = ModelInputs {
         sample: &sample,
         timestep: &timestep,
-        encoder_hidden_states: &hidden,
-        encoder_attention_mask: &mask,
+        encoder_hidden_states: text.as_ref().map(|(hidden, _)| hidden),
+        encoder_attention_mask: text.as_ref().map(|(_, mask)| mask),
         text_embeds: text_embeds.as_ref(),
         embedded_guidance: embedded_guidance.as_ref(),
+        class_labels: class_labels.as_ref(),
     };
     let output = model(&s, &inputs);
     let denoised = |output: &Tensor| &(&c_skip * &x) + &(&c_out * output);
@@ -142,13 +150,18 @@ impl Denoiser {
     /// # Errors
     /// When the conditioning has other extents than the graph, or the device fails.
     pub fn condition(&mut self, conditioning: &Conditioning) -> Result<(), PipelineError> {
-        self.plan.write("encoder_hidden_states", &conditioning.encoder_hidden_states)?;
+        if conditioning.tokens > 0 {
+            self.plan.write("encoder_hidden_states", &conditioning.encoder_hidden_states)?;
+        }
         // Networks that see padding have no such input.
         if self.masked {
             self.plan.write("encoder_attention_mask", &conditioning.encoder_attention_mask)?;
         }
         if !conditioning.text_embeds.is_empty() {
             self.plan.write("text_embeds", &conditioning.text_embeds)?;
+        }
+        if !conditioning.class_labels.is_empty() {
+            self.plan.write("class_labels", &conditioning.class_labels)?;
         }
         if let Some(guidance) = conditioning.embedded_guidance {
             self.plan.write("embedded_guidance", &[narrow(guidance)])?;

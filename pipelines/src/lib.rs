@@ -5,6 +5,7 @@
 //! folders, and never touches the environment, standard streams or the exit code.
 
 mod autoencoder;
+mod binning;
 mod config;
 mod denoiser;
 mod device;
@@ -16,6 +17,7 @@ pub mod noise;
 mod selftest;
 mod text_encoder;
 mod text_to_image;
+mod unconditional;
 
 pub use denoiser::{Conditioning, Denoiser, ModelInputs, SampleShape, denoiser_graph};
 pub use device::{DeviceChoice, DeviceSettings, automatic, devices, open_device};

@@ -1,6 +1,7 @@
-//! The parts of a text-to-image checkpoint: text encoders, network, autoencoder.
+//! The parts of a checkpoint: text encoders, network, autoencoder.
 
 use crate::autoencoder::Autoencoder;
+use crate::binning;
 use crate::denoiser::{ModelInputs, SampleShape};
 use crate::error::PipelineError;
 use crate::network::Network;
@@ -11,7 +12,8 @@ use models::{Checkpoint, Defaults, ModelFiles, ModelIndex};
 /// Everything a checkpoint says but its scheduler.
 pub(crate) struct TextModel {
     defaults: Defaults,
-    pub(crate) text: TextEncoders,
+    /// None where the network reads no text.
+    pub(crate) text: Option<TextEncoders>,
     pub(crate) network: Network,
     weights: Checkpoint,
     /// None in pixel space.
@@ -26,7 +28,7 @@ impl TextModel {
         let model = Self {
             defaults: index.defaults.clone(),
             autoencoder: Autoencoder::load(files, &index)?,
-            text: TextEncoders::load(files, &index, &network)?,
+            text: network.takes_text().then(|| TextEncoders::load(files, &index, &network)).transpose()?,
             weights: Checkpoint::open(files, network.folder(), None)?,
             network,
         };
@@ -54,19 +56,22 @@ impl TextModel {
         let inputs = [
             s.input("sample", &[1, shape.height, shape.width, shape.channels], Rate::Step),
             s.input("timestep", &[1], Rate::Step),
-            s.input("text", &[1, 1, self.network.text_channels()], Rate::Once),
             s.input("mask", &[1, 1], Rate::Once),
             s.input("guidance", &[1], Rate::Once),
+            s.input("class", &[1], Rate::Once),
         ];
-        let [sample, timestep, encoder_hidden_states, encoder_attention_mask, guidance] = &inputs;
+        let [sample, timestep, mask, guidance, class] = &inputs;
+        let text_channels = self.network.text_channels();
+        let text = (text_channels > 0).then(|| s.input("text", &[1, 1, text_channels], Rate::Once));
         let pooled = self.network.pooled_channels().map(|channels| s.input("pooled", &[1, channels], Rate::Once));
         let inputs = ModelInputs {
             sample,
             timestep,
-            encoder_hidden_states,
-            encoder_attention_mask,
+            encoder_hidden_states: text.as_ref(),
+            encoder_attention_mask: text.as_ref().map(|_| mask),
             text_embeds: pooled.as_ref(),
             embedded_guidance: self.network.embeds_guidance().then_some(guidance),
+            class_labels: self.network.classes().map(|_| class),
         };
         let output = self.build(&s, &inputs);
         Ok(self.weights.check(&s.finish(&[("output", &output)])?.weights())?)
@@ -80,9 +85,9 @@ impl TextModel {
         &self.weights
     }
 
-    /// The side in pixels that the model was trained on.
-    pub(crate) fn default_side(&self) -> usize {
-        self.network.sample_size() * self.pixels_per_element()
+    /// Height and width in pixels that the model was trained on.
+    pub(crate) fn default_size(&self) -> [usize; 2] {
+        self.network.sample_extents().map(|extent| extent * self.pixels_per_element())
     }
 
     /// Whether samples are pictures themselves.
@@ -104,14 +109,32 @@ impl TextModel {
         self.network.side_multiple() * self.pixels_per_element()
     }
 
+    /// The size that a picture is made at before it is fitted to the one asked for; `None` where they are the same. Only PixArt on latents
+    /// is binned.
+    pub(crate) fn binned(&self, height: usize, width: usize) -> Option<(usize, usize)> {
+        let binned = self.autoencoder.is_some() && matches!(self.network, Network::PixArt(_));
+        binned.then(|| binning::nearest(self.network.sample_size(), height, width)).flatten()
+    }
+
     /// Tokens of the picture.
     pub(crate) fn patches(&self, height: usize, width: usize) -> usize {
+        let (height, width) = self.binned(height, width).unwrap_or((height, width));
         (height / self.side()) * (width / self.side())
     }
 
     /// Extents of the sample for a picture's size.
     pub(crate) fn sample_shape(&self, height: usize, width: usize) -> Result<SampleShape, PipelineError> {
         let side = self.side();
+        let (height, width) = match self.binned(height, width) {
+            // What a bin is fitted to is no multiple of anything, and has a limit still.
+            Some(_) if height == 0 || width == 0 || height.saturating_mul(width) > MAX_PATCHES << 8 => {
+                let message =
+                    format!("{width}x{height} is not possible: this model makes 1 to {} pixels", MAX_PATCHES << 8);
+                return Err(PipelineError::Request(message));
+            }
+            Some(bin) => bin,
+            None => (height, width),
+        };
         for (what, pixels) in [("height", height), ("width", width)] {
             if pixels == 0 || !pixels.is_multiple_of(side) {
                 return Err(PipelineError::Request(format!(

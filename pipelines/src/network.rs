@@ -2,19 +2,22 @@
 
 use crate::denoiser::ModelInputs;
 use crate::error::PipelineError;
+use crate::unconditional::Unconditional;
 use graph::{Scope, Tensor};
 use models::{
     AddedConditions, ModelFiles, ModelIndex, PixArtConfig, PixArtInputs, SizeConditions, UNet2DConditionConfig,
     UNet2DConditionInputs, pixart_transformer_2d_model, unet_2d_condition_model,
 };
 
-/// A configuration of a network that text guides.
+/// A configuration of a network, and what it is guided by.
 #[derive(Debug)]
 pub(crate) enum Network {
     /// A diffusion transformer.
     PixArt(PixArtConfig),
     /// The UNet of Stable Diffusion, or of a latent consistency model.
     UNet(UNet2DConditionConfig),
+    /// A UNet without text.
+    Unconditional(Unconditional),
 }
 
 /// Pipelines whose UNet takes text and, in the XL ones, an embedding of it and the picture's size. Networks of their other tasks are the same.
@@ -30,6 +33,9 @@ const UNET_PIPELINES: &[&str] = &[
 impl Network {
     /// Reads the configuration of whichever network the pipeline has.
     pub(crate) fn load(files: &ModelFiles, index: &ModelIndex) -> Result<Self, PipelineError> {
+        if let Some(network) = Unconditional::load(files, index)? {
+            return Ok(Self::Unconditional(network));
+        }
         let read = |path: &str| files.read(path).map(|text| (files.describe(path), text));
         if index.component("unet").is_none() {
             index.require("transformer", &["PixArtTransformer2DModel", "Transformer2DModel"])?;
@@ -66,6 +72,7 @@ impl Network {
         match self {
             Self::PixArt(_) => "transformer",
             Self::UNet(_) => "unet",
+            Self::Unconditional(network) => network.folder,
         }
     }
 
@@ -74,28 +81,57 @@ impl Network {
         match self {
             Self::PixArt(config) => config.in_channels,
             Self::UNet(config) => config.in_channels,
+            Self::Unconditional(network) => network.config.in_channels,
         }
     }
 
-    /// Channels of the text embeddings.
+    /// Whether it reads text.
+    pub(crate) fn takes_text(&self) -> bool {
+        matches!(self, Self::PixArt(_) | Self::UNet(_))
+    }
+
+    /// How many classes it knows, if it has classes.
+    pub(crate) fn classes(&self) -> Option<usize> {
+        match self {
+            Self::PixArt(_) | Self::UNet(_) => None,
+            Self::Unconditional(network) => network.config.num_class_embeds,
+        }
+    }
+
+    /// The class that stands for none of them under guidance, if it was trained with one.
+    pub(crate) fn null_class(&self) -> Option<usize> {
+        None
+    }
+
+    /// Channels of the text embeddings; 0 of none.
     pub(crate) fn text_channels(&self) -> usize {
         match self {
             Self::PixArt(config) => config.encoder_channels(),
             Self::UNet(config) => config.cross_attention_dim,
+            Self::Unconditional(_) => 0,
         }
     }
 
     /// Channels of the embedding of a whole prompt, if it takes one.
     pub(crate) fn pooled_channels(&self) -> Option<usize> {
         match self {
-            Self::PixArt(_) => None,
+            Self::PixArt(_) | Self::Unconditional(_) => None,
             Self::UNet(config) => config.pooled_channels(),
+        }
+    }
+
+    /// Height and width of the sample that it was trained on.
+    pub(crate) fn sample_extents(&self) -> [usize; 2] {
+        match self {
+            Self::Unconditional(network) => network.config.sample_size().unwrap_or([64, 64]),
+            _ => [self.sample_size(); 2],
         }
     }
 
     /// Side of the sample that it was trained on.
     pub(crate) fn sample_size(&self) -> usize {
         match self {
+            Self::Unconditional(_) => self.sample_extents()[0],
             Self::PixArt(config) => config.sample_size,
             Self::UNet(config) => config.sample_size.unwrap_or(64),
         }
@@ -106,6 +142,7 @@ impl Network {
         match self {
             Self::PixArt(config) => config.patch_size,
             Self::UNet(config) => config.side_multiple(),
+            Self::Unconditional(network) => network.config.side_multiple(),
         }
     }
 
@@ -119,6 +156,11 @@ impl Network {
         matches!(self, Self::UNet(config) if config.time_cond_proj_dim.is_some())
     }
 
+    /// Whether guidance can make two predictions of it into one.
+    pub(crate) fn guides(&self) -> bool {
+        (self.takes_text() && !self.embeds_guidance()) || self.null_class().is_some()
+    }
+
     /// (guidance_scale, num_inference_steps) where neither checkpoint nor user says: diffusers' own for Stable Diffusion, its
     /// XL and latent consistency models.
     pub(crate) fn defaults(&self) -> (f64, usize) {
@@ -127,6 +169,7 @@ impl Network {
             Self::UNet(_) if self.embeds_guidance() => (8.5, 4),
             Self::UNet(config) if config.pooled_channels().is_some() => (5.0, 50),
             Self::UNet(_) => (7.5, 50),
+            Self::Unconditional(network) => (1.0, network.steps),
         }
     }
 
@@ -134,7 +177,9 @@ impl Network {
     pub(crate) fn build(&self, s: &Scope, inputs: &ModelInputs<'_>, pixels_per_element: usize) -> Tensor {
         match self {
             Self::PixArt(config) => pixart(s, config, inputs, pixels_per_element),
+            Self::Unconditional(network) => network.build(s, inputs),
             Self::UNet(config) => {
+                let Some(text) = inputs.encoder_hidden_states else { return s.poison("this network reads text") };
                 let condition = inputs.embedded_guidance.zip(config.time_cond_proj_dim).map(|(guidance, channels)| {
                     // diffusers' get_guidance_scale_embedding of guidance_scale - 1.
                     guidance.offset(-1.0).scale(1000.0).timestep_embedding(channels, false, 1.0)
@@ -155,7 +200,7 @@ impl Network {
                     &UNet2DConditionInputs {
                         sample: inputs.sample,
                         timestep: inputs.timestep,
-                        encoder_hidden_states: inputs.encoder_hidden_states,
+                        encoder_hidden_states: text,
                         timestep_cond: condition.as_ref(),
                         added,
                     },
@@ -166,6 +211,7 @@ impl Network {
 }
 
 fn pixart(s: &Scope, config: &PixArtConfig, inputs: &ModelInputs<'_>, pixels_per_element: usize) -> Tensor {
+    let Some(text) = inputs.encoder_hidden_states else { return s.poison("this network reads text") };
     let batch = inputs.sample.extent(0);
     let [height, width] = [1, 2].map(|axis| (inputs.sample.extent(axis) * pixels_per_element) as f32);
     let resolution = s.constant(&[batch, 2], [height, width].repeat(batch));
@@ -179,8 +225,8 @@ fn pixart(s: &Scope, config: &PixArtConfig, inputs: &ModelInputs<'_>, pixels_per
         &PixArtInputs {
             sample: inputs.sample,
             timestep: inputs.timestep,
-            encoder_hidden_states: inputs.encoder_hidden_states,
-            encoder_attention_mask: Some(inputs.encoder_attention_mask),
+            encoder_hidden_states: text,
+            encoder_attention_mask: inputs.encoder_attention_mask,
             size,
         },
     );

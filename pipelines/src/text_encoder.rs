@@ -4,8 +4,8 @@ use crate::error::PipelineError;
 use crate::network::Network;
 use graph::{Device, Graph, MemoryUse, Plan, PlanOptions, Rate, Scope, passes};
 use models::{
-    Checkpoint, ClipHiddenState, ClipTextConfig, ModelFiles, ModelIndex, Tokenizer, clip_text_model,
-    clip_text_model_with_projection,
+    Checkpoint, ClipHiddenState, ClipTextConfig, ModelFiles, ModelIndex, T5Config, Tokenizer, clip_text_model,
+    clip_text_model_with_projection, t5_encoder_model,
 };
 
 /// A prompt as the network reads it.
@@ -31,10 +31,45 @@ pub(crate) struct TextEncoders {
 struct TextEncoder {
     folder: &'static str,
     tokenizer: Tokenizer,
-    config: ClipTextConfig,
+    config: Config,
     weights: Checkpoint,
     form: Form,
-    plan: Option<Box<dyn Plan>>,
+    /// With the number of layers that it can skip.
+    plan: Option<(usize, Box<dyn Plan>)>,
+}
+
+/// Either family.
+enum Config {
+    Clip(ClipTextConfig),
+    /// Its positions are relative: how many tokens it reads is the pipeline's choice.
+    T5 {
+        config: T5Config,
+        tokens: usize,
+    },
+}
+
+impl Config {
+    fn channels(&self) -> usize {
+        match self {
+            Self::Clip(config) => config.hidden_size,
+            Self::T5 { config, .. } => config.d_model,
+        }
+    }
+
+    fn vocab_size(&self) -> usize {
+        match self {
+            Self::Clip(config) => config.vocab_size,
+            Self::T5 { config, .. } => config.vocab_size,
+        }
+    }
+
+    /// Channels of the embedding of a whole prompt.
+    fn projection(&self) -> Option<usize> {
+        match self {
+            Self::Clip(config) => Some(config.projection_dim),
+            Self::T5 { .. } => None,
+        }
+    }
 }
 
 /// What a network takes of an encoder.
@@ -59,9 +94,16 @@ impl TextEncoders {
                 TextEncoder::load(files, ("text_encoder_2", "tokenizer_2"), Form::Projected)?,
             ]
         } else {
-            index.require("text_encoder", &["CLIPTextModel"])?;
-            let form = Form::Last { masked: network.masks_padding() };
-            vec![TextEncoder::load(files, ("text_encoder", "tokenizer"), form)?]
+            let masked = network.masks_padding();
+            let known: &[&str] = if masked { &["CLIPTextModel", "T5EncoderModel"] } else { &["CLIPTextModel"] };
+            let class = &index.require("text_encoder", known)?.class_name;
+            let place = ("text_encoder", "tokenizer");
+            // diffusers' max_sequence_length of PixArt-Σ and -α.
+            let tokens = if index.class_name.starts_with("PixArtSigma") { 300 } else { 120 };
+            vec![match &**class {
+                "T5EncoderModel" => TextEncoder::load_t5(files, place, tokens)?,
+                _ => TextEncoder::load(files, place, Form::Last { masked })?,
+            }]
         };
         // Without the field, diffusers' default.
         let field = index.options.get("force_zeros_for_empty_prompt").and_then(serde_json::Value::as_bool);
@@ -94,12 +136,12 @@ impl TextEncoders {
 
     /// Channels of every token.
     pub(crate) fn channels(&self) -> usize {
-        self.parts.iter().map(|part| part.config.hidden_size).sum()
+        self.parts.iter().map(|part| part.config.channels()).sum()
     }
 
     /// Channels of the embedding of a whole prompt, if there is one.
     fn pooled_channels(&self) -> Option<usize> {
-        self.parts.iter().find(|part| part.form == Form::Projected).map(|part| part.config.projection_dim)
+        self.parts.iter().find(|part| part.form == Form::Projected).and_then(|part| part.config.projection())
     }
 
     /// Tokens of every encoded prompt.
@@ -108,17 +150,32 @@ impl TextEncoders {
     }
 
     pub(crate) fn memory(&self) -> impl Iterator<Item = MemoryUse> + '_ {
-        self.parts.iter().filter_map(|part| part.plan.as_ref()).map(|plan| plan.memory())
+        self.parts.iter().filter_map(|part| part.plan.as_ref()).map(|(_, plan)| plan.memory())
     }
 
-    /// A prompt by all encoders.
+    /// Whether this many layers can be skipped.
+    pub(crate) fn check_skip(&self, skip: usize) -> Result<(), PipelineError> {
+        for part in self.parts.iter().filter(|_| skip > 0) {
+            let most = part.most_skipped();
+            if skip > most {
+                let layers = if most == 0 { "none of its layers".to_owned() } else { format!("{most} at most") };
+                let message = format!("clip_skip = {skip} is not possible: {} can skip {layers}", part.folder);
+                return Err(PipelineError::Request(message));
+            }
+        }
+        Ok(())
+    }
+
+    /// A prompt by all encoders, without their last `skip` layers but for the embedding of the whole prompt. `planned` is the number that
+    /// prompts of this run skip, or else nothing: only diffusers' negative prompts.
     pub(crate) fn encode(
         &mut self,
         device: &dyn Device,
         options: PlanOptions,
         prompt: &str,
+        (skip, planned): (bool, usize),
     ) -> Result<EncodedPrompt, PipelineError> {
-        let mut parts = self.parts.iter_mut().map(|part| part.encode(device, options, prompt));
+        let mut parts = self.parts.iter_mut().map(|part| part.encode(device, options, prompt, (skip, planned)));
         let mut all = parts.next().expect("there is one at least")?;
         for part in parts {
             let part = part?;
@@ -132,15 +189,16 @@ impl TextEncoders {
         Ok(all)
     }
 
-    /// The same of a negative prompt, which may be none.
+    /// The same of a negative prompt, which may be none. It skips no layer, as in diffusers.
     pub(crate) fn encode_negative(
         &mut self,
         device: &dyn Device,
         options: PlanOptions,
         prompt: &str,
+        planned: usize,
     ) -> Result<EncodedPrompt, PipelineError> {
         if !(self.zeros_for_empty && prompt.is_empty()) {
-            return self.encode(device, options, prompt);
+            return self.encode(device, options, prompt, (false, planned));
         }
         let tokens = self.max_tokens();
         Ok(EncodedPrompt {
@@ -153,48 +211,87 @@ impl TextEncoders {
 }
 
 impl TextEncoder {
-    fn load(
+    fn load(files: &ModelFiles, place: (&'static str, &'static str), form: Form) -> Result<Self, PipelineError> {
+        let path = format!("{}/config.json", place.0);
+        let config = ClipTextConfig::from_json(&files.describe(&path), &files.read(&path)?)?;
+        Self::with_config(files, place, Config::Clip(config), form)
+    }
+
+    fn load_t5(files: &ModelFiles, place: (&'static str, &'static str), tokens: usize) -> Result<Self, PipelineError> {
+        let path = format!("{}/config.json", place.0);
+        let config = T5Config::from_json(&files.describe(&path), &files.read(&path)?)?;
+        Self::with_config(files, place, Config::T5 { config, tokens }, Form::Last { masked: true })
+    }
+
+    fn with_config(
         files: &ModelFiles,
         (folder, tokenizer): (&'static str, &'static str),
+        config: Config,
         form: Form,
     ) -> Result<Self, PipelineError> {
-        let path = format!("{folder}/config.json");
-        let config = ClipTextConfig::from_json(&files.describe(&path), &files.read(&path)?)?;
         let weights = Checkpoint::open(files, folder, None)?;
         let part = Self { folder, tokenizer: Tokenizer::open(files, tokenizer)?, config, weights, form, plan: None };
-        let (largest, rows) = (part.tokenizer.largest_id(), part.config.vocab_size);
+        let (largest, rows) = (part.tokenizer.largest_id(), part.config.vocab_size());
         if largest as usize >= rows {
             let message = format!("the tokenizer has a token {largest} and the text encoder {rows} rows");
             return Err(PipelineError::Checkpoint(format!("{}: {message}", files.describe(folder))));
         }
         // Every checkpoint holds the last layer, whether it is used or not.
         let whole = if form == Form::Penultimate { Form::Last { masked: false } } else { form };
-        part.weights.check(&part.graph(whole)?.weights())?;
+        part.weights.check(&part.graph(whole, 0)?.weights())?;
         Ok(part)
     }
 
     fn max_tokens(&self) -> usize {
-        let longest = self.config.max_position_embeddings;
+        let longest = match &self.config {
+            Config::Clip(config) => config.max_position_embeddings,
+            // The tokenizer's own limit is that of T5's training, which diffusers leaves aside too.
+            Config::T5 { tokens, .. } => return *tokens,
+        };
         self.tokenizer.max_length().map_or(longest, |own| own.min(longest))
     }
 
-    fn graph(&self, form: Form) -> Result<Graph, PipelineError> {
+    /// Layers that may be left out.
+    fn most_skipped(&self) -> usize {
+        match &self.config {
+            Config::Clip(config) if matches!(self.form, Form::Last { .. }) => config.num_hidden_layers,
+            Config::Clip(config) => config.num_hidden_layers - 1,
+            Config::T5 { .. } => 0,
+        }
+    }
+
+    /// With a number of layers to skip, there is a second output, `skipped`.
+    fn graph(&self, form: Form, skip: usize) -> Result<Graph, PipelineError> {
         let s = Scope::root();
         let input = |name| s.input(name, &[1, self.max_tokens()], Rate::Step);
         let ids = input("input_ids");
-        let hidden = |mask, state| clip_text_model(&s, &self.config, &ids, mask, state);
-        Ok(match form {
-            Form::Last { masked } => {
-                let mask = masked.then(|| input("attention_mask"));
-                s.finish(&[("hidden_states", &hidden(mask.as_ref(), ClipHiddenState::Last))])?
+        let config = match &self.config {
+            Config::Clip(config) => config,
+            Config::T5 { config, .. } => {
+                let hidden = t5_encoder_model(&s, config, &ids, Some(&input("attention_mask")));
+                return Ok(s.finish(&[("hidden_states", &hidden)])?);
             }
-            Form::Penultimate => s.finish(&[("hidden_states", &hidden(None, ClipHiddenState::Raw(1)))])?,
+        };
+        let mask = (form == Form::Last { masked: true }).then(|| input("attention_mask"));
+        let hidden = |state| clip_text_model(&s, config, &ids, mask.as_ref(), state);
+        let mut outputs = match form {
+            Form::Last { .. } => vec![("hidden_states", hidden(ClipHiddenState::Last))],
+            Form::Penultimate => vec![("hidden_states", hidden(ClipHiddenState::Raw(1)))],
             Form::Projected => {
                 let pooled_at = input("pooled_at");
-                let (hidden, embeds) = clip_text_model_with_projection(&s, &self.config, &ids, None, &pooled_at);
-                s.finish(&[("hidden_states", &hidden), ("text_embeds", &embeds)])?
+                let (hidden, embeds) = clip_text_model_with_projection(&s, config, &ids, None, &pooled_at);
+                vec![("hidden_states", hidden), ("text_embeds", embeds)]
             }
-        })
+        };
+        if skip > 0 {
+            let last = matches!(form, Form::Last { .. });
+            outputs.push((
+                "skipped",
+                hidden(if last { ClipHiddenState::Skip(skip) } else { ClipHiddenState::Raw(skip + 1) }),
+            ));
+        }
+        let outputs: Vec<_> = outputs.iter().map(|(name, tensor)| (*name, tensor)).collect();
+        Ok(s.finish(&outputs)?)
     }
 
     fn encode(
@@ -202,12 +299,19 @@ impl TextEncoder {
         device: &dyn Device,
         options: PlanOptions,
         prompt: &str,
+        (skip, planned): (bool, usize),
     ) -> Result<EncodedPrompt, PipelineError> {
-        if self.plan.is_none() {
-            self.plan = Some(device.plan(&passes::optimize(&self.graph(self.form)?), &self.weights, options)?);
+        if self.plan.as_ref().is_none_or(|(skips, _)| *skips != planned) {
+            self.plan = None;
+            let graph = passes::optimize(&self.graph(self.form, planned)?);
+            self.plan = Some((planned, device.plan(&graph, &self.weights, options)?));
         }
-        let encoding = self.tokenizer.encode(prompt, self.max_tokens())?;
-        let plan = self.plan.as_mut().expect("planned above");
+        let encoding = match &self.config {
+            Config::Clip(_) => self.tokenizer.encode(prompt, self.max_tokens())?,
+            // diffusers' text preprocessing, without its cleaning of HTML and URLs, which it leaves out too where bs4 or ftfy are missing.
+            Config::T5 { tokens, .. } => self.tokenizer.encode(prompt.to_lowercase().trim(), *tokens)?,
+        };
+        let (_, plan) = self.plan.as_mut().expect("planned above");
         let attention_mask = encoding.mask_f32();
         plan.write("input_ids", &encoding.ids_f32())?;
         match self.form {
@@ -215,14 +319,16 @@ impl TextEncoder {
             Form::Last { masked: false } | Form::Penultimate => {}
             Form::Projected => {
                 let mut pooled_at = vec![0.0; encoding.ids.len()];
-                pooled_at[self.config.pooled_token(&encoding.ids)] = 1.0;
+                if let Config::Clip(config) = &self.config {
+                    pooled_at[config.pooled_token(&encoding.ids)] = 1.0;
+                }
                 plan.write("pooled_at", &pooled_at)?;
             }
         }
         plan.run()?;
         let text_embeds = if self.form == Form::Projected { plan.read("text_embeds")? } else { Vec::new() };
         Ok(EncodedPrompt {
-            hidden_states: plan.read("hidden_states")?,
+            hidden_states: plan.read(if skip && planned > 0 { "skipped" } else { "hidden_states" })?,
             text_embeds,
             attention_mask,
             tokens_dropped: encoding.dropped,

@@ -1,11 +1,14 @@
-//! Text to image: a prompt, a seed, a picture.
+//! Text to image: a prompt or a class, a seed, a picture.
 
 use crate::autoencoder::Autoencoder;
+use crate::binning;
 use crate::denoiser::{Conditioning, Denoiser, ModelInputs, SampleShape, denoiser_graph};
 use crate::error::PipelineError;
 use crate::image::{RgbImage, nhwc_from_nchw};
 use crate::model::TextModel;
 use crate::noise::Rng;
+use crate::text_encoder::TextEncoders;
+use crate::unconditional::label_of_seed;
 use graph::{Device, MemoryUse, NodeTime, PlanOptions, Rate};
 use models::ModelFiles;
 use scheduler::{NamedSchedule, Outcome, Sampler, Sampling, SchedulerConfig, Steps};
@@ -38,6 +41,11 @@ pub struct Request {
     pub seed: u64,
     /// Whose noise the seed means.
     pub rng: Rng,
+    /// Layers of CLIP that the prompt leaves out at its end, diffusers' `clip_skip`: one less than other tools count. The negative prompt
+    /// and the embedding of a whole prompt leave out none, as in diffusers.
+    pub clip_skip: usize,
+    /// Which of its classes a class-conditional model draws; chosen by the seed if absent.
+    pub class_label: Option<usize>,
 }
 
 /// One denoising step, as it happens.
@@ -80,6 +88,8 @@ pub struct Generated {
     pub evaluations: usize,
     /// How long it took.
     pub timings: Timings,
+    /// The class that was drawn, of a class-conditional model.
+    pub class_label: Option<usize>,
 }
 
 /// Where the time went.
@@ -160,16 +170,29 @@ impl<'d> TextToImage<'d> {
         self.model.samples_are_pictures()
     }
 
+    /// Whether it reads a prompt.
+    #[must_use]
+    pub fn takes_prompt(&self) -> bool {
+        self.model.network.takes_text()
+    }
+
+    /// How many classes a class-conditional model has.
+    #[must_use]
+    pub fn classes(&self) -> Option<usize> {
+        self.model.network.classes()
+    }
+
     /// A request with the model's own values.
     #[must_use]
     pub fn defaults(&self) -> Request {
         let defaults = self.model.defaults();
         let (guidance_scale, steps) = self.model.network.defaults();
+        let [height, width] = self.model.default_size();
         Request {
             prompt: String::new(),
             negative_prompt: defaults.negative_prompt.clone().unwrap_or_default(),
-            width: defaults.width.unwrap_or_else(|| self.model.default_side()),
-            height: defaults.height.unwrap_or_else(|| self.model.default_side()),
+            width: defaults.width.unwrap_or(width),
+            height: defaults.height.unwrap_or(height),
             steps: Steps::Count(defaults.num_inference_steps.unwrap_or(steps)),
             sampler: None,
             schedule: None,
@@ -177,6 +200,8 @@ impl<'d> TextToImage<'d> {
             guidance_scale: defaults.guidance_scale.unwrap_or(guidance_scale),
             seed: 0,
             rng: Rng::Philox,
+            clip_skip: 0,
+            class_label: None,
         }
     }
 
@@ -191,8 +216,9 @@ impl<'d> TextToImage<'d> {
             let reason = format!("the sampler {name} leads from an image to noise, not to an image");
             return Err(PipelineError::Request(reason));
         }
-        // Explicit timesteps are a schedule, and leave no room for the configuration's own (karras, say).
-        let explicit = matches!(request.steps, Steps::Timesteps(_)).then_some(NamedSchedule::Normal);
+        // Explicit timesteps are a schedule, and leave no room for the configuration's own (karras, say). A consistency model has but one.
+        let several = self.scheduler.class() != "CMStochasticIterativeScheduler";
+        let explicit = (matches!(request.steps, Steps::Timesteps(_)) && several).then_some(NamedSchedule::Normal);
         let schedule = schedule.or(explicit);
         let patches = self.model.patches(request.height, request.width);
         let wanted = scheduler::Request {
@@ -216,6 +242,7 @@ impl<'d> TextToImage<'d> {
     ) -> Result<Outcomes, PipelineError> {
         let shape = self.model.sample_shape(request.height, request.width)?;
         check_guidance(request.guidance_scale)?;
+        let class_label = self.class_label(request)?;
         let sampling = self.sampling(request)?;
         let schedule = named(request)?.1.map(NamedSchedule::name);
         let program = sampling.program();
@@ -223,7 +250,7 @@ impl<'d> TextToImage<'d> {
 
         let unguided = self.wants_unguided(&program);
         let guided = request.guidance_scale > 1.0 || unguided;
-        let (conditioning, tokens_dropped) = timed(&mut timings.encode, || self.encode(request, guided))?;
+        let (conditioning, tokens_dropped) = timed(&mut timings.encode, || self.encode(request, guided, class_label))?;
         timed(&mut timings.prepare, || self.prepare(shape, &conditioning, unguided, &sampling))?;
         let (_, denoiser) = self.denoiser.as_mut().expect("prepared above");
         denoiser.condition(&conditioning)?;
@@ -279,7 +306,7 @@ impl<'d> TextToImage<'d> {
         if !sample.iter().all(|v| v.is_finite()) {
             return Err(PipelineError::NotFinite { step: steps });
         }
-        let image = timed(&mut timings.decode, || self.picture(&sample, shape))?;
+        let image = timed(&mut timings.decode, || self.picture(&sample, shape, request))?;
         Ok(Outcomes::Finished(Box::new(Generated {
             image,
             sample,
@@ -290,6 +317,7 @@ impl<'d> TextToImage<'d> {
             steps,
             evaluations,
             timings,
+            class_label,
         })))
     }
 
@@ -301,7 +329,8 @@ impl<'d> TextToImage<'d> {
         let shape = self.model.sample_shape(request.height, request.width)?;
         let sampling = self.sampling(request)?;
         let unguided = self.wants_unguided(&sampling.program());
-        let (conditioning, _) = self.encode(request, request.guidance_scale > 1.0 || unguided)?;
+        let class_label = self.class_label(request)?;
+        let (conditioning, _) = self.encode(request, request.guidance_scale > 1.0 || unguided, class_label)?;
         self.prepare(shape, &conditioning, unguided, &sampling)?;
         let (_, denoiser) = self.denoiser.as_mut().expect("prepared above");
         denoiser.condition(&conditioning)?;
@@ -320,16 +349,41 @@ impl<'d> TextToImage<'d> {
         Ok(Bench { seconds, flops: nodes.iter().map(|node| node.flops).sum(), nodes })
     }
 
-    /// Whether the denoiser must give unguided images too. A network that takes guidance as an input has none: CFG++ is then the plain
-    /// sampler.
+    /// Whether the denoiser must give unguided images too. A network that takes guidance as an input, or knows none, has none: CFG++ is
+    /// then the plain sampler.
     fn wants_unguided(&self, program: &scheduler::Program) -> bool {
-        program.wants_unguided() && !self.model.network.embeds_guidance()
+        program.wants_unguided() && self.model.network.guides()
+    }
+
+    /// The class to draw, of a model that has classes; refuses what the model cannot be asked for.
+    fn class_label(&self, request: &Request) -> Result<Option<usize>, PipelineError> {
+        let refuse = |message: String| Err(PipelineError::Request(message));
+        let network = &self.model.network;
+        let asked = !request.prompt.is_empty() || !request.negative_prompt.is_empty();
+        if asked && !network.takes_text() {
+            return refuse("this model reads no text: leave the prompt out".into());
+        }
+        if !network.guides() && !network.embeds_guidance() && request.guidance_scale > 1.0 {
+            let scale = request.guidance_scale;
+            return refuse(format!(
+                "guidance {scale} is not possible: this model was not trained for it, so leave it out"
+            ));
+        }
+        match (network.classes(), request.class_label) {
+            (None, None) => Ok(None),
+            (None, Some(label)) => refuse(format!("class {label} is not possible: this model has no classes")),
+            (Some(classes), Some(label)) if label >= classes => {
+                refuse(format!("class {label} is not possible: this model has classes 0 to {}", classes - 1))
+            }
+            (Some(_), Some(label)) => Ok(Some(label)),
+            (Some(classes), None) => Ok(Some(label_of_seed(request.seed, classes))),
+        }
     }
 
     /// Memory the current plans hold.
     #[must_use]
     pub fn memory(&self) -> MemoryUse {
-        let text = self.model.text.memory();
+        let text = self.model.text.iter().flat_map(TextEncoders::memory);
         let denoiser = self.denoiser.iter().map(|(_, denoiser)| denoiser.memory());
         let autoencoder = self.model.autoencoder.iter().filter_map(Autoencoder::memory);
         text.chain(denoiser).chain(autoencoder).fold(MemoryUse::default(), |sum, m| MemoryUse {
@@ -339,7 +393,12 @@ impl<'d> TextToImage<'d> {
     }
 
     /// The picture of a sample, if it is one or can be decoded to one.
-    fn picture(&mut self, sample: &[f32], shape: SampleShape) -> Result<Option<RgbImage>, PipelineError> {
+    fn picture(
+        &mut self,
+        sample: &[f32],
+        shape: SampleShape,
+        request: &Request,
+    ) -> Result<Option<RgbImage>, PipelineError> {
         if !self.makes_pictures() {
             return Ok(None);
         }
@@ -348,26 +407,49 @@ impl<'d> TextToImage<'d> {
         if !decoded.iter().all(|v| v.is_finite()) {
             return Err(PipelineError::NotDecoded);
         }
+        if self.model.binned(request.height, request.width).is_some() {
+            let (fitted, shape) = binning::cover(&decoded, shape, request.height, request.width);
+            return Ok(RgbImage::from_sample(&fitted, shape));
+        }
         Ok(RgbImage::from_sample(&decoded, shape))
     }
 
     /// The prompt, and with guidance the negative prompt before it, as the text encoder reads them.
-    fn encode(&mut self, request: &Request, guided: bool) -> Result<(Conditioning, usize), PipelineError> {
+    fn encode(
+        &mut self,
+        request: &Request,
+        guided: bool,
+        class_label: Option<usize>,
+    ) -> Result<(Conditioning, usize), PipelineError> {
+        let null = self.model.network.null_class().filter(|_| guided);
+        #[allow(clippy::cast_precision_loss, reason = "ids are whole numbers below 2²⁴")]
+        let class_labels = null.into_iter().chain(class_label).map(|label| label as f32).collect();
         let embeds = self.model.network.embeds_guidance();
         let guided = guided && !embeds;
-        let (device, options, text) = (self.device, self.options, &mut self.model.text);
+        let (device, options) = (self.device, self.options);
+        let skip = request.clip_skip;
         let mut conditioning = Conditioning {
             encoder_hidden_states: Vec::new(),
             encoder_attention_mask: Vec::new(),
             text_embeds: Vec::new(),
-            tokens: text.max_tokens(),
-            channels: text.channels(),
+            tokens: self.model.text.as_ref().map_or(0, TextEncoders::max_tokens),
+            channels: self.model.text.as_ref().map_or(0, TextEncoders::channels),
             guidance_scale: guided.then_some(request.guidance_scale),
             embedded_guidance: embeds.then_some(request.guidance_scale),
+            class_labels,
         };
+        let Some(text) = &mut self.model.text else {
+            if skip > 0 {
+                let message = format!("clip_skip = {skip} is not possible: this model reads no text");
+                return Err(PipelineError::Request(message));
+            }
+            return Ok((conditioning, 0));
+        };
+        text.check_skip(skip)?;
         let mut dropped = 0;
-        let negative = guided.then(|| text.encode_negative(device, options, &request.negative_prompt)).transpose()?;
-        for encoded in negative.into_iter().chain([text.encode(device, options, &request.prompt)?]) {
+        let negative =
+            guided.then(|| text.encode_negative(device, options, &request.negative_prompt, skip)).transpose()?;
+        for encoded in negative.into_iter().chain([text.encode(device, options, &request.prompt, (true, skip))?]) {
             conditioning.encoder_hidden_states.extend(encoded.hidden_states);
             conditioning.encoder_attention_mask.extend(encoded.attention_mask);
             conditioning.text_embeds.extend(encoded.text_embeds);

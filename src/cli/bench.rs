@@ -12,8 +12,8 @@ use std::io::Write;
 /// Time denoising steps of a model on a device.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A bundled model's name, or a folder in diffusers' layout
-    #[arg(short, long, value_name = "NAME|DIR", default_value = crate::bundled::DEFAULT)]
+    /// A bundled model's name, a folder in diffusers' layout, or a hub's id, OWNER/REPO[@REVISION]
+    #[arg(short, long, value_name = "NAME|DIR|OWNER/REPO", default_value = crate::bundled::DEFAULT)]
     model: String,
 
     /// auto, cpu, gpu, gpu:N, or part of an adapter's name
@@ -51,7 +51,7 @@ struct Total {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
-    let files = model::open(&args.model)?;
+    let files = model::open(&args.model, model::Wanted { quiet: args.json, ..Default::default() })?;
     let threads = args.threads.map(|n| n as usize);
     let device = pipelines::open_device(&args.device, &device_settings(false, threads))?;
     let mut pipe = TextToImage::from_pretrained(device.as_ref(), &files, Default::default())?;

@@ -1,7 +1,7 @@
 //! `headwater convert`: a model in another layout or number type.
 
 use super::error::CliError;
-use super::model::{self, LoraArg};
+use super::model::{self, LoraArg, Wanted};
 use clap::ValueEnum;
 use graph::StorageType;
 use models::{Conversion, ConvertError};
@@ -59,11 +59,8 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     if fs::symlink_metadata(to).is_ok() && !args.force {
         return Err(CliError::Failed(format!("{} is there already; --force replaces it", to.display())));
     }
-    let files = model::open_with(&args.source, args.config.as_deref())?.with_variant(args.variant.as_deref());
-    let mut files = model::with_loras(files, &args.lora)?;
-    if let Some(vae) = &args.vae {
-        files = files.with_vae(vae)?;
-    }
+    let wanted = Wanted { config: args.config.as_deref(), variant: args.variant.as_deref(), quiet: false };
+    let files = model::with_parts(model::open(&args.source, wanted)?, &args.lora, args.vae.as_deref())?;
     let storage = args.dtype.map(|dtype| match dtype {
         DType::F32 => StorageType::F32,
         DType::F16 => StorageType::F16,

@@ -1,4 +1,4 @@
-//! `headwater generate`: text to image.
+//! `headwater generate`: text, a class or nothing but noise to an image.
 
 use super::devices::device_settings;
 use super::error::CliError;
@@ -13,11 +13,11 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-/// Make an image from text.
+/// Make an image from text, or from noise alone by a model that reads none.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// What the image shows
-    prompt: String,
+    /// What the image shows; a class-conditional or unconditional model takes no prompt
+    prompt: Option<String>,
 
     #[command(flatten)]
     image: ImageArgs,
@@ -26,7 +26,10 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let flags = &args.image;
     flags.check_names()?;
-    let destination = Destination::new(flags.output.as_deref(), &args.prompt, flags.count, flags.json)?;
+    let prompt = args.prompt.as_deref().unwrap_or_default();
+    let class = flags.class_label.map_or_else(String::new, |label| format!("class {label}"));
+    let name = args.prompt.as_deref().unwrap_or(&class);
+    let destination = Destination::new(flags.output.as_deref(), name, flags.count, flags.json)?;
     let interrupted = interrupt::install()?;
     let files = flags.open_model()?;
     let settings = device_settings(flags.checked, flags.threads.map(|n| n as usize));
@@ -36,6 +39,14 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         eprintln!("device: {} ({}, {})", info.name, info.kind, info.backend);
     }
     let mut pipe = TextToImage::from_pretrained(device.as_ref(), &files, flags.plan_options())?;
+    if pipe.takes_prompt() != args.prompt.is_some() {
+        let message = if pipe.takes_prompt() {
+            "this model needs a PROMPT that says what to draw, as in headwater generate \"a red heart\""
+        } else {
+            "this model reads no text: leave the prompt out"
+        };
+        return Err(CliError::Usage(message.into()));
+    }
     if !pipe.makes_pictures() && !destination.takes_samples() {
         let message = "this model makes latents, not pictures; give --output a name ending in .safetensors";
         return Err(CliError::Usage(message.into()));
@@ -43,7 +54,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let first_seed = flags.seed.unwrap_or_else(random_seed);
     for index in 0..flags.count {
         let seed = first_seed.wrapping_add(u64::from(index));
-        let request = flags.apply(&args.prompt, seed, pipe.defaults());
+        let request = flags.apply(prompt, seed, pipe.defaults());
         let started = Instant::now();
         let mut progress = Progress::new(flags.is_quiet());
         let mut steps = flags
@@ -156,6 +167,12 @@ fn settings_json(flags: &ImageArgs, request: &Request, generated: &Generated, de
     if let Some(eta) = request.eta {
         settings["eta"] = json!(eta);
     }
+    if request.clip_skip > 0 {
+        settings["clip_skip"] = json!(request.clip_skip);
+    }
+    if let Some(label) = generated.class_label {
+        settings["class_label"] = json!(label);
+    }
     match &request.steps {
         scheduler::Steps::Timesteps(list) => settings["timesteps"] = json!(list),
         scheduler::Steps::Sigmas(list) => settings["sigmas"] = json!(list),
@@ -176,6 +193,13 @@ fn parameters(request: &Request, generated: &Generated, flags: &ImageArgs) -> St
     }
     if let Some(eta) = request.eta {
         text += &format!(", Eta: {eta}");
+    }
+    if request.clip_skip > 0 {
+        // There 1 is the last layer.
+        text += &format!(", Clip skip: {}", request.clip_skip + 1);
+    }
+    if let Some(label) = generated.class_label {
+        text += &format!(", Class: {label}");
     }
     let model = if flags.model.contains([',', ':', '\n']) {
         serde_json::Value::from(flags.model.as_str()).to_string()

@@ -1,6 +1,7 @@
 //! The flags that every image command shares.
 
 use super::error::CliError;
+use super::model::{self, LoraArg, Wanted};
 use clap::{Args, ValueEnum};
 use graph::{PlanOptions, Storage};
 use pipelines::{DeviceChoice, Rng};
@@ -10,8 +11,9 @@ use std::path::PathBuf;
 /// Flags of every image command.
 #[derive(Debug, Args)]
 pub(super) struct ImageArgs {
-    /// A bundled model's name, a folder in diffusers' layout, or a single .safetensors file of Stable Diffusion 1, 2 or XL
-    #[arg(short, long, value_name = "NAME|DIR|FILE", default_value = crate::bundled::DEFAULT)]
+    /// A bundled model's name, a folder in diffusers' layout, a single .safetensors file of Stable Diffusion 1, 2 or XL, or a hub's id,
+    /// OWNER/REPO[@REVISION]
+    #[arg(short, long, value_name = "NAME|DIR|FILE|OWNER/REPO", default_value = crate::bundled::DEFAULT)]
     pub(super) model: String,
 
     /// Folder in diffusers' layout whose configurations and tokenizers go before those told from a single file
@@ -20,7 +22,7 @@ pub(super) struct ImageArgs {
 
     /// Adapter to add to the model's weights, with how much of it [default: 1]; repeatable
     #[arg(long, value_name = "FILE[:WEIGHT]")]
-    pub(super) lora: Vec<super::model::LoraArg>,
+    pub(super) lora: Vec<LoraArg>,
 
     /// Autoencoder to use in place of the model's own: a folder, or a .safetensors file
     #[arg(long, value_name = "DIR|FILE")]
@@ -88,6 +90,14 @@ pub(super) struct ImageArgs {
     #[arg(long, value_name = "NAME", default_value_t = Rng::Philox)]
     pub(super) rng: Rng,
 
+    /// Leave out the last N layers of CLIP, as diffusers counts: other tools' 2 is 1 here
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub(super) clip_skip: u32,
+
+    /// Which class a class-conditional model draws [default: chosen by the seed]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(super) class_label: Option<usize>,
+
     /// auto (the best GPU, else cpu), cpu, gpu, gpu:N, or part of an adapter's name
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(super) device: DeviceChoice,
@@ -145,12 +155,9 @@ impl DType {
 impl ImageArgs {
     /// The model's files.
     pub(super) fn open_model(&self) -> Result<models::ModelFiles, CliError> {
-        let files = super::model::open_with(&self.model, self.config.as_deref())?;
-        let mut files = super::model::with_loras(files.with_variant(self.variant.as_deref()), &self.lora)?;
-        if let Some(vae) = &self.vae {
-            files = files.with_vae(vae)?;
-        }
-        Ok(files)
+        let wanted =
+            Wanted { config: self.config.as_deref(), variant: self.variant.as_deref(), quiet: self.is_quiet() };
+        model::with_parts(model::open(&self.model, wanted)?, &self.lora, self.vae.as_deref())
     }
 
     pub(super) fn plan_options(&self) -> PlanOptions {
@@ -192,6 +199,8 @@ impl ImageArgs {
             guidance_scale: self.guidance.unwrap_or(defaults.guidance_scale),
             seed,
             rng: self.rng,
+            clip_skip: self.clip_skip as usize,
+            class_label: self.class_label,
         }
     }
 

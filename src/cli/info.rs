@@ -1,7 +1,7 @@
 //! `headwater info`: what a file or folder holds.
 
 use super::error::CliError;
-use super::{model, png};
+use super::{hub, model, png};
 use models::{Checkpoint, ModelFiles, ModelIndex};
 use serde_json::json;
 use std::io::{Read, Write};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// Show what a file or folder holds: an image's settings, a checkpoint's parts.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// An image, a .safetensors file, a folder in diffusers' layout, or a bundled model's name
+    /// An image, a .safetensors file, a folder in diffusers' layout, a bundled model's name, or a hub's id
     file: PathBuf,
 
     /// One JSON object
@@ -19,9 +19,11 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
-    let path = &args.file;
-    let name = path.to_string_lossy();
-    let report = if let Some(model) = crate::bundled::find(&name) {
+    let name = args.file.to_string_lossy();
+    let bundled = crate::bundled::find(&name);
+    let downloaded = if bundled.is_some() { None } else { hub::locate(&name, None, args.json)? };
+    let path = downloaded.as_ref().unwrap_or(&args.file);
+    let report = if let Some(model) = bundled {
         folder(&model.files())?
     } else if path.is_dir() {
         folder(&ModelFiles::folder(path)?)?

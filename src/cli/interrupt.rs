@@ -1,8 +1,11 @@
 //! Ctrl-C stops between steps; a second one ends the program at once.
 
 use super::error::CliError;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// The one that the handler sets.
+static INSTALLED: OnceLock<Interrupted> = OnceLock::new();
 
 /// Whether somebody pressed Ctrl-C.
 #[derive(Debug, Clone)]
@@ -23,5 +26,10 @@ pub(super) fn install() -> Result<Interrupted, CliError> {
         }
     })
     .map_err(|error| CliError::Failed(format!("cannot listen for Ctrl-C: {error}")))?;
-    Ok(Interrupted(flag))
+    Ok(INSTALLED.get_or_init(|| Interrupted(flag)).clone())
+}
+
+/// Whether somebody pressed Ctrl-C, for code that is not handed the flag; without a handler the system ends the program.
+pub(super) fn pressed() -> bool {
+    INSTALLED.get().is_some_and(Interrupted::get)
 }

@@ -5,6 +5,7 @@ mod convert;
 mod devices;
 mod error;
 mod generate;
+mod hub;
 mod image_args;
 mod info;
 mod interrupt;
@@ -32,7 +33,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make an image from text
+    /// Make an image from text, or from noise alone by a model that reads none
     Generate(Box<generate::Args>),
     /// List the samplers
     Samplers(samplers::Args),

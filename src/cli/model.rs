@@ -1,31 +1,39 @@
 //! What `--model` may name.
 
 use super::error::CliError;
+use super::hub;
 use crate::bundled;
 use models::{Checkpoint, Lora, ModelFiles};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// The files behind a model argument: a bundled name, a folder in diffusers' layout, or a single file.
-pub(super) fn open(name: &str) -> Result<ModelFiles, CliError> {
-    open_with(name, None)
+/// What of a model is wanted besides its name.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Wanted<'a> {
+    /// A folder whose configurations go before those told from a single file's shapes.
+    pub(super) config: Option<&'a Path>,
+    /// The variant of a folder's weights.
+    pub(super) variant: Option<&'a str>,
+    /// No progress of a download.
+    pub(super) quiet: bool,
 }
 
-/// The same; `config` is a folder whose configurations go before those told from a single file's shapes.
-pub(super) fn open_with(name: &str, config: Option<&Path>) -> Result<ModelFiles, CliError> {
+/// The files behind a model argument: a bundled name, a folder in diffusers' layout, a single file, or a hub's id.
+pub(super) fn open(name: &str, wanted: Wanted<'_>) -> Result<ModelFiles, CliError> {
     if let Some(model) = bundled::find(name) {
         return Ok(model.files());
     }
-    let path = Path::new(name);
+    let downloaded = hub::locate(name, wanted.variant, wanted.quiet)?;
+    let path = downloaded.as_deref().unwrap_or(Path::new(name));
     if path.is_dir() {
-        return Ok(ModelFiles::folder(path)?);
+        return Ok(ModelFiles::folder(path)?.with_variant(wanted.variant));
     }
     if path.is_file() {
-        return Ok(ModelFiles::single(path, config)?);
+        return Ok(ModelFiles::single(path, wanted.config)?);
     }
     Err(CliError::Failed(format!(
-        "there is no model {name}: neither a folder or file here nor a bundled model ({})",
+        "there is no model {name}: neither a folder or file here nor a bundled model ({}) nor a hub's id (OWNER/REPO)",
         bundled::BUNDLED.iter().map(|m| m.name).collect::<Vec<_>>().join(", ")
     )))
 }
@@ -60,13 +68,14 @@ impl FromStr for LoraArg {
     }
 }
 
-/// The model with these adapters added.
-pub(super) fn with_loras(files: ModelFiles, loras: &[LoraArg]) -> Result<ModelFiles, CliError> {
-    if loras.is_empty() {
-        return Ok(files);
-    }
+/// The model with these adapters added, and this autoencoder in place of its own.
+pub(super) fn with_parts(files: ModelFiles, loras: &[LoraArg], vae: Option<&Path>) -> Result<ModelFiles, CliError> {
     let loras = loras.iter().map(|lora| Lora::open(&lora.file, lora.weight)).collect::<Result<Vec<_>, _>>()?;
-    Ok(files.with_loras(&loras)?)
+    let files = if loras.is_empty() { files } else { files.with_loras(&loras)? };
+    Ok(match vae {
+        Some(path) => files.with_vae(path)?,
+        None => files,
+    })
 }
 
 /// As an image's settings name them.

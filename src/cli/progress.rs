@@ -1,5 +1,6 @@
 //! Progress on standard error: a bar on a terminal, plain lines elsewhere.
 
+use crate::hub;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pipelines::Event;
 use std::io::IsTerminal;
@@ -55,6 +56,70 @@ impl Progress {
     pub(super) fn finish(self) {
         if let Progress::Bar(bar) = self {
             bar.finish_and_clear();
+        }
+    }
+}
+
+/// Downloads from a hub.
+pub(super) struct Download {
+    what: String,
+    quiet: bool,
+    started: Instant,
+    last: Instant,
+    bar: Option<ProgressBar>,
+    received: u64,
+}
+
+impl Download {
+    pub(super) fn new(what: &str, quiet: bool) -> Self {
+        let unwanted = std::env::var("HF_HUB_DISABLE_PROGRESS_BARS").unwrap_or_default().to_uppercase();
+        let quiet = quiet || ["1", "ON", "YES", "TRUE"].contains(&&*unwanted);
+        Self { what: what.to_owned(), quiet, started: Instant::now(), last: Instant::now(), bar: None, received: 0 }
+    }
+
+    pub(super) fn show(&mut self, progress: &hub::Progress<'_>) {
+        if let Some(warning) = progress.warning {
+            eprintln!("warning: {warning}");
+        }
+        if self.quiet {
+            return;
+        }
+        if let Some(note) = progress.note {
+            match &self.bar {
+                Some(bar) => bar.suspend(|| eprintln!("{note}")),
+                None => eprintln!("{note}"),
+            }
+        }
+        if progress.total == 0 {
+            return;
+        }
+        self.received = progress.done;
+        if std::io::stderr().is_terminal() {
+            let bar = self.bar.get_or_insert_with(|| {
+                let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+                let style = "{bar:32} {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left  {msg}";
+                bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+                bar
+            });
+            bar.set_length(progress.total);
+            bar.set_position(progress.done);
+            if bar.message() != progress.file {
+                bar.set_message(progress.file.to_owned());
+            }
+        } else if self.last.elapsed() >= LINE_INTERVAL {
+            self.last = Instant::now();
+            let (done, total) = (progress.done as f64 / 1e6, progress.total as f64 / 1e6);
+            eprintln!("{}: {done:.1} of {total:.1} MB, {}", self.what, progress.file);
+        }
+    }
+
+    pub(super) fn finish(self, is_complete: bool) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        if is_complete && !self.quiet && self.received > 0 {
+            let seconds = self.started.elapsed().as_secs_f64();
+            eprintln!("{}: downloaded {:.1} MB in {seconds:.1} s", self.what, self.received as f64 / 1e6);
         }
     }
 }

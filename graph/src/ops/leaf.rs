@@ -2,6 +2,8 @@ use crate::array::{Array, Real};
 use crate::graph::Rate;
 use crate::op::{Operation, arity};
 use crate::shape::{Shape, numel};
+use crate::weights::WeightView;
+use std::ops::Range;
 
 /// A value the caller writes before running.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,13 +26,21 @@ pub struct Weight {
     /// The order in which kernels want its axes: axis `i` of the value is axis `axes[i]` of the tensor in the checkpoint. It is put so
     /// while it is read, and nothing is stored twice.
     pub axes: Vec<usize>,
+    /// Which of the checkpoint's rows, along its first axis: all, unless a device takes a large tensor in pieces.
+    pub rows: Range<usize>,
 }
 
 impl Weight {
-    /// The value's shape: the checkpoint's, in the order of `axes`.
+    /// The value's shape: the checkpoint's `rows`, in the order of `axes`.
     #[must_use]
     pub fn value_shape(&self) -> Shape {
-        self.axes.iter().map(|axis| self.shape[*axis]).collect()
+        self.axes.iter().map(|axis| if *axis == 0 { self.rows.len() } else { self.shape[*axis] }).collect()
+    }
+
+    /// The value out of the checkpoint's tensor.
+    #[must_use]
+    pub fn value<'a>(&self, tensor: WeightView<'a>) -> WeightView<'a> {
+        tensor.rows(&self.rows).permuted(&self.axes)
     }
 }
 
@@ -67,6 +77,10 @@ impl Operation for Weight {
         sorted.sort_unstable();
         if sorted.into_iter().ne(0..self.shape.len()) {
             return Err(format!("{:?} is no order of the axes of {:?}", self.axes, self.shape));
+        }
+        let rows = self.shape.first().copied().unwrap_or(1);
+        if self.rows.start > self.rows.end || self.rows.end > rows {
+            return Err(format!("{:?} are no rows of {:?}", self.rows, self.shape));
         }
         Ok(self.value_shape())
     }

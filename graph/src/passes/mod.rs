@@ -5,11 +5,13 @@ mod fold;
 mod fuse;
 mod hoist;
 mod rewrite;
+mod split;
 
 pub use dead::dead_code;
 pub use fold::fold;
 pub use fuse::fuse;
 pub use hoist::hoist;
+pub use split::split_weights;
 
 use crate::graph::Graph;
 

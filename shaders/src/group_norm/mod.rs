@@ -31,6 +31,15 @@ fn setup(problem: &Problem<'_>, workgroup: u32, vectors: bool) -> Option<(Prelud
     Some((prelude, batch * op.groups))
 }
 
+/// Whether one invocation may walk a whole group. Mesa's software driver ends loops quietly once an invocation has taken 65535 turns in
+/// all, so that a large picture's groups must be shared there, barriers or not.
+fn lone_invocation_fits(problem: &Problem<'_>) -> bool {
+    const TURNS: usize = 65_535;
+    let (Op::GroupNorm(op), [x, ..]) = (problem.op, &problem.operands[..]) else { return true };
+    let GroupNormDims { positions, channels, .. } = GroupNorm::dims(x.shape);
+    3 * positions * (1 + channels / op.groups.max(1)) < TURNS
+}
+
 /// One invocation for each group of an image.
 #[derive(Debug)]
 pub(crate) struct Naive;
@@ -69,8 +78,8 @@ impl Kernel for Register {
         "group_norm"
     }
 
-    fn rank(&self, _: &Problem<'_>, profile: &Profile) -> u32 {
-        if profile.barriers_are_slow { 0 } else { 2 }
+    fn rank(&self, problem: &Problem<'_>, profile: &Profile) -> u32 {
+        if profile.barriers_are_slow && lone_invocation_fits(problem) { 0 } else { 2 }
     }
 
     fn shader(&self, problem: &Problem<'_>, profile: &Profile) -> Option<Shader> {
@@ -98,8 +107,8 @@ impl Kernel for Workgroup {
         "group_norm"
     }
 
-    fn rank(&self, _: &Problem<'_>, profile: &Profile) -> u32 {
-        if profile.barriers_are_slow { 3 } else { 0 }
+    fn rank(&self, problem: &Problem<'_>, profile: &Profile) -> u32 {
+        if profile.barriers_are_slow && lone_invocation_fits(problem) { 3 } else { 0 }
     }
 
     fn shader(&self, problem: &Problem<'_>, profile: &Profile) -> Option<Shader> {

@@ -1,0 +1,175 @@
+//! Models of their published size against diffusers and transformers, block by block (`tests/goldens/make_full_size.py`).
+//!
+//! Weights are drawn from their names, so that no file holds them. The first block that differs is named, by its path in the
+//! checkpoint. SDXL's UNet is too large for a small machine's memory: `cargo test --release --test full_size -- --ignored`.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use graph::{Device, PlanOptions, Rate, Scope, Storage, Tensor, passes::optimize, shape::numel};
+use headwater::{DeviceChoice, DeviceSettings, open_device};
+use models::synthetic::{SyntheticWeights, signed};
+use models::{
+    AddedConditions, AutoencoderKlConfig, ClipHiddenState, ClipTextConfig, UNet2DConditionConfig,
+    UNet2DConditionInputs, autoencoder_kl_decode, clip_text_model, unet_2d_condition_model,
+};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+/// Ours against the reference's own error in single precision: sums in another order are as far from each other as either from
+/// the exact one.
+const TIMES_F32_ERROR: f64 = 4.0;
+
+struct Model {
+    golden: Value,
+    inputs: HashMap<String, Vec<f32>>,
+    scope: Scope,
+    output: Tensor,
+}
+
+/// The model of a golden around its inputs.
+fn model(name: &str) -> Model {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/goldens/full_size/{name}.json"));
+    let golden: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let config = golden["config"].to_string().into_bytes();
+    let scope = Scope::root();
+    let mut inputs = HashMap::new();
+    let mut input = |input: &str| -> Option<Tensor> {
+        let (shape, values): (Vec<usize>, Vec<f32>) = match (&golden["inputs"][input], &golden[input]) {
+            (Value::Array(shape), _) => {
+                let shape: Vec<usize> = shape.iter().map(|extent| extent.as_u64().unwrap() as usize).collect();
+                let values = signed(&format!("{name}:{input}"), numel(&shape)).map(|v| v as f32).collect();
+                (shape, values)
+            }
+            (_, Value::Array(list)) => {
+                (vec![1, list.len()], list.iter().map(|value| value.as_f64().unwrap() as f32).collect())
+            }
+            (_, Value::Number(value)) => (vec![1], vec![value.as_f64().unwrap() as f32]),
+            _ => return None,
+        };
+        inputs.insert(input.to_owned(), values);
+        Some(scope.input(input, &shape, Rate::Step))
+    };
+    let output = match golden["model"].as_str().unwrap() {
+        "UNet2DConditionModel" => {
+            let config = UNet2DConditionConfig::from_json(name, &config).unwrap();
+            let [sample, timestep, text] =
+                ["sample", "timestep", "encoder_hidden_states"].map(|name| input(name).unwrap());
+            let added = input("text_embeds").zip(input("time_ids"));
+            let inputs = UNet2DConditionInputs {
+                sample: &sample,
+                timestep: &timestep,
+                encoder_hidden_states: &text,
+                timestep_cond: None,
+                added: added.as_ref().map(|(text_embeds, time_ids)| AddedConditions { text_embeds, time_ids }),
+            };
+            unet_2d_condition_model(&scope, &config, &inputs)
+        }
+        "AutoencoderKL" => {
+            let config = AutoencoderKlConfig::from_json(name, &config).unwrap();
+            autoencoder_kl_decode(&scope, &config, &input("latents").unwrap())
+        }
+        "CLIPTextModel" => {
+            let config = ClipTextConfig::from_json(name, &config).unwrap();
+            clip_text_model(&scope, &config, &input("ids").unwrap(), None, ClipHiddenState::Last)
+        }
+        other => panic!("{other}"),
+    };
+    Model { golden, inputs, scope, output }
+}
+
+/// Gigabytes: one at a time, whatever the number of tests at work.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Runs a model and compares every block; tells how far the result is off.
+fn check(device: &dyn Device, name: &str, storage: Storage) {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let Model { golden, inputs, scope, output } = model(name);
+    let mut blocks = scope.marked();
+    blocks.push(("output".to_owned(), output));
+    let outputs: Vec<(&str, &Tensor)> = blocks.iter().map(|(path, tensor)| (&**path, tensor)).collect();
+    let graph = optimize(&scope.finish(&outputs).unwrap());
+    let weights = SyntheticWeights::new(&graph.weights());
+    let mut plan = device.plan(&graph, &weights, PlanOptions { storage }).unwrap();
+    for (input, values) in &inputs {
+        plan.write(input, values).unwrap();
+    }
+    plan.run().unwrap();
+
+    let golden = golden["blocks"].as_array().unwrap();
+    assert_eq!(golden.len(), blocks.len(), "{name}: blocks of the golden and of the graph");
+    let known: HashMap<&str, &Value> = golden.iter().map(|block| (block["path"].as_str().unwrap(), block)).collect();
+    let (limit, what) = match storage {
+        Storage::F16 => ("f16_error", "f16"),
+        _ => ("f32_error", "f32"),
+    };
+    let factor = if storage == Storage::F16 { 1.0 } else { TIMES_F32_ERROR };
+    let mut last = (0.0, 0.0);
+    for (path, tensor) in &blocks {
+        let block = known.get(&**path).unwrap_or_else(|| panic!("{name}: the golden has no {path}"));
+        let shape: Vec<u64> = tensor.shape().iter().map(|extent| *extent as u64).collect();
+        assert_eq!(Value::from(shape), block["shape"], "{name}: {path}");
+        let ours = plan.read(path).unwrap();
+        let samples = block["samples"].as_array().unwrap();
+        let places =
+            signed(&format!("{name}:{path}"), samples.len()).map(|u| ((u + 1.0) / 2.0 * ours.len() as f64) as usize);
+        let largest = block["largest"].as_f64().unwrap();
+        let differences =
+            places.zip(samples).map(|(at, wanted)| (f64::from(ours[at]) - wanted.as_f64().unwrap()).abs());
+        let worst = differences.fold(0.0, f64::max) / largest;
+        let error = block[limit].as_f64().unwrap();
+        assert!(
+            worst <= factor * error,
+            "{name} in {what} on {}: {path} is the first block that differs, by {worst:.1e} (the reference itself {error:.1e})",
+            device.info().name
+        );
+        last = (worst, error);
+    }
+    println!("{name} in {what} on {}: {:.1e} (the reference itself {:.1e})", device.info().name, last.0, last.1);
+}
+
+fn cpu() -> Box<dyn Device> {
+    open_device(&DeviceChoice::Cpu, &DeviceSettings::default()).unwrap()
+}
+
+fn adapter() -> Box<dyn Device> {
+    open_device(&DeviceChoice::Adapter("gpu".into()), &DeviceSettings::default())
+        .unwrap_or_else(|error| panic!("{error} (`cargo xtask test` sets one up)"))
+}
+
+const MODELS: &[&str] = &["sd15_text_encoder", "sd15_vae", "sd15_unet"];
+
+#[test]
+fn on_the_cpu() {
+    for name in MODELS {
+        check(cpu().as_ref(), name, Storage::F32);
+    }
+}
+
+#[test]
+fn in_half_precision_on_the_cpu() {
+    for name in MODELS {
+        check(cpu().as_ref(), name, Storage::F16);
+    }
+}
+
+#[test]
+fn on_an_adapter() {
+    for name in MODELS {
+        check(adapter().as_ref(), name, Storage::F32);
+    }
+}
+
+#[test]
+#[ignore = "takes 12 GiB of memory"]
+fn the_largest_on_the_cpu() {
+    check(cpu().as_ref(), "sdxl_unet", Storage::F32);
+    check(cpu().as_ref(), "sdxl_unet", Storage::F16);
+}
+
+#[test]
+#[ignore = "takes 12 GiB of memory"]
+fn the_largest_on_an_adapter() {
+    check(adapter().as_ref(), "sdxl_unet", Storage::F32);
+}
