@@ -402,3 +402,107 @@ fn conversions_that_are_refused() {
     convert(place.path(), &["folder", "folder", "-f"]);
     assert!(tensors_of(&place.path().join("folder")) == tensors_of(Path::new(&own)), "onto itself");
 }
+
+fn info(place: &Path, what: &str) -> (String, Value) {
+    let output = |more: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_headwater"))
+            .args([&["info", what], more].concat())
+            .current_dir(place)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    (output(&[]), serde_json::from_str(&output(&["--json"])).unwrap())
+}
+
+#[test]
+fn info_tells_what_a_model_is() {
+    let place = tempfile::tempdir().unwrap();
+    let path = |name: &str| place.path().join(name);
+    let own = folder("stable_diffusion_xl");
+    convert(place.path(), &[&own, "model.safetensors"]);
+    for what in ["model.safetensors", &own] {
+        let (text, json) = info(place.path(), what);
+        assert!(
+            text.contains("StableDiffusionXLPipeline\n") && text.contains("unet: UNet2DConditionModel, "),
+            "{text}"
+        );
+        assert_eq!(json["problems"], serde_json::json!([]), "{what}");
+        let parts = json["parts"].as_array().unwrap();
+        let part = |name: &str| parts.iter().find(|part| part["name"] == name).unwrap();
+        let numbers: usize = tensors_of(Path::new(&own))
+            .iter()
+            .filter(|(name, _)| name.starts_with("unet/"))
+            .map(|(_, (_, shape, _))| shape.iter().product::<usize>())
+            .sum();
+        assert_eq!(part("unet")["weights"]["parameters"], numbers, "{what}");
+        assert_eq!(part("unet")["weights"]["dtypes"], serde_json::json!(["F16"]));
+        assert!(part("tokenizer")["weights"].is_null());
+    }
+    assert_eq!(info(place.path(), "model.safetensors").1["family"], "Stable Diffusion XL");
+
+    // Everything that is wrong, not the first of it.
+    convert(place.path(), &["model.safetensors", "broken"]);
+    let mut unet = tensors_in(&path("broken/unet/diffusion_pytorch_model.safetensors"));
+    unet.remove("conv_in.bias");
+    unet.get_mut("conv_out.bias").unwrap().2[..2].copy_from_slice(&[0, 0x7e]);
+    write(&path("broken/unet/diffusion_pytorch_model.safetensors"), &unet);
+    std::fs::write(path("broken/text_encoder/model.safetensors"), "short").unwrap();
+    std::fs::write(path("broken/scheduler/scheduler_config.json"), "{\"_class_name\": \"Magic\"}").unwrap();
+    let (text, json) = info(place.path(), "broken");
+    assert_eq!(json["problems"].as_array().unwrap().len(), 3, "{text}");
+    let parts = ["is missing conv_in.bias", "NaN in conv_out.bias", "broken/text_encoder/model.safetensors", "Magic"];
+    parts.iter().for_each(|part| assert!(text.contains(part), "{part}: {text}"));
+}
+
+#[test]
+fn info_tells_what_other_files_are() {
+    let place = tempfile::tempdir().unwrap();
+    let lora = |name: &str| info(place.path(), goldens().join(format!("loras/{name}.safetensors")).to_str().unwrap());
+    let (text, json) = lora("xl-kohya");
+    assert!(text.starts_with("LoRA in kohya's names, rank 2, 73 layers, "), "{text}");
+    assert_eq!(json["parts"], serde_json::json!({ "text_encoder": 4, "text_encoder_2": 4, "unet": 65 }));
+    assert_eq!(lora("peft").1["spelling"], "PEFT");
+    assert_eq!(lora("processor").1["rank"], serde_json::json!([1, 1]));
+
+    let word = Tensors::from([("<cat>".to_owned(), (Dtype::F16, vec![2, 3], vec![0; 12]))]);
+    write(&place.path().join("word.safetensors"), &word);
+    assert_eq!(info(place.path(), "word.safetensors").0, "textual inversion\n<cat>: 2 tokens of 3 channels\n");
+    let mut half = single("stable_diffusion");
+    half.retain(|name, _| name.starts_with("model.diffusion_model."));
+    write(&place.path().join("half.safetensors"), &half);
+    let (text, json) = info(place.path(), "half.safetensors");
+    assert!(text.starts_with("problem: half.safetensors: holds a UNet and no text encoder"), "{text}");
+    assert_eq!(json["problems"].as_array().unwrap().len(), 1);
+}
+
+/// Half a shard, named by an index that is whole.
+#[test]
+fn a_shard_that_ends_early() {
+    let place = tempfile::tempdir().unwrap();
+    convert(place.path(), &[&folder("stable_diffusion"), "model"]);
+    let unet = place.path().join("model/unet");
+    let tensors = tensors_in(&unet.join("diffusion_pytorch_model.safetensors"));
+    std::fs::remove_file(unet.join("diffusion_pytorch_model.safetensors")).unwrap();
+    let mut shards = [Tensors::new(), Tensors::new()];
+    let mut map = serde_json::Map::new();
+    for (i, (name, tensor)) in tensors.into_iter().enumerate() {
+        map.insert(name.clone(), format!("diffusion_pytorch_model-0000{}-of-00002.safetensors", i % 2 + 1).into());
+        shards[i % 2].insert(name, tensor);
+    }
+    for (i, shard) in shards.iter().enumerate() {
+        write(&unet.join(format!("diffusion_pytorch_model-0000{}-of-00002.safetensors", i + 1)), shard);
+    }
+    let index = serde_json::json!({ "metadata": {}, "weight_map": map }).to_string();
+    std::fs::write(unet.join("diffusion_pytorch_model.safetensors.index.json"), index).unwrap();
+    let pictures = PathBuf::from(folder("stable_diffusion")).join("pictures");
+    let case = golden_cases(&pictures).into_iter().find(|case| case["file"] == "euler.png").unwrap();
+    assert!(difference(place.path(), &pictures, &case, "cpu", &["-m", "model"]) <= 2, "whole shards");
+    let second = unet.join("diffusion_pytorch_model-00002-of-00002.safetensors");
+    let bytes = std::fs::read(&second).unwrap();
+    std::fs::write(&second, &bytes[..bytes.len() / 2]).unwrap();
+    let (code, message) = run(place.path(), &["generate", "x", "-m", "model", "--device", "cpu"]);
+    assert!(code == Some(1) && message.trim_end().lines().count() == 1, "{message}");
+    assert!(message.contains("00002-of-00002.safetensors") && message.contains("truncated"), "{message}");
+}

@@ -98,14 +98,7 @@ impl<'a> Conversion<'a> {
     /// The parts that have weights, and the file that diffusers or transformers looks for.
     #[must_use]
     pub fn weight_files(&self) -> Vec<(String, String)> {
-        let has =
-            |part: &str| match self.files.as_single() {
-                Some(single) => single.parts.contains_key(part),
-                None => self.files.list(part).iter().any(|name| {
-                    [".safetensors", ".bin", ".safetensors.index.json"].iter().any(|end| name.ends_with(end))
-                }),
-            };
-        let parts = self.index.components.iter().filter(|component| has(&component.name));
+        let parts = self.index.components.iter().filter(|component| self.files.has_weights(&component.name));
         parts
             .map(|component| {
                 let stem = if component.library == "diffusers" { "diffusion_pytorch_model" } else { "model" };

@@ -111,6 +111,24 @@ impl ModelFiles {
         self.variant.as_deref()
     }
 
+    /// The family that a single file was told to be of: `Stable Diffusion XL`.
+    #[must_use]
+    pub fn family(&self) -> Option<&str> {
+        self.as_single().map(|single| &*single.title)
+    }
+
+    /// Whether a part of the model has weights; tokenizers and schedulers have none.
+    #[must_use]
+    pub fn has_weights(&self, part: &str) -> bool {
+        let (files, part) = self.route(part);
+        let is_weights =
+            |name: &String| [".safetensors", ".bin", ".safetensors.index.json"].iter().any(|end| name.ends_with(end));
+        match files.as_single() {
+            Some(single) => single.parts.contains_key(&part),
+            None => files.list(&part).iter().any(is_weights),
+        }
+    }
+
     /// What adapters add to the tensors of a part.
     pub(crate) fn additions(&self, part: &str) -> BTreeMap<String, Vec<Addition>> {
         self.additions.get(part).cloned().unwrap_or_default()

@@ -28,6 +28,8 @@ pub(crate) const CARRIED: &str = "headwater/";
 #[derive(Debug)]
 pub(crate) struct SingleFile {
     pub(crate) shown: String,
+    /// The family it was told to be of: Stable Diffusion XL, say.
+    pub(crate) title: String,
     pub(crate) file: Arc<TensorFile>,
     pub(crate) parts: BTreeMap<String, Part>,
     /// Configurations by their path in diffusers' layout.
@@ -84,6 +86,7 @@ impl SingleFile {
         let (scheduler, index, size) = family.sampling(predicts_velocity(&family, &file, &all));
         let mut single = Self {
             shown,
+            title: family.title.clone(),
             file: Arc::new(file),
             parts: BTreeMap::new(),
             files: BTreeMap::new(),
@@ -174,6 +177,7 @@ impl SingleFile {
         }
         let mut single = Self {
             shown,
+            title: family.title.clone(),
             file: Arc::new(file),
             parts: BTreeMap::from([("vae".to_owned(), part)]),
             files: BTreeMap::new(),
