@@ -13,6 +13,7 @@ mod blocks;
 mod checkpoint;
 mod clip;
 mod config;
+mod convert;
 mod dit;
 mod error;
 mod files;
@@ -35,6 +36,7 @@ pub use autoencoder_kl::{AutoencoderKlConfig, autoencoder_kl_decode, autoencoder
 pub use autoencoder_tiny::{AutoencoderTinyConfig, autoencoder_tiny_decode, autoencoder_tiny_encode};
 pub use checkpoint::{CheckReport, Checkpoint};
 pub use clip::{ClipHiddenState, ClipTextConfig, HiddenActivation, clip_text_model, clip_text_model_with_projection};
+pub use convert::{Conversion, ConvertError, SmallFile};
 pub use dit::{DiTConfig, DiTInputs, dit_transformer_2d_model};
 pub use error::ModelError;
 pub use files::ModelFiles;
