@@ -292,3 +292,37 @@ fn a_class_is_stored_with_the_picture() {
     assert!(by_seed.len() > 1 && by_seed.iter().all(|label| *label < 5), "{by_seed:?}");
     assert_eq!(label(&["--seed", "9"]), label(&["--seed", "9"]));
 }
+
+/// The first DiT was written before its transformer had a class of its own.
+#[test]
+fn classes_drawn_by_a_transformer() {
+    let field = |file: &'static str, name: &'static str, value: serde_json::Value| {
+        move |m: &Path| edit_json(&m.join(file), |json| json[name] = value.clone())
+    };
+    let place = tempfile::tempdir().unwrap();
+    let model = copy("dit", place.path());
+    let older = serde_json::json!(["diffusers", "Transformer2DModel"]);
+    field("model_index.json", "transformer", older)(&model);
+    field(CONFIG, "_class_name", "Transformer2DModel".into())(&model);
+    let status = Command::new(env!("CARGO_BIN_EXE_headwater"))
+        .args(["generate", "--model", "model", "--device", "cpu", "--steps", "1", "-q", "-o", "x.png"])
+        .current_dir(place.path())
+        .status()
+        .unwrap();
+    assert!(status.success() && place.path().join("x.png").is_file());
+
+    let of = |what: &str, damage: &dyn Fn(&Path), parts: &[&str]| {
+        expect_end("dit", &["--steps", "1"], 1, what, damage, parts);
+    };
+    of("another norm", &field(CONFIG, "norm_type", "ada_norm_single".into()), &[CONFIG, "norm_type"]);
+    let table = ["class_embedder.embedding_table.weight", "another shape"];
+    of("other classes", &field(CONFIG, "num_embeds_ada_norm", 10.into()), &table);
+    of("no autoencoder", &|m| fs::remove_dir_all(m.join("vae")).unwrap(), &["vae/config.json", "is missing"]);
+    let kind = field("model_index.json", "transformer", serde_json::json!(["diffusers", "PixArtTransformer2DModel"]));
+    of("another transformer", &kind, &["model_index.json", "PixArtTransformer2DModel"]);
+    let wide = field("vae/config.json", "latent_channels", 8.into());
+    of("other latents", &wide, &["vae", "another shape"]);
+    let whole = |_: &Path| ();
+    expect_end("dit", &["--class-label", "1000"], 2, "no class at all", whole, &["classes 0 to 999"]);
+    expect_end("dit", &["red"], 2, "a prompt", whole, &["reads no text"]);
+}

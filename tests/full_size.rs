@@ -10,7 +10,8 @@ use headwater::{DeviceChoice, DeviceSettings, open_device};
 use models::synthetic::{SyntheticWeights, signed};
 use models::{
     AddedConditions, AutoencoderKlConfig, ClipHiddenState, ClipTextConfig, UNet2DConditionConfig,
-    UNet2DConditionInputs, autoencoder_kl_decode, clip_text_model, unet_2d_condition_model,
+    UNet2DConditionInputs, UNet2DConfig, UNet2DInputs, autoencoder_kl_decode, autoencoder_kl_encode, clip_text_model,
+    unet_2d_condition_model, unet_2d_model,
 };
 use serde_json::Value;
 use std::collections::HashMap;
@@ -65,6 +66,18 @@ fn model(name: &str) -> Model {
                 added: added.as_ref().map(|(text_embeds, time_ids)| AddedConditions { text_embeds, time_ids }),
             };
             unet_2d_condition_model(&scope, &config, &inputs)
+        }
+        "UNet2DModel" => {
+            let config = UNet2DConfig::from_json(name, &config).unwrap();
+            let [sample, timestep] = ["sample", "timestep"].map(|name| input(name).unwrap());
+            let labels = input("class_labels").map(|labels| labels.reshape(&[1]));
+            let inputs = UNet2DInputs { sample: &sample, timestep: &timestep, class_labels: labels.as_ref() };
+            unet_2d_model(&scope, &config, &inputs)
+        }
+        "AutoencoderKL" if !golden["inputs"]["image"].is_null() => {
+            let config = AutoencoderKlConfig::from_json(name, &config).unwrap();
+            let (mean, logvar) = autoencoder_kl_encode(&scope, &config, &input("image").unwrap());
+            Tensor::concat(&[&mean, &logvar], 3)
         }
         "AutoencoderKL" => {
             let config = AutoencoderKlConfig::from_json(name, &config).unwrap();
@@ -138,7 +151,7 @@ fn adapter() -> Box<dyn Device> {
         .unwrap_or_else(|error| panic!("{error} (`cargo xtask test` sets one up)"))
 }
 
-const MODELS: &[&str] = &["sd15_text_encoder", "sd15_vae", "sd15_unet"];
+const MODELS: &[&str] = &["sd15_text_encoder", "sd15_vae", "sd15_vae_encoder", "imagenet64_unet", "sd15_unet"];
 
 #[test]
 fn on_the_cpu() {

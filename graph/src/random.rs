@@ -27,6 +27,7 @@ pub struct SplitMix(pub u64);
 
 impl SplitMix {
     /// 64 random bits.
+    #[inline]
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
@@ -41,6 +42,7 @@ impl SplitMix {
     }
 
     /// A number in −1..1 that `f32` holds exactly, so that every executor is given the same input.
+    #[inline]
     #[allow(clippy::cast_possible_truncation, reason = "24 bits fit")]
     pub fn signed(&mut self) -> f32 {
         (self.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0

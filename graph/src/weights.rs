@@ -57,29 +57,11 @@ impl<'a> WeightView<'a> {
         if axes.iter().copied().eq(0..self.shape.len()) {
             return self;
         }
-        let size = self.storage.size();
-        let strides = strides(&self.shape);
-        let shape: Shape = axes.iter().map(|axis| self.shape[*axis]).collect();
-        let (Some((&extent, outer)), Some((&last, before))) = (shape.split_last(), axes.split_last()) else {
-            return self;
+        let bytes = match self.storage.size() {
+            4 => permute::<4>(&self.bytes, &self.shape, axes),
+            _ => permute::<2>(&self.bytes, &self.shape, axes),
         };
-        let mut bytes = Vec::with_capacity(self.bytes.len());
-        let mut position = vec![0; outer.len()];
-        for _ in 0..outer.iter().product() {
-            let start: usize = position.iter().zip(before).map(|(i, axis)| i * strides[*axis]).sum();
-            for i in 0..extent {
-                let at = (start + i * strides[last]) * size;
-                bytes.extend_from_slice(&self.bytes[at..at + size]);
-            }
-            // Counts up, the last of these axes fastest.
-            for (i, extent) in position.iter_mut().zip(outer).rev() {
-                *i += 1;
-                if *i < *extent {
-                    break;
-                }
-                *i = 0;
-            }
-        }
+        let shape = axes.iter().map(|axis| self.shape[*axis]).collect();
         WeightView { storage: self.storage, shape, bytes: Cow::Owned(bytes) }
     }
 
@@ -104,6 +86,35 @@ impl<'a> WeightView<'a> {
             _ => self.to_f32().into_iter().map(f16::from_f32).collect(),
         }
     }
+}
+
+/// Elements of `N` bytes in another order of their axes.
+fn permute<const N: usize>(bytes: &[u8], shape: &[usize], axes: &[usize]) -> Vec<u8> {
+    let strides = strides(shape);
+    let extents: Vec<usize> = axes.iter().map(|axis| shape[*axis]).collect();
+    let (Some((&extent, outer)), Some((&last, before))) = (extents.split_last(), axes.split_last()) else {
+        return bytes.to_vec();
+    };
+    let step = strides[last] * N;
+    let mut out = vec![0; bytes.len()];
+    let mut position = vec![0; outer.len()];
+    for run in out.chunks_exact_mut((extent * N).max(1)) {
+        let start: usize = position.iter().zip(before).map(|(i, axis)| i * strides[*axis]).sum();
+        let mut at = start * N;
+        for element in run.chunks_exact_mut(N) {
+            element.copy_from_slice(&bytes[at..at + N]);
+            at += step;
+        }
+        // Counts up, the last of these axes fastest.
+        for (i, extent) in position.iter_mut().zip(outer).rev() {
+            *i += 1;
+            if *i < *extent {
+                break;
+            }
+            *i = 0;
+        }
+    }
+    out
 }
 
 /// Where a device finds weights by name while it builds a plan: one tensor at a time, so that memory never holds a

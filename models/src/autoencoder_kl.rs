@@ -132,19 +132,16 @@ pub fn autoencoder_kl_decode(s: &Scope, config: &AutoencoderKlConfig, latents: &
     let s = s.at("decoder");
     let levels = config.block_out_channels.len();
     let coarsest = config.block_out_channels[levels - 1];
-    let conv_in = s.at("conv_in");
-    let h = conv_in.mark(conv_in.conv2d(&h, coarsest, 3, Conv2d::same(3)));
+    let h = s.at("conv_in").conv2d(&h, coarsest, 3, Conv2d::same(3));
     let mut h = mid_block(&s.at("mid_block"), config, &h);
-    let resnet = |s: &Scope, x: &Tensor, out: usize| s.mark(resnet_block_2d(s, x, None, out, norm));
 
     for block in 0..levels {
         let (s, level) = (s.at("up_blocks").at(block), levels - 1 - block);
         for layer in 0..=config.layers_per_block {
-            h = resnet(&s.at("resnets").at(layer), &h, config.block_out_channels[level]);
+            h = resnet_block_2d(&s.at("resnets").at(layer), &h, None, config.block_out_channels[level], norm);
         }
         if level > 0 {
-            let s = s.at("upsamplers").at(0);
-            h = s.mark(upsample_2d(&s, &h));
+            h = upsample_2d(&s.at("upsamplers").at(0), &h);
         }
     }
 
@@ -164,8 +161,7 @@ pub fn autoencoder_kl_encode(s: &Scope, config: &AutoencoderKlConfig, image: &Te
     for (level, &channels) in config.block_out_channels.iter().enumerate() {
         let s = encoder.at("down_blocks").at(level);
         for layer in 0..config.layers_per_block {
-            let s = s.at("resnets").at(layer);
-            h = s.mark(resnet_block_2d(&s, &h, None, channels, norm));
+            h = resnet_block_2d(&s.at("resnets").at(layer), &h, None, channels, norm);
         }
         if level + 1 < levels {
             h = downsample_2d(&s.at("downsamplers").at(0), &h, 0);
@@ -194,13 +190,11 @@ fn clamp(x: &Tensor, [low, high]: [f64; 2]) -> Tensor {
 fn mid_block(s: &Scope, config: &AutoencoderKlConfig, x: &Tensor) -> Tensor {
     let norm = Norm { groups: config.norm_num_groups, eps: EPS };
     let channels = x.extent(-1);
-    let resnet = |s: &Scope, x: &Tensor| s.mark(resnet_block_2d(s, x, None, channels, norm));
-    let mut h = resnet(&s.at("resnets").at(0), x);
+    let mut h = resnet_block_2d(&s.at("resnets").at(0), x, None, channels, norm);
     if config.mid_block_add_attention {
-        let s = s.at("attentions").at(0);
-        h = s.mark(pixel_attention(&s, &h, norm));
+        h = pixel_attention(&s.at("attentions").at(0), &h, norm);
     }
-    resnet(&s.at("resnets").at(1), &h)
+    resnet_block_2d(&s.at("resnets").at(1), &h, None, channels, norm)
 }
 
 #[cfg(test)]

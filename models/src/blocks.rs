@@ -1,4 +1,4 @@
-//! What UNets and autoencoders are made of: one function per block of diffusers, over images `[B, H, W, C]`.
+//! What UNets and autoencoders are made of: one function per block of diffusers, over images `[B, H, W, C]`. Each marks what it gives.
 
 use crate::resample::Resample;
 use graph::ops::Conv2d;
@@ -66,7 +66,7 @@ impl ResnetBlock2d {
         if self.conv_shortcut || around.extent(-1) != out {
             around = s.at("conv_shortcut").conv2d(&around, out, 1, Conv2d::same(1));
         }
-        divided(&(&around + &h), self.output_scale_factor)
+        s.mark(divided(&(&around + &h), self.output_scale_factor))
     }
 }
 
@@ -83,12 +83,12 @@ pub(crate) fn resnet_block_2d(s: &Scope, x: &Tensor, temb: Option<&Tensor>, out:
 pub(crate) fn downsample_2d(s: &Scope, x: &Tensor, padding: usize) -> Tensor {
     let padding = if padding == 0 { [0, 1, 0, 1] } else { [padding; 4] };
     let conv = Conv2d { stride: 2, padding, ..Conv2d::same(3) };
-    s.at("conv").conv2d(x, x.extent(-1), 3, conv)
+    s.mark(s.at("conv").conv2d(x, x.extent(-1), 3, conv))
 }
 
 /// diffusers' `Upsample2D` with a convolution, over every pixel twice.
 pub(crate) fn upsample_2d(s: &Scope, x: &Tensor) -> Tensor {
-    s.at("conv").conv2d(x, x.extent(-1), 3, Conv2d { upsample: 2, ..Conv2d::same(3) })
+    s.mark(s.at("conv").conv2d(x, x.extent(-1), 3, Conv2d { upsample: 2, ..Conv2d::same(3) }))
 }
 
 /// diffusers' `TimestepEmbedding` of sines `[B, S]`.
@@ -118,7 +118,7 @@ impl Transformer2d {
         let h = project("proj_in", &h).reshape(&[batch, height * width, channels]);
         let h = (0..self.layers)
             .fold(h, |h, i| basic_transformer_block(&s.at("transformer_blocks").at(i), &h, text, self.heads));
-        &project("proj_out", &h.reshape(&[batch, height, width, channels])) + image
+        s.mark(&project("proj_out", &h.reshape(&[batch, height, width, channels])) + image)
     }
 }
 
@@ -164,7 +164,7 @@ impl PixelAttention {
         let h = normed.as_ref().unwrap_or(image).reshape(&[batch, height * width, channels]);
         let [q, k, v] = ["to_q", "to_k", "to_v"].map(|name| s.at(name).linear(&h, channels));
         let h = s.at("to_out").at(0).linear(&q.attention(&k, &v, self.heads, false, None), channels);
-        divided(&(&h.reshape(&[batch, height, width, channels]) + image), self.output_scale_factor)
+        s.mark(divided(&(&h.reshape(&[batch, height, width, channels]) + image), self.output_scale_factor))
     }
 }
 

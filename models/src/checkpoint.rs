@@ -4,7 +4,7 @@ use crate::files::ModelFiles;
 use crate::lora::{self, Addition};
 use crate::safetensors_file::{PICKLE, TensorFile, TensorInfo, finite, storage};
 use crate::single_file::Located;
-use graph::{Shape, WeightSource, WeightSpec, WeightView};
+use graph::{Shape, StorageType, WeightSource, WeightSpec, WeightView};
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -38,7 +38,7 @@ const PREFIXES: &[&str] = &["", "text_model."];
 
 /// Parts of names that diffusers gives otherwise since version 0.17, and what they were: an autoencoder's attention. And the other name of
 /// T5's embedding, which is one tensor in memory and either in a file.
-const RENAMED: &[(&str, &str)] = &[
+pub(crate) const RENAMED: &[(&str, &str)] = &[
     (".to_q.", ".query."),
     (".to_k.", ".key."),
     (".to_v.", ".value."),
@@ -47,7 +47,7 @@ const RENAMED: &[(&str, &str)] = &[
 ];
 
 /// Buffers that older libraries saved and that are computed here, and the second copy of T5's embedding.
-const HARMLESS: &[&str] = &["embeddings.position_ids", "pos_embed.pos_embed", "encoder.embed_tokens.weight"];
+pub(crate) const HARMLESS: &[&str] = &["embeddings.position_ids", "pos_embed.pos_embed", "encoder.embed_tokens.weight"];
 
 /// The file names diffusers and transformers give to weights.
 const STEMS: &[&str] = &["diffusion_pytorch_model", "model"];
@@ -64,6 +64,9 @@ impl Checkpoint {
     /// # Errors
     /// When there are no weights, only pickles, or a file is damaged.
     pub fn open(files: &ModelFiles, component: &str, variant: Option<&str>) -> Result<Self, ModelError> {
+        let additions = files.additions(component);
+        let (files, component) = files.route(component);
+        let component = &*component;
         let (place, variant) = (files.describe(component), variant.or(files.variant()));
         if let Some(single) = files.as_single() {
             let Some(part) = single.parts.get(component) else {
@@ -77,13 +80,7 @@ impl Checkpoint {
             };
             let tensors = part.tensors.iter().map(|(name, located)| (name.clone(), tensor(located))).collect();
             let single_file = Some((files.clone(), component.to_owned()));
-            return Ok(Self {
-                place,
-                files: vec![single.file.clone()],
-                tensors,
-                single: single_file,
-                additions: files.additions(component),
-            });
+            return Ok(Self { place, files: vec![single.file.clone()], tensors, single: single_file, additions });
         }
         let names = files.list(component);
         let found = variant
@@ -96,15 +93,12 @@ impl Checkpoint {
         };
         let path = |name: &str| if component.is_empty() { name.to_owned() } else { format!("{component}/{name}") };
         if !name.contains(".safetensors.index") {
-            return Ok(Self {
-                additions: files.additions(component),
-                ..Self::from_files(files, place, &[path(&name)])?
-            });
+            return Ok(Self { additions, ..Self::from_files(files, place, &[path(&name)])? });
         }
         let index: ShardIndex = parse(&files.describe(&path(&name)), &files.read(&path(&name))?)?;
         let shards: BTreeSet<String> = index.weight_map.values().map(|shard| path(shard)).collect();
         let shards: Vec<String> = shards.into_iter().collect();
-        Ok(Self { additions: files.additions(component), ..Self::from_files(files, place, &shards)? })
+        Ok(Self { additions, ..Self::from_files(files, place, &shards)? })
     }
 
     /// Opens exactly these files of a model; `place` stands for them together in errors.
@@ -227,6 +221,17 @@ impl Checkpoint {
             Some(additions) => Some(lora::merge(&view, additions, widen)),
             None => Some(view),
         }
+    }
+
+    /// The number type in which [`read`](Self::read) gives a tensor.
+    pub(crate) fn storage(&self, name: &str) -> Option<StorageType> {
+        let own = storage(self.tensors.get(name)?.info.dtype)?;
+        Some(if self.additions.contains_key(name) && own != StorageType::F16 { StorageType::F32 } else { own })
+    }
+
+    /// What it is called in errors.
+    pub(crate) fn place(&self) -> &str {
+        &self.place
     }
 
     fn stored(&self, name: &str) -> Option<WeightView<'_>> {

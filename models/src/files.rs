@@ -1,7 +1,10 @@
+use crate::config::parse;
 use crate::error::ModelError;
+use crate::index::ModelIndex;
 use crate::lora::{self, Addition, Additions, Lora};
 use crate::mapped::Bytes;
 use crate::single_file::SingleFile;
+use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -16,6 +19,8 @@ pub struct ModelFiles {
     source: Source,
     additions: Arc<Additions>,
     variant: Option<String>,
+    /// A part that is read from elsewhere, and where it lies there.
+    apart: Option<(&'static str, Arc<ModelFiles>, &'static str)>,
 }
 
 #[derive(Debug, Clone)]
@@ -27,7 +32,7 @@ enum Source {
 
 impl From<Source> for ModelFiles {
     fn from(source: Source) -> Self {
-        Self { source, additions: Arc::default(), variant: None }
+        Self { source, additions: Arc::default(), variant: None, apart: None }
     }
 }
 
@@ -52,8 +57,76 @@ impl ModelFiles {
         Self { variant: variant.map(str::to_owned), ..self }
     }
 
+    /// The same model with the autoencoder of another place: a folder of its own or of a whole pipeline, or a file in latent diffusion's
+    /// or diffusers' names. What such a file does not say (the scale of the latents) is as in the model's own autoencoder.
+    ///
+    /// # Errors
+    /// When the model has no autoencoder to replace, or there is none at `path`.
+    pub fn with_vae(self, path: &Path) -> Result<Self, ModelError> {
+        const PART: &str = "vae";
+        if ModelIndex::read(&self)?.component(PART).is_none() {
+            return Err(ModelError::new(self.describe(""), "has no vae, so none can be given apart"));
+        }
+        if path.is_file() {
+            let own: Map<String, Value> = match self.read("vae/config.json") {
+                Ok(text) => parse(&self.describe("vae/config.json"), &text)?,
+                Err(_) => Map::new(),
+            };
+            let file = Arc::new(SingleFile::open_vae(path, &own)?);
+            let files = Self::from(Source::Single { file, config: None });
+            return Ok(Self { apart: Some((PART, Arc::new(files), PART)), ..self });
+        }
+        let files = Self::folder(path)?.with_variant(self.variant());
+        let Some(inside) = ["", PART].into_iter().find(|inside| files.exists(&join(inside, "config.json"))) else {
+            return Err(ModelError::new(files.describe(""), "has neither config.json nor vae/config.json"));
+        };
+        let config = join(inside, "config.json");
+        let fields: Map<String, Value> = parse(&files.describe(&config), &files.read(&config)?)?;
+        let class = fields.get("_class_name").and_then(Value::as_str).unwrap_or("nothing");
+        if !class.starts_with("Autoencoder") {
+            return Err(ModelError::new(
+                files.describe(&config),
+                format!("is the configuration of {class}, no autoencoder"),
+            ));
+        }
+        Ok(Self { apart: Some((PART, Arc::new(files), inside)), ..self })
+    }
+
+    /// The files that hold a path, and the path there.
+    pub(crate) fn route(&self, path: &str) -> (&Self, String) {
+        if let Some((part, files, inside)) = &self.apart
+            && let Some(rest) = path.strip_prefix(part).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+        {
+            return (files, join(inside, rest.trim_start_matches('/')));
+        }
+        (self, path.to_owned())
+    }
+
+    /// The part that was given apart, if one was.
+    pub(crate) fn given_apart(&self) -> Option<&'static str> {
+        self.apart.as_ref().map(|(part, ..)| *part)
+    }
+
     pub(crate) fn variant(&self) -> Option<&str> {
         self.variant.as_deref()
+    }
+
+    /// The family that a single file was told to be of: `Stable Diffusion XL`.
+    #[must_use]
+    pub fn family(&self) -> Option<&str> {
+        self.as_single().map(|single| &*single.title)
+    }
+
+    /// Whether a part of the model has weights; tokenizers and schedulers have none.
+    #[must_use]
+    pub fn has_weights(&self, part: &str) -> bool {
+        let (files, part) = self.route(part);
+        let is_weights =
+            |name: &String| [".safetensors", ".bin", ".safetensors.index.json"].iter().any(|end| name.ends_with(end));
+        match files.as_single() {
+            Some(single) => single.parts.contains_key(&part),
+            None => files.list(&part).iter().any(is_weights),
+        }
     }
 
     /// What adapters add to the tensors of a part.
@@ -102,6 +175,11 @@ impl ModelFiles {
     /// How a person would call a file of this model.
     #[must_use]
     pub fn describe(&self, path: &str) -> String {
+        if let (files, path) = self.route(path)
+            && !std::ptr::eq(files, self)
+        {
+            return files.describe(&path);
+        }
         match &self.source {
             Source::Folder(root) if path.is_empty() => root.display().to_string(),
             Source::Folder(root) => root.join(path).display().to_string(),
@@ -118,6 +196,11 @@ impl ModelFiles {
     /// Whether there is such a file.
     #[must_use]
     pub fn exists(&self, path: &str) -> bool {
+        if let (files, path) = self.route(path)
+            && !std::ptr::eq(files, self)
+        {
+            return files.exists(&path);
+        }
         match &self.source {
             Source::Folder(root) => is_inside(path) && root.join(path).is_file(),
             Source::Embedded { files, .. } => files.iter().any(|(own, _)| *own == path),
@@ -132,6 +215,11 @@ impl ModelFiles {
     /// The names of the files directly inside a part of the model (`""` is its root), sorted; empty where there is none.
     #[must_use]
     pub fn list(&self, part: &str) -> Vec<String> {
+        if let (files, part) = self.route(part)
+            && !std::ptr::eq(files, self)
+        {
+            return files.list(&part);
+        }
         let mut names: Vec<String> = match &self.source {
             Source::Folder(root) if is_inside(part) || part.is_empty() => std::fs::read_dir(root.join(part))
                 .into_iter()
@@ -160,6 +248,11 @@ impl ModelFiles {
     /// # Errors
     /// When it is missing or cannot be read.
     pub fn read(&self, path: &str) -> Result<Cow<'static, [u8]>, ModelError> {
+        if let (files, path) = self.route(path)
+            && !std::ptr::eq(files, self)
+        {
+            return files.read(&path);
+        }
         match &self.source {
             Source::Folder(root) => {
                 let full = self.inside(root, path)?;
@@ -181,6 +274,11 @@ impl ModelFiles {
     /// # Errors
     /// When it is missing or cannot be mapped.
     pub fn open(&self, path: &str) -> Result<Bytes, ModelError> {
+        if let (files, path) = self.route(path)
+            && !std::ptr::eq(files, self)
+        {
+            return files.open(&path);
+        }
         match &self.source {
             Source::Folder(root) => {
                 let full = self.inside(root, path)?;
@@ -214,11 +312,15 @@ impl ModelFiles {
     }
 }
 
+fn join(folder: &str, name: &str) -> String {
+    if folder.is_empty() || name.is_empty() { format!("{folder}{name}") } else { format!("{folder}/{name}") }
+}
+
 fn is_file(root: &Path, path: &str) -> bool {
     is_inside(path) && root.join(path).is_file()
 }
 
-fn is_inside(path: &str) -> bool {
+pub(crate) fn is_inside(path: &str) -> bool {
     !path.is_empty() && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
 }
 

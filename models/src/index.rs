@@ -53,7 +53,18 @@ impl ModelIndex {
     /// When it is missing or not such an index.
     pub fn read(files: &ModelFiles) -> Result<Self, ModelError> {
         const FILE: &str = "model_index.json";
-        Self::from_json(&files.describe(FILE), &files.read(FILE)?)
+        let mut index = Self::from_json(&files.describe(FILE), &files.read(FILE)?)?;
+        if let Some(part) = files.given_apart() {
+            // Which class it is, its own configuration says.
+            let path = format!("{part}/config.json");
+            let fields: Map<String, Value> = parse(&files.describe(&path), &files.read(&path)?)?;
+            let class = fields.get("_class_name").and_then(Value::as_str);
+            let component = index.components.iter_mut().find(|component| component.name == part);
+            if let (Some(component), Some(class)) = (component, class) {
+                class.clone_into(&mut component.class_name);
+            }
+        }
+        Ok(index)
     }
 
     /// Parses a `model_index.json`; `path` names the file in errors.

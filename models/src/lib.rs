@@ -13,6 +13,8 @@ mod blocks;
 mod checkpoint;
 mod clip;
 mod config;
+mod convert;
+mod dit;
 mod error;
 mod files;
 mod index;
@@ -26,6 +28,7 @@ mod single_file;
 pub mod synthetic;
 mod t5;
 mod tokenizer;
+mod transformer;
 mod unet_2d;
 mod unet_2d_condition;
 
@@ -33,6 +36,8 @@ pub use autoencoder_kl::{AutoencoderKlConfig, autoencoder_kl_decode, autoencoder
 pub use autoencoder_tiny::{AutoencoderTinyConfig, autoencoder_tiny_decode, autoencoder_tiny_encode};
 pub use checkpoint::{CheckReport, Checkpoint};
 pub use clip::{ClipHiddenState, ClipTextConfig, HiddenActivation, clip_text_model, clip_text_model_with_projection};
+pub use convert::{Conversion, ConvertError, SmallFile};
+pub use dit::{DiTConfig, DiTInputs, dit_transformer_2d_model};
 pub use error::ModelError;
 pub use files::ModelFiles;
 pub use index::{Component, Defaults, ModelIndex};

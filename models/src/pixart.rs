@@ -2,8 +2,8 @@
 
 use crate::config::{Inert, Rest, any, check_class, check_rest, check_sizes, only, parse};
 use crate::error::ModelError;
-use graph::ops::MatMul;
-use graph::{Expr, Real, Scope, Tensor, expr::Binary};
+use crate::transformer::{Activation, Attention, PatchEmbed, feed_forward, timestep_embedding};
+use graph::{Expr, Scope, Tensor, expr::Binary};
 use serde::Deserialize;
 
 /// diffusers' configuration of a `PixArtTransformer2DModel`, with its defaults.
@@ -42,13 +42,6 @@ pub struct PixArtConfig {
     pub caption_channels: Option<usize>,
     #[serde(flatten)]
     rest: Rest,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Activation {
-    Gelu,
-    GeluApproximate,
 }
 
 impl Default for PixArtConfig {
@@ -151,6 +144,15 @@ impl PixArtConfig {
         self.num_attention_heads * self.attention_head_dim
     }
 
+    fn patch_embed(&self) -> PatchEmbed {
+        PatchEmbed {
+            inner: self.inner_dim(),
+            patch: self.patch_size,
+            sample_size: self.sample_size,
+            interpolation_scale: self.interpolation_scale.unwrap_or_else(|| (self.sample_size / 64).max(1) as f64),
+        }
+    }
+
     /// Channels of the prediction.
     #[must_use]
     pub fn out_channels(&self) -> usize {
@@ -207,7 +209,7 @@ pub fn pixart_transformer_2d_model(s: &Scope, config: &PixArtConfig, inputs: &Pi
     let (height, width) = (inputs.sample.extent(1), inputs.sample.extent(2));
     let (rows, columns) = (height / config.patch_size, width / config.patch_size);
 
-    let hidden = patch_embed(&s.at("pos_embed"), config, inputs.sample, rows, columns);
+    let hidden = config.patch_embed().build(&s.at("pos_embed"), inputs.sample, rows, columns);
     let embedded_timestep = conditioning(&s.at("adaln_single").at("emb"), config, inputs);
     let timestep = modulations(&s.at("adaln_single"), config, &embedded_timestep);
     let text = caption_projection(&s.at("caption_projection"), config, inputs.encoder_hidden_states);
@@ -244,38 +246,20 @@ fn basic_transformer_block(
     };
 
     let h = norm(&s.at("norm1"), config, x).modulate(shift_msa, scale_msa);
-    let h = attention(&s.at("attn1"), config, &h, &h, None);
+    let attention = Attention { heads: config.num_attention_heads, bias: config.attention_bias };
+    let h = attention.build(&s.at("attn1"), &h, &h, None);
     let x = &(&h * gate_msa) + x;
 
     // Cross attention reads the residual stream as it is; norm2 belongs to the feed-forward network.
-    let x = &attention(&s.at("attn2"), config, &x, text, text_bias) + &x;
+    let x = &attention.build(&s.at("attn2"), &x, text, text_bias) + &x;
 
     let h = norm(&s.at("norm2"), config, &x).modulate(shift_mlp, scale_mlp);
-    let h = feed_forward(&s.at("ff").at("net"), config, &h);
+    let h = feed_forward(&s.at("ff").at("net"), config.activation_fn, &h);
     &(&h * gate_mlp) + &x
 }
 
 fn norm(s: &Scope, config: &PixArtConfig, x: &Tensor) -> Tensor {
     if config.norm_elementwise_affine { s.layer_norm(x, config.norm_eps) } else { x.layer_norm(config.norm_eps) }
-}
-
-fn attention(s: &Scope, config: &PixArtConfig, x: &Tensor, context: &Tensor, key_bias: Option<&Tensor>) -> Tensor {
-    let project = |name: &str, x: &Tensor| match config.attention_bias {
-        true => s.at(name).linear(x, config.inner_dim()),
-        false => s.at(name).linear_no_bias(x, config.inner_dim()),
-    };
-    let (q, k, v) = (project("to_q", x), project("to_k", context), project("to_v", context));
-    let h = q.attention(&k, &v, config.num_attention_heads, false, key_bias);
-    s.at("to_out").at(0).linear(&h, config.inner_dim())
-}
-
-fn feed_forward(s: &Scope, config: &PixArtConfig, x: &Tensor) -> Tensor {
-    let h = s.at(0).at("proj").linear(x, 4 * config.inner_dim());
-    let h = match config.activation_fn {
-        Activation::Gelu => h.gelu(),
-        Activation::GeluApproximate => h.gelu_tanh(),
-    };
-    s.at(2).linear(&h, config.inner_dim())
 }
 
 /// Masked text keeps diffusers' bias of −10⁴, not −∞: a prompt that is all padding attends to it evenly.
@@ -295,7 +279,7 @@ fn caption_projection(s: &Scope, config: &PixArtConfig, text: &Tensor) -> Tensor
 /// The embedded timestep `[B, inner]`, with the picture's size where the model is told it.
 fn conditioning(s: &Scope, config: &PixArtConfig, inputs: &PixArtInputs<'_>) -> Tensor {
     let inner = config.inner_dim();
-    let timestep = timestep_embedding(&s.at("timestep_embedder"), inputs.timestep, inner);
+    let timestep = timestep_embedding(&s.at("timestep_embedder"), inputs.timestep, inner, 0.0);
     let size = match (&inputs.size, config.use_additional_conditions()) {
         (None, false) => return timestep,
         (Some(size), true) => size,
@@ -305,18 +289,11 @@ fn conditioning(s: &Scope, config: &PixArtConfig, inputs: &PixArtInputs<'_>) -> 
     let batch = inputs.timestep.extent(0);
     let embed = |name: &str, values: &Tensor, each: usize| {
         let flat = values.reshape(&[batch * each]);
-        timestep_embedding(&s.at(name), &flat, inner / 3).reshape(&[batch, each * (inner / 3)])
+        timestep_embedding(&s.at(name), &flat, inner / 3, 0.0).reshape(&[batch, each * (inner / 3)])
     };
     let resolution = embed("resolution_embedder", size.resolution, 2);
     let aspect_ratio = embed("aspect_ratio_embedder", size.aspect_ratio, 1);
     &timestep + &Tensor::concat(&[&resolution, &aspect_ratio], 1)
-}
-
-/// diffusers' `Timesteps(256, flip_sin_to_cos=True, downscale_freq_shift=0)` and its `TimestepEmbedding`.
-fn timestep_embedding(s: &Scope, t: &Tensor, channels: usize) -> Tensor {
-    let sines = t.timestep_embedding(256, true, 0.0);
-    let h = s.at("linear_1").linear(&sines, channels).silu();
-    s.at("linear_2").linear(&h, channels)
 }
 
 /// The timestep's part of shift, scale and gate for both halves of every block, six of `[B, 1, inner]`. It is split here,
@@ -325,43 +302,4 @@ fn modulations(s: &Scope, config: &PixArtConfig, embedded_timestep: &Tensor) -> 
     let inner = config.inner_dim();
     let all = s.at("linear").linear(&embedded_timestep.silu(), 6 * inner);
     all.reshape(&[embedded_timestep.extent(0), 6, inner]).chunk(1, 6)
-}
-
-/// A convolution over whole patches is a matrix product over patches; its weight lies in memory as [`Tensor::patchify`]
-/// lays out a token.
-fn patch_embed(s: &Scope, config: &PixArtConfig, sample: &Tensor, rows: usize, columns: usize) -> Tensor {
-    let (inner, channels, patch) = (config.inner_dim(), config.in_channels, config.patch_size);
-    let proj = s.at("proj");
-    let weight = proj.weight("weight", &[inner, channels, patch, patch]).reshape(&[inner, channels * patch * patch]);
-    let bias = proj.weight("bias", &[inner]);
-    let tokens = proj.push(MatMul { transpose_b: true, bias: true }, &[&sample.patchify(patch), &weight, &bias]);
-    let positions = position_embedding(config, rows, columns);
-    &tokens + &s.constant(&[rows * columns, inner], positions)
-}
-
-/// diffusers' `get_2d_sincos_pos_embed`: the first half of the channels encodes the column, the second the row, each as
-/// sines, then cosines. Positions are scaled so that a sample of any size spans what the training size spanned.
-fn position_embedding(config: &PixArtConfig, rows: usize, columns: usize) -> Vec<f32> {
-    let base = config.sample_size / config.patch_size;
-    let scale = config.interpolation_scale.unwrap_or_else(|| (config.sample_size / 64).max(1) as f64);
-    let quarter = config.inner_dim() / 4;
-    let mut data = Vec::with_capacity(rows * columns * 4 * quarter);
-    for row in 0..rows {
-        for column in 0..columns {
-            for position in [grid(column, columns, base, scale), grid(row, rows, base, scale)] {
-                let angles = (0..quarter).map(|i| position * 10_000f64.powf(-(i as f64) / quarter as f64));
-                let rounded = |value: f64| <f32 as Real>::from_f64(value);
-                data.extend(angles.clone().map(|angle| rounded(angle.sin())));
-                data.extend(angles.map(|angle| rounded(angle.cos())));
-            }
-        }
-    }
-    data
-}
-
-/// A position on the training grid. diffusers rounds to `f32` after each division, and so do we: models saw those numbers.
-#[allow(clippy::cast_possible_truncation, reason = "rounding to f32 is the point")]
-fn grid(index: usize, extent: usize, base: usize, scale: f64) -> f64 {
-    let stretched = index as f32 / (extent as f64 / base as f64) as f32;
-    f64::from(stretched / scale as f32)
 }

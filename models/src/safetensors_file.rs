@@ -69,6 +69,11 @@ impl TensorFile {
         self.metadata.metadata().as_ref()?.get(key).map(|value| &**value)
     }
 
+    /// All of the header's `__metadata__`.
+    pub(crate) fn all_metadata(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.metadata.metadata().iter().flatten()
+    }
+
     /// All numbers of a tensor, if they are of a type that devices take.
     pub(crate) fn to_f32(&self, info: &TensorInfo) -> Option<Vec<f32>> {
         let bytes = Cow::Borrowed(self.bytes(&info.bytes));

@@ -31,7 +31,11 @@ impl SyntheticWeights {
 impl WeightSource for SyntheticWeights {
     fn weight(&self, name: &str) -> Option<WeightView<'_>> {
         let shape = self.shapes.get(name)?;
-        let bytes = draw(name, shape).iter().flat_map(|value| value.to_le_bytes()).collect();
+        let values = draw(name, shape);
+        let mut bytes = vec![0; 4 * values.len()];
+        for (place, value) in bytes.chunks_exact_mut(4).zip(&values) {
+            place.copy_from_slice(&value.to_le_bytes());
+        }
         Some(WeightView { storage: StorageType::F32, shape: shape.clone(), bytes: Cow::Owned(bytes) })
     }
 }

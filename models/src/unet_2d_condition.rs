@@ -267,12 +267,11 @@ pub fn unet_2d_condition_model(
     let text = inputs.encoder_hidden_states;
     let levels = config.block_out_channels.len();
     let norm = config.norm();
-    let resnet = |s: &Scope, x: &Tensor, out: usize| s.mark(resnet_block_2d(s, x, Some(&temb), out, norm));
+    let resnet = |s: &Scope, x: &Tensor, out: usize| resnet_block_2d(s, x, Some(&temb), out, norm);
 
-    let attend = |s: &Scope, x: &Tensor, level: usize| s.mark(config.transformer(level).build(s, x, text));
+    let attend = |s: &Scope, x: &Tensor, level: usize| config.transformer(level).build(s, x, text);
 
-    let conv_in = s.at("conv_in");
-    let mut h = conv_in.mark(conv_in.conv2d(inputs.sample, config.block_out_channels[0], 3, Conv2d::same(3)));
+    let mut h = s.at("conv_in").conv2d(inputs.sample, config.block_out_channels[0], 3, Conv2d::same(3));
     // What the way up reads again.
     let mut skips = vec![h.clone()];
     for (level, kind) in config.down_block_types.iter().enumerate() {
@@ -285,8 +284,7 @@ pub fn unet_2d_condition_model(
             skips.push(h.clone());
         }
         if level + 1 < levels {
-            let s = s.at("downsamplers").at(0);
-            h = s.mark(downsample_2d(&s, &h, config.downsample_padding));
+            h = downsample_2d(&s.at("downsamplers").at(0), &h, config.downsample_padding);
             skips.push(h.clone());
         }
     }
@@ -309,8 +307,7 @@ pub fn unet_2d_condition_model(
             }
         }
         if level > 0 {
-            let s = s.at("upsamplers").at(0);
-            h = s.mark(upsample_2d(&s, &h));
+            h = upsample_2d(&s.at("upsamplers").at(0), &h);
         }
     }
 

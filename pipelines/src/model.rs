@@ -25,10 +25,22 @@ impl TextModel {
     pub(crate) fn load(files: &ModelFiles) -> Result<Self, PipelineError> {
         let index = ModelIndex::read(files)?;
         let network = Network::load(files, &index)?;
+        let autoencoder = Autoencoder::load(files, &index)?;
+        let text = network.takes_text().then(|| TextEncoders::load(files, &index, &network)).transpose()?;
+        Ok(Self { text, ..Self::load_network(files, &index, network, autoencoder)? })
+    }
+
+    /// All but the text encoders.
+    pub(crate) fn load_network(
+        files: &ModelFiles,
+        index: &ModelIndex,
+        network: Network,
+        autoencoder: Option<Autoencoder>,
+    ) -> Result<Self, PipelineError> {
         let model = Self {
             defaults: index.defaults.clone(),
-            autoencoder: Autoencoder::load(files, &index)?,
-            text: network.takes_text().then(|| TextEncoders::load(files, &index, &network)).transpose()?,
+            autoencoder,
+            text: None,
             weights: Checkpoint::open(files, network.folder(), None)?,
             network,
         };

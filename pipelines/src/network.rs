@@ -5,8 +5,9 @@ use crate::error::PipelineError;
 use crate::unconditional::Unconditional;
 use graph::{Scope, Tensor};
 use models::{
-    AddedConditions, ModelFiles, ModelIndex, PixArtConfig, PixArtInputs, SizeConditions, UNet2DConditionConfig,
-    UNet2DConditionInputs, pixart_transformer_2d_model, unet_2d_condition_model,
+    AddedConditions, DiTConfig, DiTInputs, ModelFiles, ModelIndex, PixArtConfig, PixArtInputs, SizeConditions,
+    UNet2DConditionConfig, UNet2DConditionInputs, dit_transformer_2d_model, pixart_transformer_2d_model,
+    unet_2d_condition_model,
 };
 
 /// A configuration of a network, and what it is guided by.
@@ -18,6 +19,8 @@ pub(crate) enum Network {
     UNet(UNet2DConditionConfig),
     /// A UNet without text.
     Unconditional(Unconditional),
+    /// A diffusion transformer of classes.
+    DiT(DiTConfig),
 }
 
 /// Pipelines whose UNet takes text and, in the XL ones, an embedding of it and the picture's size. Networks of their other tasks are the same.
@@ -37,6 +40,11 @@ impl Network {
             return Ok(Self::Unconditional(network));
         }
         let read = |path: &str| files.read(path).map(|text| (files.describe(path), text));
+        if index.class_name == "DiTPipeline" {
+            index.require("transformer", &["DiTTransformer2DModel", "Transformer2DModel"])?;
+            let (path, text) = read("transformer/config.json")?;
+            return Ok(Self::DiT(DiTConfig::from_json(&path, &text)?));
+        }
         if index.component("unet").is_none() {
             index.require("transformer", &["PixArtTransformer2DModel", "Transformer2DModel"])?;
             let (path, text) = read("transformer/config.json")?;
@@ -70,7 +78,7 @@ impl Network {
     /// The folder of its weights.
     pub(crate) fn folder(&self) -> &'static str {
         match self {
-            Self::PixArt(_) => "transformer",
+            Self::PixArt(_) | Self::DiT(_) => "transformer",
             Self::UNet(_) => "unet",
             Self::Unconditional(network) => network.folder,
         }
@@ -82,6 +90,7 @@ impl Network {
             Self::PixArt(config) => config.in_channels,
             Self::UNet(config) => config.in_channels,
             Self::Unconditional(network) => network.config.in_channels,
+            Self::DiT(config) => config.in_channels,
         }
     }
 
@@ -95,12 +104,18 @@ impl Network {
         match self {
             Self::PixArt(_) | Self::UNet(_) => None,
             Self::Unconditional(network) => network.config.num_class_embeds,
+            Self::DiT(config) => Some(config.classes),
         }
     }
 
     /// The class that stands for none of them under guidance, if it was trained with one.
     pub(crate) fn null_class(&self) -> Option<usize> {
-        None
+        if let Self::DiT(config) = self { Some(config.classes) } else { None }
+    }
+
+    /// Whether its pipeline steps a sample and its copy under guidance, so that each step's draw is of both.
+    pub(crate) fn steps_two_samples(&self) -> bool {
+        matches!(self, Self::DiT(_))
     }
 
     /// Channels of the text embeddings; 0 of none.
@@ -108,14 +123,14 @@ impl Network {
         match self {
             Self::PixArt(config) => config.encoder_channels(),
             Self::UNet(config) => config.cross_attention_dim,
-            Self::Unconditional(_) => 0,
+            Self::Unconditional(_) | Self::DiT(_) => 0,
         }
     }
 
     /// Channels of the embedding of a whole prompt, if it takes one.
     pub(crate) fn pooled_channels(&self) -> Option<usize> {
         match self {
-            Self::PixArt(_) | Self::Unconditional(_) => None,
+            Self::PixArt(_) | Self::Unconditional(_) | Self::DiT(_) => None,
             Self::UNet(config) => config.pooled_channels(),
         }
     }
@@ -132,6 +147,7 @@ impl Network {
     pub(crate) fn sample_size(&self) -> usize {
         match self {
             Self::Unconditional(_) => self.sample_extents()[0],
+            Self::DiT(config) => config.sample_size,
             Self::PixArt(config) => config.sample_size,
             Self::UNet(config) => config.sample_size.unwrap_or(64),
         }
@@ -143,6 +159,7 @@ impl Network {
             Self::PixArt(config) => config.patch_size,
             Self::UNet(config) => config.side_multiple(),
             Self::Unconditional(network) => network.config.side_multiple(),
+            Self::DiT(config) => config.patch_size,
         }
     }
 
@@ -170,6 +187,7 @@ impl Network {
             Self::UNet(config) if config.pooled_channels().is_some() => (5.0, 50),
             Self::UNet(_) => (7.5, 50),
             Self::Unconditional(network) => (1.0, network.steps),
+            Self::DiT(_) => (4.0, 50),
         }
     }
 
@@ -178,6 +196,11 @@ impl Network {
         match self {
             Self::PixArt(config) => pixart(s, config, inputs, pixels_per_element),
             Self::Unconditional(network) => network.build(s, inputs),
+            Self::DiT(config) => {
+                let Some(class_labels) = inputs.class_labels else { return s.poison("this network draws classes") };
+                let inputs = DiTInputs { sample: inputs.sample, timestep: inputs.timestep, class_labels };
+                config.without_variance(&dit_transformer_2d_model(s, config, &inputs))
+            }
             Self::UNet(config) => {
                 let Some(text) = inputs.encoder_hidden_states else { return s.poison("this network reads text") };
                 let condition = inputs.embedded_guidance.zip(config.time_cond_proj_dim).map(|(guidance, channels)| {

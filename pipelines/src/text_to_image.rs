@@ -256,16 +256,18 @@ impl<'d> TextToImage<'d> {
         denoiser.condition(&conditioning)?;
 
         let mut noise = request.rng.stream(request.seed);
-        let mut draw = |interval: Option<(f64, f64)>, out: &mut [f32]| {
-            let mut nchw = vec![0.0; out.len()];
+        // PyTorch's stream goes on behind the copy's noise; ours counts draws, and has no use for it.
+        let both = guided && self.model.network.steps_two_samples() && request.rng != Rng::Philox;
+        let mut draw = |interval: Option<(f64, f64)>, samples: usize, out: &mut [f32]| {
+            let mut nchw = vec![0.0; out.len() * samples];
             match interval {
                 Some(interval) => noise.fill_between(interval, &mut nchw),
                 None => noise.fill(&mut nchw),
             }
-            out.copy_from_slice(&nhwc_from_nchw(&nchw, shape));
+            out.copy_from_slice(&nhwc_from_nchw(&nchw[..out.len()], shape));
         };
         let mut x = vec![0.0; shape.numel()];
-        draw(None, &mut x);
+        draw(None, 1, &mut x);
         #[allow(clippy::cast_possible_truncation, reason = "samples are f32")]
         let init = sampling.schedule.init_noise_sigma as f32;
         x.iter_mut().for_each(|v| *v *= init);
@@ -279,7 +281,7 @@ impl<'d> TextToImage<'d> {
             &program,
             &x,
             &mut counted,
-            |wanted, out| draw(wanted.between, out),
+            |wanted, out| draw(wanted.between, if both { 2 } else { 1 }, out),
             |event| {
                 steps += 1;
                 if !event.denoised.iter().all(|v| v.is_finite()) {

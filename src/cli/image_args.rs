@@ -24,6 +24,10 @@ pub(super) struct ImageArgs {
     #[arg(long, value_name = "FILE[:WEIGHT]")]
     pub(super) lora: Vec<LoraArg>,
 
+    /// Autoencoder to use in place of the model's own: a folder, or a .safetensors file
+    #[arg(long, value_name = "DIR|FILE")]
+    pub(super) vae: Option<PathBuf>,
+
     /// Variant of the weights to read from a folder: fp16, say [default: the plain one]
     #[arg(long, value_name = "NAME")]
     pub(super) variant: Option<String>,
@@ -153,7 +157,7 @@ impl ImageArgs {
     pub(super) fn open_model(&self) -> Result<models::ModelFiles, CliError> {
         let wanted =
             Wanted { config: self.config.as_deref(), variant: self.variant.as_deref(), quiet: self.is_quiet() };
-        model::with_loras(model::open(&self.model, wanted)?, &self.lora)
+        model::with_parts(model::open(&self.model, wanted)?, &self.lora, self.vae.as_deref())
     }
 
     pub(super) fn plan_options(&self) -> PlanOptions {

@@ -1,8 +1,8 @@
 //! `headwater info`: what a file or folder holds.
 
-use super::error::CliError;
+use super::error::{CliError, one_line};
 use super::{hub, model, png};
-use models::{Checkpoint, ModelFiles, ModelIndex};
+use models::{Checkpoint, Lora, ModelFiles, ModelIndex};
 use serde_json::json;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     } else if is_png(path)? {
         image(path)?
     } else {
-        checkpoint(&model::checkpoint(path)?)
+        file(path)?
     };
     let mut stdout = std::io::stdout().lock();
     if args.json {
@@ -71,26 +71,111 @@ fn image(path: &Path) -> Result<Report, CliError> {
     Ok(Report { text, json })
 }
 
+/// A model's parts, and whatever keeps it from being used.
 fn folder(files: &ModelFiles) -> Result<Report, CliError> {
     let index = ModelIndex::read(files)?;
-    let mut text = format!("diffusers folder, {}\n", index.class_name);
+    let (kind, what) = match files.family() {
+        Some(family) => ("single file", format!("single file, {family}")),
+        None => ("diffusers", "diffusers folder".to_owned()),
+    };
+    let mut text = format!("{what}, {}\n", index.class_name);
     let mut parts = Vec::new();
+    let mut problems = Vec::new();
     for component in &index.components {
         let (name, class) = (&component.name, &component.class_name);
         text += &format!("{name}: {class}");
         let mut part = json!({ "name": name, "class": class });
-        // Tokenizers and schedulers have no weights.
-        let is_weights =
-            |file: &String| [".safetensors", ".bin", ".safetensors.index.json"].iter().any(|end| file.ends_with(end));
-        if files.list(name).iter().any(is_weights) {
-            let tensors = describe(&Checkpoint::open(files, name, None)?);
-            text += &format!(", {}", tensors.text);
-            part["weights"] = tensors.json;
+        if files.has_weights(name) {
+            match Checkpoint::open(files, name, None) {
+                Ok(weights) => {
+                    let tensors = describe(&weights);
+                    text += &format!(", {}", tensors.text);
+                    part["weights"] = tensors.json;
+                }
+                Err(error) => problems.push(one_line(&error.to_string())),
+            }
         }
         text.push('\n');
         parts.push(part);
     }
-    Ok(Report { text, json: json!({ "kind": "diffusers", "class": index.class_name, "parts": parts }) })
+    for problem in pipelines::problems(files).iter().map(|problem| one_line(problem)) {
+        if !problems.contains(&problem) {
+            problems.push(problem);
+        }
+    }
+    for problem in &problems {
+        text += &format!("problem: {problem}\n");
+    }
+    let mut json = json!({ "kind": kind, "class": index.class_name, "parts": parts, "problems": problems });
+    if let Some(family) = files.family() {
+        json["family"] = json!(family);
+    }
+    Ok(Report { text, json })
+}
+
+/// A file of tensors: a whole model, an adapter, a word that textual inversion learnt, or whatever else.
+fn file(path: &Path) -> Result<Report, CliError> {
+    // Says of a damaged file or a pickle what it is.
+    let weights = model::checkpoint(path)?;
+    let single = match ModelFiles::single(path, None) {
+        Ok(files) => return folder(&files),
+        Err(error) => one_line(&error.to_string()),
+    };
+    if weights.tensors().any(|(name, _)| name.contains("lora")) {
+        return Ok(adapter(path, &weights));
+    }
+    if let Some(report) = textual_inversion(&weights) {
+        return Ok(report);
+    }
+    let mut report = checkpoint(&weights);
+    // What looks like a model and is none: why.
+    if weights.tensors().any(|(name, _)| name.starts_with("model.diffusion_model.")) {
+        report.text = format!("problem: {single}\n{}", report.text);
+        report.json["problems"] = json!([single]);
+    }
+    Ok(report)
+}
+
+fn adapter(path: &Path, weights: &Checkpoint) -> Report {
+    let tensors = describe(weights);
+    let lora = match Lora::open(path, 1.0) {
+        Ok(lora) => lora,
+        Err(error) => {
+            let problem = one_line(&error.to_string());
+            let json = json!({ "kind": "lora", "problems": [&problem], "weights": tensors.json });
+            return Report { text: format!("LoRA, {}\nproblem: {problem}\n", tensors.text), json };
+        }
+    };
+    let (low, high) = lora.ranks();
+    let rank = if low == high { low.to_string() } else { format!("{low} to {high}") };
+    let (spelling, layers) = (lora.spelling(), lora.layers());
+    let mut text = format!("LoRA in {spelling}'s names, rank {rank}, {layers} layers, {}\n", tensors.text);
+    for (part, layers) in lora.parts() {
+        text += &format!("{part}: {layers} layers\n");
+    }
+    let json = json!({
+        "kind": "lora", "spelling": spelling, "rank": [low, high], "layers": layers, "parts": lora.parts(),
+        "weights": tensors.json, "problems": [],
+    });
+    Report { text, json }
+}
+
+/// A row for each token: diffusers names the tensor by the word, A1111 `emb_params`, and those of two encoders are `clip_l` and `clip_g`.
+fn textual_inversion(weights: &Checkpoint) -> Option<Report> {
+    let all: Vec<(&str, &[usize])> = weights.tensors().collect();
+    let word = |name: &str| name.starts_with('<') && name.ends_with('>');
+    let known = |name: &str| ["emb_params", "clip_l", "clip_g"].contains(&name) || word(name);
+    if all.is_empty() || !all.iter().all(|(name, shape)| known(name) && (1..=2).contains(&shape.len())) {
+        return None;
+    }
+    let mut text = "textual inversion\n".to_owned();
+    let mut list = Vec::new();
+    for (name, shape) in all {
+        let (tokens, width) = if let [tokens, width] = shape { (*tokens, *width) } else { (1, shape[0]) };
+        text += &format!("{name}: {tokens} tokens of {width} channels\n");
+        list.push(json!({ "name": name, "tokens": tokens, "channels": width }));
+    }
+    Some(Report { text, json: json!({ "kind": "textual inversion", "embeddings": list }) })
 }
 
 fn checkpoint(weights: &Checkpoint) -> Report {

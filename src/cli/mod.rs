@@ -1,6 +1,7 @@
 //! The command line: parse, one library call, print. One file per command.
 
 mod bench;
+mod convert;
 mod devices;
 mod error;
 mod generate;
@@ -42,6 +43,8 @@ enum Command {
     Devices(devices::Args),
     /// Show what a file or folder holds: an image's settings, a checkpoint's parts
     Info(info::Args),
+    /// Write a model in another layout, number type, or with adapters merged
+    Convert(Box<convert::Args>),
     /// Check every kernel against its reference on this machine's adapter
     Selftest(selftest::Args),
     /// Time denoising steps of a model on a device
@@ -66,6 +69,7 @@ pub fn main() -> ExitCode {
         Command::Models(args) => models::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Info(args) => info::run(&args),
+        Command::Convert(args) => convert::run(&args),
         Command::Selftest(args) => selftest::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Completions { shell } => completions(shell),

@@ -68,13 +68,14 @@ impl FromStr for LoraArg {
     }
 }
 
-/// The model with these adapters added.
-pub(super) fn with_loras(files: ModelFiles, loras: &[LoraArg]) -> Result<ModelFiles, CliError> {
-    if loras.is_empty() {
-        return Ok(files);
-    }
+/// The model with these adapters added, and this autoencoder in place of its own.
+pub(super) fn with_parts(files: ModelFiles, loras: &[LoraArg], vae: Option<&Path>) -> Result<ModelFiles, CliError> {
     let loras = loras.iter().map(|lora| Lora::open(&lora.file, lora.weight)).collect::<Result<Vec<_>, _>>()?;
-    Ok(files.with_loras(&loras)?)
+    let files = if loras.is_empty() { files } else { files.with_loras(&loras)? };
+    Ok(match vae {
+        Some(path) => files.with_vae(path)?,
+        None => files,
+    })
 }
 
 /// As an image's settings name them.

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from precise import exact
@@ -30,6 +30,17 @@ MODELS = {
         "model": AutoencoderKL, "inputs": {"latents": (1, 6, 4, 4)},
         "config": {"block_out_channels": [128, 256, 512, 512], "down_block_types": ["DownEncoderBlock2D"] * 4,
                    "up_block_types": ["UpDecoderBlock2D"] * 4, "latent_channels": 4, "layers_per_block": 2, "sample_size": 512}},
+    "sd15_vae_encoder": {
+        "model": AutoencoderKL, "inputs": {"image": (1, 32, 48, 3)},
+        "config": {"block_out_channels": [128, 256, 512, 512], "down_block_types": ["DownEncoderBlock2D"] * 4,
+                   "up_block_types": ["UpDecoderBlock2D"] * 4, "latent_channels": 4, "layers_per_block": 2, "sample_size": 512}},
+    # OpenAI's consistency model of ImageNet at 64x64
+    "imagenet64_unet": {
+        "model": UNet2DModel, "inputs": {"sample": (1, 16, 16, 3)}, "timestep": 250, "class_labels": [207],
+        "config": {"sample_size": 64, "block_out_channels": [192, 384, 576, 768], "layers_per_block": 3, "attention_head_dim": 64,
+                   "down_block_types": ["ResnetDownsampleBlock2D"] + ["AttnDownBlock2D"] * 3,
+                   "up_block_types": ["AttnUpBlock2D"] * 3 + ["ResnetUpsampleBlock2D"], "downsample_type": "resnet", "upsample_type": "resnet",
+                   "resnet_time_scale_shift": "scale_shift", "num_class_embeds": 1000, "attn_norm_num_groups": 32, "freq_shift": 0}},
     "sd15_text_encoder": {
         "model": CLIPTextModel, "inputs": {}, "ids": [49406, 320, 736, 3290, 525, 320, 2442, 49407, 49407],
         "config": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "vocab_size": 49408,
@@ -48,7 +59,7 @@ MODELS = {
 def is_block(name):
     """Whether a module's result is compared."""
     parent, _, last = name.rpartition(".")
-    return last == "conv_in" or (last.isdigit() and parent.split(".")[-1] in ("resnets", "attentions", "downsamplers", "upsamplers", "layers"))
+    return last.isdigit() and parent.split(".")[-1] in ("resnets", "attentions", "downsamplers", "upsamplers", "layers")
 
 
 def stream(model, dtype):
@@ -100,9 +111,14 @@ def run(name, spec, dtype):
     inputs = {key: tensor(f"{name}:{key}", *shape).to(dtype) for key, shape in spec["inputs"].items()}
     if spec["model"] is CLIPTextModel:
         results["output"] = model(torch.tensor([spec["ids"]])).last_hidden_state.double()
+    elif "image" in inputs:
+        results["output"] = nhwc(model.encode(inputs["image"].permute(0, 3, 1, 2)).latent_dist.parameters).double()
     elif spec["model"] is AutoencoderKL:
         latents = inputs["latents"].permute(0, 3, 1, 2) / model.config.scaling_factor
         results["output"] = nhwc(model.decode(latents)).double()
+    elif spec["model"] is UNet2DModel:
+        results["output"] = nhwc(model(inputs["sample"].permute(0, 3, 1, 2), torch.tensor([spec["timestep"]], dtype=dtype),
+                                       torch.tensor(spec["class_labels"]))).double()
     else:
         added = None
         if "text_embeds" in inputs:
@@ -128,7 +144,7 @@ def make(name, spec):
         case["config"]["model_type"] = "clip_text_model"
     else:
         case["config"]["_class_name"] = spec["model"].__name__
-    case.update({key: spec[key] for key in ("timestep", "ids", "time_ids") if key in spec})
+    case.update({key: spec[key] for key in ("timestep", "ids", "time_ids", "class_labels") if key in spec})
     print(name, len(blocks), "blocks; largest", blocks[-1]["largest"], "f32", blocks[-1]["f32_error"], "f16", blocks[-1]["f16_error"], flush=True)
     path = Path(__file__).with_name("full_size") / f"{name}.json"
     path.parent.mkdir(exist_ok=True)

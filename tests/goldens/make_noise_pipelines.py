@@ -1,5 +1,5 @@
-"""Tiny pipelines that see no text, and the pictures that diffusers' own pipelines make with them: pipelines/ddpm and
-pipelines/consistency.
+"""Tiny pipelines that see no text, and the pictures that diffusers' own pipelines make with them: pipelines/ddpm,
+pipelines/consistency and pipelines/dit.
 
     pip install -r requirements.txt && python make_noise_pipelines.py [NAME...]
 
@@ -15,7 +15,8 @@ import diffusers
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import CMStochasticIterativeScheduler, ConsistencyModelPipeline, DDIMPipeline, DDPMPipeline, DDPMScheduler, UNet2DModel
+from diffusers import (AutoencoderKL, CMStochasticIterativeScheduler, ConsistencyModelPipeline, DDIMPipeline, DDIMScheduler, DDPMPipeline,
+                       DDPMScheduler, DiTPipeline, DiTTransformer2DModel, UNet2DModel)
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -36,6 +37,8 @@ CONSISTENCY = {"sample_size": 16, "block_out_channels": (12, 16, 16), "layers_pe
                "attention_head_dim": 8, "num_class_embeds": len(COLOURS), "resnet_time_scale_shift": "scale_shift", "downsample_type": "resnet",
                "upsample_type": "resnet", "down_block_types": ("ResnetDownsampleBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
                "up_block_types": ("AttnUpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D")}
+
+DIT = {"num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 4, "out_channels": 8, "num_layers": 2, "sample_size": 12}
 
 
 def batch(height, width, count):
@@ -91,6 +94,36 @@ def consistency(folder):
     return ConsistencyModelPipeline, {"scheduler": scheduler, "unet": net}
 
 
+def dit(folder):
+    """The class of none is 1000, whatever the configuration says, so that there must be a thousand; five are taught."""
+    net, scheduler = DiTTransformer2DModel(**DIT), DDIMScheduler(**BETAS, clip_sample=False)
+    vae = AutoencoderKL(block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+                        latent_channels=4, norm_num_groups=4, sample_size=24)
+
+    def reconstruction():
+        x0, _ = batch(24, 24, 16)
+        latents = vae.encode(x0).latent_dist
+        kl = 0.5 * (latents.mean ** 2 + latents.var - 1 - latents.logvar).mean()
+        return F.mse_loss(vae.decode(latents.sample()).sample, x0) + 1e-3 * kl
+
+    minimise("dit vae", vae.parameters(), 1200, reconstruction)
+    vae.requires_grad_(False)
+    vae.register_to_config(scaling_factor=round(1 / float(vae.encode(batch(24, 24, 256)[0]).latent_dist.mean.std()), 3))
+
+    def loss():
+        x0, labels = batch(24, 24, 32)
+        x0 = vae.encode(x0).latent_dist.mean * vae.config.scaling_factor
+        labels[::6] = 1000
+        noise, t = torch.randn_like(x0), torch.randint(0, 1000, (len(x0),))
+        return F.mse_loss(net(scheduler.add_noise(x0, noise, t), t, labels).sample[:, :4], noise)
+
+    minimise("dit", net.parameters(), 2000, loss)
+    net.half().save_pretrained(folder / "transformer")
+    vae.half().save_pretrained(folder / "vae")
+    scheduler.save_pretrained(folder / "scheduler")
+    return DiTPipeline, {"scheduler": scheduler, "transformer": net, "vae": vae}
+
+
 def cases(name):
     base = {"sampler": None, "prompt": "", "negative_prompt": "", "seed": 0, "steps": STEPS, "guidance_scale": 1.0}
     if name == "ddpm":
@@ -99,6 +132,14 @@ def cases(name):
         yield "default-more", {**base, "seed": 7, "steps": 20}
         for sampler in SAMPLERS:
             yield sampler, {**base, "sampler": sampler, "seed": 1234567890123}
+        return
+    if name == "dit":
+        guided = {**base, "height": 24, "width": 24, "guidance_scale": 3.0, "class_label": 0}
+        yield "class-0", guided
+        yield "class-2-unguided", {**guided, "class_label": 2, "guidance_scale": 1.0, "seed": 7}
+        yield "class-4-ddpm", {**guided, "class_label": 4, "sampler": "ddpm", "seed": 1234567890123}
+        yield "class-4-ddpm-unguided", {**guided, "class_label": 4, "sampler": "ddpm", "guidance_scale": 1.0}
+        yield "class-3-dpmpp_2m", {**guided, "class_label": 3, "sampler": "dpmpp_2m", "steps": 12}
         return
     base |= {"height": 16, "width": 16}
     for steps in (1, 2, 5):
@@ -139,11 +180,14 @@ def draw_in_f32():
 def draw(pipeline, case, dtype):
     """The picture and the timesteps."""
     arguments = {"num_inference_steps": case["steps"]}
-    if "class_label" in case:
+    if isinstance(pipeline, DiTPipeline):
+        arguments |= {"class_labels": [case["class_label"]], "guidance_scale": case["guidance_scale"]}
+    elif "class_label" in case:
         arguments["class_labels"] = case["class_label"]
     if "explicit_timesteps" in case:
         arguments = {**arguments, "timesteps": case["explicit_timesteps"], "num_inference_steps": None}
-    generator = torch.Generator("cpu").manual_seed(case["seed"])
+    # PyTorch's own generator: DiTPipeline gives schedulers none, and so they draw from that one.
+    generator = torch.manual_seed(case["seed"])
     picture = pipeline.to(dtype)(**arguments, generator=generator, output_type="np").images[0]
     return (picture * 255).round().astype("uint8"), [float(t) for t in pipeline.scheduler.timesteps]
 
@@ -151,7 +195,9 @@ def draw(pipeline, case, dtype):
 def with_sampler(pipeline, sampler):
     if not sampler:
         return pipeline
-    scheduler = getattr(diffusers, SAMPLERS[sampler]).from_config(pipeline.scheduler.config)
+    scheduler = getattr(diffusers, {**SAMPLERS, "ddpm": "DDPMScheduler"}[sampler]).from_config(pipeline.scheduler.config)
+    if isinstance(pipeline, DiTPipeline):
+        return DiTPipeline(transformer=pipeline.transformer, vae=pipeline.vae, scheduler=scheduler)
     return (DDIMPipeline if sampler == "ddim" else Loop)(pipeline.unet, scheduler)
 
 
@@ -162,7 +208,7 @@ def pictures(name, folder, kind):
     out.mkdir()
     for case_name, case in cases(name):
         made = with_sampler(pipeline, case["sampler"])
-        if made is not pipeline and not isinstance(made, Loop):
+        if not isinstance(made, Loop):
             made.set_progress_bar_config(disable=True)
         picture, timesteps = draw(made, case, torch.float32)
         precise, _ = draw(made, case, torch.float64)
@@ -170,21 +216,23 @@ def pictures(name, folder, kind):
         assert rounding <= 1, f"{case_name}: f32 and f64 differ by {rounding} of 255"
         Image.fromarray(picture).save(out / f"{case_name}.png", optimize=True)
         saturated = float(np.isin(picture, [0, 255]).mean())
-        print(f"{name:20}{case_name:20}f64 differs by {rounding}, {saturated:4.0%} saturated, spread {picture.std():.0f}")
+        print(f"{name:20}{case_name:24}f64 differs by {rounding}, {saturated:4.0%} saturated, spread {picture.std():.0f}")
         listed.append({"file": f"{case_name}.png", **case, "timesteps": timesteps, "f64_difference": rounding})
     (out / "cases.json").write_text("[\n" + ",\n".join(json.dumps(case) for case in listed) + "\n]\n")
 
 
 def main():
     torch.set_num_threads(1)  # such small products only lose time to more
-    for name in sys.argv[1:] or ("ddpm", "consistency"):
+    for name in sys.argv[1:] or ("ddpm", "consistency", "dit"):
         folder = HERE / "pipelines" / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         torch.manual_seed(0)
-        kind, parts = {"ddpm": ddpm, "consistency": consistency}[name](folder)
+        kind, parts = {"ddpm": ddpm, "consistency": consistency, "dit": dit}[name](folder)
         index = {"_class_name": kind.__name__, "_diffusers_version": diffusers.__version__}
         index |= {part: ["diffusers", type(model).__name__] for part, model in parts.items()}
+        if name == "dit":
+            index["id2label"] = {str(i): name for i, name in enumerate(COLOURS)}
         (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
         with torch.no_grad():
             pictures(name, folder, kind)

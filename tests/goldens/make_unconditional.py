@@ -1,4 +1,5 @@
-"""Outputs of small networks that see no text, in f64, with the error that PyTorch's f32 has: models/unet_2d.json.
+"""Outputs of small networks that see no text, in f64, with the error that PyTorch's f32 has: models/unet_2d.json and
+models/dit.json.
 
     pip install -r requirements.txt && python make_unconditional.py
 
@@ -10,7 +11,7 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DModel
+from diffusers import DiTTransformer2DModel, UNet2DModel
 
 from precise import exact, f32_error
 from synthetic import fill, tensor
@@ -44,6 +45,16 @@ UNETS = [
                 "up_block_types": [SKIP_UP, ATTN_SKIP_UP, SKIP_UP], "layers_per_block": 1, "attention_head_dim": None, "norm_num_groups": None,
                 "norm_eps": 1e-6, "time_embedding_type": "fourier", "mid_block_scale_factor": 1.41421356237}},
 ]
+DITS = [
+    {"name": "dit: a learned sigma", "side": 8, "labels": [4, 10],
+     "config": {"num_attention_heads": 2, "attention_head_dim": 8, "out_channels": 8, "num_layers": 2, "sample_size": 8, "num_embeds_ada_norm": 10}},
+    {"name": "dit: another size than the training's, other patches, no attention bias, affine norms, gelu", "side": 9, "labels": [0, 3],
+     "config": {"num_attention_heads": 1, "attention_head_dim": 12, "in_channels": 3, "num_layers": 1, "sample_size": 6, "patch_size": 3,
+                "num_embeds_ada_norm": 3, "attention_bias": False, "norm_elementwise_affine": True, "norm_eps": 1e-4, "activation_fn": "gelu"}},
+    {"name": "dit: a large grid of an older class", "side": 4, "labels": [1, 2], "class": "Transformer2DModel",
+     "config": {"num_attention_heads": 2, "attention_head_dim": 4, "num_layers": 1, "sample_size": 128, "num_embeds_ada_norm": 5,
+                "norm_type": "ada_norm_zero"}},
+]
 
 
 def unet_case(spec):
@@ -68,6 +79,23 @@ def unet_case(spec):
     return case
 
 
+def dit_case(spec):
+    config, name = spec["config"], spec["name"]
+    model = fill(DiTTransformer2DModel(**config)).eval()
+    sample = tensor(f"{name}:sample", 2, spec["side"], spec["side"], config.get("in_channels", 4))
+    timestep, labels = torch.tensor([3.0, 902.25]), torch.tensor(spec["labels"])
+
+    def run(model, dtype):
+        return model(sample.to(dtype).permute(0, 3, 1, 2), timestep.to(dtype), labels).sample.permute(0, 2, 3, 1)
+
+    rounded = run(model, torch.float32)
+    with exact():
+        precise = run(copy.deepcopy(model).double(), torch.float64)
+    return {"name": name, "model": "DiTTransformer2DModel", "config": {"_class_name": spec.get("class", "DiTTransformer2DModel"), **config},
+            "sample": list(sample.shape), "timestep": timestep.tolist(), "class_labels": spec["labels"],
+            "outputs": {"sample": output(precise, rounded)}}
+
+
 def output(precise, rounded):
     return {"shape": list(precise.shape), "f32_error": f32_error(precise, rounded), "data": precise.flatten().tolist()}
 
@@ -84,6 +112,7 @@ def main():
     torch.set_num_threads(1)
     Path(__file__).parent.joinpath("models").mkdir(exist_ok=True)
     write("unet_2d.json", [unet_case(spec) for spec in UNETS])
+    write("dit.json", [dit_case(spec) for spec in DITS])
 
 
 if __name__ == "__main__":

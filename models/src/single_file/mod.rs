@@ -4,22 +4,32 @@
 mod clip_vocabulary;
 mod families;
 mod infer;
+mod layout;
 mod renames;
 
+use crate::checkpoint::RENAMED;
 use crate::error::ModelError;
+use crate::files::is_inside;
 use crate::safetensors_file::{TensorFile, TensorInfo};
 use families::{Family, IGNORED, OTHERS};
 use infer::Shapes;
+pub(crate) use layout::{Layout, Named, Piece, is_built_in};
 use renames::{Extents, Form, Renames};
-use serde_json::Value;
-use std::collections::{BTreeMap, HashMap};
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
+
+/// Keys of the metadata under which a written file carries configurations and tokenizers that nothing else would tell: this, and
+/// their path in diffusers' layout.
+pub(crate) const CARRIED: &str = "headwater/";
 
 /// One open file.
 #[derive(Debug)]
 pub(crate) struct SingleFile {
     pub(crate) shown: String,
+    /// The family it was told to be of: Stable Diffusion XL, say.
+    pub(crate) title: String,
     pub(crate) file: Arc<TensorFile>,
     pub(crate) parts: BTreeMap<String, Part>,
     /// Configurations by their path in diffusers' layout.
@@ -76,6 +86,7 @@ impl SingleFile {
         let (scheduler, index, size) = family.sampling(predicts_velocity(&family, &file, &all));
         let mut single = Self {
             shown,
+            title: family.title.clone(),
             file: Arc::new(file),
             parts: BTreeMap::new(),
             files: BTreeMap::new(),
@@ -115,6 +126,7 @@ impl SingleFile {
             }
             single.parts.insert(name.clone(), part);
         }
+        single.carried();
         if rest.is_empty() {
             return Ok(single);
         }
@@ -128,8 +140,76 @@ impl SingleFile {
         Err(ModelError::new(single.shown, message))
     }
 
+    /// An autoencoder alone, or that of a whole checkpoint. Fields of `own` stand for what shapes do not say.
+    pub(crate) fn open_vae(path: &Path, own: &Map<String, Value>) -> Result<Self, ModelError> {
+        let shown = path.display().to_string();
+        let file = TensorFile::at(path)?;
+        let all: BTreeMap<String, TensorInfo> = file.tensors().collect();
+        let family = &Family::all()[0];
+        let place = &family.parts["vae"];
+        let prefix = if all.keys().any(|name| name.starts_with(&place.prefix)) { &*place.prefix } else { "" };
+        let under = |name: &String| name.starts_with(prefix) && !name.starts_with("model_ema.");
+        let mut own_names: BTreeMap<String, TensorInfo> = all.into_iter().filter(|(name, _)| under(name)).collect();
+        let wanted = |name: &str| {
+            ["encoder.", "decoder.", "quant_conv.", "post_quant_conv."].iter().any(|s| name.starts_with(s))
+        };
+        own_names.retain(|name, _| wanted(&name[prefix.len()..]));
+        let mut extents = infer::extents("vae", &Under { tensors: &own_names, prefix });
+        let mut part = Part { prefix: prefix.to_owned(), renames: Renames::default(), tensors: BTreeMap::new() };
+        let config = if extents.levels > 0 {
+            part.renames = Renames::new("vae", &extents);
+            infer::config("vae", "vae", &Under { tensors: &own_names, prefix }, &extents, family)
+        } else {
+            extents = layout::extents("vae", &own_names);
+            let renames = Renames::new("vae", &extents);
+            let ldm = |name: &String| renames.ldm(&newer_vae_name(name)).map(|renamed| renamed.name);
+            let shapes = own_names.iter().filter_map(|(name, info)| Some((ldm(name)?, info.clone()))).collect();
+            infer::config("vae", "vae", &Under { tensors: &shapes, prefix }, &extents, family)
+        };
+        let config = config.map_err(|_| {
+            let message = "holds no AutoencoderKL, in neither latent diffusion's nor diffusers' names";
+            ModelError::new(&*shown, message)
+        })?;
+        part.take(&mut own_names);
+        for (name, info) in own_names {
+            let own = format!("{prefix}{name}");
+            part.tensors.insert(name, Located { own, info, transposed: false });
+        }
+        let mut single = Self {
+            shown,
+            title: family.title.clone(),
+            file: Arc::new(file),
+            parts: BTreeMap::from([("vae".to_owned(), part)]),
+            files: BTreeMap::new(),
+            tokenizers: BTreeMap::new(),
+        };
+        let Value::Object(mut config) = config else { unreachable!("a configuration is an object") };
+        // Stable Diffusion 1 and 2 share the default.
+        config.insert("scaling_factor".into(), 0.18215.into());
+        if own.get("_class_name") == config.get("_class_name") {
+            for field in ["scaling_factor", "shift_factor", "norm_num_groups", "sample_size", "force_upcast"] {
+                if let Some(value) = own.get(field) {
+                    config.insert(field.into(), value.clone());
+                }
+            }
+        }
+        single.insert("vae/config.json", &config.into());
+        Ok(single)
+    }
+
     fn insert(&mut self, path: &str, value: &Value) {
         self.files.insert(path.to_owned(), value.to_string().into_bytes());
+    }
+
+    /// Takes what the file carries besides tensors.
+    fn carried(&mut self) {
+        for (key, text) in self.file.all_metadata() {
+            let Some(path) = key.strip_prefix(CARRIED).filter(|path| is_inside(path)) else { continue };
+            if let Some(folder) = path.strip_suffix("/vocab.json").or_else(|| path.strip_suffix("/tokenizer.json")) {
+                self.tokenizers.remove(folder);
+            }
+            self.files.insert(path.to_owned(), text.clone().into_bytes());
+        }
     }
 
     /// A configuration or a tokenizer's file.
@@ -148,7 +228,8 @@ impl SingleFile {
             (folder == part).then(|| name.to_owned())
         });
         let tokenizer = self.tokenizers.get(part).map_or(&[][..], |_| clip_vocabulary::FILES);
-        own.chain(tokenizer.iter().map(|name| (*name).to_owned())).collect()
+        let all: BTreeSet<String> = own.chain(tokenizer.iter().map(|name| (*name).to_owned())).collect();
+        all.into_iter().collect()
     }
 }
 
@@ -206,13 +287,16 @@ fn locate(own: &str, info: &TensorInfo, form: Form) -> Option<Located> {
     Some(Located { own: own.to_owned(), info, transposed })
 }
 
+/// diffusers' name for an autoencoder's tensor since version 0.17.
+pub(crate) fn newer_vae_name(name: &str) -> String {
+    let found = RENAMED.iter().find(|(_, then)| name.contains(then));
+    found.map_or_else(|| name.to_owned(), |(now, then)| name.replace(then, now))
+}
+
 /// Latent diffusion's names for the weights of a UNet under diffusers'.
 pub(crate) fn ldm_unet_names(shapes: &BTreeMap<&str, &[usize]>) -> HashMap<String, String> {
-    let count = |name: &dyn Fn(usize) -> String| (0..).take_while(|i| shapes.contains_key(&*name(*i))).count();
-    let levels = count(&|b| format!("up_blocks.{b}.resnets.0.conv1.weight"));
-    let layers = count(&|l| format!("down_blocks.0.resnets.{l}.conv1.weight"));
-    let attention = (0..levels).map(|b| shapes.contains_key(&*format!("up_blocks.{b}.attentions.0.proj_in.weight")));
-    let renames = Renames::new("unet", &Extents { levels, layers, attention: attention.collect() });
+    let own: BTreeMap<String, ()> = shapes.keys().map(|name| ((*name).to_owned(), ())).collect();
+    let renames = Renames::new("unet", &layout::extents("unet", &own));
     shapes.keys().filter_map(|name| Some(((*name).to_owned(), renames.ldm(name)?.name))).collect()
 }
 

@@ -1,0 +1,245 @@
+//! A model written anew: as a folder in diffusers' layout or a single file in latent diffusion's, in another number type, with
+//! adapters merged.
+
+use crate::checkpoint::{Checkpoint, HARMLESS};
+use crate::error::ModelError;
+use crate::files::{ModelFiles, is_inside};
+use crate::index::ModelIndex;
+use crate::single_file::{self, CARRIED, Layout, Named, Piece};
+use graph::{StorageType, WeightView};
+use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+use std::io::{self, Write};
+
+/// A model to be written: its tensors go through memory one at a time.
+#[derive(Debug)]
+pub struct Conversion<'a> {
+    files: &'a ModelFiles,
+    index: ModelIndex,
+    storage: Option<StorageType>,
+}
+
+/// A path in diffusers' layout, and what lies there.
+pub type SmallFile = (String, Cow<'static, [u8]>);
+
+/// Why a conversion stopped.
+#[derive(Debug)]
+pub enum ConvertError {
+    /// The model cannot be written so.
+    Model(ModelError),
+    /// The file system refused.
+    Io(io::Error),
+}
+
+impl From<ModelError> for ConvertError {
+    fn from(error: ModelError) -> Self {
+        Self::Model(error)
+    }
+}
+
+impl From<io::Error> for ConvertError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// A tensor to be written.
+struct Entry {
+    name: String,
+    storage: StorageType,
+    shape: Vec<usize>,
+    /// Which part's tensors it is made of, one after the other.
+    part: usize,
+    pieces: Vec<Piece>,
+}
+
+impl<'a> Conversion<'a> {
+    /// Reads a model's index. `storage` is the number type of every tensor; without it each keeps its own.
+    ///
+    /// # Errors
+    /// When there is no model_index.json.
+    pub fn new(files: &'a ModelFiles, storage: Option<StorageType>) -> Result<Self, ModelError> {
+        Ok(Self { files, index: ModelIndex::read(files)?, storage })
+    }
+
+    /// The files of a folder in diffusers' layout: configurations and tokenizers, with their bytes.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn small_files(&self) -> Result<Vec<SmallFile>, ModelError> {
+        let mut found = vec![("model_index.json".to_owned(), self.index_json()?)];
+        for component in &self.index.components {
+            for name in self.files.list(&component.name) {
+                let path = format!("{}/{name}", component.name);
+                let large = [".safetensors", ".bin", ".msgpack", ".index.json", ".fp16.json", ".onnx", ".pb", ".h5"];
+                if is_inside(&path)
+                    && !large.iter().any(|end| name.ends_with(end))
+                    && !name.contains(".safetensors.index")
+                {
+                    let bytes = self.files.read(&path)?;
+                    found.push((path, bytes));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The index, with the class of an autoencoder that was given apart.
+    fn index_json(&self) -> Result<Cow<'static, [u8]>, ModelError> {
+        let bytes = self.files.read("model_index.json")?;
+        let Some(part) = self.files.given_apart() else { return Ok(bytes) };
+        let mut fields: Map<String, Value> = crate::config::parse(&self.index.path, &bytes)?;
+        if let Some(component) = self.index.component(part) {
+            fields.insert(part.to_owned(), json!([component.library, component.class_name]));
+        }
+        Ok(Cow::Owned(format!("{:#}\n", Value::from(fields)).into_bytes()))
+    }
+
+    /// The parts that have weights, and the file that diffusers or transformers looks for.
+    #[must_use]
+    pub fn weight_files(&self) -> Vec<(String, String)> {
+        let parts = self.index.components.iter().filter(|component| self.files.has_weights(&component.name));
+        parts
+            .map(|component| {
+                let stem = if component.library == "diffusers" { "diffusion_pytorch_model" } else { "model" };
+                (component.name.clone(), format!("{}/{stem}.safetensors", component.name))
+            })
+            .collect()
+    }
+
+    /// Writes one part's weights under the names of a folder.
+    ///
+    /// # Errors
+    /// When they are missing or damaged, a number does not fit the type asked for, or `out` fails.
+    pub fn write_part(&self, part: &str, out: &mut dyn Write) -> Result<(), ConvertError> {
+        let checkpoint = Checkpoint::open(self.files, part, None)?;
+        // Published folders have this prefix, which every version of transformers reads.
+        let prefixed = self.files.as_single().is_some() && part.starts_with("text_encoder");
+        let mut entries = Vec::new();
+        for (name, shape) in checkpoint.tensors() {
+            let shown = if prefixed && !name.starts_with("text_projection") {
+                format!("text_model.{name}")
+            } else {
+                name.into()
+            };
+            let piece = Piece { name: name.to_owned(), transposed: false };
+            let storage = self.storage(&checkpoint, name)?;
+            entries.push(Entry { name: shown, storage, shape: shape.to_vec(), part: 0, pieces: vec![piece] });
+        }
+        let metadata = json!({ "format": "pt" });
+        write(&[checkpoint], &entries, metadata, out)
+    }
+
+    /// Writes the whole model as a single file, its configurations and other tokenizers in the metadata.
+    ///
+    /// # Errors
+    /// When there is no such layout for the model, a tensor has no name in it, or as [`write_part`](Self::write_part).
+    pub fn write_single(&self, out: &mut dyn Write) -> Result<(), ConvertError> {
+        let fault = |message: String| ModelError::new(self.files.describe(""), message);
+        let layout = Layout::of(self.files, &self.index).map_err(fault)?;
+        let mut checkpoints = Vec::new();
+        let mut entries = Vec::new();
+        for part in layout.parts() {
+            let checkpoint = Checkpoint::open(self.files, part, None)?;
+            let shapes =
+                checkpoint.tensors().filter(|(name, _)| !HARMLESS.iter().any(|end| name.ends_with(end))).collect();
+            for Named { name, shape, pieces } in layout.tensors(part, &shapes).map_err(fault)? {
+                let storage = self.storage(&checkpoint, &pieces[0].name)?;
+                entries.push(Entry { name, storage, shape, part: checkpoints.len(), pieces });
+            }
+            checkpoints.push(checkpoint);
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut metadata = Map::from_iter([("format".to_owned(), json!("pt"))]);
+        for (path, bytes) in self.small_files()? {
+            let built_in = single_file::is_built_in(self.files, &path)?;
+            if let (false, Ok(text)) = (built_in, std::str::from_utf8(&bytes)) {
+                if path == "scheduler/scheduler_config.json" && text.contains("\"v_prediction\"") {
+                    metadata.insert("modelspec.prediction_type".into(), json!("v"));
+                }
+                metadata.insert(format!("{CARRIED}{path}"), json!(text));
+            }
+        }
+        write(&checkpoints, &entries, metadata.into(), out)
+    }
+
+    fn storage(&self, checkpoint: &Checkpoint, name: &str) -> Result<StorageType, ModelError> {
+        self.storage.or_else(|| checkpoint.storage(name)).ok_or_else(|| {
+            let dtype = checkpoint.dtype(name).unwrap_or_default();
+            ModelError::new(self.files.describe(""), format!("has an unsupported number type for {name} ({dtype})"))
+        })
+    }
+}
+
+/// A safetensors file: a header, then every tensor as soon as it is made.
+fn write(
+    checkpoints: &[Checkpoint],
+    entries: &[Entry],
+    metadata: Value,
+    out: &mut dyn Write,
+) -> Result<(), ConvertError> {
+    let mut header = Map::from_iter([("__metadata__".to_owned(), metadata)]);
+    let mut end = 0;
+    for entry in entries {
+        let start = end;
+        end += entry.shape.iter().product::<usize>() * entry.storage.size();
+        let dtype = match entry.storage {
+            StorageType::F32 => "F32",
+            StorageType::F16 => "F16",
+            StorageType::Bf16 => "BF16",
+        };
+        let place = json!({ "dtype": dtype, "shape": entry.shape, "data_offsets": [start, end] });
+        header.insert(entry.name.clone(), place);
+    }
+    let mut header = Value::Object(header).to_string();
+    // Readers map tensors best when they begin at a multiple of eight bytes.
+    header += &" ".repeat(header.len().next_multiple_of(8) - header.len());
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(header.as_bytes())?;
+    for entry in entries {
+        let checkpoint = &checkpoints[entry.part];
+        for piece in &entry.pieces {
+            let view = checkpoint.read(&piece.name, entry.storage == StorageType::F32);
+            let mut view = view.ok_or_else(|| {
+                ModelError::new(checkpoint.place(), format!("has an unsupported number type for {}", piece.name))
+            })?;
+            if piece.transposed {
+                view = view.permuted(&[1, 0]);
+            }
+            out.write_all(&stored(view, entry.storage).ok_or_else(|| {
+                ModelError::new(
+                    checkpoint.place(),
+                    format!("has numbers in {} that half precision does not hold", piece.name),
+                )
+            })?)?;
+        }
+    }
+    Ok(())
+}
+
+/// The bytes of a tensor in another type; none when a finite number would become infinite.
+fn stored(view: WeightView<'_>, storage: StorageType) -> Option<Cow<'_, [u8]>> {
+    if view.storage == storage {
+        return Some(view.bytes);
+    }
+    Some(Cow::Owned(match storage {
+        StorageType::F32 => view.to_f32().iter().flat_map(|v| v.to_le_bytes()).collect(),
+        StorageType::F16 => {
+            let halves = view.to_f16();
+            if halves.iter().zip(view.to_f32()).any(|(half, v)| half.is_infinite() && v.is_finite()) {
+                return None;
+            }
+            halves.iter().flat_map(|v| v.to_bits().to_le_bytes()).collect()
+        }
+        StorageType::Bf16 => view.to_f32().iter().flat_map(|v| bf16(*v).to_le_bytes()).collect(),
+    }))
+}
+
+/// The upper half of a single, rounded to even.
+fn bf16(value: f32) -> u16 {
+    let bits = value.to_bits();
+    if value.is_nan() {
+        return (bits >> 16) as u16 | 0x40;
+    }
+    ((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) as u16
+}

@@ -1,0 +1,131 @@
+//! From diffusers' names to those of a single file.
+
+use super::families::Family;
+use super::renames::{Extents, Form, Renames};
+use super::{clip_vocabulary, newer_vae_name};
+use crate::error::ModelError;
+use crate::files::ModelFiles;
+use crate::index::ModelIndex;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// The layout that fits a model.
+pub(crate) struct Layout {
+    family: Family,
+}
+
+/// A tensor of diffusers', or what it becomes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) name: String,
+    pub(crate) transposed: bool,
+}
+
+/// A tensor of the file to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Named {
+    pub(crate) name: String,
+    pub(crate) shape: Vec<usize>,
+    /// What it is made of, one after the other.
+    pub(crate) pieces: Vec<Piece>,
+}
+
+impl Layout {
+    pub(crate) fn of(files: &ModelFiles, index: &ModelIndex) -> Result<Self, String> {
+        let class = &index.class_name;
+        let read = |path: &str| files.read(path).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+        // OpenCLIP, which Stable Diffusion 2 has, computes GELU as it is defined; OpenAI's CLIP does not.
+        let open = read("text_encoder/config.json").is_some_and(|config| config["hidden_act"] == "gelu");
+        let name = match &**class {
+            name if name.starts_with("StableDiffusionXL") => "sdxl",
+            name if name.starts_with("StableDiffusion") && open => "sd2",
+            name if name.starts_with("StableDiffusion") => "sd1",
+            _ => {
+                return Err(format!(
+                    "is a {class}, for which there is no single-file layout (Stable Diffusion 1, 2 and XL have one)"
+                ));
+            }
+        };
+        let family = Family::all().into_iter().find(|family| family.name == name).expect("a family of the table");
+        match family.parts.keys().find(|part| index.component(part).is_none()) {
+            Some(part) => Err(format!("has no {part}, which a single file needs")),
+            None => Ok(Self { family }),
+        }
+    }
+
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &str> {
+        self.family.parts.keys().map(|part| &**part)
+    }
+
+    /// The file's tensors of one part.
+    pub(crate) fn tensors(&self, part: &str, shapes: &BTreeMap<&str, &[usize]>) -> Result<Vec<Named>, String> {
+        let place = &self.family.parts[part];
+        let plain = |name: &str| match part {
+            "vae" => newer_vae_name(name),
+            _ => name.strip_prefix("text_model.").unwrap_or(name).to_owned(),
+        };
+        let own: BTreeMap<String, &str> = shapes.keys().map(|name| (plain(name), *name)).collect();
+        let renames = Renames::new(&place.names, &extents(&place.names, &own));
+        let mut found: BTreeMap<String, Named> = BTreeMap::new();
+        // Pieces of one tensor in their order: those of attention are called q, k and v.
+        let mut renamed = Vec::new();
+        for (name, own) in &own {
+            let other = renames.ldm(name);
+            let other = other.ok_or_else(|| format!("has in its {part} {own}, for which a single file has no name"))?;
+            let row = if let Form::Rows { index, .. } = other.form { index } else { 0 };
+            renamed.push((row, *own, other));
+        }
+        renamed.sort_by_key(|(row, ..)| *row);
+        for (_, own, other) in renamed {
+            let mut shape = shapes[own].to_vec();
+            let transposed = other.form == Form::Transposed;
+            match other.form {
+                Form::Pointwise if shape.len() == 2 => shape.extend([1, 1]),
+                Form::Transposed => shape.reverse(),
+                Form::Rows { of, .. } => shape[0] *= of,
+                Form::Same | Form::Pointwise => {}
+            }
+            let name = format!("{}{}", place.prefix, other.name);
+            let entry = found.entry(name.clone()).or_insert(Named { name, shape, pieces: Vec::new() });
+            entry.pieces.push(Piece { name: own.to_owned(), transposed });
+        }
+        Ok(found.into_values().collect())
+    }
+}
+
+/// Levels and layers, told from diffusers' names.
+pub(crate) fn extents<T>(names: &str, own: &BTreeMap<String, T>) -> Extents {
+    let count = |name: &dyn Fn(usize) -> String| (0..).take_while(|i| own.contains_key(&name(*i))).count();
+    match names {
+        "unet" => {
+            let levels = count(&|b| format!("up_blocks.{b}.resnets.0.conv1.weight"));
+            let attention = |b| own.contains_key(&format!("up_blocks.{b}.attentions.0.proj_in.weight"));
+            Extents {
+                levels,
+                layers: count(&|l| format!("down_blocks.0.resnets.{l}.conv1.weight")),
+                attention: (0..levels).map(attention).collect(),
+            }
+        }
+        "vae" => Extents {
+            levels: count(&|b| format!("decoder.up_blocks.{b}.resnets.0.conv1.weight")),
+            layers: count(&|k| format!("decoder.up_blocks.0.resnets.{k}.conv1.weight")).saturating_sub(1),
+            attention: Vec::new(),
+        },
+        _ => Extents { layers: count(&|l| format!("encoder.layers.{l}.layer_norm1.weight")), ..Default::default() },
+    }
+}
+
+/// Whether a file of a tokenizer is as the program has it inside.
+pub(crate) fn is_built_in(files: &ModelFiles, path: &str) -> Result<bool, ModelError> {
+    let Some((folder, name @ ("vocab.json" | "merges.txt"))) = path.split_once('/') else { return Ok(false) };
+    if !files.exists(&format!("{folder}/vocab.json")) || files.exists(&format!("{folder}/tokenizer.json")) {
+        return Ok(false);
+    }
+    let (own, theirs) = (clip_vocabulary::file(name, "").unwrap_or_default(), files.read(path)?);
+    let json = |text: &[u8]| serde_json::from_slice::<BTreeMap<String, u32>>(text).ok();
+    let lines = |text: &[u8]| -> Vec<String> {
+        let text = String::from_utf8_lossy(text);
+        text.lines().filter(|line| !line.starts_with("#version") && !line.is_empty()).map(str::to_owned).collect()
+    };
+    Ok(if name == "vocab.json" { json(&own) == json(&theirs) } else { lines(&own) == lines(&theirs) })
+}

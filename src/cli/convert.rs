@@ -1,0 +1,119 @@
+//! `headwater convert`: a model in another layout or number type.
+
+use super::error::CliError;
+use super::model::{self, LoraArg, Wanted};
+use clap::ValueEnum;
+use graph::StorageType;
+use models::{Conversion, ConvertError};
+use std::fs;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// Write a model in another layout, number type, or with adapters merged.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// A bundled model's name, a folder in diffusers' layout, or a single .safetensors file
+    source: String,
+
+    /// What to write: a single file if its name ends in .safetensors, and else a folder in diffusers' layout
+    destination: PathBuf,
+
+    /// Number type of every tensor [default: as it is]
+    #[arg(long, value_enum)]
+    dtype: Option<DType>,
+
+    /// Adapter to merge, with how much of it [default: 1]; repeatable
+    #[arg(long, value_name = "FILE[:WEIGHT]")]
+    lora: Vec<LoraArg>,
+
+    /// Autoencoder to put in place of the model's own
+    #[arg(long, value_name = "DIR|FILE")]
+    vae: Option<PathBuf>,
+
+    /// Variant of the weights to read from a folder: fp16, say
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
+
+    /// Folder whose configurations and tokenizers go before those told from a single file
+    #[arg(long, value_name = "DIR")]
+    config: Option<PathBuf>,
+
+    /// Replace what is there
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// Number types of files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum DType {
+    /// Single precision
+    F32,
+    /// Half precision
+    F16,
+    /// The upper half of single precision
+    Bf16,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), CliError> {
+    let to = &args.destination;
+    if fs::symlink_metadata(to).is_ok() && !args.force {
+        return Err(CliError::Failed(format!("{} is there already; --force replaces it", to.display())));
+    }
+    let wanted = Wanted { config: args.config.as_deref(), variant: args.variant.as_deref(), quiet: false };
+    let files = model::with_parts(model::open(&args.source, wanted)?, &args.lora, args.vae.as_deref())?;
+    let storage = args.dtype.map(|dtype| match dtype {
+        DType::F32 => StorageType::F32,
+        DType::F16 => StorageType::F16,
+        DType::Bf16 => StorageType::Bf16,
+    });
+    let conversion = Conversion::new(&files, storage)?;
+    let failed = |error: &dyn std::fmt::Display| CliError::Failed(format!("cannot write {}: {error}", to.display()));
+    let explain = |error: ConvertError| match error {
+        ConvertError::Model(error) => error.into(),
+        ConvertError::Io(error) => failed(&error),
+    };
+    // Written beside, then renamed: nobody finds half of it, and the source may be what is replaced.
+    let folder = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = to.file_name().ok_or_else(|| failed(&"it has no name"))?;
+    let beside = tempfile::Builder::new().prefix(".headwater-").tempdir_in(folder).map_err(|error| failed(&error))?;
+    let written = beside.path().join(name);
+    if to.extension().is_some_and(|end| end == "safetensors") {
+        if to.is_dir() {
+            return Err(failed(&"a folder of that name is there"));
+        }
+        write(&written, |out| conversion.write_single(out)).map_err(explain)?;
+    } else {
+        if to.is_file() {
+            return Err(failed(&"it is a file, and the name of a single file ends in .safetensors"));
+        }
+        for (path, bytes) in conversion.small_files()? {
+            create_parent(&written.join(&path)).map_err(|error| failed(&error))?;
+            fs::write(written.join(path), bytes).map_err(|error| failed(&error))?;
+        }
+        for (part, path) in conversion.weight_files() {
+            create_parent(&written.join(&path)).map_err(|error| failed(&error))?;
+            write(&written.join(path), |out| conversion.write_part(&part, out)).map_err(explain)?;
+        }
+    }
+    replace(&written, to, &beside.path().join("replaced")).map_err(|error| failed(&error))?;
+    Ok(writeln!(std::io::stdout(), "{}", to.display())?)
+}
+
+fn create_parent(path: &Path) -> std::io::Result<()> {
+    path.parent().map_or(Ok(()), fs::create_dir_all)
+}
+
+fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<(), ConvertError>) -> Result<(), ConvertError> {
+    let mut out = BufWriter::new(fs::File::create(path)?);
+    fill(&mut out)?;
+    Ok(out.flush()?)
+}
+
+/// Moves into place; a folder that was there moves away first, because none is replaced while it holds something.
+fn replace(from: &Path, to: &Path, away: &Path) -> std::io::Result<()> {
+    if to.is_dir() {
+        fs::rename(to, away)?;
+        return fs::rename(from, to).inspect_err(|_| drop(fs::rename(away, to)));
+    }
+    fs::rename(from, to)
+}
