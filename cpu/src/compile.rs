@@ -80,7 +80,11 @@ pub(crate) fn compile(
     let mut packed: Vec<Option<PackedBMatrix<f32>>> = order.iter().map(|_| None).collect();
     for (id, node) in graph.iter() {
         let data = match &node.op {
-            Op::Weight(weight) => weights::load(source, weight, storage)?,
+            Op::Weight(weight) => {
+                let data = weights::load(source, weight, storage)?;
+                source.release(&weight.name);
+                data
+            }
             Op::Constant(constant) => constant.data.clone(),
             Op::Input(input) => zeros(numel(&input.shape), device)?,
             _ => Vec::new(),

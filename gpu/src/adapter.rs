@@ -98,6 +98,9 @@ impl Adapter {
     }
 }
 
+/// How much of what a driver says it has may be taken.
+const BUDGET_PERCENT: u8 = 95;
+
 /// All adapters that can run compute shaders, the best first: discrete before integrated, virtual, unknown and software
 /// ones, and the machine's native interface before OpenGL. `gpu:N` counts in this order.
 #[must_use]
@@ -107,6 +110,11 @@ pub fn adapters(backends: Backends) -> Vec<Adapter> {
         // No debug layers: validation by wgpu itself is always on. Indirect dispatch, whose validation lowers the limit
         // of buffer sizes, is never used.
         flags: wgpu::InstanceFlags::empty(),
+        // Drivers that know their budget say so before they begin to swap: plans can still be dropped then.
+        memory_budget_thresholds: wgpu::MemoryBudgetThresholds {
+            for_resource_creation: Some(BUDGET_PERCENT),
+            for_device_loss: None,
+        },
         ..wgpu::InstanceDescriptor::new_without_display_handle()
     });
     let mut found: Vec<Adapter> = pollster::block_on(instance.enumerate_adapters(backends.0))

@@ -86,8 +86,12 @@ fn split(inner: &Inner, graph: &Graph, weights: &dyn WeightSource, options: Plan
     let may_be_half = storage::may_be_half(graph, &Slots::assign(graph));
     let largest = inner.largest_binding();
     passes::split_weights(graph, |id, weight| {
+        // Small in any format.
+        if storage::bytes(numel(&weight.value_shape()), Format::F32) <= largest {
+            return None;
+        }
         // What is missing is told later.
-        let stored = weights.weight(&weight.name)?.storage;
+        let stored = weights.stored_as(&weight.name)?;
         let format = storage::choose(options.storage, stored, may_be_half[id.index()], inner.profile.shader_f16);
         usize::try_from(largest / storage::bytes(1, format)).ok()
     })
@@ -154,6 +158,7 @@ fn allocate(
                 let buffer = inner.storage_buffer(storage::bytes(elements, format), &what)?;
                 memory.weights += buffer.size();
                 storage::upload(&mut uploader, &buffer, &weight.name, &weight.value(view), format)?;
+                weights.release(&weight.name);
                 Value { buffer, format }
             }
             _ => match slots.of(id) {

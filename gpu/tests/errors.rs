@@ -4,6 +4,7 @@ mod common;
 
 use common::{lavapipe, weights_for};
 use gpu::{Backends, Choice, GpuOptions, choose};
+use graph::ops::Conv2d;
 use graph::random::{RandomGraph, random_graph};
 use graph::{
     Device, DeviceError, Graph, MemoryWeights, PlanOptions, Rate, Scope, Storage, StorageType, WeightSource,
@@ -97,18 +98,41 @@ fn wrong_bindings_are_named() {
 fn what_does_not_fit_a_binding_is_named_with_its_size() {
     let device = lavapipe(GpuOptions { max_binding_bytes: Some(4096), ..GpuOptions::default() });
     let s = Scope::root();
-    let x = s.input("x", &[2, 40], Rate::Step);
-    let wide = s.at("wide").linear(&x, 50);
+    let x = s.input("x", &[2, 4], Rate::Step);
+    // Rows of this one are not channels of the result, so it is not cut.
+    let wide = x.matmul(&s.at("wide").weight("weight", &[4, 300]));
     let tall = s.input("tall", &[600, 2], Rate::Step);
     let activation = s.at("proj").linear(&tall, 2).reshape(&[1200]).silu();
     for (output, fragment) in
-        [(&wide, "weight wide.weight [50, 40] takes 0.0 MiB"), (&activation, "of proj takes 0.0 MiB")]
+        [(&wide, "weight wide.weight [4, 300] takes 0.0 MiB"), (&activation, "of proj takes 0.0 MiB")]
     {
         let graph = passes::optimize(&s.finish(&[("y", output)]).unwrap());
         let error = device.plan(&graph, &weights_for(&graph, 1), PlanOptions::default()).err().expect("too large");
         assert!(matches!(error, DeviceError::Unsupported { .. }), "{error}");
         assert!(error.to_string().contains(fragment) && error.to_string().contains("largest binding is"), "{error}");
     }
+}
+
+#[test]
+fn weights_beyond_a_binding_are_cut_into_rows() {
+    let s = Scope::root();
+    let ids = s.input("ids", &[1, 5], Rate::Step);
+    let x = s.at("embed").embedding(&ids, 70, 40);
+    let h = s.at("proj").linear(&x, 50).silu();
+    let y = s.at("conv").conv2d(&h.reshape(&[1, 5, 1, 50]), 3, 3, Conv2d::same(3));
+    let graph = passes::optimize(&s.finish(&[("y", &y)]).unwrap());
+    let weights = weights_for(&graph, 7);
+    let mut results = Vec::new();
+    for max_binding_bytes in [None, Some(4096)] {
+        let device = lavapipe(GpuOptions { max_binding_bytes, ..GpuOptions::default() });
+        let mut plan = device.plan(&graph, &weights, PlanOptions::default()).unwrap();
+        plan.write("ids", &[0.0, 24.0, 25.0, 69.0, 51.0]).unwrap();
+        plan.run().unwrap();
+        results.push(plan.read("y").unwrap());
+    }
+    let largest = results[0].iter().fold(0.0_f32, |a, b| a.max(b.abs()));
+    let worst = results[0].iter().zip(&results[1]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(largest > 0.0 && worst <= 1e-6 * largest, "{worst} of {largest}");
 }
 
 #[test]

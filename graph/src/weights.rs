@@ -122,6 +122,14 @@ fn permute<const N: usize>(bytes: &[u8], shape: &[usize], axes: &[usize]) -> Vec
 pub trait WeightSource {
     /// The tensor of that name.
     fn weight(&self, name: &str) -> Option<WeightView<'_>>;
+
+    /// How the tensor of that name is stored.
+    fn stored_as(&self, name: &str) -> Option<StorageType> {
+        self.weight(name).map(|view| view.storage)
+    }
+
+    /// Tells that a tensor has been read and is not wanted soon, so that a mapped file's pages need not stay in memory.
+    fn release(&self, _name: &str) {}
 }
 
 /// Weights in memory, for tests and small tools.

@@ -187,6 +187,7 @@ impl Checkpoint {
                 }
                 Some(_) => {}
             }
+            self.files[*file].release(&info.bytes);
             used.insert(name);
         }
         let unread = self.tensors.keys().filter(|name| !used.contains(*name));
@@ -210,6 +211,16 @@ impl Checkpoint {
 impl WeightSource for Checkpoint {
     fn weight(&self, name: &str) -> Option<WeightView<'_>> {
         self.read(&self.resolve(name)?, false)
+    }
+
+    fn stored_as(&self, name: &str) -> Option<StorageType> {
+        self.storage(&self.resolve(name)?)
+    }
+
+    fn release(&self, name: &str) {
+        if let Some(Tensor { file, info, .. }) = self.resolve(name).and_then(|name| self.tensors.get(&name)) {
+            self.files[*file].release(&info.bytes);
+        }
     }
 }
 

@@ -2,9 +2,11 @@
 #![allow(unsafe_code, reason = "mapping a file is unsafe; see Bytes::map")]
 
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 
 /// The bytes of a file, without a copy.
@@ -34,6 +36,18 @@ impl Bytes {
         // against the length of this map, and a file that shrinks ends the process by SIGBUS, never in a wild read.
         let map = unsafe { Mmap::map(&file)? };
         Ok(Bytes::Mapped(map))
+    }
+
+    /// Gives the pages of a range back to the system, which reads them from the file again if they are asked for.
+    pub(crate) fn release(&self, range: &Range<usize>) {
+        #[cfg(unix)]
+        if let Bytes::Mapped(map) = self {
+            // SAFETY: the map is of a file and read-only, so that dropped pages come back with the same bytes; nothing of ours is ever
+            // written to them. An error only means that the pages stay.
+            let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
+        }
+        #[cfg(not(unix))]
+        let _ = range;
     }
 }
 

@@ -83,6 +83,11 @@ impl TensorFile {
     pub(crate) fn bytes(&self, range: &Range<usize>) -> &[u8] {
         &self.bytes[range.clone()]
     }
+
+    /// Lets go of what was read there.
+    pub(crate) fn release(&self, range: &Range<usize>) {
+        self.bytes.release(range);
+    }
 }
 
 /// Why pickles are refused, for every message that refuses one.

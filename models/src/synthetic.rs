@@ -38,6 +38,10 @@ impl WeightSource for SyntheticWeights {
         }
         Some(WeightView { storage: StorageType::F32, shape: shape.clone(), bytes: Cow::Owned(bytes) })
     }
+
+    fn stored_as(&self, name: &str) -> Option<StorageType> {
+        self.shapes.contains_key(name).then_some(StorageType::F32)
+    }
 }
 
 /// The elements of a weight.

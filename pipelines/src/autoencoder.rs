@@ -2,7 +2,8 @@
 
 use crate::denoiser::SampleShape;
 use crate::error::PipelineError;
-use graph::{Device, Graph, MemoryUse, Plan, PlanOptions, Rate, Scope, Tensor, passes};
+use crate::tiles::{self, Blend, Tiles};
+use graph::{Device, DeviceError, Graph, MemoryUse, Plan, PlanOptions, Rate, Scope, Tensor, passes};
 use models::{
     AutoencoderKlConfig, AutoencoderTinyConfig, Checkpoint, ModelFiles, ModelIndex, autoencoder_kl_decode,
     autoencoder_tiny_decode,
@@ -50,6 +51,9 @@ impl Decoder {
         }
     }
 }
+
+/// Side in latents below which no tile goes: what a decoder makes of so few says little about the picture.
+const SMALLEST_TILE: usize = 8;
 
 /// The half that makes latents of pictures.
 const ENCODER: &[&str] = &["encoder.", "quant_conv."];
@@ -101,8 +105,66 @@ impl Autoencoder {
         Ok(s.finish(&[("image", &image)])?)
     }
 
-    /// The picture of latents `[H, W, C]`, about −1..1, with its extents.
+    /// Forgets its plan.
+    pub(crate) fn let_go(&mut self) -> bool {
+        self.plan.take().is_some()
+    }
+
+    /// The picture of latents `[H, W, C]`, about −1..1, with its extents. Where the device has no room for all of it, `make_room` may let
+    /// something else go, and tells whether it did; in the end the picture is decoded in tiles.
     pub(crate) fn decode(
+        &mut self,
+        device: &dyn Device,
+        options: PlanOptions,
+        latents: &[f32],
+        shape: SampleShape,
+        mut make_room: impl FnMut() -> bool,
+    ) -> Result<(Vec<f32>, SampleShape), PipelineError> {
+        let mut tile = shape.height.max(shape.width);
+        loop {
+            let error = match self.decode_in_tiles(device, options, latents, shape, tile) {
+                // More than one value of the graph may hold, or than there is.
+                Err(PipelineError::Device(error @ DeviceError::Unsupported { .. })) => error,
+                Err(PipelineError::Device(DeviceError::OutOfMemory { .. })) if make_room() => continue,
+                Err(PipelineError::Device(error @ DeviceError::OutOfMemory { .. })) => error,
+                result => return result,
+            };
+            self.let_go();
+            if tile <= SMALLEST_TILE {
+                return Err(error.into());
+            }
+            tile = tile.div_ceil(2);
+        }
+    }
+
+    fn decode_in_tiles(
+        &mut self,
+        device: &dyn Device,
+        options: PlanOptions,
+        latents: &[f32],
+        shape: SampleShape,
+        tile: usize,
+    ) -> Result<(Vec<f32>, SampleShape), PipelineError> {
+        let (rows, columns) = (Tiles::over(shape.height, tile), Tiles::over(shape.width, tile));
+        let part = SampleShape { height: rows.extent, width: columns.extent, channels: shape.channels };
+        if part == shape {
+            return self.decode_whole(device, options, latents, shape);
+        }
+        let factor = self.factor();
+        let (height, width) = (shape.height * factor, shape.width * factor);
+        let extents = SampleShape { height, width, channels: self.decoder.out_channels() };
+        let mut blend = Blend::new(extents);
+        for (y, top) in rows.starts.iter().enumerate() {
+            for (x, left) in columns.starts.iter().enumerate() {
+                let latents = tiles::cut(latents, shape, (*top, *left), part);
+                let (decoded, _) = self.decode_whole(device, options, &latents, part)?;
+                blend.add(&decoded, (&rows, y), (&columns, x), factor);
+            }
+        }
+        Ok((blend.finish(), extents))
+    }
+
+    fn decode_whole(
         &mut self,
         device: &dyn Device,
         options: PlanOptions,
@@ -127,5 +189,55 @@ impl Autoencoder {
         plan.write("latents", latents)?;
         plan.run()?;
         Ok((plan.read("image")?, extents))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit::Limited;
+    use crate::{DeviceChoice, DeviceSettings, Outcomes, Request, TextToImage, open_device};
+    use std::ops::ControlFlow;
+    use std::path::Path;
+
+    fn cpu() -> Box<dyn Device> {
+        open_device(&DeviceChoice::Cpu, &DeviceSettings::default()).expect("the CPU is always there")
+    }
+
+    /// Tiles know only their own mean and variance, so they differ; but no seam is left that is a fraction of the picture's own edges.
+    #[test]
+    fn tiles_join_without_seams() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/pipelines/latent_consistency");
+        let files = ModelFiles::folder(folder).expect("a golden");
+        let (device, options) = (cpu(), PlanOptions::default());
+        let mut pipe = TextToImage::from_pretrained(device.as_ref(), &files, options).expect("a whole checkpoint");
+        let request = Request { prompt: "a red square".into(), width: 96, height: 128, seed: 3, ..pipe.defaults() };
+        let Ok(Outcomes::Finished(generated)) = pipe.run(&request, |_| ControlFlow::Continue(())) else {
+            panic!("no picture")
+        };
+        let (latents, shape) = (&generated.sample, generated.shape);
+        let mut autoencoder = Autoencoder::load(&files, &ModelIndex::read(&files).expect("read before"))
+            .expect("loaded before")
+            .expect("it has one");
+        let (whole, extents) =
+            autoencoder.decode(device.as_ref(), options, latents, shape, || false).expect("there is room");
+        let memory = autoencoder.memory().expect("planned");
+        for share in [2, 5, 16] {
+            let limited = Limited::new(cpu(), memory.weights + memory.activations / share);
+            autoencoder.let_go();
+            let mut asked = 0;
+            let (tiled, _) = autoencoder
+                .decode(&limited, options, latents, shape, || {
+                    asked += 1;
+                    false
+                })
+                .expect("tiles fit");
+            assert!(asked > 0 && autoencoder.memory().is_some_and(|m| m.activations <= memory.activations / share));
+            let differences: Vec<f32> = tiled.iter().zip(&whole).map(|(a, b)| a - b).collect();
+            let largest = differences.iter().fold(0.0_f32, |a, b| a.max(b.abs()));
+            let row = extents.width * extents.channels;
+            let step = |image: &[f32]| image[row..].iter().zip(image).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            println!("1/{share}: largest {largest}, largest step {} of {}", step(&differences), step(&whole));
+        }
     }
 }

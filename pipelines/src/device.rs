@@ -1,6 +1,7 @@
 //! Which device a request means: the best GPU, a named one, or the CPU.
 
 use crate::error::PipelineError;
+use crate::limit::Limited;
 use graph::{Device, DeviceError, DeviceInfo, DeviceKind};
 use std::convert::Infallible;
 use std::str::FromStr;
@@ -40,6 +41,10 @@ pub struct DeviceSettings {
     pub checked: bool,
     /// Threads of the native executor; all cores if absent.
     pub threads: Option<usize>,
+    /// Bytes that plans may hold together; as many as there are if absent.
+    pub max_memory: Option<u64>,
+    /// The same for the native executor alone, whose system may promise more memory than it has.
+    pub max_native_memory: Option<u64>,
 }
 
 impl DeviceSettings {
@@ -67,7 +72,7 @@ impl DeviceSettings {
 /// When no adapter fits, or its driver refuses.
 pub fn open_device(choice: &DeviceChoice, settings: &DeviceSettings) -> Result<Box<dyn Device>, PipelineError> {
     let native = || -> Result<Box<dyn Device>, DeviceError> { Ok(Box::new(cpu::CpuDevice::new(settings.threads)?)) };
-    Ok(match choice {
+    let device: Box<dyn Device> = match choice {
         DeviceChoice::Cpu => native()?,
         DeviceChoice::Adapter(text) => Box::new(settings.adapter(text)?),
         DeviceChoice::Auto if settings.adapter_name.is_some() => Box::new(settings.adapter("gpu")?),
@@ -77,6 +82,11 @@ pub fn open_device(choice: &DeviceChoice, settings: &DeviceSettings) -> Result<B
             }
             _ => native()?,
         },
+    };
+    let native = settings.max_native_memory.filter(|_| device.info().kind == DeviceKind::Cpu);
+    Ok(match settings.max_memory.or(native) {
+        Some(limit) => Box::new(Limited::new(device, limit)),
+        None => device,
     })
 }
 

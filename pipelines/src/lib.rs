@@ -11,6 +11,7 @@ mod denoiser;
 mod device;
 mod error;
 mod image;
+mod limit;
 mod model;
 mod network;
 pub mod noise;
@@ -18,6 +19,7 @@ mod problems;
 mod selftest;
 mod text_encoder;
 mod text_to_image;
+mod tiles;
 mod unconditional;
 
 pub use denoiser::{Conditioning, Denoiser, ModelInputs, SampleShape, denoiser_graph};

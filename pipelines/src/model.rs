@@ -89,6 +89,12 @@ impl TextModel {
         Ok(self.weights.check(&s.finish(&[("output", &output)])?.weights())?)
     }
 
+    /// Forgets the plans of the text encoders and the autoencoder; tells whether there were any.
+    pub(crate) fn let_go(&mut self) -> bool {
+        let text = self.text.as_mut().is_some_and(TextEncoders::let_go);
+        self.autoencoder.as_mut().is_some_and(Autoencoder::let_go) || text
+    }
+
     pub(crate) fn defaults(&self) -> &Defaults {
         &self.defaults
     }

@@ -149,6 +149,11 @@ impl TextEncoders {
         self.parts[0].max_tokens()
     }
 
+    /// Forgets all plans; tells whether there were any.
+    pub(crate) fn let_go(&mut self) -> bool {
+        self.parts.iter_mut().filter_map(|part| part.plan.take()).count() > 0
+    }
+
     pub(crate) fn memory(&self) -> impl Iterator<Item = MemoryUse> + '_ {
         self.parts.iter().filter_map(|part| part.plan.as_ref()).map(|(_, plan)| plan.memory())
     }

@@ -9,7 +9,7 @@ use crate::model::TextModel;
 use crate::noise::Rng;
 use crate::text_encoder::TextEncoders;
 use crate::unconditional::label_of_seed;
-use graph::{Device, MemoryUse, NodeTime, PlanOptions, Rate};
+use graph::{Device, DeviceError, MemoryUse, NodeTime, PlanOptions, Rate};
 use models::ModelFiles;
 use scheduler::{NamedSchedule, Outcome, Sampler, Sampling, SchedulerConfig, Steps};
 use std::ops::ControlFlow;
@@ -140,6 +140,8 @@ pub struct TextToImage<'d> {
     model: TextModel,
     scheduler: SchedulerConfig,
     denoiser: Option<(PlanKey, Denoiser)>,
+    /// The last request, whether it was guided, and what its prompts gave.
+    encoded: Option<((Request, bool), (Conditioning, usize))>,
 }
 
 impl<'d> TextToImage<'d> {
@@ -155,7 +157,7 @@ impl<'d> TextToImage<'d> {
     ) -> Result<Self, PipelineError> {
         let model = TextModel::load(files)?;
         let scheduler = crate::config::scheduler_config(files)?;
-        Ok(Self { device, options, model, scheduler, denoiser: None })
+        Ok(Self { device, options, model, scheduler, denoiser: None, encoded: None })
     }
 
     /// Whether pictures come out; otherwise they are latents of an autoencoder that the checkpoint lacks.
@@ -250,7 +252,8 @@ impl<'d> TextToImage<'d> {
 
         let unguided = self.wants_unguided(&program);
         let guided = request.guidance_scale > 1.0 || unguided;
-        let (conditioning, tokens_dropped) = timed(&mut timings.encode, || self.encode(request, guided, class_label))?;
+        let (conditioning, tokens_dropped) =
+            timed(&mut timings.encode, || self.conditioning(request, guided, class_label))?;
         timed(&mut timings.prepare, || self.prepare(shape, &conditioning, unguided, &sampling))?;
         let (_, denoiser) = self.denoiser.as_mut().expect("prepared above");
         denoiser.condition(&conditioning)?;
@@ -332,7 +335,7 @@ impl<'d> TextToImage<'d> {
         let sampling = self.sampling(request)?;
         let unguided = self.wants_unguided(&sampling.program());
         let class_label = self.class_label(request)?;
-        let (conditioning, _) = self.encode(request, request.guidance_scale > 1.0 || unguided, class_label)?;
+        let (conditioning, _) = self.conditioning(request, request.guidance_scale > 1.0 || unguided, class_label)?;
         self.prepare(shape, &conditioning, unguided, &sampling)?;
         let (_, denoiser) = self.denoiser.as_mut().expect("prepared above");
         denoiser.condition(&conditioning)?;
@@ -405,7 +408,10 @@ impl<'d> TextToImage<'d> {
             return Ok(None);
         }
         let Some(autoencoder) = &mut self.model.autoencoder else { return Ok(RgbImage::from_sample(sample, shape)) };
-        let (decoded, shape) = autoencoder.decode(self.device, self.options, sample, shape)?;
+        let (denoiser, text) = (&mut self.denoiser, &mut self.model.text);
+        let (decoded, shape) = autoencoder.decode(self.device, self.options, sample, shape, || {
+            text.as_mut().is_some_and(TextEncoders::let_go) || denoiser.take().is_some()
+        })?;
         if !decoded.iter().all(|v| v.is_finite()) {
             return Err(PipelineError::NotDecoded);
         }
@@ -414,6 +420,31 @@ impl<'d> TextToImage<'d> {
             return Ok(RgbImage::from_sample(&fitted, shape));
         }
         Ok(RgbImage::from_sample(&decoded, shape))
+    }
+
+    /// What [`encode`](Self::encode) gives, kept for the next picture of the same request: the text encoders may be gone by then.
+    fn conditioning(
+        &mut self,
+        request: &Request,
+        guided: bool,
+        class_label: Option<usize>,
+    ) -> Result<(Conditioning, usize), PipelineError> {
+        let key = (Request { seed: 0, class_label, ..request.clone() }, guided);
+        if let Some((known, encoded)) = &self.encoded
+            && *known == key
+        {
+            return Ok(encoded.clone());
+        }
+        let encoded = match self.encode(request, guided, class_label) {
+            Err(error) if is_full(&error) => {
+                self.denoiser = None;
+                self.model.let_go();
+                self.encode(request, guided, class_label)
+            }
+            result => result,
+        }?;
+        self.encoded = Some((key, encoded.clone()));
+        Ok(encoded)
     }
 
     /// The prompt, and with guidance the negative prompt before it, as the text encoder reads them.
@@ -478,7 +509,13 @@ impl<'d> TextToImage<'d> {
                 let graph = denoiser_graph(shape, conditioning, unguided, |s, inputs: &ModelInputs<'_>| {
                     model.build(s, inputs)
                 })?;
-                let denoiser = Denoiser::new(self.device, &graph, model.weights(), self.options, sampling.prediction)?;
+                let plan = |model: &TextModel| {
+                    Denoiser::new(self.device, &graph, model.weights(), self.options, sampling.prediction)
+                };
+                let denoiser = match plan(&self.model) {
+                    Err(error) if is_full(&error) && self.model.let_go() => plan(&self.model),
+                    result => result,
+                }?;
                 self.denoiser = Some((key, denoiser));
             }
         }
@@ -517,6 +554,11 @@ impl scheduler::Denoiser<f32, PipelineError> for Counted<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a device had no room for something.
+fn is_full(error: &PipelineError) -> bool {
+    matches!(error, PipelineError::Device(DeviceError::OutOfMemory { .. }))
 }
 
 /// Guidance is an `f32` on every device, and must be a number there.

@@ -54,5 +54,12 @@ fn selector(index: usize, device: &DeviceInfo) -> String {
 /// The environment's part in choosing a device, as other wgpu programs read it.
 pub(super) fn device_settings(checked: bool, threads: Option<usize>) -> DeviceSettings {
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    DeviceSettings { backends: variable("WGPU_BACKEND"), adapter_name: variable("WGPU_ADAPTER_NAME"), checked, threads }
+    DeviceSettings {
+        backends: variable("WGPU_BACKEND"),
+        adapter_name: variable("WGPU_ADAPTER_NAME"),
+        checked,
+        threads,
+        max_memory: None,
+        max_native_memory: super::memory::available(),
+    }
 }

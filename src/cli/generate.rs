@@ -32,7 +32,8 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let destination = Destination::new(flags.output.as_deref(), name, flags.count, flags.json)?;
     let interrupted = interrupt::install()?;
     let files = flags.open_model()?;
-    let settings = device_settings(flags.checked, flags.threads.map(|n| n as usize));
+    let mut settings = device_settings(flags.checked, flags.threads.map(|n| n as usize));
+    settings.max_memory = flags.max_memory.map(|gib| (gib * f64::from(1 << 30)) as u64);
     let device = pipelines::open_device(&flags.device, &settings)?;
     if flags.verbose {
         let info = device.info();

@@ -110,6 +110,11 @@ pub(super) struct ImageArgs {
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(super) threads: Option<u32>,
 
+    /// Memory the device's plans may hold together; parts of the model are dropped in turn, and pictures decoded in tiles, to stay
+    /// below it [default: what the driver has, or what is free]
+    #[arg(long, value_name = "GIB", value_parser = gib)]
+    pub(super) max_memory: Option<f64>,
+
     /// Compile kernels with bounds checks: slower, for finding faults
     #[arg(long)]
     pub(super) checked: bool,
@@ -150,6 +155,11 @@ impl DType {
             DType::F16 => "f16",
         }
     }
+}
+
+fn gib(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|gib: &f64| gib.is_finite() && *gib > 0.0);
+    number.ok_or_else(|| "give a number of GiB: 3, say, or 0.5".into())
 }
 
 impl ImageArgs {

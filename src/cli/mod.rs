@@ -9,6 +9,7 @@ mod hub;
 mod image_args;
 mod info;
 mod interrupt;
+mod memory;
 mod model;
 mod models;
 mod output;

@@ -1,0 +1,136 @@
+//! A picture decoded in overlapping tiles that fade into each other, for a decoder that cannot hold all of it at once.
+
+use crate::denoiser::SampleShape;
+
+/// Where the tiles of one extent begin, and how far they reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tiles {
+    pub(crate) starts: Vec<usize>,
+    pub(crate) extent: usize,
+}
+
+/// Parts of a tile that its neighbours cover too, at least.
+const OVERLAP: f64 = 0.25;
+
+impl Tiles {
+    /// Tiles of at most `tile` elements over `whole`, all of one extent, spread evenly.
+    pub(crate) fn over(whole: usize, tile: usize) -> Self {
+        if whole <= tile {
+            return Self { starts: vec![0], extent: whole };
+        }
+        let step = (tile as f64 * (1.0 - OVERLAP)).floor().max(1.0);
+        let gaps = ((whole - tile) as f64 / step).ceil() as usize;
+        let start = |i: usize| (i as f64 * (whole - tile) as f64 / gaps as f64).round() as usize;
+        Self { starts: (0..=gaps).map(start).collect(), extent: tile }
+    }
+
+    /// How much of the element at `at` of tile `index` goes into the whole, before all tiles there are made to sum to one: it rises from
+    /// the edges that a neighbour covers. `factor` pixels stand for an element of the extents.
+    fn weight(&self, index: usize, at: usize, factor: usize) -> f32 {
+        let overlap = |before: usize, after: usize| (self.starts[before] + self.extent - self.starts[after]) * factor;
+        let rise = |distance: usize, overlap: usize| ((distance as f32 + 0.5) / overlap as f32).min(1.0);
+        let mut weight = 1.0;
+        if index > 0 {
+            weight *= rise(at, overlap(index - 1, index));
+        }
+        if index + 1 < self.starts.len() {
+            weight *= rise(self.extent * factor - 1 - at, overlap(index, index + 1));
+        }
+        weight
+    }
+}
+
+/// A part of an image `[H, W, C]`.
+pub(crate) fn cut(image: &[f32], shape: SampleShape, (top, left): (usize, usize), part: SampleShape) -> Vec<f32> {
+    let row = part.width * part.channels;
+    let start = |y: usize| ((top + y) * shape.width + left) * shape.channels;
+    (0..part.height).flat_map(|y| image[start(y)..start(y) + row].iter().copied()).collect()
+}
+
+/// An image that tiles are put into one by one.
+pub(crate) struct Blend {
+    shape: SampleShape,
+    sum: Vec<f32>,
+    weights: Vec<f32>,
+}
+
+impl Blend {
+    pub(crate) fn new(shape: SampleShape) -> Self {
+        Self { shape, sum: vec![0.0; shape.numel()], weights: vec![0.0; shape.height * shape.width] }
+    }
+
+    /// Adds the tile of these rows and columns, `factor` pixels to an element of the extents.
+    pub(crate) fn add(
+        &mut self,
+        tile: &[f32],
+        (rows, y): (&Tiles, usize),
+        (columns, x): (&Tiles, usize),
+        factor: usize,
+    ) {
+        let channels = self.shape.channels;
+        let (top, left) = (rows.starts[y] * factor, columns.starts[x] * factor);
+        let (height, width) = (rows.extent * factor, columns.extent * factor);
+        let across: Vec<f32> = (0..width).map(|at| columns.weight(x, at, factor)).collect();
+        for row in 0..height {
+            let down = rows.weight(y, row, factor);
+            for (column, across) in across.iter().enumerate() {
+                let (weight, from) = (down * across, (row * width + column) * channels);
+                let pixel = (top + row) * self.shape.width + left + column;
+                self.weights[pixel] += weight;
+                for channel in 0..channels {
+                    self.sum[pixel * channels + channel] += weight * tile[from + channel];
+                }
+            }
+        }
+    }
+
+    /// The whole.
+    pub(crate) fn finish(mut self) -> Vec<f32> {
+        for (pixel, weight) in self.sum.chunks_exact_mut(self.shape.channels).zip(&self.weights) {
+            pixel.iter_mut().for_each(|value| *value /= weight);
+        }
+        self.sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_cover_everything_and_overlap() {
+        for (whole, tile) in [(8, 8), (9, 8), (64, 16), (100, 32), (17, 1), (5, 4), (1000, 64)] {
+            let tiles = Tiles::over(whole, tile);
+            assert_eq!((tiles.starts[0], tiles.starts.last().unwrap() + tiles.extent), (0, whole), "{whole} by {tile}");
+            for pair in tiles.starts.windows(2) {
+                let overlap = (pair[0] + tiles.extent) as f64 - pair[1] as f64;
+                assert!(
+                    pair[1] > pair[0] && overlap >= (tile as f64 * OVERLAP).floor(),
+                    "{whole} by {tile}: {tiles:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_tiles_agree_on_stays_and_edges_fade() {
+        let (rows, columns, factor) = (Tiles::over(10, 4), Tiles::over(7, 4), 3);
+        let shape = SampleShape { height: 30, width: 21, channels: 2 };
+        let whole: Vec<f32> = (0..shape.numel()).map(|i| (i * 31 % 97) as f32 - 40.0).collect();
+        let part = SampleShape { height: 12, width: 12, channels: 2 };
+        let (mut same, mut steps) = (Blend::new(shape), Blend::new(shape));
+        for (y, top) in rows.starts.iter().enumerate() {
+            for (x, left) in columns.starts.iter().enumerate() {
+                let tile = cut(&whole, shape, (top * factor, left * factor), part);
+                same.add(&tile, (&rows, y), (&columns, x), factor);
+                steps.add(&vec![x as f32; part.numel()], (&rows, y), (&columns, x), factor);
+            }
+        }
+        assert!(same.finish().iter().zip(&whole).all(|(a, b)| (a - b).abs() < 1e-4));
+        // From tile 0 to tile 1 in no jump.
+        let steps = steps.finish();
+        let row: Vec<f32> = steps.chunks_exact(2).take(shape.width).map(|pixel| pixel[0]).collect();
+        assert!(row[0] < 1e-6 && row[20] > 0.999_99);
+        assert!(row.windows(2).all(|pair| pair[1] >= pair[0] && pair[1] - pair[0] < 0.4), "{row:?}");
+    }
+}
