@@ -81,11 +81,11 @@ pub(crate) fn plan(
     })
 }
 
-/// Cuts weights that are too large for one binding.
+/// Cuts weights and images that are too large for one binding.
 fn split(inner: &Inner, graph: &Graph, weights: &dyn WeightSource, options: PlanOptions) -> Graph {
     let may_be_half = storage::may_be_half(graph, &Slots::assign(graph));
     let largest = inner.largest_binding();
-    passes::split_weights(graph, |id, weight| {
+    let graph = passes::split_weights(graph, |id, weight| {
         // Small in any format.
         if storage::bytes(numel(&weight.value_shape()), Format::F32) <= largest {
             return None;
@@ -94,7 +94,8 @@ fn split(inner: &Inner, graph: &Graph, weights: &dyn WeightSource, options: Plan
         let stored = weights.stored_as(&weight.name)?;
         let format = storage::choose(options.storage, stored, may_be_half[id.index()], inner.profile.shader_f16);
         usize::try_from(largest / storage::bytes(1, format)).ok()
-    })
+    });
+    passes::split_images(&graph, usize::try_from(largest / storage::bytes(1, Format::F32)).unwrap_or(usize::MAX))
 }
 
 /// Memory for every node's value, with weights and constants in place.

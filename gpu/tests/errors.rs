@@ -136,6 +136,34 @@ fn weights_beyond_a_binding_are_cut_into_rows() {
 }
 
 #[test]
+fn images_beyond_a_binding_are_computed_in_bands() {
+    let s = Scope::root();
+    let x = s.input("x", &[1, 20, 11, 4], Rate::Step);
+    let h = s.at("in").conv2d(&x, 8, 3, Conv2d::same(3));
+    let h = s.at("up").conv2d(&h, 8, 3, Conv2d { upsample: 2, ..Conv2d::same(3) });
+    let g = s.at("norm").group_norm(&h, 4, 1e-6).silu();
+    let h = &h + &s.at("conv").conv2d(&g, 8, 3, Conv2d::same(3));
+    let y = s.at("out").conv2d(&h, 1, 3, Conv2d::same(3));
+    let graph = passes::optimize(&s.finish(&[("y", &y)]).unwrap());
+    let weights = weights_for(&graph, 3);
+    let x: Vec<f32> = (0..880).map(|i| ((i * 37 % 101) as f32 - 50.0) / 32.0).collect();
+    let mut results = Vec::new();
+    // The largest image has 28160 bytes.
+    for max_binding_bytes in [None, Some(12_000), Some(6_000)] {
+        let device = lavapipe(GpuOptions { max_binding_bytes, ..GpuOptions::default() });
+        let mut plan = device.plan(&graph, &weights, PlanOptions::default()).unwrap();
+        plan.write("x", &x).unwrap();
+        plan.run().unwrap();
+        results.push(plan.read("y").unwrap());
+    }
+    let largest = results[0].iter().fold(0.0_f32, |a, b| a.max(b.abs()));
+    for bands in &results[1..] {
+        let worst = results[0].iter().zip(bands).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(largest > 0.0 && worst <= 1e-5 * largest, "{worst} of {largest}");
+    }
+}
+
+#[test]
 fn unknown_adapters_are_answered_with_the_known() {
     for text in ["no such adapter", "gpu:99"] {
         let choice: Choice = text.parse().unwrap();

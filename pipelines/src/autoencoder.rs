@@ -204,7 +204,7 @@ mod tests {
         open_device(&DeviceChoice::Cpu, &DeviceSettings::default()).expect("the CPU is always there")
     }
 
-    /// Tiles know only their own mean and variance, so they differ; but no seam is left that is a fraction of the picture's own edges.
+    /// Tiles end in zeros where the picture goes on, so they differ; but they fade into each other without a seam.
     #[test]
     fn tiles_join_without_seams() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/pipelines/latent_consistency");
@@ -222,22 +222,20 @@ mod tests {
         let (whole, extents) =
             autoencoder.decode(device.as_ref(), options, latents, shape, || false).expect("there is room");
         let memory = autoencoder.memory().expect("planned");
-        for share in [2, 5, 16] {
-            let limited = Limited::new(cpu(), memory.weights + memory.activations / share);
-            autoencoder.let_go();
-            let mut asked = 0;
-            let (tiled, _) = autoencoder
-                .decode(&limited, options, latents, shape, || {
-                    asked += 1;
-                    false
-                })
-                .expect("tiles fit");
-            assert!(asked > 0 && autoencoder.memory().is_some_and(|m| m.activations <= memory.activations / share));
-            let differences: Vec<f32> = tiled.iter().zip(&whole).map(|(a, b)| a - b).collect();
-            let largest = differences.iter().fold(0.0_f32, |a, b| a.max(b.abs()));
-            let row = extents.width * extents.channels;
-            let step = |image: &[f32]| image[row..].iter().zip(image).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            println!("1/{share}: largest {largest}, largest step {} of {}", step(&differences), step(&whole));
-        }
+        let limited = Limited::new(cpu(), memory.weights + memory.activations / 2);
+        autoencoder.let_go();
+        let mut asked = 0;
+        let (tiled, _) = autoencoder
+            .decode(&limited, options, latents, shape, || {
+                asked += 1;
+                false
+            })
+            .expect("tiles fit");
+        assert!(asked > 0 && autoencoder.memory().is_some_and(|m| m.activations <= memory.activations / 2));
+        let differences: Vec<f32> = tiled.iter().zip(&whole).map(|(a, b)| a - b).collect();
+        let row = extents.width * extents.channels;
+        let step = |image: &[f32]| image[row..].iter().zip(image).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let (seam, edge) = (step(&differences), step(&whole));
+        assert!(seam > 0.0 && seam < 0.03 * edge, "from row to row tiles add {seam} to steps of {edge}");
     }
 }

@@ -1,5 +1,6 @@
 //! Rewrites of a graph that keep its outputs. Each is a function `Graph → Graph`, printable before and after.
 
+mod bands;
 mod dead;
 mod fold;
 mod fuse;
@@ -7,6 +8,7 @@ mod hoist;
 mod rewrite;
 mod split;
 
+pub use bands::split_images;
 pub use dead::dead_code;
 pub use fold::fold;
 pub use fuse::fuse;
