@@ -25,7 +25,7 @@ pub mod hub;
 pub use graph::{Device, DeviceError, DeviceInfo, DeviceKind, MemoryUse, NodeTime, Plan, PlanOptions, Storage};
 pub use models::{Lora, ModelError, ModelFiles};
 pub use pipelines::{
-    Bench, DeviceChoice, DeviceSettings, Event, Generated, Outcomes, PipelineError, Request, RgbImage, Rng,
-    SampleShape, TextToImage, Timings, open_device,
+    Bench, DeviceChoice, DeviceSettings, Event, Generated, Outcomes, PipelineError, PromptSyntax, Request, RgbImage,
+    Rng, SampleShape, TextToImage, Timings, open_device,
 };
 pub use scheduler::{SAMPLERS, Steps};

@@ -194,7 +194,7 @@ fn bad_requests_end_with_one_sentence() {
     let here = folder.path();
     std::fs::write(here.join("model.ckpt"), [0x80, 0x02, 0x63]).unwrap();
     std::fs::create_dir(here.join("empty")).unwrap();
-    let cases: [(&[&str], i32, &str); 21] = [
+    let cases: [(&[&str], i32, &str); 23] = [
         (&["--model", "no/such/folder"], 1, "no/such/folder"),
         (&["--model", "empty"], 1, "model_index.json"),
         (&["--model", "model.ckpt"], 1, "pickle"),
@@ -216,6 +216,8 @@ fn bad_requests_end_with_one_sentence() {
         (&["--output", "no/such/folder/x.png"], 2, "no/such/folder"),
         (&["--clip-skip", "99"], 2, "clip_skip = 99 is not possible"),
         (&["--clip-skip", "-1"], 2, "--clip-skip"),
+        (&["--prompt-syntax", "a1111"], 2, "reads prompts as plain text only"),
+        (&["--prompt-syntax", "compel"], 2, "compel is no syntax of prompts"),
     ];
     for (arguments, code, part) in cases {
         let device: &[&str] = if arguments.contains(&"--device") { &[] } else { &["--device", "cpu"] };
@@ -233,6 +235,39 @@ fn a_very_long_prompt_is_cut_with_a_warning() {
     let prompt = "heart ".repeat(10_000);
     let made = succeed(folder.path(), &generate(&prompt, &["-s", "1"]));
     assert!(made.stderr.contains("tokens were left out"), "{}", made.stderr);
+}
+
+#[test]
+fn other_models_read_long_and_weighted_prompts() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/pipelines/stable_diffusion");
+    let draw = |prompt: &str, name: &str, more: &[&str]| {
+        let own = ["-m", model.to_str().unwrap(), "-s", "1", "-o", name];
+        succeed(folder.path(), &generate(prompt, &[&own, more].concat())).stderr
+    };
+    let read = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    let long = "a red square on a blue background, ".repeat(6);
+    assert!(!draw(&long, "long.png", &[]).contains("left out"));
+    assert!(draw(&long, "cut.png", &["--prompt-syntax", "plain"]).contains("left out"));
+    let json = succeed(folder.path(), &["info", "--json", "cut.png"]).stdout;
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap()["headwater"]["prompt_syntax"], "plain");
+    // The pixels alone: the rest of the files tells the prompts apart.
+    let pixels = |name: &str| {
+        let mut reader = png::Decoder::new(std::io::Cursor::new(read(name))).read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        reader.next_frame(&mut pixels).unwrap();
+        pixels
+    };
+    assert_ne!(pixels("long.png"), pixels("cut.png"));
+    draw("a (red) square", "weak.png", &["--prompt-syntax", "plain"]);
+    draw(r"a \(red\) square", "escaped.png", &[]);
+    draw("a (red) square", "weighted.png", &[]);
+    draw("a red square", "none.png", &[]);
+    assert_eq!(pixels("weak.png"), pixels("escaped.png"));
+    assert_ne!(pixels("weighted.png"), pixels("none.png"));
+    assert_ne!(pixels("weighted.png"), pixels("weak.png"));
+    let editing = generate("a [red:blue:0.5] square", &["-m", model.to_str().unwrap(), "-o", "x.png"]);
+    fail(folder.path(), &editing, 2, "[red:blue:0.5] changes the prompt between steps");
 }
 
 #[cfg(target_os = "linux")]

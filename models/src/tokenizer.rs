@@ -13,6 +13,8 @@ pub struct Tokenizer {
     place: String,
     max_length: Option<usize>,
     pad: u32,
+    /// What goes before and after the tokens of a prompt.
+    marks: [Vec<u32>; 2],
 }
 
 /// A prompt as a text encoder reads it.
@@ -75,7 +77,17 @@ impl Tokenizer {
             let token = marks.as_deref().unwrap_or("(none)");
             return Err(fault(format!("the vocabulary has no padding token {token}")));
         };
-        Ok(Self { inner, place: files.describe(folder), max_length: settings.max_length, pad })
+        let probe = inner.encode_fast("a", true).map_err(|error| fault(format!("cannot tokenize: {error}")))?;
+        let marked = || probe.get_ids().iter().zip(probe.get_special_tokens_mask()).map(|(id, mark)| (*id, *mark == 1));
+        let leading: Vec<u32> = marked().take_while(|(_, mark)| *mark).map(|(id, _)| id).collect();
+        let trailing: Vec<u32> = marked().skip(leading.len()).filter(|(_, mark)| *mark).map(|(id, _)| id).collect();
+        Ok(Self {
+            inner,
+            place: files.describe(folder),
+            max_length: settings.max_length,
+            pad,
+            marks: [leading, trailing],
+        })
     }
 
     /// The longest sequence the text encoder was made for, marks included; `None` where the files do not say.
@@ -90,28 +102,54 @@ impl Tokenizer {
         self.inner.get_vocab(true).into_values().max().unwrap_or(0)
     }
 
+    /// The id of a token of the vocabulary.
+    #[must_use]
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// How many marks go before and after a prompt.
+    #[must_use]
+    pub fn marks(&self) -> [usize; 2] {
+        [self.marks[0].len(), self.marks[1].len()]
+    }
+
+    /// The tokens of a text without marks.
+    ///
+    /// # Errors
+    /// When the text cannot be tokenized.
+    pub fn tokens(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        let encoding = self.inner.encode_fast(text, false);
+        let encoding = encoding.map_err(|error| ModelError::new(&*self.place, format!("cannot tokenize: {error}")))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Tokens with begin and end marks around them, cut and padded to exactly `length`.
+    ///
+    /// # Errors
+    /// When `length` leaves no room for the marks.
+    pub fn framed(&self, tokens: &[u32], length: usize) -> Result<Encoding, ModelError> {
+        let [leading, trailing] = &self.marks;
+        let marks = leading.len() + trailing.len();
+        let Some(room) = length.checked_sub(marks) else {
+            let message = format!("a length of {length} has no room for the {marks} marks");
+            return Err(ModelError::new(&*self.place, message));
+        };
+        let kept = &tokens[..tokens.len().min(room)];
+        let mut ids = [leading, kept, trailing].concat();
+        let tokens_kept = ids.len();
+        ids.resize(length, self.pad);
+        let attention_mask = (0..length).map(|i| u32::from(i < tokens_kept)).collect();
+        Ok(Encoding { ids, attention_mask, dropped: tokens.len() - kept.len() })
+    }
+
     /// A prompt with its begin and end marks, cut and padded to exactly `length` tokens. A prompt that is cut keeps its
     /// end mark, as in transformers.
     ///
     /// # Errors
     /// When `length` leaves no room for the marks, or the prompt cannot be tokenized.
     pub fn encode(&self, prompt: &str, length: usize) -> Result<Encoding, ModelError> {
-        let fault = |message: String| ModelError::new(&*self.place, message);
-        let encoding =
-            self.inner.encode_fast(prompt, true).map_err(|error| fault(format!("cannot tokenize: {error}")))?;
-        let (mut ids, marks) = (encoding.get_ids().to_vec(), encoding.get_special_tokens_mask());
-        let trailing = marks.iter().rev().take_while(|mark| **mark == 1).count().min(ids.len());
-        let leading = marks[..ids.len() - trailing].iter().take_while(|mark| **mark == 1).count();
-        if leading + trailing > length {
-            return Err(fault(format!("a length of {length} has no room for the {} marks", leading + trailing)));
-        }
-        let dropped = ids.len().saturating_sub(length);
-        let end = ids.len() - trailing;
-        ids.drain(end - dropped..end);
-        let tokens = ids.len();
-        ids.resize(length, self.pad);
-        let attention_mask = (0..length).map(|i| u32::from(i < tokens)).collect();
-        Ok(Encoding { ids, attention_mask, dropped })
+        self.framed(&self.tokens(prompt)?, length)
     }
 }
 

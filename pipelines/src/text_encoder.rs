@@ -2,6 +2,7 @@
 
 use crate::error::PipelineError;
 use crate::network::Network;
+use crate::prompt::{self, Chunk, PromptSyntax};
 use graph::{Device, Graph, MemoryUse, Plan, PlanOptions, Rate, Scope, passes};
 use models::{
     Checkpoint, ClipHiddenState, ClipTextConfig, ModelFiles, ModelIndex, T5Config, Tokenizer, clip_text_model,
@@ -17,8 +18,22 @@ pub(crate) struct EncodedPrompt {
     pub(crate) text_embeds: Vec<f32>,
     /// `[S]`.
     pub(crate) attention_mask: Vec<f32>,
-    /// Tokens that did not fit.
-    pub(crate) tokens_dropped: usize,
+}
+
+/// A prompt cut into what the encoders read at once.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Tokenized {
+    /// Of each encoder.
+    parts: Vec<Vec<Chunk>>,
+    /// Whether there is no text at all.
+    empty: bool,
+}
+
+impl Tokenized {
+    /// How often the encoders must run.
+    pub(crate) fn chunks(&self) -> usize {
+        self.parts.iter().map(Vec::len).max().unwrap_or(1)
+    }
 }
 
 /// One or two text encoders, the channels of which stand side by side.
@@ -26,6 +41,8 @@ pub(crate) struct TextEncoders {
     parts: Vec<TextEncoder>,
     /// Whether an empty negative prompt is read as zeros, not as an empty text.
     zeros_for_empty: bool,
+    /// How prompts may be read: of CLIP beside a UNet, as AUTOMATIC1111's web UI reads them.
+    weighs: bool,
 }
 
 struct TextEncoder {
@@ -107,7 +124,8 @@ impl TextEncoders {
         };
         // Without the field, diffusers' default.
         let field = index.options.get("force_zeros_for_empty_prompt").and_then(serde_json::Value::as_bool);
-        let encoders = Self { zeros_for_empty: parts.len() == 2 && field.unwrap_or(true), parts };
+        let weighs = !network.masks_padding();
+        let encoders = Self { zeros_for_empty: parts.len() == 2 && field.unwrap_or(true), weighs, parts };
         encoders.check(files, network)?;
         Ok(encoders)
     }
@@ -171,16 +189,49 @@ impl TextEncoders {
         Ok(())
     }
 
-    /// A prompt by all encoders, without their last `skip` layers but for the embedding of the whole prompt. `planned` is the number that
-    /// prompts of this run skip, or else nothing: only diffusers' negative prompts.
+    /// Cuts a prompt into chunks by every encoder's tokenizer, and tells how many tokens were left out.
+    ///
+    /// # Errors
+    /// When the prompt cannot be read in this syntax, or no prompt of this model can.
+    pub(crate) fn tokenize(
+        &self,
+        prompt: &str,
+        syntax: Option<PromptSyntax>,
+    ) -> Result<(Tokenized, usize), PipelineError> {
+        if syntax == Some(PromptSyntax::A1111) && !self.weighs {
+            let message = "the syntax a1111 is not possible: this model reads prompts as plain text only";
+            return Err(PipelineError::Request(message.into()));
+        }
+        let plain = !self.weighs || syntax == Some(PromptSyntax::Plain);
+        let pieces = if plain { Vec::new() } else { prompt::parse(prompt)? };
+        let (mut parts, mut dropped) = (Vec::new(), 0);
+        for part in &self.parts {
+            let room = part.room();
+            if plain {
+                let mut tokens = part.tokens(prompt)?;
+                dropped = dropped.max(tokens.len().saturating_sub(room));
+                tokens.truncate(room);
+                parts.push(vec![Chunk { weights: vec![1.0; tokens.len()], tokens }]);
+            } else {
+                let comma = part.tokenizer.id(",</w>");
+                parts.push(prompt::chunks(&pieces, room, comma, |text| part.tokens(text))?);
+            }
+        }
+        Ok((Tokenized { parts, empty: prompt.is_empty() }, dropped))
+    }
+
+    /// A prompt by all encoders, without their last `skip` layers but for the embedding of the whole prompt, which is that of its first
+    /// chunk; with so many `chunks`, empty ones after its own. `planned` is the number that prompts of this run skip, or else nothing: only
+    /// diffusers' negative prompts.
     pub(crate) fn encode(
         &mut self,
         device: &dyn Device,
         options: PlanOptions,
-        prompt: &str,
+        (prompt, chunks): (&Tokenized, usize),
         (skip, planned): (bool, usize),
     ) -> Result<EncodedPrompt, PipelineError> {
-        let mut parts = self.parts.iter_mut().map(|part| part.encode(device, options, prompt, (skip, planned)));
+        let parts = self.parts.iter_mut().zip(&prompt.parts);
+        let mut parts = parts.map(|(part, own)| part.encode(device, options, (own, chunks), (skip, planned)));
         let mut all = parts.next().expect("there is one at least")?;
         for part in parts {
             let part = part?;
@@ -189,7 +240,6 @@ impl TextEncoders {
                 [&all, &part].map(|part| part.hidden_states.chunks(part.hidden_states.len() / tokens));
             all.hidden_states = before.zip(after).flat_map(|(a, b)| [a, b].concat()).collect();
             all.text_embeds = part.text_embeds;
-            all.tokens_dropped = all.tokens_dropped.max(part.tokens_dropped);
         }
         Ok(all)
     }
@@ -199,18 +249,17 @@ impl TextEncoders {
         &mut self,
         device: &dyn Device,
         options: PlanOptions,
-        prompt: &str,
+        (prompt, chunks): (&Tokenized, usize),
         planned: usize,
     ) -> Result<EncodedPrompt, PipelineError> {
-        if !(self.zeros_for_empty && prompt.is_empty()) {
-            return self.encode(device, options, prompt, (false, planned));
+        if !(self.zeros_for_empty && prompt.empty) {
+            return self.encode(device, options, (prompt, chunks), (false, planned));
         }
-        let tokens = self.max_tokens();
+        let tokens = chunks * self.max_tokens();
         Ok(EncodedPrompt {
             hidden_states: vec![0.0; tokens * self.channels()],
             text_embeds: vec![0.0; self.pooled_channels().unwrap_or(0)],
             attention_mask: vec![1.0; tokens],
-            tokens_dropped: 0,
         })
     }
 }
@@ -299,11 +348,27 @@ impl TextEncoder {
         Ok(s.finish(&outputs)?)
     }
 
+    /// The tokens of a text without marks.
+    fn tokens(&self, text: &str) -> Result<Vec<u32>, PipelineError> {
+        Ok(match &self.config {
+            Config::Clip(_) => self.tokenizer.tokens(text)?,
+            // diffusers' text preprocessing, without its cleaning of HTML and URLs, which it leaves out too where bs4 or ftfy are missing.
+            Config::T5 { .. } => self.tokenizer.tokens(text.to_lowercase().trim())?,
+        })
+    }
+
+    /// Tokens between the marks of a chunk.
+    fn room(&self) -> usize {
+        let [before, after] = self.tokenizer.marks();
+        self.max_tokens().saturating_sub(before + after)
+    }
+
+    /// Every chunk by itself, one after the other, and empty ones up to their number.
     fn encode(
         &mut self,
         device: &dyn Device,
         options: PlanOptions,
-        prompt: &str,
+        (own, chunks): (&[Chunk], usize),
         (skip, planned): (bool, usize),
     ) -> Result<EncodedPrompt, PipelineError> {
         if self.plan.as_ref().is_none_or(|(skips, _)| *skips != planned) {
@@ -311,12 +376,24 @@ impl TextEncoder {
             let graph = passes::optimize(&self.graph(self.form, planned)?);
             self.plan = Some((planned, device.plan(&graph, &self.weights, options)?));
         }
-        let encoding = match &self.config {
-            Config::Clip(_) => self.tokenizer.encode(prompt, self.max_tokens())?,
-            // diffusers' text preprocessing, without its cleaning of HTML and URLs, which it leaves out too where bs4 or ftfy are missing.
-            Config::T5 { tokens, .. } => self.tokenizer.encode(prompt.to_lowercase().trim(), *tokens)?,
-        };
-        let (_, plan) = self.plan.as_mut().expect("planned above");
+        let empty = Chunk::default();
+        let mut all = EncodedPrompt { hidden_states: Vec::new(), text_embeds: Vec::new(), attention_mask: Vec::new() };
+        for i in 0..chunks {
+            let encoded = self.encode_chunk(own.get(i).unwrap_or(&empty), if skip { planned } else { 0 })?;
+            all.hidden_states.extend(encoded.hidden_states);
+            all.attention_mask.extend(encoded.attention_mask);
+            if i == 0 {
+                all.text_embeds = encoded.text_embeds;
+            }
+        }
+        Ok(all)
+    }
+
+    /// One run of the plan.
+    fn encode_chunk(&mut self, chunk: &Chunk, skip: usize) -> Result<EncodedPrompt, PipelineError> {
+        let length = self.max_tokens();
+        let encoding = self.tokenizer.framed(&chunk.tokens, length)?;
+        let (_, plan) = self.plan.as_mut().expect("planned by the caller");
         let attention_mask = encoding.mask_f32();
         plan.write("input_ids", &encoding.ids_f32())?;
         match self.form {
@@ -332,11 +409,11 @@ impl TextEncoder {
         }
         plan.run()?;
         let text_embeds = if self.form == Form::Projected { plan.read("text_embeds")? } else { Vec::new() };
-        Ok(EncodedPrompt {
-            hidden_states: plan.read(if skip && planned > 0 { "skipped" } else { "hidden_states" })?,
-            text_embeds,
-            attention_mask,
-            tokens_dropped: encoding.dropped,
-        })
+        let mut hidden_states = plan.read(if skip > 0 { "skipped" } else { "hidden_states" })?;
+        let [before, _] = self.tokenizer.marks();
+        let mut weights = vec![1.0; length];
+        weights[before..before + chunk.weights.len()].copy_from_slice(&chunk.weights);
+        prompt::emphasize(&mut hidden_states, &weights);
+        Ok(EncodedPrompt { hidden_states, text_embeds, attention_mask })
     }
 }

@@ -7,6 +7,7 @@ use crate::error::PipelineError;
 use crate::image::{RgbImage, nhwc_from_nchw};
 use crate::model::TextModel;
 use crate::noise::Rng;
+use crate::prompt::PromptSyntax;
 use crate::text_encoder::TextEncoders;
 use crate::unconditional::label_of_seed;
 use graph::{Device, DeviceError, MemoryUse, NodeTime, PlanOptions, Rate};
@@ -44,6 +45,9 @@ pub struct Request {
     /// Layers of CLIP that the prompt leaves out at its end, diffusers' `clip_skip`: one less than other tools count. The negative prompt
     /// and the embedding of a whole prompt leave out none, as in diffusers.
     pub clip_skip: usize,
+    /// How both prompts are read. If absent, as in AUTOMATIC1111's web UI where the model is a UNet beside CLIP, and otherwise as plain
+    /// text.
+    pub prompt_syntax: Option<PromptSyntax>,
     /// Which of its classes a class-conditional model draws; chosen by the seed if absent.
     pub class_label: Option<usize>,
 }
@@ -129,6 +133,7 @@ pub enum Outcomes {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct PlanKey {
     shape: SampleShape,
+    tokens: usize,
     guided: bool,
     unguided: bool,
 }
@@ -203,6 +208,7 @@ impl<'d> TextToImage<'d> {
             seed: 0,
             rng: Rng::Philox,
             clip_skip: 0,
+            prompt_syntax: None,
             class_label: None,
         }
     }
@@ -479,14 +485,20 @@ impl<'d> TextToImage<'d> {
             return Ok((conditioning, 0));
         };
         text.check_skip(skip)?;
-        let mut dropped = 0;
+        let syntax = request.prompt_syntax;
+        let (positive, mut dropped) = text.tokenize(&request.prompt, syntax)?;
+        let negative = guided.then(|| text.tokenize(&request.negative_prompt, syntax)).transpose()?;
+        // Both sides of guidance are one batch.
+        let chunks = negative.iter().map(|(prompt, _)| prompt.chunks()).fold(positive.chunks(), usize::max);
+        conditioning.tokens = chunks * text.max_tokens();
+        dropped += negative.as_ref().map_or(0, |(_, dropped)| *dropped);
         let negative =
-            guided.then(|| text.encode_negative(device, options, &request.negative_prompt, skip)).transpose()?;
-        for encoded in negative.into_iter().chain([text.encode(device, options, &request.prompt, (true, skip))?]) {
+            negative.map(|(prompt, _)| text.encode_negative(device, options, (&prompt, chunks), skip)).transpose()?;
+        let positive = text.encode(device, options, (&positive, chunks), (true, skip))?;
+        for encoded in negative.into_iter().chain([positive]) {
             conditioning.encoder_hidden_states.extend(encoded.hidden_states);
             conditioning.encoder_attention_mask.extend(encoded.attention_mask);
             conditioning.text_embeds.extend(encoded.text_embeds);
-            dropped += encoded.tokens_dropped;
         }
         Ok((conditioning, dropped))
     }
@@ -499,7 +511,8 @@ impl<'d> TextToImage<'d> {
         unguided: bool,
         sampling: &Sampling,
     ) -> Result<(), PipelineError> {
-        let key = PlanKey { shape, guided: conditioning.guidance_scale.is_some(), unguided };
+        let key =
+            PlanKey { shape, tokens: conditioning.tokens, guided: conditioning.guidance_scale.is_some(), unguided };
         match &mut self.denoiser {
             Some((known, denoiser)) if *known == key => denoiser.set_prediction(sampling.prediction),
             _ => {

@@ -171,6 +171,9 @@ fn settings_json(flags: &ImageArgs, request: &Request, generated: &Generated, de
     if request.clip_skip > 0 {
         settings["clip_skip"] = json!(request.clip_skip);
     }
+    if let Some(syntax) = request.prompt_syntax {
+        settings["prompt_syntax"] = json!(syntax.name());
+    }
     if let Some(label) = generated.class_label {
         settings["class_label"] = json!(label);
     }

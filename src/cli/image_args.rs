@@ -4,7 +4,7 @@ use super::error::CliError;
 use super::model::{self, LoraArg, Wanted};
 use clap::{Args, ValueEnum};
 use graph::{PlanOptions, Storage};
-use pipelines::{DeviceChoice, Rng};
+use pipelines::{DeviceChoice, PromptSyntax, Rng};
 use scheduler::Steps;
 use std::path::PathBuf;
 
@@ -93,6 +93,11 @@ pub(super) struct ImageArgs {
     /// Leave out the last N layers of CLIP, as diffusers counts: other tools' 2 is 1 here
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..=100))]
     pub(super) clip_skip: u32,
+
+    /// How prompts are read: a1111 takes (weights:1.2), \(, BREAK and prompts of any length; plain is text cut where the text encoder
+    /// ends, as in diffusers [default: a1111 for Stable Diffusion and latent consistency models, plain for all others]
+    #[arg(long, value_name = "NAME")]
+    pub(super) prompt_syntax: Option<PromptSyntax>,
 
     /// Which class a class-conditional model draws [default: chosen by the seed]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
@@ -210,6 +215,7 @@ impl ImageArgs {
             seed,
             rng: self.rng,
             clip_skip: self.clip_skip as usize,
+            prompt_syntax: self.prompt_syntax,
             class_label: self.class_label,
         }
     }

@@ -188,7 +188,7 @@ def cases(name):
         for steps in (1, 2, 4):
             yield f"default-{steps}", {**base, "steps": steps, "guidance_scale": 5.0}
         yield "wide", {**base, "steps": 4, "seed": 5, "guidance_scale": 2.0, "width": 2 * SIZE}
-        yield "unguided", {**base, "steps": 4, "guidance_scale": 1.0, "prompt": "a green square, " * 30}
+        yield "unguided", {**base, "steps": 4, "guidance_scale": 1.0, "prompt": "a green square, " * 30, "prompt_syntax": "plain"}
         return
     guided = {**base, "negative_prompt": NEGATIVE, "seed": 1234567890123, "guidance_scale": 3.0}
     for sampler in SAMPLERS:
@@ -202,7 +202,7 @@ def cases(name):
 
 def draw(pipeline, case, dtype):
     """The picture and the timesteps. Noise is drawn in f32 for either type: torch's stream differs between them."""
-    arguments = {k: v for k, v in case.items() if k not in ("sampler", "steps", "seed")}
+    arguments = {k: v for k, v in case.items() if k not in ("sampler", "steps", "seed", "prompt_syntax")}
     # An empty negative prompt is none: the XL pipeline then reads zeros.
     arguments["negative_prompt"] = arguments["negative_prompt"] or None
     if isinstance(pipeline, LatentConsistencyModelPipeline):
