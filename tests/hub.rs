@@ -336,6 +336,28 @@ fn shards_come_by_their_index() {
 }
 
 #[test]
+fn a_pipeline_without_folders_is_downloaded_whole() {
+    let ddpm = golden().with_file_name("ddpm");
+    let place = Place::of(
+        &ddpm,
+        &[("other.safetensors", b"no"), ("diffusion_pytorch_model.bin", b"no"), ("sample.json", b"{}")],
+    );
+    let generate = |output: &str| {
+        place.command(&["generate", "--steps", "1", "--device", "cpu", "-q", "--model", "tiny/model", "-o", output])
+    };
+    run(generate("x.png"));
+    let requests = place.hub.requests();
+    let asked = |name: &str| requests.iter().any(|r| r.path.ends_with(name));
+    assert!(!asked("other.safetensors") && !asked(".bin") && !asked("sample.json"));
+    for name in ["config.json", "scheduler_config.json", "model_index.json", "diffusion_pytorch_model.safetensors"] {
+        assert!(place.pointer(name).exists(), "{name}");
+    }
+    let mut offline = generate("y.png");
+    offline.env("HF_HUB_OFFLINE", "1");
+    run(offline);
+}
+
+#[test]
 fn a_server_that_says_nothing_is_given_up() {
     let place = Place::new();
     let quick = || {

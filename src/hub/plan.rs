@@ -30,14 +30,16 @@ impl Parts {
     pub(super) fn choose(files: &BTreeSet<String>, variant: Option<&str>, index: &ModelIndex) -> Result<Self, String> {
         let mut parts = Self { small: Vec::new(), weights: Vec::new() };
         for part in index.components.iter().map(|component| &*component.name) {
-            let names = inside(files, part);
-            let small = names.iter().filter(|name| is_small(name)).map(|name| format!("{part}/{name}"));
-            parts.small.extend(small);
+            let own = inside(files, part);
+            let (folder, names) = if own.is_empty() { ("", at_the_root(files)) } else { (part, own) };
+            let path = |name: &str| if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
+            let small = names.iter().filter(|name| is_small(name)).map(|name| path(name));
+            parts.small.extend(small.filter(|name| name != INDEX));
             if WITHOUT_WEIGHTS.contains(&part) {
                 continue;
             }
             match weights(&names, variant) {
-                Some(name) => parts.weights.push(format!("{part}/{name}")),
+                Some(name) => parts.weights.push(path(&name)),
                 None => {
                     if let Some(pickle) = pickle(&names) {
                         return Err(format!(
@@ -49,6 +51,11 @@ impl Parts {
             }
         }
         parts.small.extend(parts.weights.iter().filter(|name| is_index(name)).cloned());
+        // Parts that lie at the root lie there together.
+        for list in [&mut parts.small, &mut parts.weights] {
+            let mut known = BTreeSet::new();
+            list.retain(|name| known.insert(name.clone()));
+        }
         Ok(parts)
     }
 
@@ -83,14 +90,16 @@ pub(super) fn absent(files: &ModelFiles, variant: Option<&str>) -> Option<String
     let Ok(index) = ModelIndex::read(files) else { return Some(INDEX.to_owned()) };
     for component in index.components.iter().filter(|component| !WITHOUT_WEIGHTS.contains(&&*component.name)) {
         let part = &component.name;
-        let names = files.list(part);
+        let own = files.list(part);
+        let at_the_root = own.is_empty() && files.exists("config.json");
+        let (folder, names) = if at_the_root { (String::new(), files.list("")) } else { (format!("{part}/"), own) };
         if names.is_empty() {
             return Some(part.clone());
         }
         let names: Vec<&str> = names.iter().map(|name| &**name).collect();
         match weights(&names, variant) {
             Some(name) if is_index(&name) => {
-                let path = format!("{part}/{name}");
+                let path = format!("{folder}{name}");
                 let Some(shards) = files.read(&path).ok().and_then(|text| shards(&path, &text).ok()) else {
                     return Some(path);
                 };
@@ -116,6 +125,18 @@ pub(super) fn absent(files: &ModelFiles, variant: Option<&str>) -> Option<String
 fn inside<'a>(files: &'a BTreeSet<String>, folder: &str) -> Vec<&'a str> {
     let own = |name: &'a String| name.strip_prefix(folder)?.strip_prefix('/').filter(|rest| !rest.contains('/'));
     files.iter().filter_map(own).collect()
+}
+
+/// The names of what a pipeline of one network keeps beside its index, as those of DDPM do: such a one has no folders.
+fn at_the_root(files: &BTreeSet<String>) -> Vec<&str> {
+    let wanted = |name: &&str| {
+        let stem = STEMS[0];
+        ["config.json", "scheduler_config.json"].contains(name) || name.starts_with(stem)
+    };
+    if !files.contains("config.json") {
+        return Vec::new();
+    }
+    files.iter().map(|name| &**name).filter(|name| !name.contains('/')).filter(wanted).collect()
 }
 
 /// Configurations and vocabularies; sentencepiece's are called `.model`.
