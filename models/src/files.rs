@@ -2,6 +2,7 @@ use crate::error::ModelError;
 use crate::lora::{self, Addition, Additions, Lora};
 use crate::mapped::Bytes;
 use crate::single_file::SingleFile;
+use crate::textual_inversion::TextualInversion;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -16,6 +17,7 @@ pub struct ModelFiles {
     source: Source,
     additions: Arc<Additions>,
     variant: Option<String>,
+    embeddings: Arc<Vec<TextualInversion>>,
 }
 
 #[derive(Debug, Clone)]
@@ -27,7 +29,7 @@ enum Source {
 
 impl From<Source> for ModelFiles {
     fn from(source: Source) -> Self {
-        Self { source, additions: Arc::default(), variant: None }
+        Self { source, additions: Arc::default(), variant: None, embeddings: Arc::default() }
     }
 }
 
@@ -50,6 +52,18 @@ impl ModelFiles {
     #[must_use]
     pub fn with_variant(self, variant: Option<&str>) -> Self {
         Self { variant: variant.map(str::to_owned), ..self }
+    }
+
+    /// The same model with these words learned by its text encoders, which are looked at when the model is loaded.
+    #[must_use]
+    pub fn with_embeddings(self, embeddings: Vec<TextualInversion>) -> Self {
+        Self { embeddings: Arc::new(embeddings), ..self }
+    }
+
+    /// The words that the text encoders learn.
+    #[must_use]
+    pub fn embeddings(&self) -> &[TextualInversion] {
+        &self.embeddings
     }
 
     pub(crate) fn variant(&self) -> Option<&str> {

@@ -155,6 +155,9 @@ fn settings_json(flags: &ImageArgs, request: &Request, generated: &Generated, de
     if !flags.lora.is_empty() {
         settings["loras"] = super::model::loras_json(&flags.lora);
     }
+    if !flags.embedding.is_empty() {
+        settings["embeddings"] = super::model::embeddings_json(&flags.embedding);
+    }
     if let Some(variant) = &flags.variant {
         settings["variant"] = json!(variant);
     }

@@ -1,7 +1,7 @@
 //! The flags that every image command shares.
 
 use super::error::CliError;
-use super::model::{self, LoraArg, Wanted};
+use super::model::{self, EmbeddingArg, LoraArg, Wanted};
 use clap::{Args, ValueEnum};
 use graph::{PlanOptions, Storage};
 use pipelines::{DeviceChoice, PromptSyntax, Rng};
@@ -23,6 +23,10 @@ pub(super) struct ImageArgs {
     /// Adapter to add to the model's weights, with how much of it [default: 1]; repeatable
     #[arg(long, value_name = "FILE[:WEIGHT]")]
     pub(super) lora: Vec<LoraArg>,
+
+    /// Textual inversion to learn, with the word that stands for it [default: the file's own, or its name]; repeatable
+    #[arg(long, value_name = "FILE[:TOKEN]")]
+    pub(super) embedding: Vec<EmbeddingArg>,
 
     /// Variant of the weights to read from a folder: fp16, say [default: the plain one]
     #[arg(long, value_name = "NAME")]
@@ -158,7 +162,8 @@ impl ImageArgs {
     pub(super) fn open_model(&self) -> Result<models::ModelFiles, CliError> {
         let wanted =
             Wanted { config: self.config.as_deref(), variant: self.variant.as_deref(), quiet: self.is_quiet() };
-        model::with_loras(model::open(&self.model, wanted)?, &self.lora)
+        let files = model::with_loras(model::open(&self.model, wanted)?, &self.lora)?;
+        model::with_embeddings(files, &self.embedding)
     }
 
     pub(super) fn plan_options(&self) -> PlanOptions {
