@@ -23,7 +23,7 @@ pub mod cli;
 pub mod hub;
 
 pub use graph::{Device, DeviceError, DeviceInfo, DeviceKind, MemoryUse, NodeTime, Plan, PlanOptions, Storage};
-pub use models::{Lora, ModelError, ModelFiles};
+pub use models::{Lora, ModelError, ModelFiles, TextualInversion};
 pub use pipelines::{
     Bench, DeviceChoice, DeviceSettings, Event, Generated, Outcomes, PipelineError, PromptSyntax, Request, RgbImage,
     Rng, SampleShape, TextToImage, Timings, open_device,

@@ -1,5 +1,5 @@
 //! The files people have: a single file in latent diffusion's layout gives the picture that diffusers makes of the folder it was made
-//! of, and adapters change pictures as they do there.
+//! of, and adapters and textual inversions change pictures as they do there.
 //!
 //! The tiny single files are put together by the lists in `tests/goldens/single_files`, which diffusers' own loader has proved.
 
@@ -98,6 +98,7 @@ fn difference(place: &Path, pictures: &Path, case: &Value, device: &str, more: &
         ("--width", "width"),
         ("--guidance", "guidance_scale"),
         ("--sampler", "sampler"),
+        ("--clip-skip", "clip_skip"),
     ] {
         if !case[field].is_null() {
             arguments.extend([flag.to_owned(), text(field)]);
@@ -257,6 +258,111 @@ fn adapters_that_cannot_be_added() {
     change(&narrow, &["for another model", "attn1.to_q", "[2, 3]", "[24, 24]"]);
     std::fs::write(place.path().join("bad.safetensors"), b"PK\x03\x04 and so on").unwrap();
     expect("bad.safetensors", 1, &["pickle", "refused"]);
+}
+
+#[test]
+fn textual_inversions_mean_what_they_mean_in_diffusers() {
+    let embeddings = goldens().join("embeddings");
+    let place = tempfile::tempdir().unwrap();
+    let mut wrong = Vec::new();
+    for case in golden_cases(&embeddings) {
+        let mut more = vec!["--model".to_owned(), folder(case["pipeline"].as_str().unwrap())];
+        for (file, word) in case["embeddings"].as_object().unwrap() {
+            let path = embeddings.join(format!("{file}.safetensors")).display().to_string();
+            more.extend(["--embedding".into(), word.as_str().map_or(path.clone(), |word| format!("{path}:{word}"))]);
+        }
+        let more: Vec<&str> = more.iter().map(String::as_str).collect();
+        for device in ["cpu", "gpu"] {
+            let worst = difference(place.path(), &embeddings, &case, device, &more);
+            println!("{}, {device}: {worst} of 255", case["file"]);
+            if worst > 2 {
+                wrong.push(format!("{}, {device}: {worst}", case["file"]));
+            }
+        }
+        let without = difference(place.path(), &embeddings, &case, "cpu", &more[..2]);
+        assert!(without > 8, "{}: without them it is another picture", case["file"]);
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
+    // The same on a single file, the settings of which name the words.
+    write(&place.path().join("model.safetensors"), &single("stable_diffusion_xl"));
+    let case = golden_cases(&embeddings).into_iter().find(|case| case["file"] == "pair.png").unwrap();
+    let pair = format!("{}:whorl", embeddings.join("pair.safetensors").display());
+    let of = folder("stable_diffusion_xl");
+    let more = ["-m", "model.safetensors", "--config", &of, "--embedding", &pair];
+    assert!(difference(place.path(), &embeddings, &case, "cpu", &more) <= 2);
+    let (_, message) =
+        run(place.path(), &[&["generate", "whorl", "-o", "x.png", "-q", "--steps", "1"], &more[..]].concat());
+    assert_eq!(message, "");
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_headwater")).args(["info", "--json", "x.png"]).current_dir(&place).output();
+    let json: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+    assert_eq!(json["headwater"]["embeddings"][0]["token"], "whorl");
+    // Published configurations tell the end mark by being the largest id, which learned words exceed.
+    let legacy = place.path().join("legacy");
+    copy(Path::new(&of), &legacy);
+    let config = legacy.join("text_encoder_2/config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace(r#""eos_token_id": 639"#, r#""eos_token_id": 2"#)).unwrap();
+    let more = ["-m", "legacy", "--embedding", &pair];
+    assert!(difference(place.path(), &embeddings, &case, "cpu", &more) <= 2);
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn textual_inversions_that_cannot_be_learned() {
+    let place = tempfile::tempdir().unwrap();
+    let expect = |pipeline: &str, embeddings: &[&str], parts: &[&str]| {
+        let (own, of) = (folder(pipeline), ["generate", "--device", "cpu", "--steps", "1"]);
+        let named = embeddings.iter().flat_map(|embedding| ["--embedding", embedding]).collect::<Vec<_>>();
+        let prompt: &[&str] = if pipeline == "ddpm" { &[] } else { &["x"] };
+        let (code, message) = run(place.path(), &[&of[..], prompt, &["-m", &own], &named].concat());
+        assert_eq!(code, Some(1), "{parts:?}: {message}");
+        assert!(message.starts_with("error: ") && message.trim_end().lines().count() == 1, "{message}");
+        parts.iter().for_each(|part| assert!(message.contains(part), "{part}: {message}"));
+    };
+    let path = |name: &str| goldens().join(format!("embeddings/{name}.safetensors")).display().to_string();
+    let (toy, pair) = (path("toy"), path("pair"));
+    expect("stable_diffusion", &[&pair], &["pair.safetensors: is for a model with two CLIP text encoders", "has 1"]);
+    expect("stable_diffusion", &[&path("learned_2")], &["for another model", "have 16 numbers", "24"]);
+    expect("stable_diffusion", &[&format!("{toy}:squ")], &["toy.safetensors", "the token squ already"]);
+    expect("stable_diffusion", &[&toy, &toy], &["the token <toy> already"]);
+    expect("stable_diffusion", &[&toy, &format!("{toy}:<TOY>")], &["<TOY> cannot be told from another"]);
+    expect("pixart_alpha", &[&toy], &["toy.safetensors: is for CLIP's text encoder", "pixart_alpha has not"]);
+    expect("ddpm", &[&toy], &["toy.safetensors: is for CLIP's text encoder", "ddpm has not"]);
+    expect("stable_diffusion", &["none.safetensors"], &["none.safetensors: cannot be read"]);
+    std::fs::write(place.path().join("old.pt"), b"PK\x03\x04 and so on").unwrap();
+    expect("stable_diffusion", &["old.pt:<old>"], &["old.pt: is a zip archive", "pickle", "refused"]);
+    let bad = |tensors: &[(&str, Dtype, &[usize], &[u8])], parts: &[&str]| {
+        let tensors = tensors
+            .iter()
+            .map(|(name, dtype, shape, bytes)| ((*name).to_owned(), (*dtype, shape.to_vec(), bytes.to_vec())));
+        write(&place.path().join("bad.safetensors"), &tensors.collect());
+        expect("stable_diffusion", &["bad.safetensors"], &[&["error: bad.safetensors: "], parts].concat());
+    };
+    let half = |name: &'static str, shape: &'static [usize], bytes: &'static [u8]| (name, Dtype::F16, shape, bytes);
+    bad(&[half("<x>", &[1, 2, 1], &[0; 4])], &["<x> of shape [1, 2, 1]"]);
+    bad(&[half("<x>", &[0, 24], &[])], &["no vectors in <x>"]);
+    bad(&[half("<x>", &[1], &[0, 0x7c])], &["infinities or NaN in <x>"]);
+    bad(&[("<x>", Dtype::I8, &[2], &[0; 2])], &["number type I8 for <x>"]);
+    bad(&[half(" ", &[1], &[0; 2])], &["has no word"]);
+    bad(&[half("a", &[1], &[0; 2]), half("b", &[1], &[0; 2])], &["no textual inversion", "2 tensors (a first)"]);
+    bad(&[], &["no textual inversion", "0 tensors"]);
+    bad(
+        &[half("clip_l", &[1, 1], &[0; 2]), half("clip_g", &[2, 1], &[0; 4])],
+        &["1 vectors in clip_l and 2 in clip_g"],
+    );
 }
 
 #[test]

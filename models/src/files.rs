@@ -4,6 +4,7 @@ use crate::index::ModelIndex;
 use crate::lora::{self, Addition, Additions, Lora};
 use crate::mapped::Bytes;
 use crate::single_file::SingleFile;
+use crate::textual_inversion::TextualInversion;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ pub struct ModelFiles {
     variant: Option<String>,
     /// A part that is read from elsewhere, and where it lies there.
     apart: Option<(&'static str, Arc<ModelFiles>, &'static str)>,
+    embeddings: Arc<Vec<TextualInversion>>,
 }
 
 #[derive(Debug, Clone)]
@@ -32,7 +34,7 @@ enum Source {
 
 impl From<Source> for ModelFiles {
     fn from(source: Source) -> Self {
-        Self { source, additions: Arc::default(), variant: None, apart: None }
+        Self { source, additions: Arc::default(), variant: None, apart: None, embeddings: Arc::default() }
     }
 }
 
@@ -105,6 +107,18 @@ impl ModelFiles {
     /// The part that was given apart, if one was.
     pub(crate) fn given_apart(&self) -> Option<&'static str> {
         self.apart.as_ref().map(|(part, ..)| *part)
+    }
+
+    /// The same model with these words learned by its text encoders, which are looked at when the model is loaded.
+    #[must_use]
+    pub fn with_embeddings(self, embeddings: Vec<TextualInversion>) -> Self {
+        Self { embeddings: Arc::new(embeddings), ..self }
+    }
+
+    /// The words that the text encoders learn.
+    #[must_use]
+    pub fn embeddings(&self) -> &[TextualInversion] {
+        &self.embeddings
     }
 
     pub(crate) fn variant(&self) -> Option<&str> {

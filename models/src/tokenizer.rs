@@ -5,6 +5,9 @@ use crate::error::ModelError;
 use crate::files::ModelFiles;
 use crate::sentence_piece;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use tokenizers::AddedToken;
 
 /// A text encoder's tokenizer with the settings that lie beside it.
 #[derive(Debug)]
@@ -15,6 +18,8 @@ pub struct Tokenizer {
     pad: u32,
     /// What goes before and after the tokens of a prompt.
     marks: [Vec<u32>; 2],
+    /// Words that were added: their ids, and the rows of the text encoder's embedding that each stands for.
+    learned: BTreeMap<u32, Range<u32>>,
 }
 
 /// A prompt as a text encoder reads it.
@@ -87,6 +92,7 @@ impl Tokenizer {
             max_length: settings.max_length,
             pad,
             marks: [leading, trailing],
+            learned: BTreeMap::new(),
         })
     }
 
@@ -114,14 +120,59 @@ impl Tokenizer {
         [self.marks[0].len(), self.marks[1].len()]
     }
 
+    /// The mark that ends a prompt.
+    #[must_use]
+    pub fn end_mark(&self) -> Option<u32> {
+        self.marks[1].last().copied()
+    }
+
+    /// Adds a word that stands for these rows of the text encoder's embedding; as in diffusers, `word_1` and so on stand for those after the
+    /// first by themselves. It is found inside other words, too, and in either case if the vocabulary has but one.
+    ///
+    /// # Errors
+    /// When the vocabulary has one of these words already, or cannot tell it from another.
+    pub fn add(&mut self, word: &str, rows: Range<u32>) -> Result<(), ModelError> {
+        let fault = |message: String| ModelError::new(&*self.place, message);
+        let numbered = (1..rows.len()).map(|i| format!("{word}_{i}"));
+        let words: Vec<String> = std::iter::once(word.to_owned()).chain(numbered).collect();
+        if let Some(known) = words.iter().find(|word| self.inner.token_to_id(word).is_some()) {
+            return Err(fault(format!("the vocabulary has the token {known} already: give the word another name")));
+        }
+        let tokens = words.iter().map(|word| AddedToken::from(&**word, false));
+        self.inner.add_tokens(tokens).map_err(|error| fault(format!("cannot add the token {word}: {error}")))?;
+        for (i, word) in words.iter().enumerate() {
+            let start = rows.start + i as u32;
+            let end = if i == 0 { rows.end } else { start + 1 };
+            self.inner.token_to_id(word).map(|id| self.learned.insert(id, start..end));
+        }
+        // Which of two words that read the same is found is a matter of luck.
+        for (id, rows) in &self.learned {
+            let known = self.inner.id_to_token(*id).unwrap_or_default();
+            if self.tokens(&known)? != rows.clone().collect::<Vec<u32>>() {
+                let message = format!("the token {word} cannot be told from another: give the word another name");
+                return Err(ModelError::new(&*self.place, message));
+            }
+        }
+        Ok(())
+    }
+
     /// The tokens of a text without marks.
     ///
     /// # Errors
     /// When the text cannot be tokenized.
     pub fn tokens(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        Ok(self.words(text)?.concat())
+    }
+
+    /// The same, those of a word that was added together.
+    ///
+    /// # Errors
+    /// When the text cannot be tokenized.
+    pub fn words(&self, text: &str) -> Result<Vec<Vec<u32>>, ModelError> {
         let encoding = self.inner.encode_fast(text, false);
         let encoding = encoding.map_err(|error| ModelError::new(&*self.place, format!("cannot tokenize: {error}")))?;
-        Ok(encoding.get_ids().to_vec())
+        let rows = |id: &u32| self.learned.get(id).map_or_else(|| vec![*id], |rows| rows.clone().collect());
+        Ok(encoding.get_ids().iter().map(rows).collect())
     }
 
     /// Tokens with begin and end marks around them, cut and padded to exactly `length`.

@@ -5,7 +5,7 @@ use crate::binning;
 use crate::denoiser::{ModelInputs, SampleShape};
 use crate::error::PipelineError;
 use crate::network::Network;
-use crate::text_encoder::TextEncoders;
+use crate::text_encoder::{self, TextEncoders};
 use graph::{Rate, Scope, Tensor, WeightSource};
 use models::{Checkpoint, Defaults, ModelFiles, ModelIndex};
 
@@ -25,6 +25,9 @@ impl TextModel {
     pub(crate) fn load(files: &ModelFiles) -> Result<Self, PipelineError> {
         let index = ModelIndex::read(files)?;
         let network = Network::load(files, &index)?;
+        if let Some(embedding) = files.embeddings().first().filter(|_| !network.takes_text()) {
+            return Err(text_encoder::no_clip(files, embedding));
+        }
         let autoencoder = Autoencoder::load(files, &index)?;
         let text = network.takes_text().then(|| TextEncoders::load(files, &index, &network)).transpose()?;
         Ok(Self { text, ..Self::load_network(files, &index, network, autoencoder)? })

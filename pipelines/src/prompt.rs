@@ -187,12 +187,12 @@ fn check_editing(inside: &str) -> Result<(), PipelineError> {
 }
 
 /// Cuts a prompt into chunks of at most `room` tokens; there is one at least. The tokens after a comma near a chunk's end begin the next
-/// one. `tokenize` gives the tokens of a text.
+/// one. `tokenize` gives the tokens of a text; those that stand for one word are not torn apart where they fit a chunk.
 pub(crate) fn chunks<E>(
     pieces: &[Piece],
     room: usize,
     comma: Option<u32>,
-    mut tokenize: impl FnMut(&str) -> Result<Vec<u32>, E>,
+    mut tokenize: impl FnMut(&str) -> Result<Vec<Vec<u32>>, E>,
 ) -> Result<Vec<Chunk>, E> {
     let mut done = Vec::new();
     let mut chunk = Chunk::default();
@@ -203,20 +203,30 @@ pub(crate) fn chunks<E>(
             last_comma = None;
             continue;
         };
-        for token in tokenize(text)? {
+        for word in tokenize(text)? {
+            let is_comma = comma.is_some_and(|comma| *word == [comma]);
             let full = chunk.tokens.len() >= room;
-            if Some(token) == comma && !full {
+            if is_comma && !full {
                 last_comma = Some(chunk.tokens.len());
             }
             if full {
-                let near = last_comma.filter(|at| room - at <= BACKTRACK && Some(token) != comma);
+                let near = last_comma.filter(|at| room - at <= BACKTRACK && !is_comma);
                 let at = near.map_or(room, |at| at + 1);
                 let next = Chunk { tokens: chunk.tokens.split_off(at), weights: chunk.weights.split_off(at) };
                 done.push(std::mem::replace(&mut chunk, next));
                 last_comma = None;
             }
-            chunk.tokens.push(token);
-            chunk.weights.push(*weight);
+            if word.len() <= room && chunk.tokens.len() + word.len() > room {
+                done.push(std::mem::take(&mut chunk));
+                last_comma = None;
+            }
+            for token in word {
+                if chunk.tokens.len() >= room {
+                    done.push(std::mem::take(&mut chunk));
+                }
+                chunk.tokens.push(token);
+                chunk.weights.push(*weight);
+            }
         }
     }
     if !chunk.tokens.is_empty() || done.is_empty() {
@@ -320,9 +330,10 @@ mod tests {
         assert!(parse("[see (x:1.2)] [12:a] (a|b)").is_ok());
     }
 
-    /// Tokens are characters; a comma is 44.
+    /// Tokens are characters; a comma is 44, and a capital letter a word of as many tokens as its place in the alphabet.
     fn cut(prompt: &str, room: usize) -> Vec<String> {
-        let tokens = |text: &str| Ok::<_, ()>(text.chars().map(u32::from).collect());
+        let word = |c: char| vec![u32::from(c); if c.is_ascii_uppercase() { c as usize - 64 } else { 1 }];
+        let tokens = |text: &str| Ok::<_, ()>(text.chars().map(word).collect());
         let chunks = chunks(&parse(prompt).unwrap(), room, Some(44), tokens).unwrap();
         assert!(chunks.iter().all(|chunk| chunk.tokens.len() == chunk.weights.len()));
         chunks.iter().map(|chunk| chunk.tokens.iter().map(|c| char::from_u32(*c).unwrap()).collect()).collect()
@@ -338,7 +349,6 @@ mod tests {
         assert_eq!(cut("a,cde,fg", 5), ["a,cde", ",fg"]);
         assert_eq!(cut("ab,de", 5), ["ab,de"]);
         assert_eq!(cut("a(b)cdef", 5), ["abcde", "f"]);
-        assert_eq!(cut("abBREAK", 5), ["abBRE", "AK"]);
         assert_eq!(cut("ab BREAK cd BREAK", 5), ["ab", "cd"]);
         assert_eq!(cut("BREAK BREAK cd", 5), ["", "", "cd"]);
         let (near, far) = ("b".repeat(19), "b".repeat(20));
@@ -350,6 +360,16 @@ mod tests {
             cut(&format!("{}a,{far}c", "x".repeat(8)), 30),
             [format!("{}a,{far}", "x".repeat(8)), "c".to_owned()]
         );
+    }
+
+    #[test]
+    fn words_of_several_tokens_stay_together() {
+        assert_eq!(cut("abCd", 5), ["abCCC", "d"]);
+        assert_eq!(cut("abcCd", 5), ["abc", "CCCd"]);
+        assert_eq!(cut("a,bcdCe", 5), ["a,", "bcd", "CCCe"]);
+        assert_eq!(cut("a,bcC", 5), ["a,bc", "CCC"]);
+        // Unless no chunk can hold them.
+        assert_eq!(cut("aGb", 5), ["aGGGG", "GGGb"]);
     }
 
     #[test]

@@ -5,8 +5,8 @@ use crate::network::Network;
 use crate::prompt::{self, Chunk, PromptSyntax};
 use graph::{Device, Graph, MemoryUse, Plan, PlanOptions, Rate, Scope, passes};
 use models::{
-    Checkpoint, ClipHiddenState, ClipTextConfig, ModelFiles, ModelIndex, T5Config, Tokenizer, clip_text_model,
-    clip_text_model_with_projection, t5_encoder_model,
+    Checkpoint, ClipHiddenState, ClipTextConfig, Learned, LearnedWeights, ModelFiles, ModelIndex, T5Config,
+    TextualInversion, Tokenizer, clip_text_model, clip_text_model_with_projection, t5_encoder_model,
 };
 
 /// A prompt as the network reads it.
@@ -49,7 +49,7 @@ struct TextEncoder {
     folder: &'static str,
     tokenizer: Tokenizer,
     config: Config,
-    weights: Checkpoint,
+    weights: LearnedWeights,
     form: Form,
     /// With the number of layers that it can skip.
     plan: Option<(usize, Box<dyn Plan>)>,
@@ -125,9 +125,25 @@ impl TextEncoders {
         // Without the field, diffusers' default.
         let field = index.options.get("force_zeros_for_empty_prompt").and_then(serde_json::Value::as_bool);
         let weighs = !network.masks_padding();
-        let encoders = Self { zeros_for_empty: parts.len() == 2 && field.unwrap_or(true), weighs, parts };
+        let mut encoders = Self { zeros_for_empty: parts.len() == 2 && field.unwrap_or(true), weighs, parts };
         encoders.check(files, network)?;
+        encoders.learn(files)?;
         Ok(encoders)
+    }
+
+    /// Teaches the encoders the words that the model comes with.
+    fn learn(&mut self, files: &ModelFiles) -> Result<(), PipelineError> {
+        let channels: Vec<usize> = self.parts.iter().map(|part| part.config.channels()).collect();
+        for embedding in files.embeddings() {
+            if self.parts.iter().any(|part| matches!(part.config, Config::T5 { .. })) {
+                return Err(no_clip(files, embedding));
+            }
+            let learned = embedding.learned(&files.describe(""), &channels)?;
+            for (part, learned) in self.parts.iter_mut().zip(learned) {
+                learned.map_or(Ok(()), |learned| part.learn(&learned))?;
+            }
+        }
+        Ok(())
     }
 
     fn check(&self, files: &ModelFiles, network: &Network) -> Result<(), PipelineError> {
@@ -208,13 +224,13 @@ impl TextEncoders {
         for part in &self.parts {
             let room = part.room();
             if plain {
-                let mut tokens = part.tokens(prompt)?;
+                let mut tokens = part.words(prompt)?.concat();
                 dropped = dropped.max(tokens.len().saturating_sub(room));
                 tokens.truncate(room);
                 parts.push(vec![Chunk { weights: vec![1.0; tokens.len()], tokens }]);
             } else {
                 let comma = part.tokenizer.id(",</w>");
-                parts.push(prompt::chunks(&pieces, room, comma, |text| part.tokens(text))?);
+                parts.push(prompt::chunks(&pieces, room, comma, |text| part.words(text))?);
             }
         }
         Ok((Tokenized { parts, empty: prompt.is_empty() }, dropped))
@@ -264,6 +280,12 @@ impl TextEncoders {
     }
 }
 
+/// Why a word cannot be learned.
+pub(crate) fn no_clip(files: &ModelFiles, embedding: &TextualInversion) -> PipelineError {
+    let (shown, model) = (embedding.shown(), files.describe(""));
+    PipelineError::Checkpoint(format!("{shown}: is for CLIP's text encoder, which {model} has not"))
+}
+
 impl TextEncoder {
     fn load(files: &ModelFiles, place: (&'static str, &'static str), form: Form) -> Result<Self, PipelineError> {
         let path = format!("{}/config.json", place.0);
@@ -284,7 +306,8 @@ impl TextEncoder {
         form: Form,
     ) -> Result<Self, PipelineError> {
         let weights = Checkpoint::open(files, folder, None)?;
-        let part = Self { folder, tokenizer: Tokenizer::open(files, tokenizer)?, config, weights, form, plan: None };
+        let tokenizer = Tokenizer::open(files, tokenizer)?;
+        let part = Self { folder, tokenizer, config, weights: LearnedWeights::new(weights), form, plan: None };
         let (largest, rows) = (part.tokenizer.largest_id(), part.config.vocab_size());
         if largest as usize >= rows {
             let message = format!("the tokenizer has a token {largest} and the text encoder {rows} rows");
@@ -292,8 +315,24 @@ impl TextEncoder {
         }
         // Every checkpoint holds the last layer, whether it is used or not.
         let whole = if form == Form::Penultimate { Form::Last { masked: false } } else { form };
-        part.weights.check(&part.graph(whole, 0)?.weights())?;
+        part.weights.as_stored().check(&part.graph(whole, 0)?.weights())?;
         Ok(part)
+    }
+
+    /// Puts the vectors of a word after those of the vocabulary.
+    fn learn(&mut self, learned: &Learned<'_>) -> Result<(), PipelineError> {
+        let Config::Clip(config) = &mut self.config else { return Ok(()) };
+        let rows = config.vocab_size..config.vocab_size + learned.rows;
+        #[allow(clippy::cast_possible_truncation, reason = "ids stay far below 2²⁴")]
+        let added = self.tokenizer.add(learned.token, rows.start as u32..rows.end as u32);
+        added.map_err(|error| PipelineError::Checkpoint(format!("{}: {}", learned.shown, error.message)))?;
+        self.weights.learn(learned);
+        config.vocab_size = rows.end;
+        // Where the end mark is told by being the largest id, it is that no more.
+        if let (2, Some(end)) = (config.eos_token_id, self.tokenizer.end_mark()) {
+            config.eos_token_id = end;
+        }
+        Ok(())
     }
 
     fn max_tokens(&self) -> usize {
@@ -348,12 +387,12 @@ impl TextEncoder {
         Ok(s.finish(&outputs)?)
     }
 
-    /// The tokens of a text without marks.
-    fn tokens(&self, text: &str) -> Result<Vec<u32>, PipelineError> {
+    /// The tokens of a text without marks, those of a learned word together.
+    fn words(&self, text: &str) -> Result<Vec<Vec<u32>>, PipelineError> {
         Ok(match &self.config {
-            Config::Clip(_) => self.tokenizer.tokens(text)?,
+            Config::Clip(_) => self.tokenizer.words(text)?,
             // diffusers' text preprocessing, without its cleaning of HTML and URLs, which it leaves out too where bs4 or ftfy are missing.
-            Config::T5 { .. } => self.tokenizer.tokens(text.to_lowercase().trim())?,
+            Config::T5 { .. } => self.tokenizer.words(text.to_lowercase().trim())?,
         })
     }
 

@@ -159,6 +159,9 @@ fn settings_json(flags: &ImageArgs, request: &Request, generated: &Generated, de
     if let Some(vae) = &flags.vae {
         settings["vae"] = json!(vae);
     }
+    if !flags.embedding.is_empty() {
+        settings["embeddings"] = super::model::embeddings_json(&flags.embedding);
+    }
     if let Some(variant) = &flags.variant {
         settings["variant"] = json!(variant);
     }

@@ -1,7 +1,7 @@
 //! The flags that every image command shares.
 
 use super::error::CliError;
-use super::model::{self, LoraArg, Wanted};
+use super::model::{self, EmbeddingArg, LoraArg, Wanted};
 use clap::{Args, ValueEnum};
 use graph::{PlanOptions, Storage};
 use pipelines::{DeviceChoice, PromptSyntax, Rng};
@@ -27,6 +27,10 @@ pub(super) struct ImageArgs {
     /// Autoencoder to use in place of the model's own: a folder, or a .safetensors file
     #[arg(long, value_name = "DIR|FILE")]
     pub(super) vae: Option<PathBuf>,
+
+    /// Textual inversion to learn, with the word that stands for it [default: the file's own, or its name]; repeatable
+    #[arg(long, value_name = "FILE[:TOKEN]")]
+    pub(super) embedding: Vec<EmbeddingArg>,
 
     /// Variant of the weights to read from a folder: fp16, say [default: the plain one]
     #[arg(long, value_name = "NAME")]
@@ -172,7 +176,8 @@ impl ImageArgs {
     pub(super) fn open_model(&self) -> Result<models::ModelFiles, CliError> {
         let wanted =
             Wanted { config: self.config.as_deref(), variant: self.variant.as_deref(), quiet: self.is_quiet() };
-        model::with_parts(model::open(&self.model, wanted)?, &self.lora, self.vae.as_deref())
+        let files = model::with_parts(model::open(&self.model, wanted)?, &self.lora, self.vae.as_deref())?;
+        model::with_embeddings(files, &self.embedding)
     }
 
     pub(super) fn plan_options(&self) -> PlanOptions {

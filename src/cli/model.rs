@@ -3,7 +3,7 @@
 use super::error::CliError;
 use super::hub;
 use crate::bundled;
-use models::{Checkpoint, Lora, ModelFiles};
+use models::{Checkpoint, Lora, ModelFiles, TextualInversion};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -81,4 +81,68 @@ pub(super) fn with_parts(files: ModelFiles, loras: &[LoraArg], vae: Option<&Path
 /// As an image's settings name them.
 pub(super) fn loras_json(loras: &[LoraArg]) -> serde_json::Value {
     loras.iter().map(|lora| json!({ "file": lora.file, "weight": lora.weight })).collect()
+}
+
+/// `--embedding FILE[:TOKEN]`.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct EmbeddingArg {
+    file: PathBuf,
+    token: Option<String>,
+}
+
+impl FromStr for EmbeddingArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // Colons may be part of a path (C:\…) and of a word (:smile:), so the file ends at a known ending if it has one.
+        let known = [".safetensors:", ".pt:", ".bin:", ".ckpt:"];
+        let at = known.iter().filter_map(|end| Some(text.find(end)? + end.len() - 1)).min();
+        let ended = [".safetensors", ".pt", ".bin", ".ckpt"].iter().any(|end| text.ends_with(end));
+        let at = at.or_else(|| text.rfind(':').filter(|at| *at != 1 && !ended && !text[*at..].contains(['/', '\\'])));
+        let (file, token) = at.map_or((text, None), |at| (&text[..at], Some(text[at + 1..].to_owned())));
+        if file.is_empty() || token.as_ref().is_some_and(|token| token.trim().is_empty()) {
+            return Err("give a file, and after a colon the word that stands for it: toy.safetensors:<toy>".into());
+        }
+        Ok(Self { file: file.into(), token })
+    }
+}
+
+/// The model with these words learned.
+pub(super) fn with_embeddings(files: ModelFiles, embeddings: &[EmbeddingArg]) -> Result<ModelFiles, CliError> {
+    let open = |arg: &EmbeddingArg| TextualInversion::open(&arg.file, arg.token.as_deref());
+    Ok(files.with_embeddings(embeddings.iter().map(open).collect::<Result<_, _>>()?))
+}
+
+/// As an image's settings name them.
+pub(super) fn embeddings_json(embeddings: &[EmbeddingArg]) -> serde_json::Value {
+    let one = |arg: &EmbeddingArg| match &arg.token {
+        Some(token) => json!({ "file": arg.file, "token": token }),
+        None => json!({ "file": arg.file }),
+    };
+    embeddings.iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_colon_ends_the_file_or_is_part_of_it() {
+        for (text, file, token) in [
+            ("toy.safetensors", "toy.safetensors", None),
+            ("toy.safetensors:<toy>", "toy.safetensors", Some("<toy>")),
+            ("a/toy.safetensors::smile:", "a/toy.safetensors", Some(":smile:")),
+            (r"C:\toy.safetensors", r"C:\toy.safetensors", None),
+            (r"C:\toy.safetensors:x", r"C:\toy.safetensors", Some("x")),
+            ("toy:x", "toy", Some("x")),
+            ("a:b/toy", "a:b/toy", None),
+            ("style.v1.pt:x", "style.v1.pt", Some("x")),
+        ] {
+            let wanted = EmbeddingArg { file: file.into(), token: token.map(str::to_owned) };
+            assert_eq!(text.parse::<EmbeddingArg>(), Ok(wanted), "{text}");
+        }
+        for text in ["", ":x", "toy.safetensors:", "toy.safetensors: "] {
+            assert!(text.parse::<EmbeddingArg>().is_err(), "{text}");
+        }
+    }
 }

@@ -1,0 +1,207 @@
+//! Textual inversion (Gal et al. 2022): vectors learned for a word, put after those of the vocabulary.
+
+use crate::checkpoint::Checkpoint;
+use crate::error::ModelError;
+use crate::safetensors_file::{TensorFile, TensorInfo, finite, storage};
+use graph::{StorageType, WeightSource, WeightView};
+use std::borrow::Cow;
+use std::path::Path;
+
+/// A word that a file teaches CLIP's text encoders: one or more vectors in place of the vocabulary's.
+#[derive(Debug, Clone)]
+pub struct TextualInversion {
+    shown: String,
+    token: String,
+    vectors: Vectors,
+}
+
+#[derive(Debug, Clone)]
+enum Vectors {
+    /// For the encoder of this width.
+    One(Table),
+    /// For Stable Diffusion XL's encoders.
+    Two([Table; 2]),
+}
+
+/// `[rows, channels]`.
+#[derive(Debug, Clone)]
+struct Table {
+    rows: usize,
+    channels: usize,
+    values: Vec<f32>,
+}
+
+/// What one text encoder learns of a file.
+#[derive(Debug)]
+pub struct Learned<'a> {
+    /// The file, for errors.
+    pub shown: &'a str,
+    /// The word.
+    pub token: &'a str,
+    /// How many vectors it stands for.
+    pub rows: usize,
+    /// `[rows, channels]`.
+    pub values: &'a [f32],
+}
+
+/// Names of tensors that say nothing about the word, which the file's name then is: AUTOMATIC1111's web UI and its trainers write them.
+const NAMELESS: &[&str] = &["emb_params", "clip_l", "clip_g"];
+
+impl TextualInversion {
+    /// Opens a file: `{"<word>": [n, d] or [d]}` as diffusers writes it, `{"emb_params": [n, d]}`, or `{"clip_l": [n, d], "clip_g": [n, e]}`.
+    /// The word is the tensor's name, or else the file's without its ending, unless `token` is another.
+    ///
+    /// # Errors
+    /// When the file is damaged, a pickle, or none of these.
+    pub fn open(path: &Path, token: Option<&str>) -> Result<Self, ModelError> {
+        let file = TensorFile::at(path)?;
+        let shown = path.display().to_string();
+        let fault = |message: String| ModelError::new(&*shown, message);
+        let mut tensors: Vec<(String, TensorInfo)> = file.tensors().collect();
+        tensors.sort_by(|a, b| a.0.cmp(&b.0));
+        let names: Vec<&str> = tensors.iter().map(|(name, _)| &**name).collect();
+        let (own, vectors) = match &*names {
+            ["clip_g", "clip_l"] => {
+                let [second, first] = [0, 1].map(|i| table(&file, &tensors[i]).map_err(fault));
+                let (first, second) = (first?, second?);
+                if first.rows != second.rows {
+                    let (first, second) = (first.rows, second.rows);
+                    return Err(fault(format!("has {first} vectors in clip_l and {second} in clip_g")));
+                }
+                (None, Vectors::Two([first, second]))
+            }
+            [name] => {
+                let own = Some(*name).filter(|name| !NAMELESS.contains(name));
+                (own, Vectors::One(table(&file, &tensors[0]).map_err(fault)?))
+            }
+            _ => {
+                let (count, first) = (names.len(), names.first().copied().unwrap_or("none"));
+                let forms = "one that is named by its word, emb_params, or clip_l with clip_g";
+                return Err(fault(format!(
+                    "is no textual inversion: it has {count} tensors ({first} first), not {forms}"
+                )));
+            }
+        };
+        let token = token.or(own).or_else(|| path.file_stem()?.to_str()).unwrap_or_default();
+        if token.trim().is_empty() {
+            return Err(fault("has no word that stands for it: give one".into()));
+        }
+        Ok(Self { token: token.to_owned(), vectors, shown })
+    }
+
+    /// The word that stands for it in a prompt.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// The file, as it was named.
+    #[must_use]
+    pub fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// What each of a model's text encoders, of so many channels, learns. A single table is for the first encoder of its width, and the other
+    /// reads the word as text, as in diffusers.
+    ///
+    /// # Errors
+    /// When it fits no encoder, or is for two and the model has one; `model` names it.
+    pub fn learned(&self, model: &str, channels: &[usize]) -> Result<Vec<Option<Learned<'_>>>, ModelError> {
+        let fault = |message: String| Err(ModelError::new(&*self.shown, message));
+        let tables: Vec<Option<&Table>> = match &self.vectors {
+            Vectors::Two(_) if channels.len() != 2 => {
+                return fault(format!(
+                    "is for a model with two CLIP text encoders, and {model} has {}",
+                    channels.len()
+                ));
+            }
+            Vectors::Two(tables) => tables.iter().map(Some).collect(),
+            Vectors::One(table) => {
+                let place = channels.iter().position(|own| *own == table.channels).unwrap_or(0);
+                (0..channels.len()).map(|i| (i == place).then_some(table)).collect()
+            }
+        };
+        for (table, own) in tables.iter().zip(channels) {
+            if let Some(found) = table.map(|table| table.channels).filter(|found| found != own) {
+                let all: Vec<String> = channels.iter().map(usize::to_string).collect();
+                return fault(format!(
+                    "is for another model: its vectors have {found} numbers, and those of {model} {}",
+                    all.join(" and ")
+                ));
+            }
+        }
+        let (shown, token) = (&*self.shown, &*self.token);
+        let tables = tables.into_iter();
+        Ok(tables.map(|table| table.map(|t| Learned { shown, token, rows: t.rows, values: &t.values })).collect())
+    }
+}
+
+fn table(file: &TensorFile, (name, info): &(String, TensorInfo)) -> Result<Table, String> {
+    let (rows, channels) = match *info.shape {
+        [channels] => (1, channels),
+        [rows, channels] => (rows, channels),
+        _ => return Err(format!("has {name} of shape {:?}, not [vectors, channels]", info.shape)),
+    };
+    if rows == 0 || channels == 0 {
+        return Err(format!("has no vectors in {name}"));
+    }
+    match storage(info.dtype) {
+        None => Err(format!("has the unsupported number type {} for {name}", info.dtype)),
+        Some(kind) if !finite(kind, file.bytes(&info.bytes)) => Err(format!("has infinities or NaN in {name}")),
+        Some(_) => Ok(Table { rows, channels, values: file.to_f32(info).unwrap_or_default() }),
+    }
+}
+
+/// A text encoder's weights, with learned vectors after those of the vocabulary.
+#[derive(Debug)]
+pub struct LearnedWeights {
+    weights: Checkpoint,
+    rows: usize,
+    values: Vec<f32>,
+}
+
+/// CLIP's token embedding.
+const EMBEDDING: &str = "embeddings.token_embedding.weight";
+
+impl LearnedWeights {
+    /// The weights as they are.
+    #[must_use]
+    pub fn new(weights: Checkpoint) -> Self {
+        Self { weights, rows: 0, values: Vec::new() }
+    }
+
+    /// The weights as the files have them.
+    #[must_use]
+    pub fn as_stored(&self) -> &Checkpoint {
+        &self.weights
+    }
+
+    /// Puts vectors after those that are there.
+    pub fn learn(&mut self, learned: &Learned<'_>) {
+        self.rows += learned.rows;
+        self.values.extend(learned.values);
+    }
+}
+
+impl WeightSource for LearnedWeights {
+    fn weight(&self, name: &str) -> Option<WeightView<'_>> {
+        let view = self.weights.weight(name)?;
+        if name != EMBEDDING || self.rows == 0 {
+            return Some(view);
+        }
+        // Put together when it is read, and in half precision if the checkpoint is, so that nothing stays in memory.
+        let shape = [&[self.rows], &view.shape[1..]].concat();
+        let little = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+        let learned = WeightView { storage: StorageType::F32, shape, bytes: Cow::Owned(little(&self.values)) };
+        let (storage, bytes) = match view.storage {
+            StorageType::F16 => {
+                let half: Vec<u8> = learned.to_f16().iter().flat_map(|v| v.to_bits().to_le_bytes()).collect();
+                (StorageType::F16, [&*view.bytes, &half].concat())
+            }
+            StorageType::F32 => (StorageType::F32, [&*view.bytes, &learned.bytes].concat()),
+            StorageType::Bf16 => (StorageType::F32, [&*little(&view.to_f32()), &learned.bytes].concat()),
+        };
+        let shape = [&[view.shape[0] + self.rows], &view.shape[1..]].concat();
+        Some(WeightView { storage, shape, bytes: Cow::Owned(bytes) })
+    }
+}
