@@ -9,8 +9,10 @@ mod binning;
 mod config;
 mod denoiser;
 mod device;
+mod encoder;
 mod error;
 mod image;
+mod image_to_image;
 mod model;
 mod network;
 pub mod noise;
@@ -25,6 +27,7 @@ pub use denoiser::{Conditioning, Denoiser, ModelInputs, SampleShape, denoiser_gr
 pub use device::{DeviceChoice, DeviceSettings, automatic, devices, open_device};
 pub use error::PipelineError;
 pub use image::{RgbImage, nchw_from_nhwc, nhwc_from_nchw};
+pub use image_to_image::{Source, Task};
 pub use noise::Rng;
 pub use problems::problems;
 pub use resize::Filter;

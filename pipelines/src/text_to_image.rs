@@ -5,6 +5,7 @@ use crate::binning;
 use crate::denoiser::{Conditioning, Denoiser, ModelInputs, SampleShape, denoiser_graph};
 use crate::error::PipelineError;
 use crate::image::{RgbImage, nhwc_from_nchw};
+use crate::image_to_image::Source;
 use crate::model::TextModel;
 use crate::noise::Rng;
 use crate::text_encoder::TextEncoders;
@@ -46,6 +47,8 @@ pub struct Request {
     pub clip_skip: usize,
     /// Which of its classes a class-conditional model draws; chosen by the seed if absent.
     pub class_label: Option<usize>,
+    /// The picture that the image is made from; absent where it is made from noise alone.
+    pub source: Option<Source>,
 }
 
 /// One denoising step, as it happens.
@@ -90,6 +93,8 @@ pub struct Generated {
     pub timings: Timings,
     /// The class that was drawn, of a class-conditional model.
     pub class_label: Option<usize>,
+    /// How much of the schedule was run, of an image that was made from a picture.
+    pub strength: Option<f64>,
 }
 
 /// Where the time went.
@@ -97,7 +102,7 @@ pub struct Generated {
 pub struct Timings {
     /// Planning the denoiser and uploading its weights: only the first generation of a size pays this.
     pub prepare: Duration,
-    /// Reading the prompts; the first generation also plans the text encoder.
+    /// Reading the prompts and the picture; the first generation also plans what reads them.
     pub encode: Duration,
     /// All steps.
     pub sample: Duration,
@@ -202,7 +207,18 @@ impl<'d> TextToImage<'d> {
             rng: Rng::Philox,
             clip_skip: 0,
             class_label: None,
+            source: None,
         }
+    }
+
+    /// A request with the model's own values for a picture: its size, each side rounded down to a multiple that the model makes (but not
+    /// to nothing).
+    #[must_use]
+    pub fn defaults_for(&self, source: Source) -> Request {
+        let side = self.model.side();
+        let [width, height] =
+            [source.image.width, source.image.height].map(|extent| (extent - extent % side).max(side));
+        Request { width, height, source: Some(source), ..self.defaults() }
     }
 
     /// How this checkpoint, sampler and schedule step, without running anything.
@@ -220,7 +236,7 @@ impl<'d> TextToImage<'d> {
         let several = self.scheduler.class() != "CMStochasticIterativeScheduler";
         let explicit = (matches!(request.steps, Steps::Timesteps(_)) && several).then_some(NamedSchedule::Normal);
         let schedule = schedule.or(explicit);
-        let patches = self.model.patches(request.height, request.width);
+        let patches = self.model.patches(request);
         let wanted = scheduler::Request {
             steps: request.steps.clone(),
             sampler,
@@ -228,7 +244,9 @@ impl<'d> TextToImage<'d> {
             eta: request.eta,
             image_seq_len: Some(patches),
         };
-        Ok(self.scheduler.plan(&wanted)?)
+        let Some(strength) = self.model.strength(request) else { return Ok(self.scheduler.plan(&wanted)?) };
+        let distilled = self.model.network.embeds_guidance();
+        Ok(self.scheduler.plan_for_strength(&wanted, strength, distilled)?)
     }
 
     /// Makes one picture. `on_step` sees every step and may stop the run.
@@ -240,7 +258,8 @@ impl<'d> TextToImage<'d> {
         request: &Request,
         mut on_step: impl FnMut(&Event<'_>) -> ControlFlow<()>,
     ) -> Result<Outcomes, PipelineError> {
-        let shape = self.model.sample_shape(request.height, request.width)?;
+        self.model.check_source(request)?;
+        let shape = self.model.request_shape(request)?;
         check_guidance(request.guidance_scale)?;
         let class_label = self.class_label(request)?;
         let sampling = self.sampling(request)?;
@@ -251,11 +270,13 @@ impl<'d> TextToImage<'d> {
         let unguided = self.wants_unguided(&program);
         let guided = request.guidance_scale > 1.0 || unguided;
         let (conditioning, tokens_dropped) = timed(&mut timings.encode, || self.encode(request, guided, class_label))?;
+        let mut noise = request.rng.stream(request.seed);
+        let device = (self.device, self.options);
+        let start = timed(&mut timings.encode, || self.model.start(device, request, &sampling, shape, noise.as_mut()))?;
         timed(&mut timings.prepare, || self.prepare(shape, &conditioning, unguided, &sampling))?;
         let (_, denoiser) = self.denoiser.as_mut().expect("prepared above");
         denoiser.condition(&conditioning)?;
 
-        let mut noise = request.rng.stream(request.seed);
         // PyTorch's stream goes on behind the copy's noise; ours counts draws, and has no use for it.
         let both = guided && self.model.network.steps_two_samples() && request.rng != Rng::Philox;
         let mut draw = |interval: Option<(f64, f64)>, samples: usize, out: &mut [f32]| {
@@ -266,11 +287,6 @@ impl<'d> TextToImage<'d> {
             }
             out.copy_from_slice(&nhwc_from_nchw(&nchw[..out.len()], shape));
         };
-        let mut x = vec![0.0; shape.numel()];
-        draw(None, 1, &mut x);
-        #[allow(clippy::cast_possible_truncation, reason = "samples are f32")]
-        let init = sampling.schedule.init_noise_sigma as f32;
-        x.iter_mut().for_each(|v| *v *= init);
 
         let started = Instant::now();
         let mut not_finite = None;
@@ -279,7 +295,7 @@ impl<'d> TextToImage<'d> {
         let mut counted = Counted { denoiser, unguided, evaluations: 0 };
         let outcome = scheduler::run(
             &program,
-            &x,
+            &start.x,
             &mut counted,
             |wanted, out| draw(wanted.between, if both { 2 } else { 1 }, out),
             |event| {
@@ -320,6 +336,7 @@ impl<'d> TextToImage<'d> {
             evaluations,
             timings,
             class_label,
+            strength: self.model.strength(request),
         })))
     }
 
@@ -328,7 +345,7 @@ impl<'d> TextToImage<'d> {
     /// # Errors
     /// As [`run`](Self::run).
     pub fn bench(&mut self, request: &Request, steps: usize) -> Result<Bench, PipelineError> {
-        let shape = self.model.sample_shape(request.height, request.width)?;
+        let shape = self.model.request_shape(request)?;
         let sampling = self.sampling(request)?;
         let unguided = self.wants_unguided(&sampling.program());
         let class_label = self.class_label(request)?;
@@ -409,7 +426,7 @@ impl<'d> TextToImage<'d> {
         if !decoded.iter().all(|v| v.is_finite()) {
             return Err(PipelineError::NotDecoded);
         }
-        if self.model.binned(request.height, request.width).is_some() {
+        if self.model.binned(request).is_some() {
             let (fitted, shape) = binning::cover(&decoded, shape, request.height, request.width);
             return Ok(RgbImage::from_sample(&fitted, shape));
         }

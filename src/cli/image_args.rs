@@ -45,11 +45,11 @@ pub(super) struct ImageArgs {
     #[arg(long, value_name = "TEXT")]
     pub(super) negative_prompt: Option<String>,
 
-    /// Width in pixels [default: the model's]
+    /// Width in pixels [default: the model's, or the picture's]
     #[arg(short = 'W', long, value_name = "PIXELS")]
     pub(super) width: Option<usize>,
 
-    /// Height in pixels [default: the model's]
+    /// Height in pixels [default: the model's, or the picture's]
     #[arg(short = 'H', long, value_name = "PIXELS")]
     pub(super) height: Option<usize>,
 
@@ -201,6 +201,7 @@ impl ImageArgs {
             rng: self.rng,
             clip_skip: self.clip_skip as usize,
             class_label: self.class_label,
+            source: defaults.source,
         }
     }
 
