@@ -21,11 +21,13 @@ pub mod bundled;
 #[doc(hidden)]
 pub mod cli;
 pub mod hub;
+mod picture;
 
 pub use graph::{Device, DeviceError, DeviceInfo, DeviceKind, MemoryUse, NodeTime, Plan, PlanOptions, Storage};
 pub use models::{Lora, ModelError, ModelFiles, TextualInversion};
+pub use picture::{PictureError, read_picture};
 pub use pipelines::{
     Bench, DeviceChoice, DeviceSettings, Event, Generated, Outcomes, PipelineError, PromptSyntax, Request, RgbImage,
-    Rng, SampleShape, TextToImage, Timings, open_device,
+    Rng, SampleShape, Source, Task, TextToImage, Timings, open_device,
 };
 pub use scheduler::{SAMPLERS, Steps};

@@ -64,6 +64,7 @@ fn read_case(folder: &Path, case: &serde_json::Value) -> Case {
             prompt_syntax: case["prompt_syntax"].as_str().map(|name| name.parse().unwrap()),
             clip_skip: case["clip_skip"].as_u64().map_or(0, |n| usize::try_from(n).unwrap()),
             class_label: case["class_label"].as_u64().map(|label| usize::try_from(label).unwrap()),
+            source: None,
         },
         timesteps: case["timesteps"].as_array().unwrap().iter().map(|t| t.as_f64().unwrap()).collect(),
         width,

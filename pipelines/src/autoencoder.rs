@@ -1,6 +1,7 @@
-//! From latents to pictures.
+//! From latents to pictures, and back.
 
 use crate::denoiser::SampleShape;
+use crate::encoder::{Encoder, Latents};
 use crate::error::PipelineError;
 use crate::tiles::{self, Blend, Tiles};
 use graph::{Device, DeviceError, Graph, MemoryUse, Plan, PlanOptions, Rate, Scope, Tensor, passes};
@@ -9,15 +10,16 @@ use models::{
     autoencoder_tiny_decode,
 };
 
-/// The decoder of a latent diffusion model.
+/// The decoder of a latent diffusion model, and its encoder where a picture comes.
 pub(crate) struct Autoencoder {
     decoder: Decoder,
+    encoder: Encoder,
     weights: Checkpoint,
     /// Planned for latents of this shape.
     plan: Option<(SampleShape, Box<dyn Plan>)>,
 }
 
-enum Decoder {
+pub(crate) enum Decoder {
     Kl(AutoencoderKlConfig),
     Tiny(AutoencoderTinyConfig),
 }
@@ -27,6 +29,14 @@ impl Decoder {
         match self {
             Self::Kl(config) => config.latent_channels,
             Self::Tiny(config) => config.latent_channels,
+        }
+    }
+
+    /// Channels of a picture, and pixels along a side of one latent, of what the encoder takes and makes.
+    fn taken(&self) -> (usize, usize) {
+        match self {
+            Self::Kl(config) => (config.in_channels, config.factor()),
+            Self::Tiny(config) => (config.in_channels, config.encoder_factor()),
         }
     }
 
@@ -72,7 +82,7 @@ impl Autoencoder {
             Decoder::Kl(AutoencoderKlConfig::from_json(&path, &text)?)
         };
         let weights = Checkpoint::open(files, "vae", None)?.without(ENCODER);
-        let model = Self { decoder, weights, plan: None };
+        let model = Self { decoder, encoder: Encoder::new(files), weights, plan: None };
         let smallest = SampleShape { height: 1, width: 1, channels: model.latent_channels() };
         model.weights.check(&model.graph(smallest)?.weights())?;
         Ok(Some(model))
@@ -189,6 +199,22 @@ impl Autoencoder {
         plan.write("latents", latents)?;
         plan.run()?;
         Ok((plan.read("image")?, extents))
+    }
+
+    /// Channels of the pictures that [`encode`](Self::encode) takes; none if their latents are not what the decoder reads.
+    pub(crate) fn picture_channels(&self) -> Option<usize> {
+        let (channels, factor) = self.decoder.taken();
+        (matches!(channels, 1 | 3) && factor == self.factor()).then_some(channels)
+    }
+
+    /// The latents of a picture `[H, W, C]` of −1..1.
+    pub(crate) fn encode(
+        &mut self,
+        device: (&dyn Device, PlanOptions),
+        picture: &[f32],
+        shape: SampleShape,
+    ) -> Result<Latents, PipelineError> {
+        self.encoder.encode(&self.decoder, device, picture, shape)
     }
 }
 

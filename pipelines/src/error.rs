@@ -31,6 +31,9 @@ pub enum PipelineError {
     /// The autoencoder overflowed.
     #[error("the autoencoder gave values that are not finite numbers; try --dtype f32")]
     NotDecoded,
+    /// The autoencoder overflowed on a picture.
+    #[error("the autoencoder made values that are not finite numbers of the picture; try --dtype f32")]
+    NotEncoded,
 }
 
 impl PipelineError {

@@ -30,6 +30,13 @@ impl RgbImage {
         };
         Some(Self { width: shape.width, height: shape.height, pixels })
     }
+
+    /// Values in −1..1, `[H, W, C]`, of a picture with three channels or one (grey), as diffusers' image processor makes them.
+    pub(crate) fn to_sample(&self, channels: usize) -> Vec<f32> {
+        let value = |byte: u8| 2.0 * (f32::from(byte) / 255.0) - 1.0;
+        let bytes = if channels == 1 { &self.luma() } else { &self.pixels };
+        bytes.iter().map(|byte| value(*byte)).collect()
+    }
 }
 
 /// `[C, H, W]`, the order in which PyTorch draws noise, to `[H, W, C]`.

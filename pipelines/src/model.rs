@@ -5,6 +5,7 @@ use crate::binning;
 use crate::denoiser::{ModelInputs, SampleShape};
 use crate::error::PipelineError;
 use crate::network::Network;
+use crate::request::Request;
 use crate::text_encoder::{self, TextEncoders};
 use graph::{Rate, Scope, Tensor, WeightSource};
 use models::{Checkpoint, Defaults, ModelFiles, ModelIndex};
@@ -63,10 +64,10 @@ impl TextModel {
             )));
         }
         let (height, width) = (self.defaults.height.unwrap_or(self.side()), self.defaults.width.unwrap_or(self.side()));
-        self.sample_shape(height, width)
+        self.sample_shape(height, width, self.bin(height, width))
             .map_err(|error| broken(format!("the block \"headwater\" is wrong: {error}")))?;
         // Shapes of weights do not depend on the picture's size: the smallest will do.
-        let shape = self.sample_shape(self.side(), self.side())?;
+        let shape = self.sample_shape(self.side(), self.side(), None)?;
         let s = Scope::root();
         let inputs = [
             s.input("sample", &[1, shape.height, shape.width, shape.channels], Rate::Step),
@@ -126,27 +127,41 @@ impl TextModel {
     }
 
     /// What every picture's sides are multiples of, in pixels.
-    fn side(&self) -> usize {
+    pub(crate) fn side(&self) -> usize {
         self.network.side_multiple() * self.pixels_per_element()
     }
 
     /// The size that a picture is made at before it is fitted to the one asked for; `None` where they are the same. Only PixArt on latents
-    /// is binned.
-    pub(crate) fn binned(&self, height: usize, width: usize) -> Option<(usize, usize)> {
+    /// is binned, and only what starts from noise: a picture would not lie where it did.
+    pub(crate) fn binned(&self, request: &Request) -> Option<(usize, usize)> {
+        self.bin(request.height, request.width).filter(|_| request.source.is_none())
+    }
+
+    fn bin(&self, height: usize, width: usize) -> Option<(usize, usize)> {
         let binned = self.autoencoder.is_some() && matches!(self.network, Network::PixArt(_));
         binned.then(|| binning::nearest(self.network.sample_size(), height, width)).flatten()
     }
 
     /// Tokens of the picture.
-    pub(crate) fn patches(&self, height: usize, width: usize) -> usize {
-        let (height, width) = self.binned(height, width).unwrap_or((height, width));
+    pub(crate) fn patches(&self, request: &Request) -> usize {
+        let (height, width) = self.binned(request).unwrap_or((request.height, request.width));
         (height / self.side()) * (width / self.side())
     }
 
-    /// Extents of the sample for a picture's size.
-    pub(crate) fn sample_shape(&self, height: usize, width: usize) -> Result<SampleShape, PipelineError> {
+    /// Extents of the sample that a request is for.
+    pub(crate) fn request_shape(&self, request: &Request) -> Result<SampleShape, PipelineError> {
+        self.sample_shape(request.height, request.width, self.binned(request))
+    }
+
+    /// Extents of the sample for a picture's size, or the bin's that stands for it.
+    fn sample_shape(
+        &self,
+        height: usize,
+        width: usize,
+        bin: Option<(usize, usize)>,
+    ) -> Result<SampleShape, PipelineError> {
         let side = self.side();
-        let (height, width) = match self.binned(height, width) {
+        let (height, width) = match bin {
             // What a bin is fitted to is no multiple of anything, and has a limit still.
             Some(_) if height == 0 || width == 0 || height.saturating_mul(width) > MAX_PATCHES << 8 => {
                 let message =

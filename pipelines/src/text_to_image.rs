@@ -5,129 +5,17 @@ use crate::binning;
 use crate::denoiser::{Conditioning, Denoiser, ModelInputs, SampleShape, denoiser_graph};
 use crate::error::PipelineError;
 use crate::image::{RgbImage, nhwc_from_nchw};
+use crate::image_to_image::Source;
 use crate::model::TextModel;
 use crate::noise::Rng;
-use crate::prompt::PromptSyntax;
+use crate::request::{Bench, Event, Generated, Outcomes, Request, Timings};
 use crate::text_encoder::TextEncoders;
 use crate::unconditional::label_of_seed;
-use graph::{Device, DeviceError, MemoryUse, NodeTime, PlanOptions, Rate};
+use graph::{Device, DeviceError, MemoryUse, PlanOptions, Rate};
 use models::ModelFiles;
 use scheduler::{NamedSchedule, Outcome, Sampler, Sampling, SchedulerConfig, Steps};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
-
-/// What is asked for. [`TextToImage::defaults`] gives the model's own values.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Request {
-    /// What the picture shows.
-    pub prompt: String,
-    /// What it should not show; matters only with guidance.
-    pub negative_prompt: String,
-    /// Pixels (or latents, where there is no autoencoder).
-    pub width: usize,
-    /// Pixels.
-    pub height: usize,
-    /// Where to step.
-    pub steps: Steps,
-    /// A sampler's name; the checkpoint's own if absent.
-    pub sampler: Option<String>,
-    /// A schedule's name; the checkpoint's own if absent.
-    pub schedule: Option<String>,
-    /// Share of fresh noise of the samplers that have one; the sampler's own if absent.
-    pub eta: Option<f64>,
-    /// Weight of the prompt against the negative prompt; 1 and below turns guidance off, as in diffusers, except for the CFG++ samplers,
-    /// whose guidance lies between 0 and 1.
-    pub guidance_scale: f64,
-    /// The same seed, model and settings give the same picture.
-    pub seed: u64,
-    /// Whose noise the seed means.
-    pub rng: Rng,
-    /// Layers of CLIP that the prompt leaves out at its end, diffusers' `clip_skip`: one less than other tools count. The negative prompt
-    /// and the embedding of a whole prompt leave out none, as in diffusers.
-    pub clip_skip: usize,
-    /// How both prompts are read. If absent, as in AUTOMATIC1111's web UI where the model is a UNet beside CLIP, and otherwise as plain
-    /// text.
-    pub prompt_syntax: Option<PromptSyntax>,
-    /// Which of its classes a class-conditional model draws; chosen by the seed if absent.
-    pub class_label: Option<usize>,
-}
-
-/// One denoising step, as it happens.
-#[derive(Debug)]
-pub struct Event<'a> {
-    /// Counts from 0.
-    pub index: usize,
-    /// How many there will be; 0 if the sampler chooses its own steps.
-    pub steps: usize,
-    /// Noise level of `x`.
-    pub sigma: f64,
-    /// The noisy sample this step starts from, `[H, W, C]`.
-    pub x: &'a [f32],
-    /// The model's estimate of the clean sample.
-    pub denoised: &'a [f32],
-    /// Extents of both.
-    pub shape: SampleShape,
-    /// Since the first step began.
-    pub elapsed: Duration,
-}
-
-/// A finished generation.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Generated {
-    /// The final sample, `[H, W, C]`, values about −1..1.
-    pub sample: Vec<f32>,
-    /// Its extents.
-    pub shape: SampleShape,
-    /// The picture, where the sample is one (latents without an autoencoder are not).
-    pub image: Option<RgbImage>,
-    /// Tokens of the prompts that did not fit the text encoder.
-    pub tokens_dropped: usize,
-    /// The sampler that ran.
-    pub sampler: &'static str,
-    /// The schedule that was asked for, by itself or after the sampler's name.
-    pub schedule: Option<&'static str>,
-    /// Steps taken.
-    pub steps: usize,
-    /// How often the model ran.
-    pub evaluations: usize,
-    /// How long it took.
-    pub timings: Timings,
-    /// The class that was drawn, of a class-conditional model.
-    pub class_label: Option<usize>,
-}
-
-/// Where the time went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Timings {
-    /// Planning the denoiser and uploading its weights: only the first generation of a size pays this.
-    pub prepare: Duration,
-    /// Reading the prompts; the first generation also plans the text encoder.
-    pub encode: Duration,
-    /// All steps.
-    pub sample: Duration,
-    /// The autoencoder, planned on the first picture of a size.
-    pub decode: Duration,
-}
-
-/// What a denoising step costs.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Bench {
-    /// Every timed step, reading the result included.
-    pub seconds: Vec<f64>,
-    /// Floating-point operations of one step.
-    pub flops: u64,
-    /// Every operation of a step, timed alone.
-    pub nodes: Vec<NodeTime>,
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Outcomes {
-    /// With a picture.
-    Finished(Box<Generated>),
-    /// The event handler asked to stop.
-    Stopped,
-}
 
 /// What a plan was built for; another size or guidance needs another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,7 +98,18 @@ impl<'d> TextToImage<'d> {
             clip_skip: 0,
             prompt_syntax: None,
             class_label: None,
+            source: None,
         }
+    }
+
+    /// A request with the model's own values for a picture: its size, each side rounded down to a multiple that the model makes (but not
+    /// to nothing).
+    #[must_use]
+    pub fn defaults_for(&self, source: Source) -> Request {
+        let side = self.model.side();
+        let [width, height] =
+            [source.image.width, source.image.height].map(|extent| (extent - extent % side).max(side));
+        Request { width, height, source: Some(source), ..self.defaults() }
     }
 
     /// How this checkpoint, sampler and schedule step, without running anything.
@@ -228,7 +127,7 @@ impl<'d> TextToImage<'d> {
         let several = self.scheduler.class() != "CMStochasticIterativeScheduler";
         let explicit = (matches!(request.steps, Steps::Timesteps(_)) && several).then_some(NamedSchedule::Normal);
         let schedule = schedule.or(explicit);
-        let patches = self.model.patches(request.height, request.width);
+        let patches = self.model.patches(request);
         let wanted = scheduler::Request {
             steps: request.steps.clone(),
             sampler,
@@ -236,7 +135,9 @@ impl<'d> TextToImage<'d> {
             eta: request.eta,
             image_seq_len: Some(patches),
         };
-        Ok(self.scheduler.plan(&wanted)?)
+        let Some(strength) = self.model.strength(request) else { return Ok(self.scheduler.plan(&wanted)?) };
+        let distilled = self.model.network.embeds_guidance();
+        Ok(self.scheduler.plan_for_strength(&wanted, strength, distilled)?)
     }
 
     /// Makes one picture. `on_step` sees every step and may stop the run.
@@ -248,7 +149,8 @@ impl<'d> TextToImage<'d> {
         request: &Request,
         mut on_step: impl FnMut(&Event<'_>) -> ControlFlow<()>,
     ) -> Result<Outcomes, PipelineError> {
-        let shape = self.model.sample_shape(request.height, request.width)?;
+        self.model.check_source(request)?;
+        let shape = self.model.request_shape(request)?;
         check_guidance(request.guidance_scale)?;
         let class_label = self.class_label(request)?;
         let sampling = self.sampling(request)?;
@@ -260,11 +162,13 @@ impl<'d> TextToImage<'d> {
         let guided = request.guidance_scale > 1.0 || unguided;
         let (conditioning, tokens_dropped) =
             timed(&mut timings.encode, || self.conditioning(request, guided, class_label))?;
+        let mut noise = request.rng.stream(request.seed);
+        let device = (self.device, self.options);
+        let start = timed(&mut timings.encode, || self.model.start(device, request, &sampling, shape, noise.as_mut()))?;
         timed(&mut timings.prepare, || self.prepare(shape, &conditioning, unguided, &sampling))?;
         let (_, denoiser) = self.denoiser.as_mut().expect("prepared above");
         denoiser.condition(&conditioning)?;
 
-        let mut noise = request.rng.stream(request.seed);
         // PyTorch's stream goes on behind the copy's noise; ours counts draws, and has no use for it.
         let both = guided && self.model.network.steps_two_samples() && request.rng != Rng::Philox;
         let mut draw = |interval: Option<(f64, f64)>, samples: usize, out: &mut [f32]| {
@@ -275,11 +179,6 @@ impl<'d> TextToImage<'d> {
             }
             out.copy_from_slice(&nhwc_from_nchw(&nchw[..out.len()], shape));
         };
-        let mut x = vec![0.0; shape.numel()];
-        draw(None, 1, &mut x);
-        #[allow(clippy::cast_possible_truncation, reason = "samples are f32")]
-        let init = sampling.schedule.init_noise_sigma as f32;
-        x.iter_mut().for_each(|v| *v *= init);
 
         let started = Instant::now();
         let mut not_finite = None;
@@ -288,7 +187,7 @@ impl<'d> TextToImage<'d> {
         let mut counted = Counted { denoiser, unguided, evaluations: 0 };
         let outcome = scheduler::run(
             &program,
-            &x,
+            &start.x,
             &mut counted,
             |wanted, out| draw(wanted.between, if both { 2 } else { 1 }, out),
             |event| {
@@ -329,6 +228,7 @@ impl<'d> TextToImage<'d> {
             evaluations,
             timings,
             class_label,
+            strength: self.model.strength(request),
         })))
     }
 
@@ -337,7 +237,7 @@ impl<'d> TextToImage<'d> {
     /// # Errors
     /// As [`run`](Self::run).
     pub fn bench(&mut self, request: &Request, steps: usize) -> Result<Bench, PipelineError> {
-        let shape = self.model.sample_shape(request.height, request.width)?;
+        let shape = self.model.request_shape(request)?;
         let sampling = self.sampling(request)?;
         let unguided = self.wants_unguided(&sampling.program());
         let class_label = self.class_label(request)?;
@@ -421,7 +321,7 @@ impl<'d> TextToImage<'d> {
         if !decoded.iter().all(|v| v.is_finite()) {
             return Err(PipelineError::NotDecoded);
         }
-        if self.model.binned(request.height, request.width).is_some() {
+        if self.model.binned(request).is_some() {
             let (fitted, shape) = binning::cover(&decoded, shape, request.height, request.width);
             return Ok(RgbImage::from_sample(&fitted, shape));
         }
@@ -435,7 +335,8 @@ impl<'d> TextToImage<'d> {
         guided: bool,
         class_label: Option<usize>,
     ) -> Result<(Conditioning, usize), PipelineError> {
-        let key = (Request { seed: 0, class_label, ..request.clone() }, guided);
+        // A picture to start from says nothing of the prompt.
+        let key = (Request { seed: 0, class_label, source: None, ..request.clone() }, guided);
         if let Some((known, encoded)) = &self.encoded
             && *known == key
         {

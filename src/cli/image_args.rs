@@ -49,11 +49,11 @@ pub(super) struct ImageArgs {
     #[arg(long, value_name = "TEXT")]
     pub(super) negative_prompt: Option<String>,
 
-    /// Width in pixels [default: the model's]
+    /// Width in pixels [default: the model's, or the picture's]
     #[arg(short = 'W', long, value_name = "PIXELS")]
     pub(super) width: Option<usize>,
 
-    /// Height in pixels [default: the model's]
+    /// Height in pixels [default: the model's, or the picture's]
     #[arg(short = 'H', long, value_name = "PIXELS")]
     pub(super) height: Option<usize>,
 
@@ -222,6 +222,7 @@ impl ImageArgs {
             clip_skip: self.clip_skip as usize,
             prompt_syntax: self.prompt_syntax,
             class_label: self.class_label,
+            source: defaults.source,
         }
     }
 

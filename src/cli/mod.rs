@@ -7,6 +7,7 @@ mod error;
 mod generate;
 mod hub;
 mod image_args;
+mod img2img;
 mod info;
 mod interrupt;
 mod memory;
@@ -15,9 +16,11 @@ mod models;
 mod output;
 mod png;
 mod progress;
+mod run;
 mod samplers;
 mod save_steps;
 mod selftest;
+mod settings;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use error::CliError;
@@ -36,6 +39,8 @@ struct Cli {
 enum Command {
     /// Make an image from text, or from noise alone by a model that reads none
     Generate(Box<generate::Args>),
+    /// Make an image from a picture: what it shows is kept more or less
+    Img2img(Box<img2img::Args>),
     /// List the samplers
     Samplers(samplers::Args),
     /// List the models inside this program
@@ -66,6 +71,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Generate(args) => generate::run(&args),
+        Command::Img2img(args) => img2img::run(&args),
         Command::Samplers(args) => samplers::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Devices(args) => devices::run(&args),

@@ -1,0 +1,110 @@
+//! From pictures to latents.
+
+use crate::autoencoder::Decoder;
+use crate::denoiser::SampleShape;
+use crate::error::PipelineError;
+use graph::{Device, Graph, PlanOptions, Rate, Scope, passes};
+use models::{Checkpoint, ModelFiles, autoencoder_kl_encode, autoencoder_tiny_encode};
+
+/// The half of an autoencoder that makes latents of pictures: nothing of it is read before the first picture comes.
+pub(crate) struct Encoder {
+    files: ModelFiles,
+    weights: Option<Checkpoint>,
+    /// What was encoded last: several images are often made from one picture.
+    known: Vec<(Vec<f32>, Latents)>,
+}
+
+/// As many pictures as one image is made from: the picture, and what a mask leaves of it.
+const KNOWN: usize = 2;
+
+/// The half that makes pictures of latents.
+const DECODER: &[&str] = &["decoder.", "post_quant_conv."];
+
+/// Latents of a picture, or the normal distribution that they are drawn from, `[H, W, C]`.
+#[derive(Debug, Clone)]
+pub(crate) struct Latents {
+    mean: Vec<f32>,
+    /// None where there is nothing to draw.
+    deviation: Option<Vec<f32>>,
+    /// Latents are drawn, and this is subtracted and multiplied by.
+    shift: f32,
+    scale: f32,
+}
+
+impl Latents {
+    /// The latents themselves. `draw` is asked for standard normal noise, where there is a distribution.
+    pub(crate) fn sample(self, draw: impl FnOnce() -> Vec<f32>) -> Vec<f32> {
+        let drawn = match self.deviation {
+            Some(deviation) => {
+                let noise = draw();
+                self.mean.iter().zip(&deviation).zip(&noise).map(|((mean, std), noise)| mean + std * noise).collect()
+            }
+            None => self.mean,
+        };
+        drawn.into_iter().map(|value| (value - self.shift) * self.scale).collect()
+    }
+}
+
+impl Encoder {
+    pub(crate) fn new(files: &ModelFiles) -> Self {
+        Self { files: files.clone(), weights: None, known: Vec::new() }
+    }
+
+    /// The latents of a picture `[H, W, C]` of −1..1. The plan is gone afterwards: the network needs the memory.
+    pub(crate) fn encode(
+        &mut self,
+        kind: &Decoder,
+        (device, options): (&dyn Device, PlanOptions),
+        picture: &[f32],
+        shape: SampleShape,
+    ) -> Result<Latents, PipelineError> {
+        if let Some((_, latents)) = self.known.iter().find(|(known, _)| known == picture) {
+            return Ok(latents.clone());
+        }
+        let graph = graph(kind, shape)?;
+        let weights = match self.weights.take() {
+            Some(weights) => weights,
+            None => {
+                let weights = Checkpoint::open(&self.files, "vae", None)?.without(DECODER);
+                weights.check(&graph.weights())?;
+                weights
+            }
+        };
+        let mut plan = device.plan(&passes::optimize(&graph), self.weights.insert(weights), options)?;
+        plan.write("image", picture)?;
+        plan.run()?;
+        let mean = plan.read("mean")?;
+        let latents = match kind {
+            Decoder::Kl(config) => {
+                let deviation = plan.read("logvar")?.into_iter().map(|logvar| (0.5 * logvar).exp()).collect();
+                #[allow(clippy::cast_possible_truncation, reason = "latents are f32")]
+                let [shift, scale] = [config.shift_factor.unwrap_or(0.0), config.scaling_factor].map(|v| v as f32);
+                Latents { mean, deviation: Some(deviation), shift, scale }
+            }
+            // Its graph scales them.
+            Decoder::Tiny(_) => Latents { mean, deviation: None, shift: 0.0, scale: 1.0 },
+        };
+        let mut values = latents.mean.iter().chain(latents.deviation.iter().flatten());
+        if !values.all(|v| v.is_finite()) {
+            return Err(PipelineError::NotEncoded);
+        }
+        self.known.truncate(KNOWN - 1);
+        self.known.insert(0, (picture.to_vec(), latents.clone()));
+        Ok(latents)
+    }
+}
+
+fn graph(kind: &Decoder, shape: SampleShape) -> Result<Graph, PipelineError> {
+    let s = Scope::root();
+    let image = s.input("image", &[1, shape.height, shape.width, shape.channels], Rate::Step);
+    Ok(match kind {
+        Decoder::Kl(config) => {
+            let (mean, logvar) = autoencoder_kl_encode(&s, config, &image);
+            s.finish(&[("mean", &mean), ("logvar", &logvar)])?
+        }
+        Decoder::Tiny(config) => {
+            let latents = autoencoder_tiny_encode(&s, config, &image);
+            s.finish(&[("mean", &latents)])?
+        }
+    })
+}

@@ -1,0 +1,119 @@
+//! What an image says of how it was made.
+
+use super::image_args::ImageArgs;
+use super::run::Job;
+use pipelines::{Generated, Request, Rng};
+use serde_json::json;
+
+/// Everything needed to make the image again.
+pub(super) fn settings_json(
+    job: &Job<'_>,
+    request: &Request,
+    generated: &Generated,
+    device: &str,
+) -> serde_json::Value {
+    let flags = job.flags;
+    let mut settings = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "command": job.command,
+        "model": flags.model,
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt,
+        "width": request.width,
+        "height": request.height,
+        "steps": if let scheduler::Steps::Count(count) = request.steps { count } else { generated.steps },
+        "sampler": generated.sampler,
+        "evaluations": generated.evaluations,
+        "guidance": request.guidance_scale,
+        "seed": request.seed,
+        "rng": flags.rng.name(),
+        "dtype": flags.dtype.name(),
+        "device": device,
+    });
+    if let Some(schedule) = generated.schedule {
+        settings["schedule"] = json!(schedule);
+    }
+    if !flags.lora.is_empty() {
+        settings["loras"] = super::model::loras_json(&flags.lora);
+    }
+    if let Some(vae) = &flags.vae {
+        settings["vae"] = json!(vae);
+    }
+    if !flags.embedding.is_empty() {
+        settings["embeddings"] = super::model::embeddings_json(&flags.embedding);
+    }
+    if let Some(variant) = &flags.variant {
+        settings["variant"] = json!(variant);
+    }
+    if let Some(config) = &flags.config {
+        settings["config"] = json!(config);
+    }
+    if let Some(eta) = request.eta {
+        settings["eta"] = json!(eta);
+    }
+    if request.clip_skip > 0 {
+        settings["clip_skip"] = json!(request.clip_skip);
+    }
+    if let Some(syntax) = request.prompt_syntax {
+        settings["prompt_syntax"] = json!(syntax.name());
+    }
+    if let Some(label) = generated.class_label {
+        settings["class_label"] = json!(label);
+    }
+    if let Some(strength) = generated.strength {
+        settings["strength"] = json!(strength);
+    }
+    for (what, path) in job.inputs {
+        settings[*what] = json!(path);
+    }
+    match &request.steps {
+        scheduler::Steps::Timesteps(list) => settings["timesteps"] = json!(list),
+        scheduler::Steps::Sigmas(list) => settings["sigmas"] = json!(list),
+        scheduler::Steps::Count(_) => {}
+    }
+    settings
+}
+
+/// The text that AUTOMATIC1111's web UI and many tools read from an image.
+pub(super) fn parameters(request: &Request, generated: &Generated, flags: &ImageArgs) -> String {
+    let mut text = request.prompt.clone();
+    if !request.negative_prompt.is_empty() {
+        text += &format!("\nNegative prompt: {}", request.negative_prompt);
+    }
+    text += &format!("\nSteps: {}, Sampler: {}", generated.steps, generated.sampler);
+    if let Some(schedule) = generated.schedule {
+        text += &format!(", Schedule type: {schedule}");
+    }
+    if let Some(eta) = request.eta {
+        text += &format!(", Eta: {eta}");
+    }
+    if request.clip_skip > 0 {
+        // There 1 is the last layer.
+        text += &format!(", Clip skip: {}", request.clip_skip + 1);
+    }
+    if let Some(label) = generated.class_label {
+        text += &format!(", Class: {label}");
+    }
+    if let Some(strength) = generated.strength {
+        text += &format!(", Denoising strength: {strength}");
+    }
+    let model = if flags.model.contains([',', ':', '\n']) {
+        serde_json::Value::from(flags.model.as_str()).to_string()
+    } else {
+        flags.model.clone()
+    };
+    // A1111 names only what is not its own default generator, which is CUDA's.
+    let rng = match flags.rng {
+        Rng::TorchCpu => ", RNG: CPU",
+        Rng::TorchCuda => ", RNG: NV",
+        Rng::Philox => ", RNG: Philox",
+    };
+    text + &format!(
+        ", CFG scale: {}, Seed: {}, Size: {}x{}, Model: {model}{rng}, Version: headwater {}",
+        request.guidance_scale,
+        request.seed,
+        request.width,
+        request.height,
+        env!("CARGO_PKG_VERSION")
+    )
+}

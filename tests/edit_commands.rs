@@ -1,0 +1,170 @@
+//! Commands that take pictures: what they write, and how they end when they cannot.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use headwater::{RgbImage, read_picture};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+fn goldens() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens")
+}
+
+fn input(name: &str) -> String {
+    goldens().join("edits").join(name).to_str().unwrap().to_owned()
+}
+
+fn model(name: &str) -> String {
+    goldens().join("pipelines").join(name).to_str().unwrap().to_owned()
+}
+
+/// Runs the program; words of `arguments` that name an input or a golden pipeline stand for its path.
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    let word = |word: &&str| match word.split_once(':') {
+        Some(("input", name)) => input(name),
+        Some(("model", name)) => model(name),
+        _ => (*word).to_owned(),
+    };
+    Command::new(env!("CARGO_BIN_EXE_headwater"))
+        .args(arguments.iter().map(word))
+        .args(if arguments[0] == "info" { &[][..] } else { &["--device", "cpu"] })
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+fn succeed(folder: &Path, arguments: &[&str]) -> String {
+    let output = run(folder, arguments);
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+}
+
+/// Fails with this code and a sentence that holds `part`.
+fn fail(folder: &Path, arguments: &[&str], code: i32, part: &str) {
+    let output = run(folder, arguments);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {message}");
+    assert!(message.starts_with("error: ") && message.contains(part), "{arguments:?}: {message}");
+    // clap's own usage errors have several lines; ours have one.
+    assert!(code == 2 || message.trim_end().lines().count() == 1, "{arguments:?}: {message}");
+    assert!(!message.contains("panicked"), "{arguments:?}: {message}");
+}
+
+fn read(folder: &Path, name: &str) -> RgbImage {
+    read_picture(&folder.join(name)).unwrap()
+}
+
+/// A PNG file whose header claims a size, and that holds next to nothing.
+fn claim(path: &Path, width: u32, height: u32) {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.write_header().unwrap().write_chunk(png::chunk::IDAT, &[0x78, 0x9c]).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+/// A golden latent pipeline without some of its autoencoder's tensors.
+fn without(prefix: &str, to: &Path) {
+    fn copy(from: &Path, to: &Path) {
+        fs::create_dir(to).unwrap();
+        for entry in fs::read_dir(from).unwrap() {
+            let path = entry.unwrap().path();
+            let target = to.join(path.file_name().unwrap());
+            if path.is_dir() { copy(&path, &target) } else { assert!(fs::copy(&path, &target).is_ok()) }
+        }
+    }
+    copy(Path::new(&model("stable_diffusion")), to);
+    let file = to.join("vae/diffusion_pytorch_model.safetensors");
+    let bytes = fs::read(&file).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let kept = tensors.iter().filter(|(name, _)| !name.starts_with(prefix));
+    fs::write(file, safetensors::serialize(kept, None).unwrap()).unwrap();
+}
+
+const IMG2IMG: [&str; 6] = ["img2img", "input:waves.png", "a red square", "-m", "model:stable_diffusion", "-s3"];
+
+#[test]
+fn an_image_of_a_picture_has_its_size_and_tells_its_strength() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = succeed(folder.path(), &[&IMG2IMG[..], &["--steps", "4", "--strength", "0.5", "--json"]].concat());
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    for (key, value) in [("command", "img2img"), ("path", "a-red-square-3.png")] {
+        assert_eq!(json[key], value);
+    }
+    assert_eq!((&json["strength"], &json["width"], &json["height"]), (&0.5.into(), &48.into(), &36.into()));
+    assert!(json["image"].as_str().unwrap().ends_with("waves.png"), "{json}");
+    let image = read(folder.path(), "a-red-square-3.png");
+    assert_eq!((image.width, image.height), (48, 36));
+    let info = succeed(folder.path(), &["info", "a-red-square-3.png"]);
+    assert!(info.contains("Steps: 2, ") && info.contains(", Denoising strength: 0.5, "), "{info}");
+
+    succeed(folder.path(), &[&IMG2IMG[..], &["--steps", "2", "-W", "32", "-H", "64", "-o", "b.png"]].concat());
+    let image = read(folder.path(), "b.png");
+    assert_eq!((image.width, image.height), (32, 64));
+
+    // The name of a picture without a prompt is the picture's.
+    succeed(
+        folder.path(),
+        &["img2img", "input:square.png", "-m", "model:ddpm", "--steps", "2", "-s1", "--strength", "1"],
+    );
+    assert_eq!(read(folder.path(), "square-1.png").width, 32);
+}
+
+#[test]
+fn bad_pictures_and_strengths_are_one_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path();
+    fs::write(place.join("garbage.png"), "this is no picture").unwrap();
+    fs::write(place.join("empty"), "").unwrap();
+    fs::write(place.join("half.webp"), &fs::read(input("formats/lossless.webp")).unwrap()[..40]).unwrap();
+    fs::write(place.join("old.gif"), "GIF89a\u{1}\u{0}\u{1}\u{0}\u{0}\u{0}\u{0}").unwrap();
+    claim(&place.join("huge.png"), 60_000, 60_000);
+    claim(&place.join("large.png"), 30_000, 30_000);
+    for (picture, part) in [
+        ("nowhere.png", "cannot read nowhere.png: No such file"),
+        (".", "cannot read .: Is a directory"),
+        ("garbage.png", "garbage.png is not a picture that can be read (PNG, JPEG or WebP)"),
+        ("empty", "empty is not a PNG, JPEG or WebP picture"),
+        ("half.webp", "half.webp is not a picture that can be read"),
+        ("old.gif", "old.gif is not a picture that can be read"),
+        ("huge.png", "huge.png is too large a picture"),
+        ("large.png", "large.png is too large a picture"),
+    ] {
+        fail(place, &["img2img", picture, "x", "-m", "model:stable_diffusion"], 1, part);
+    }
+    for (more, part) in [
+        (&["--strength", "1.5"][..], "between 0 and 1"),
+        (&["--strength", "-0.5"], "between 0 and 1"),
+        (&["--strength", "nan"], "between 0 and 1"),
+        (&["--strength", "0"], "strength 0 of 50 steps leaves no steps"),
+        (&["--steps", "3", "--strength", "0.3"], "strength 0.3 of 3 steps leaves no steps"),
+        (&["-W", "31"], "width 31 is not possible"),
+        (&["-W", "400000", "-H", "400000"], "is too large"),
+        (&["--sampler", "nosuch"], "nosuch"),
+    ] {
+        fail(place, &[&IMG2IMG[..], more].concat(), 2, part);
+    }
+    fail(place, &["img2img", "input:square.png", "-m", "model:stable_diffusion"], 2, "needs a PROMPT");
+    fail(place, &["img2img", "input:square.png", "x", "-m", "model:ddpm"], 2, "leave the prompt out");
+    fail(place, &["img2img"], 2, "required");
+}
+
+#[test]
+fn a_model_without_an_encoder_still_generates() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path();
+    without("encoder.", &place.join("half"));
+    succeed(place, &["generate", "x", "-m", "half", "--steps", "1", "-s1"]);
+    fail(place, &["img2img", "input:square.png", "x", "-m", "half"], 1, "vae: is missing encoder.conv_in.bias");
+
+    fs::remove_dir_all(place.join("half")).unwrap();
+    without("nothing", &place.join("half"));
+    let index = place.join("half/model_index.json");
+    let mut fields: serde_json::Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
+    fields.as_object_mut().unwrap().remove("vae");
+    fs::write(&index, fields.to_string()).unwrap();
+    let arguments = ["img2img", "input:square.png", "x", "-m", "half", "-o", "x.safetensors"];
+    fail(place, &arguments, 2, "this model cannot start from a picture");
+}

@@ -1,0 +1,168 @@
+//! Pictures made from pictures: the same as diffusers', on the CPU and on a graphics adapter.
+//!
+//! `tests/goldens/make_edits.py` made them, on the checkpoints of the pipelines' other pictures.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use headwater::{
+    Device, DeviceChoice, DeviceSettings, ModelFiles, Outcomes, Request, RgbImage, Rng, Source, Steps, Task,
+    TextToImage, open_device, read_picture,
+};
+use serde_json::Value;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+/// A grey level of rounding on either side.
+const LARGEST_DIFFERENCE: i32 = 2;
+
+fn goldens() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens")
+}
+
+fn picture(path: &Path) -> RgbImage {
+    read_picture(path).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn input(name: &str) -> RgbImage {
+    picture(&goldens().join("edits").join(name))
+}
+
+fn count(value: &Value) -> usize {
+    usize::try_from(value.as_u64().unwrap()).unwrap()
+}
+
+fn source(case: &Value) -> Source {
+    let strength = case["strength"].as_f64();
+    let task = match case["task"].as_str().unwrap() {
+        "img2img" => Task::ImageToImage { strength },
+        other => panic!("no task {other}"),
+    };
+    Source { image: input(case["image"].as_str().unwrap()), task }
+}
+
+/// What a case asks for, sizes and everything it does not name being the model's and the picture's own.
+fn request(pipe: &TextToImage<'_>, case: &Value) -> Request {
+    let text = |key: &str| case[key].as_str().unwrap().to_owned();
+    let defaults = pipe.defaults_for(source(case));
+    Request {
+        prompt: text("prompt"),
+        negative_prompt: text("negative_prompt"),
+        width: case["width"].as_u64().map_or(defaults.width, |_| count(&case["width"])),
+        height: case["height"].as_u64().map_or(defaults.height, |_| count(&case["height"])),
+        steps: Steps::Count(count(&case["steps"])),
+        sampler: case["sampler"].as_str().map(str::to_owned),
+        guidance_scale: case["guidance_scale"].as_f64().unwrap(),
+        seed: case["seed"].as_u64().unwrap(),
+        rng: Rng::TorchCpu,
+        ..defaults
+    }
+}
+
+/// Every folder of pictures made from pictures.
+fn edited_pipelines() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(goldens().join("pipelines")).expect("golden pipelines");
+    let mut folders: Vec<PathBuf> =
+        entries.map(|entry| entry.unwrap().path()).filter(|path| path.join("edits").is_dir()).collect();
+    folders.sort();
+    assert!(folders.len() >= 3, "there are three golden pipelines");
+    folders
+}
+
+fn compare_all(device: &dyn Device) {
+    let mut wrong = Vec::new();
+    for folder in edited_pipelines() {
+        let what = folder.file_name().unwrap().display().to_string();
+        let files = ModelFiles::folder(&folder).unwrap();
+        let mut pipe = TextToImage::from_pretrained(device, &files, Default::default()).unwrap();
+        let text = std::fs::read_to_string(folder.join("edits/cases.json")).unwrap();
+        let cases: Vec<Value> = serde_json::from_str(&text).unwrap();
+        assert!(!cases.is_empty(), "{what} has no cases");
+        for case in &cases {
+            let name = format!("{what}, {}", case["file"].as_str().unwrap());
+            let request = request(&pipe, case);
+            check_timesteps(&pipe, &request, case, &name);
+            let outcome = pipe.run(&request, |_| ControlFlow::Continue(()));
+            let Ok(Outcomes::Finished(generated)) = outcome else { panic!("{name}: {outcome:?}") };
+            let ours = generated.image.expect("a picture");
+            let theirs = picture(&folder.join("edits").join(case["file"].as_str().unwrap()));
+            assert_eq!((ours.width, ours.height), (theirs.width, theirs.height), "{name}");
+            let worst = difference(&ours, &theirs);
+            println!("{}, {name}: {worst} of 255", device.info().name);
+            if worst > LARGEST_DIFFERENCE {
+                wrong.push(format!("{name}: {worst}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "differ from diffusers by more than {LARGEST_DIFFERENCE} of 255: {wrong:#?}");
+}
+
+fn difference(ours: &RgbImage, theirs: &RgbImage) -> i32 {
+    let pairs = ours.pixels.iter().zip(&theirs.pixels);
+    pairs.map(|(a, b)| (i32::from(*a) - i32::from(*b)).abs()).max().expect("a picture has pixels")
+}
+
+/// The network must be asked at diffusers' own timesteps, in order.
+fn check_timesteps(pipe: &TextToImage<'_>, request: &Request, case: &Value, name: &str) {
+    let program = pipe.sampling(request).unwrap_or_else(|e| panic!("{name}: {e}")).program();
+    let ours = program.ops().iter().filter_map(|op| match op {
+        scheduler::Op::Denoise { timestep, .. } => Some(*timestep),
+        _ => None,
+    });
+    let ours: Vec<f64> = ours.collect();
+    let theirs: Vec<f64> = case["timesteps"].as_array().unwrap().iter().map(|t| t.as_f64().unwrap()).collect();
+    let close = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-6 * b.abs().max(1.0);
+    assert!(ours.len() == theirs.len() && ours.iter().zip(&theirs).all(close), "{name}: {ours:?} {theirs:?}");
+}
+
+fn cpu() -> Box<dyn Device> {
+    open_device(&DeviceChoice::Cpu, &DeviceSettings::default()).expect("the CPU is always there")
+}
+
+#[test]
+fn edits_on_the_cpu_are_diffusers() {
+    compare_all(cpu().as_ref());
+}
+
+#[test]
+fn edits_on_an_adapter_are_diffusers() {
+    // Checked kernels: a test is where a wrong index should be found.
+    let settings = DeviceSettings { checked: true, ..Default::default() };
+    let device = open_device(&DeviceChoice::Adapter("gpu".into()), &settings)
+        .unwrap_or_else(|error| panic!("{error} (`cargo xtask test` sets one up)"));
+    compare_all(device.as_ref());
+}
+
+#[test]
+fn pictures_are_read_whatever_their_format() {
+    let read = |name: &str| input(&format!("formats/{name}"));
+    let upright = read("upright.png");
+    for name in ["palette.png", "lossless.webp", "transparent.png", "turned.png", "turned.webp"] {
+        assert_eq!(read(name), upright, "{name}");
+    }
+    let jpeg = read("turned.jpg");
+    assert_eq!((jpeg.width, jpeg.height), (upright.width, upright.height));
+    assert!(difference(&jpeg, &upright) <= 8, "{}", difference(&jpeg, &upright));
+    assert_eq!(read("grey-16.png"), read("grey.png"));
+    assert_eq!(read("grey.png").pixels[..9], [0, 0, 0, 1, 1, 1, 2, 2, 2]);
+}
+
+/// Of a network that works on pixels diffusers has no such pipeline: a little strength changes the picture little, all of it a lot.
+#[test]
+fn networks_on_pixels_start_from_pictures() {
+    let (device, files) = (cpu(), ModelFiles::folder(goldens().join("pipelines/epsilon")).unwrap());
+    let mut pipe = TextToImage::from_pretrained(device.as_ref(), &files, Default::default()).unwrap();
+    let mut changed = |strength: f64| {
+        let source = Source { image: input("square.png"), task: Task::ImageToImage { strength: Some(strength) } };
+        let prompt = "a red square on a white background".to_owned();
+        let request = Request { prompt, steps: Steps::Count(20), ..pipe.defaults_for(source) };
+        let Ok(Outcomes::Finished(generated)) = pipe.run(&request, |_| ControlFlow::Continue(())) else {
+            panic!("nobody stopped it")
+        };
+        assert_eq!(generated.steps, (20.0 * strength) as usize);
+        let (image, original) = (generated.image.unwrap(), input("square.png"));
+        let pairs = image.pixels.iter().zip(&original.pixels);
+        pairs.map(|(a, b)| (f64::from(*a) - f64::from(*b)).abs()).sum::<f64>() / image.pixels.len() as f64
+    };
+    let (little, half, all) = (changed(0.05), changed(0.5), changed(1.0));
+    assert!(little < 4.0 && little < half && half < all && all > 30.0, "{little} {half} {all}");
+}
