@@ -8,7 +8,10 @@
 mod checkpoints;
 
 use checkpoints::*;
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
 use std::path::Path;
+use std::process::Command;
 
 #[test]
 fn the_picture_is_that_of_the_folder() {
