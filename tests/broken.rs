@@ -163,7 +163,7 @@ fn latent_pipelines() {
         move |m: &Path| edit_json(&m.join(part).join("config.json"), |json| json[name] = value.clone())
     };
     let of = |what: &str, damage: &dyn Fn(&Path), parts: &[&str]| expect_of("stable_diffusion", what, damage, parts);
-    of("another task's class", &index("StableDiffusionInpaintPipeline"), &["model_index.json", "is not supported"]);
+    of("another task's class", &index("StableDiffusionControlNetPipeline"), &["model_index.json", "is not supported"]);
     of("no autoencoder", &|m| fs::remove_dir_all(m.join("vae")).unwrap(), &["vae/config.json", "is missing"]);
     of("masked inputs", &field("unet", "in_channels", 9.into()), &["unet/config.json"]);
     let parts = ["vae", "another shape", "decoder.conv_in.weight"];

@@ -168,3 +168,68 @@ fn a_model_without_an_encoder_still_generates() {
     let arguments = ["img2img", "input:square.png", "x", "-m", "half", "-o", "x.safetensors"];
     fail(place, &arguments, 2, "this model cannot start from a picture");
 }
+
+/// A grey picture of one row of pixels for each row of a mask: white in `anew`, black elsewhere.
+fn write_mask(path: &Path, (width, height): (usize, usize), anew: impl Fn(usize, usize) -> bool) {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width.try_into().unwrap(), height.try_into().unwrap());
+    encoder.set_color(png::ColorType::Grayscale);
+    let pixels: Vec<u8> = (0..width * height).map(|i| if anew(i % width, i / width) { 255 } else { 0 }).collect();
+    encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+const INPAINT: [&str; 8] = ["inpaint", "input:square.png", "a red square", "--mask", "mask.png", "-s3", "--steps", "4"];
+
+#[test]
+fn what_a_mask_keeps_is_kept_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path();
+    let anew = |x: usize, y: usize| (7..25).contains(&x) && (3..20).contains(&y);
+    write_mask(&place.join("mask.png"), (32, 32), anew);
+    let original = read_picture(Path::new(&input("square.png"))).unwrap();
+    for model in ["model:stable_diffusion", "model:inpainting", "model:latent_consistency"] {
+        let json = succeed(place, &[&INPAINT[..], &["-m", model, "-o", "out.png", "--json"]].concat());
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((&json["command"], &json["mask"]), (&"inpaint".into(), &"mask.png".into()));
+        let image = read(place, "out.png");
+        let mut changed = 0;
+        for (i, (new, old)) in image.pixels.chunks(3).zip(original.pixels.chunks(3)).enumerate() {
+            if anew(i % 32, i / 32) {
+                changed += usize::from(new != old);
+            } else {
+                assert_eq!(new, old, "{model}, pixel {i}");
+            }
+        }
+        assert!(changed > 100, "{model}: {changed}");
+    }
+    let info = succeed(place, &["info", "out.png"]);
+    assert!(info.contains(", Denoising strength: 1, "), "{info}");
+    // A mask of another size is resized: here the lower half.
+    write_mask(&place.join("mask.png"), (7, 10), |_, y| y >= 5);
+    succeed(place, &[&INPAINT[..], &["-m", "model:epsilon", "-o", "out.png", "--strength", "0.5"]].concat());
+    let image = read(place, "out.png");
+    assert_eq!(image.pixels[..image.pixels.len() / 2], original.pixels[..original.pixels.len() / 2]);
+    assert_ne!(image.pixels, original.pixels);
+}
+
+#[test]
+fn bad_masks_are_one_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path();
+    let inpaint = |more: &[&'static str]| [&INPAINT[..], &["-m", "model:stable_diffusion"], more].concat();
+    fail(place, &inpaint(&[]), 1, "cannot read mask.png: No such file");
+    fs::write(place.join("mask.png"), "white").unwrap();
+    fail(place, &inpaint(&[]), 1, "mask.png is not a picture that can be read");
+    write_mask(&place.join("mask.png"), (32, 32), |_, _| false);
+    fail(place, &inpaint(&[]), 2, "the mask is black everywhere, so nothing would change");
+    write_mask(&place.join("mask.png"), (32, 32), |_, _| true);
+    fail(place, &inpaint(&["--strength", "0.1"]), 2, "strength 0.1 of 4 steps leaves no steps");
+    fail(place, &inpaint(&["--strength", "2"]), 2, "between 0 and 1");
+    fail(place, &inpaint(&["-W", "33"]), 2, "width 33 is not possible");
+    fail(place, &["inpaint", "input:square.png", "x", "-m", "model:stable_diffusion"], 2, "--mask <FILE>");
+
+    let part = "this model makes a part of a picture anew: give it a picture and a mask (headwater inpaint)";
+    fail(place, &["generate", "x", "-m", "model:inpainting"], 2, part);
+    fail(place, &["img2img", "input:square.png", "x", "-m", "model:inpainting"], 2, part);
+}

@@ -1,6 +1,6 @@
 //! Pictures made from pictures: the same as diffusers', on the CPU and on a graphics adapter.
 //!
-//! `tests/goldens/make_edits.py` made them, on the checkpoints of the pipelines' other pictures.
+//! `tests/goldens/make_edits.py` made them, on checkpoints of `make_latents.py` and `make_edited_pipelines.py`.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -35,6 +35,7 @@ fn source(case: &Value) -> Source {
     let strength = case["strength"].as_f64();
     let task = match case["task"].as_str().unwrap() {
         "img2img" => Task::ImageToImage { strength },
+        "inpaint" => Task::Inpaint { mask: input(case["mask_image"].as_str().unwrap()), strength },
         other => panic!("no task {other}"),
     };
     Source { image: input(case["image"].as_str().unwrap()), task }
@@ -83,7 +84,8 @@ fn compare_all(device: &dyn Device) {
             check_timesteps(&pipe, &request, case, &name);
             let outcome = pipe.run(&request, |_| ControlFlow::Continue(()));
             let Ok(Outcomes::Finished(generated)) = outcome else { panic!("{name}: {outcome:?}") };
-            let ours = generated.image.expect("a picture");
+            // Of inpainting diffusers gives what the model made of all of it.
+            let ours = generated.repainted.or(generated.image).expect("a picture");
             let theirs = picture(&folder.join("edits").join(case["file"].as_str().unwrap()));
             assert_eq!((ours.width, ours.height), (theirs.width, theirs.height), "{name}");
             let worst = difference(&ours, &theirs);

@@ -160,6 +160,19 @@ fn published_families() {
 }
 
 #[test]
+fn networks_that_see_a_mask() {
+    for (family, class) in [("sd1", "StableDiffusionInpaintPipeline"), ("sdxl", "StableDiffusionXLInpaintPipeline")] {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut tensors, _) = golden(family);
+        tensors.get_mut("model.diffusion_model.input_blocks.0.0.weight").unwrap()[1] = 9;
+        let files = ModelFiles::single(&write(folder.path(), &tensors, Value::Null), None).unwrap();
+        assert_eq!(ModelIndex::read(&files).unwrap().class_name, class);
+        let config: Value = serde_json::from_slice(&files.read("unet/config.json").unwrap()).unwrap();
+        assert_eq!((&config["in_channels"], &config["out_channels"]), (&json!(9), &json!(4)));
+    }
+}
+
+#[test]
 fn stable_diffusion_2_keeps_a_layer_that_is_not_read() {
     let folder = tempfile::tempdir().unwrap();
     let (tensors, configs) = golden("sd2");

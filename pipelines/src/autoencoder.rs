@@ -216,6 +216,11 @@ impl Autoencoder {
     ) -> Result<Latents, PipelineError> {
         self.encoder.encode(&self.decoder, device, picture, shape)
     }
+
+    /// Whether latents of a picture are drawn from a distribution.
+    pub(crate) fn draws(&self) -> bool {
+        matches!(self.decoder, Decoder::Kl(_))
+    }
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ impl SampleShape {
 /// What a model function is given: everything for one batch. It answers with a prediction of the sample's own shape.
 #[derive(Debug)]
 pub struct ModelInputs<'a> {
-    /// `[B, H, W, C]`, scaled by `c_in`.
+    /// `[B, H, W, C]`, scaled by `c_in`; behind its own channels, those of what it sees beside it.
     pub sample: &'a Tensor,
     /// `[B]`.
     pub timestep: &'a Tensor,
@@ -61,6 +61,8 @@ pub struct Conditioning {
     pub embedded_guidance: Option<f64>,
     /// `[B]`; empty where the model has no classes.
     pub class_labels: Vec<f32>,
+    /// `[H, W, E]`: further channels that the model sees as they are, behind the sample's, the same for the whole batch; empty of most.
+    pub beside: Vec<f32>,
 }
 
 impl Conditioning {
@@ -70,7 +72,7 @@ impl Conditioning {
 }
 
 /// Builds the graph of D. Its inputs are `x`, `c_skip`, `c_out`, `c_in`, `timestep`, and `encoder_hidden_states`,
-/// `encoder_attention_mask`, `text_embeds`, `embedded_guidance`, `class_labels`, `guidance_scale` (each where the model and the conditioning have it) that
+/// `encoder_attention_mask`, `text_embeds`, `embedded_guidance`, `class_labels`, `beside`, `guidance_scale` (each where the model and the conditioning have it) that
 /// stay for a whole generation; its output is `denoised`, and with guidance, where it is asked for, `unguided`: the denoised image of the
 /// negative prompt alone.
 pub fn denoiser_graph(
@@ -95,8 +97,13 @@ pub fn denoiser_graph(
     let embedded_guidance = conditioning.embedded_guidance.map(|_| s.input("embedded_guidance", &[1], Rate::Once));
     let class_labels = (!conditioning.class_labels.is_empty()).then(|| s.input("class_labels", &[batch], Rate::Once));
 
+    let beside = conditioning.beside.len() / (height * width);
+    let beside = (beside > 0).then(|| s.input("beside", &[1, height, width, beside], Rate::Once));
+
     let repeat = |tensor: &Tensor| if batch == 1 { tensor.clone() } else { Tensor::concat(&[tensor, tensor], 0) };
-    let (sample, timestep) = (repeat(&(&x * &c_in)), repeat(&timestep));
+    let scaled = &x * &c_in;
+    let seen = beside.map_or_else(|| scaled.clone(), |beside| Tensor::concat(&[&scaled, &beside], 3));
+    let (sample, timestep) = (repeat(&seen), repeat(&timestep));
     let inputs = ModelInputs {
         sample: &sample,
         timestep: &timestep,
@@ -162,6 +169,9 @@ impl Denoiser {
         }
         if !conditioning.class_labels.is_empty() {
             self.plan.write("class_labels", &conditioning.class_labels)?;
+        }
+        if !conditioning.beside.is_empty() {
+            self.plan.write("beside", &conditioning.beside)?;
         }
         if let Some(guidance) = conditioning.embedded_guidance {
             self.plan.write("embedded_guidance", &[narrow(guidance)])?;

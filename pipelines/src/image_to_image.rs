@@ -1,9 +1,12 @@
 //! Image to image: runs that start from a picture, noised to where the sampler begins (Meng et al. 2022, SDEdit).
 
+use crate::autoencoder::Autoencoder;
 use crate::denoiser::SampleShape;
 use crate::error::PipelineError;
 use crate::image::{RgbImage, nhwc_from_nchw};
+use crate::inpaint::{Kept, beside, emptied, reduced};
 use crate::model::TextModel;
+use crate::network::Beside;
 use crate::noise::Noise;
 use crate::request::Request;
 use crate::resize::Filter;
@@ -27,13 +30,20 @@ pub enum Task {
         /// How much of the schedule is run, in 0..=1; diffusers' default for the model if absent.
         strength: Option<f64>,
     },
+    /// A part of it is made anew.
+    Inpaint {
+        /// White where it is made anew, black where the picture is kept, resized as the picture is.
+        mask: RgbImage,
+        /// As above.
+        strength: Option<f64>,
+    },
 }
 
 impl Source {
     /// How much of the schedule is run, where the request says it.
     pub(crate) fn asked_strength(&self) -> Option<f64> {
         match &self.task {
-            Task::ImageToImage { strength } => *strength,
+            Task::ImageToImage { strength } | Task::Inpaint { strength, .. } => *strength,
         }
     }
 }
@@ -42,6 +52,16 @@ impl Source {
 pub(crate) struct Start {
     /// `[H, W, C]`, noisy.
     pub(crate) x: Vec<f32>,
+    /// What the network sees beside it, `[H, W, E]`; empty of most.
+    pub(crate) beside: Vec<f32>,
+    /// What is put back after every step.
+    pub(crate) kept: Option<Kept>,
+}
+
+impl From<Vec<f32>> for Start {
+    fn from(x: Vec<f32>) -> Self {
+        Self { x, beside: Vec::new(), kept: None }
+    }
 }
 
 /// Draws standard normal noise of this shape.
@@ -53,13 +73,10 @@ impl TextModel {
         let source = request.source.as_ref()?;
         let large = self.network.pooled_channels().is_some();
         let own = match source.task {
-            Task::ImageToImage { .. } => {
-                if large {
-                    0.3
-                } else {
-                    0.8
-                }
-            }
+            Task::ImageToImage { .. } if large => 0.3,
+            Task::ImageToImage { .. } => 0.8,
+            Task::Inpaint { .. } if large => 0.9999,
+            Task::Inpaint { .. } => 1.0,
         };
         Some(source.asked_strength().unwrap_or(own))
     }
@@ -75,6 +92,15 @@ impl TextModel {
     /// Refuses a picture that the model has no use for, before anything is computed.
     pub(crate) fn check_source(&self, request: &Request) -> Result<(), PipelineError> {
         let refuse = |message: &str| Err(PipelineError::Request(message.into()));
+        let task = request.source.as_ref().map(|source| &source.task);
+        match (self.network.beside(), task) {
+            (Beside::Mask, Some(Task::Inpaint { .. })) | (Beside::Nothing, _) => {}
+            (Beside::Mask, _) => {
+                return refuse(
+                    "this model makes a part of a picture anew: give it a picture and a mask (headwater inpaint)",
+                );
+            }
+        }
         let Some(source) = &request.source else { return Ok(()) };
         if source.image.width == 0 || source.image.height == 0 {
             return refuse("the picture has no pixels");
@@ -84,10 +110,23 @@ impl TextModel {
                 "this model cannot start from a picture: it makes latents, and has nothing that makes latents of pictures",
             );
         }
+        if let Task::Inpaint { mask, .. } = &source.task {
+            if mask.width == 0 || mask.height == 0 {
+                return refuse("the mask has no pixels");
+            }
+            // Twice the same cheap work, and nothing is loaded for nothing.
+            self.request_shape(request)?;
+            if !mask.white(request.width, request.height).contains(&true) {
+                return refuse(
+                    "the mask is black everywhere, so nothing would change: paint white what is to be made anew",
+                );
+            }
+        }
         Ok(())
     }
 
-    /// The noisy sample that a run begins with. Noise is drawn in diffusers' order: of the picture's latents, then what is added to them.
+    /// The noisy sample that a run begins with, and what holds it. Noise is drawn in diffusers' order: of the picture's latents, then what is
+    /// added to them, then of the latents of what a mask leaves of the picture.
     pub(crate) fn start(
         &mut self,
         device: (&dyn Device, PlanOptions),
@@ -102,26 +141,61 @@ impl TextModel {
             nhwc_from_nchw(&nchw, shape)
         };
         let Some(source) = &request.source else {
-            return Ok(Start { x: scaled(draw(shape), sampling.schedule.init_noise_sigma) });
+            return Ok(scaled(draw(shape), sampling.schedule.init_noise_sigma).into());
         };
         let picture = source.image.resized(request.width, request.height, Filter::Lanczos);
-        let clean = self.latents(device, &picture, &mut |shape| draw(shape), shape)?;
-        Ok(Start { x: noised(&clean, &draw(shape), sampling.noising()) })
+        let channels = self.picture_channels().unwrap_or(3);
+        let extents = SampleShape { height: picture.height, width: picture.width, channels };
+        let sample = picture.to_sample(channels);
+        let Task::Inpaint { mask, .. } = &source.task else {
+            let clean = self.latents(device, (&sample, extents), &mut draw, shape)?;
+            return Ok(noised(&clean, &draw(shape), sampling.noising()).into());
+        };
+        let (full, sees_mask) = (self.strength(request) == Some(1.0), self.network.beside() == Beside::Mask);
+        // Of what starts as noise alone a network that sees the mask needs nothing more.
+        let clean = (!full || !sees_mask).then(|| self.latents(device, (&sample, extents), &mut draw, shape));
+        let clean = clean.transpose()?.unwrap_or_default();
+        let noise = draw(shape);
+        let x = if full {
+            scaled(noise.clone(), sampling.schedule.init_noise_sigma)
+        } else {
+            noised(&clean, &noise, sampling.noising())
+        };
+        let anew = mask.white(request.width, request.height);
+        let small = reduced(&anew, request.width, shape);
+        if sees_mask {
+            let rest = self.latents(device, (&emptied(sample, channels, &anew), extents), &mut draw, shape)?;
+            return Ok(Start { x, beside: beside(&small, &rest), kept: None });
+        }
+        // diffusers draws latents of the rest also where nobody reads them.
+        if self.autoencoder.as_ref().is_some_and(Autoencoder::draws) {
+            draw(shape);
+        }
+        let kept = Kept::new(clean, noise, small, sampling.schedule.frame);
+        Ok(Start { x, beside: Vec::new(), kept: Some(kept) })
+    }
+
+    /// The image of a request, and if a part of it was kept, what it was before the picture's own pixels were put back there.
+    pub(crate) fn put_back(&self, request: &Request, image: Option<RgbImage>) -> (Option<RgbImage>, Option<RgbImage>) {
+        let (Some(Source { image: original, task: Task::Inpaint { mask, .. } }), Some(made)) =
+            (&request.source, &image)
+        else {
+            return (image, None);
+        };
+        let original = original.resized(made.width, made.height, Filter::Lanczos);
+        (Some(made.over(&original, &mask.white(made.width, made.height))), image)
     }
 
     /// The clean sample of a picture at the sample's size.
     fn latents(
         &mut self,
         device: (&dyn Device, PlanOptions),
-        picture: &RgbImage,
+        (picture, extents): (&[f32], SampleShape),
         draw: Draw<'_>,
         shape: SampleShape,
     ) -> Result<Vec<f32>, PipelineError> {
-        let channels = self.picture_channels().unwrap_or(3);
-        let sample = picture.to_sample(channels);
-        let Some(autoencoder) = &mut self.autoencoder else { return Ok(sample) };
-        let extents = SampleShape { height: picture.height, width: picture.width, channels };
-        Ok(autoencoder.encode(device, &sample, extents)?.sample(|| draw(shape)))
+        let Some(autoencoder) = &mut self.autoencoder else { return Ok(picture.to_vec()) };
+        Ok(autoencoder.encode(device, picture, extents)?.sample(|| draw(shape)))
     }
 }
 

@@ -13,6 +13,7 @@ mod encoder;
 mod error;
 mod image;
 mod image_to_image;
+mod inpaint;
 mod limit;
 mod model;
 mod network;

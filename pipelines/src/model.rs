@@ -68,9 +68,10 @@ impl TextModel {
             .map_err(|error| broken(format!("the block \"headwater\" is wrong: {error}")))?;
         // Shapes of weights do not depend on the picture's size: the smallest will do.
         let shape = self.sample_shape(self.side(), self.side(), None)?;
+        let seen = shape.channels + self.network.beside_channels();
         let s = Scope::root();
         let inputs = [
-            s.input("sample", &[1, shape.height, shape.width, shape.channels], Rate::Step),
+            s.input("sample", &[1, shape.height, shape.width, seen], Rate::Step),
             s.input("timestep", &[1], Rate::Step),
             s.input("mask", &[1, 1], Rate::Once),
             s.input("guidance", &[1], Rate::Once),

@@ -31,7 +31,17 @@ const UNET_PIPELINES: &[&str] = &[
     "StableDiffusionXLImg2ImgPipeline",
     "LatentConsistencyModelPipeline",
     "LatentConsistencyModelImg2ImgPipeline",
+    "StableDiffusionInpaintPipeline",
+    "StableDiffusionXLInpaintPipeline",
 ];
+
+/// What a network sees beside the sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Beside {
+    Nothing,
+    /// A mask, and the latents of a picture without what is white there.
+    Mask,
+}
 
 impl Network {
     /// Reads the configuration of whichever network the pipeline has.
@@ -61,7 +71,9 @@ impl Network {
         let class = &index.class_name;
         let broken = |message: String| Err(PipelineError::Checkpoint(format!("{path}: {message}")));
         let large = class.starts_with("StableDiffusionXL");
-        if config.in_channels != config.out_channels || (config.pooled_channels().is_some() && !large) {
+        let masked = class.ends_with("InpaintPipeline") && config.in_channels == 2 * config.out_channels + 1;
+        let fits = config.in_channels == config.out_channels || masked;
+        if !fits || (config.pooled_channels().is_some() && !large) {
             return broken(format!("this network takes more than a sample and text, which {class} does not give"));
         }
         if config.pooled_channels().is_none() && large {
@@ -88,10 +100,23 @@ impl Network {
     pub(crate) fn channels(&self) -> usize {
         match self {
             Self::PixArt(config) => config.in_channels,
-            Self::UNet(config) => config.in_channels,
+            Self::UNet(config) => config.out_channels,
             Self::Unconditional(network) => network.config.in_channels,
             Self::DiT(config) => config.in_channels,
         }
+    }
+
+    /// What it sees beside the sample.
+    pub(crate) fn beside(&self) -> Beside {
+        match self {
+            Self::UNet(config) if config.in_channels > config.out_channels => Beside::Mask,
+            _ => Beside::Nothing,
+        }
+    }
+
+    /// Channels of what it sees beside the sample.
+    pub(crate) fn beside_channels(&self) -> usize {
+        if let Self::UNet(config) = self { config.in_channels - config.out_channels } else { 0 }
     }
 
     /// Whether it reads text.

@@ -91,6 +91,8 @@ pub struct Generated {
     pub class_label: Option<usize>,
     /// How much of the schedule was run, of an image that was made from a picture.
     pub strength: Option<f64>,
+    /// Of inpainting the whole picture as the model made it, before what the mask keeps was put back to the bit.
+    pub repainted: Option<RgbImage>,
 }
 
 /// Where the time went.

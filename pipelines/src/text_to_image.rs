@@ -5,7 +5,8 @@ use crate::binning;
 use crate::denoiser::{Conditioning, Denoiser, ModelInputs, SampleShape, denoiser_graph};
 use crate::error::PipelineError;
 use crate::image::{RgbImage, nhwc_from_nchw};
-use crate::image_to_image::Source;
+use crate::image_to_image::{Source, Task};
+use crate::inpaint::Kept;
 use crate::model::TextModel;
 use crate::noise::Rng;
 use crate::request::{Bench, Event, Generated, Outcomes, Request, Timings};
@@ -136,7 +137,9 @@ impl<'d> TextToImage<'d> {
             image_seq_len: Some(patches),
         };
         let Some(strength) = self.model.strength(request) else { return Ok(self.scheduler.plan(&wanted)?) };
-        let distilled = self.model.network.embeds_guidance();
+        // Only the image-to-image pipeline of latent consistency models spreads its steps over what is left.
+        let task = request.source.as_ref().map(|source| &source.task);
+        let distilled = self.model.network.embeds_guidance() && matches!(task, Some(Task::ImageToImage { .. }));
         Ok(self.scheduler.plan_for_strength(&wanted, strength, distilled)?)
     }
 
@@ -160,11 +163,12 @@ impl<'d> TextToImage<'d> {
 
         let unguided = self.wants_unguided(&program);
         let guided = request.guidance_scale > 1.0 || unguided;
-        let (conditioning, tokens_dropped) =
+        let (mut conditioning, tokens_dropped) =
             timed(&mut timings.encode, || self.conditioning(request, guided, class_label))?;
         let mut noise = request.rng.stream(request.seed);
         let device = (self.device, self.options);
         let start = timed(&mut timings.encode, || self.model.start(device, request, &sampling, shape, noise.as_mut()))?;
+        conditioning.beside = start.beside;
         timed(&mut timings.prepare, || self.prepare(shape, &conditioning, unguided, &sampling))?;
         let (_, denoiser) = self.denoiser.as_mut().expect("prepared above");
         denoiser.condition(&conditioning)?;
@@ -184,7 +188,7 @@ impl<'d> TextToImage<'d> {
         let mut not_finite = None;
         // Samplers that choose their own steps cannot tell this number beforehand, nor that of evaluations.
         let mut steps = 0;
-        let mut counted = Counted { denoiser, unguided, evaluations: 0 };
+        let mut counted = Counted { denoiser, unguided, evaluations: 0, kept: start.kept };
         let outcome = scheduler::run(
             &program,
             &start.x,
@@ -212,11 +216,15 @@ impl<'d> TextToImage<'d> {
         if let Some(step) = not_finite {
             return Err(PipelineError::NotFinite { step });
         }
-        let Outcome::Finished(sample) = outcome else { return Ok(Outcomes::Stopped) };
+        let Outcome::Finished(mut sample) = outcome else { return Ok(Outcomes::Stopped) };
+        if let Some(kept) = counted.kept {
+            kept.finish(&mut sample);
+        }
         if !sample.iter().all(|v| v.is_finite()) {
             return Err(PipelineError::NotFinite { step: steps });
         }
         let image = timed(&mut timings.decode, || self.picture(&sample, shape, request))?;
+        let (image, repainted) = self.model.put_back(request, image);
         Ok(Outcomes::Finished(Box::new(Generated {
             image,
             sample,
@@ -229,6 +237,7 @@ impl<'d> TextToImage<'d> {
             timings,
             class_label,
             strength: self.model.strength(request),
+            repainted,
         })))
     }
 
@@ -377,6 +386,7 @@ impl<'d> TextToImage<'d> {
             guidance_scale: guided.then_some(request.guidance_scale),
             embedded_guidance: embeds.then_some(request.guidance_scale),
             class_labels,
+            beside: Vec::new(),
         };
         let Some(text) = &mut self.model.text else {
             if skip > 0 {
@@ -451,6 +461,7 @@ struct Counted<'a> {
     /// Whether its graph gives unguided images.
     unguided: bool,
     evaluations: usize,
+    kept: Option<Kept>,
 }
 
 impl scheduler::Denoiser<f32, PipelineError> for Counted<'_> {
@@ -458,6 +469,12 @@ impl scheduler::Denoiser<f32, PipelineError> for Counted<'_> {
         self.evaluations += 1;
         out.copy_from_slice(&self.denoiser.denoise(x, sigma, timestep)?);
         Ok(())
+    }
+
+    fn constrain(&mut self, x: &mut [f32], sigma: f64) {
+        if let Some(kept) = &mut self.kept {
+            kept.constrain(x, sigma);
+        }
     }
 
     fn unguided(&mut self, denoised: &[f32], out: &mut [f32]) -> Result<(), PipelineError> {

@@ -9,6 +9,7 @@ mod hub;
 mod image_args;
 mod img2img;
 mod info;
+mod inpaint;
 mod interrupt;
 mod memory;
 mod model;
@@ -41,6 +42,8 @@ enum Command {
     Generate(Box<generate::Args>),
     /// Make an image from a picture: what it shows is kept more or less
     Img2img(Box<img2img::Args>),
+    /// Make a part of a picture anew and keep the rest, bit for bit
+    Inpaint(Box<inpaint::Args>),
     /// List the samplers
     Samplers(samplers::Args),
     /// List the models inside this program
@@ -72,6 +75,7 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Generate(args) => generate::run(&args),
         Command::Img2img(args) => img2img::run(&args),
+        Command::Inpaint(args) => inpaint::run(&args),
         Command::Samplers(args) => samplers::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Devices(args) => devices::run(&args),

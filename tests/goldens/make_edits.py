@@ -2,7 +2,7 @@
 
     pip install -r requirements.txt && python make_edits.py [NAME...]
 
-The checkpoints are those of make_latents.py, which must be there. Every picture is made a second time in f64; where the two differ by more
+The checkpoints are those of make_latents.py and make_edited_pipelines.py, which must be there. Every picture is made a second time in f64; where the two differ by more
 than one grey level the case would test rounding, and stops the script.
 """
 
@@ -33,6 +33,9 @@ def inputs():
     square = Image.new("RGB", (32, 32), (60, 150, 70))
     ImageDraw.Draw(square).rectangle((8, 10, 21, 23), fill=(200, 180, 40))
     square.save(INPUTS / "square.png", optimize=True)
+    mask = Image.new("L", (32, 32))
+    ImageDraw.Draw(mask).ellipse((5, 6, 23, 25), fill=255)
+    mask.save(INPUTS / "mask.png", optimize=True)
     y, x = np.mgrid[0:37, 0:49] / np.array([37, 49])[:, None, None]
     waves = np.stack([0.5 + 0.4 * np.sin(7 * x + 3 * y), 0.3 + 0.5 * y, 0.5 + 0.4 * np.cos(9 * x * y)], -1)
     Image.fromarray((waves * 255).astype("uint8")).save(INPUTS / "waves.png", optimize=True)
@@ -78,10 +81,37 @@ def image_to_image(name):
         yield "ddpm", {**BASE, "sampler": "ddpm", "strength": 0.5}
 
 
+def inpainting(name):
+    base, guided = {**BASE, "mask_image": "mask.png"}, {**GUIDED, "mask_image": "mask.png"}
+    if name == "latent_consistency":
+        yield "lcm", {**base, "steps": 4, "strength": 1.0, "guidance_scale": 5.0}
+        yield "lcm-part", {**base, "steps": 5, "strength": 0.6, "guidance_scale": 2.0}
+        return
+    yield "full", {**guided, "strength": 1.0}
+    yield "part", {**base, "strength": 0.7, "seed": 3}
+    if name == "inpainting":
+        # The networks are asked twice at the second timestep: where a tail begins matters.
+        yield "late", {**guided, "strength": 0.4}
+    # The picture is enlarged, and so is the mask, to other sides.
+    yield "wide", {**base, "image": "waves.png", "strength": 0.9, "width": 64, "height": 32}
+    if name != "stable_diffusion_xl":
+        yield "euler_ancestral", {**base, "sampler": "euler_ancestral", "strength": 1.0, "seed": 5}
+        yield "ddpm", {**base, "sampler": "ddpm", "strength": 0.8}
+        yield "dpmpp_2m", {**guided, "sampler": "dpmpp_2m", "strength": 0.8}
+        yield "heun", {**base, "sampler": "heun", "strength": 1.0}
+
+
 TASKS = {
-    "stable_diffusion": {"img2img": (diffusers.StableDiffusionImg2ImgPipeline, image_to_image)},
-    "stable_diffusion_xl": {"img2img": (diffusers.StableDiffusionXLImg2ImgPipeline, image_to_image)},
-    "latent_consistency": {"img2img": (diffusers.LatentConsistencyModelImg2ImgPipeline, image_to_image)},
+    "stable_diffusion": {
+        "img2img": (diffusers.StableDiffusionImg2ImgPipeline, image_to_image),
+        "inpaint": (diffusers.StableDiffusionInpaintPipeline, inpainting)},
+    "stable_diffusion_xl": {
+        "img2img": (diffusers.StableDiffusionXLImg2ImgPipeline, image_to_image),
+        "inpaint": (diffusers.StableDiffusionXLInpaintPipeline, inpainting)},
+    "latent_consistency": {
+        "img2img": (diffusers.LatentConsistencyModelImg2ImgPipeline, image_to_image),
+        "inpaint": (diffusers.StableDiffusionInpaintPipeline, inpainting)},
+    "inpainting": {"inpaint": (diffusers.StableDiffusionInpaintPipeline, inpainting)},
 }
 
 
@@ -91,6 +121,9 @@ def draw(pipeline, case, dtype):
     for what in ("image", "mask_image"):
         if what in case:
             arguments[what] = Image.open(INPUTS / case[what])
+    if "mask_image" in case:
+        # Elsewhere the picture's size is the image's.
+        arguments = {"height": arguments["image"].height, "width": arguments["image"].width, **arguments}
     arguments["negative_prompt"] = arguments["negative_prompt"] or None
     if isinstance(pipeline, diffusers.LatentConsistencyModelImg2ImgPipeline):
         del arguments["negative_prompt"]

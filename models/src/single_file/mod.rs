@@ -83,7 +83,7 @@ impl SingleFile {
         let file = TensorFile::at(path)?;
         let all: BTreeMap<String, TensorInfo> = file.tensors().collect();
         let family = family(&shown, &all)?;
-        let (scheduler, index, size) = family.sampling(predicts_velocity(&family, &file, &all));
+        let (scheduler, mut index, size) = family.sampling(predicts_velocity(&family, &file, &all));
         let mut single = Self {
             shown,
             title: family.title.clone(),
@@ -111,6 +111,13 @@ impl SingleFile {
                 ModelError::new(&*single.shown, message)
             };
             let mut config = infer::config(name, &place.names, &under, &extents, &family).map_err(missing)?;
+            let [taken, made] = ["in_channels", "out_channels"].map(|field| config[field].as_u64().unwrap_or(0));
+            if name == "unet" && taken == 2 * made + 1 {
+                // The sample, a mask and the latents of what it leaves of a picture.
+                let class = index["_class_name"].as_str().unwrap_or_default().replace("Pipeline", "InpaintPipeline");
+                index["_class_name"] = class.into();
+                single.insert("model_index.json", &index);
+            }
             if let (Some(size), "unet") = (size, &**name) {
                 config["sample_size"] = size.into();
             }
