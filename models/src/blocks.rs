@@ -91,6 +91,23 @@ pub(crate) fn upsample_2d(s: &Scope, x: &Tensor) -> Tensor {
     s.mark(s.at("conv").conv2d(x, x.extent(-1), 3, Conv2d { upsample: 2, ..Conv2d::same(3) }))
 }
 
+/// The same to the size of another image, which had an odd side before it was halved: the last row or column is there once.
+pub(crate) fn upsample_2d_to(s: &Scope, x: &Tensor, like: &Tensor) -> Tensor {
+    let doubled = [1, 2].map(|axis| 2 * x.extent(axis));
+    let wanted = [1, 2].map(|axis| like.extent(axis));
+    if doubled == wanted {
+        return upsample_2d(s, x);
+    }
+    let cut = doubled.iter().zip(&wanted).all(|(doubled, wanted)| doubled.wrapping_sub(*wanted) <= 1);
+    if !cut {
+        return s.poison(format!(
+            "an image of {wanted:?} does not come of one of {doubled:?} by leaving out a row or a column"
+        ));
+    }
+    let image = Resample::Nearest.of(s, x).slice(1, 0..wanted[0]).slice(2, 0..wanted[1]);
+    s.mark(s.at("conv").conv2d(&image, x.extent(-1), 3, Conv2d::same(3)))
+}
+
 /// diffusers' `TimestepEmbedding` of sines `[B, S]`.
 pub(crate) fn timestep_embedding(s: &Scope, sines: &Tensor, channels: usize) -> Tensor {
     let h = s.at("linear_1").linear(sines, channels).silu();

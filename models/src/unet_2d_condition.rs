@@ -1,6 +1,6 @@
 //! The UNet of Stable Diffusion (Rombach et al. 2022) and its kin, diffusers' `UNet2DConditionModel`.
 
-use crate::blocks::{Norm, Transformer2d, downsample_2d, resnet_block_2d, timestep_embedding, upsample_2d};
+use crate::blocks::{Norm, Transformer2d, downsample_2d, resnet_block_2d, timestep_embedding, upsample_2d_to};
 use crate::config::{Inert, OneOrMany, Rest, any, check_rest, check_sizes, only, parse_class};
 use crate::error::ModelError;
 use graph::ops::Conv2d;
@@ -201,10 +201,11 @@ impl UNet2DConditionConfig {
         self.num_attention_heads.as_ref().unwrap_or(&self.attention_head_dim)
     }
 
-    /// The multiple that the sample's sides must be: every level but the coarsest halves it.
+    /// The multiple that the sample's sides must be. Every level but the coarsest halves it, rounding up; without padding an odd side would
+    /// lose a row.
     #[must_use]
     pub fn side_multiple(&self) -> usize {
-        1 << (self.block_out_channels.len() - 1)
+        if self.downsample_padding > 0 { 1 } else { 1 << (self.block_out_channels.len() - 1) }
     }
 
     /// Channels of the pooled text embedding, if the model takes one.
@@ -307,7 +308,8 @@ pub fn unet_2d_condition_model(
             }
         }
         if level > 0 {
-            h = upsample_2d(&s.at("upsamplers").at(0), &h);
+            let Some(skip) = skips.last() else { return s.poison("more levels on the way up than on the way down") };
+            h = upsample_2d_to(&s.at("upsamplers").at(0), &h, skip);
         }
     }
 

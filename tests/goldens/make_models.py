@@ -63,6 +63,9 @@ UNETS = [
      "config": {"in_channels": 9, "block_out_channels": [8, 8], "down_block_types": [CROSS_DOWN, CROSS_DOWN], "up_block_types": [CROSS_UP, CROSS_UP],
                 "layers_per_block": [1, 2], "downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1, "norm_eps": 1e-4,
                 "time_cond_proj_dim": 6}},
+    {"name": "sides that are halved with a rest", "height": 5, "width": 7,
+     "config": {"block_out_channels": [8, 12, 16], "down_block_types": [CROSS_DOWN, DOWN, DOWN], "up_block_types": [UP, UP, CROSS_UP],
+                "layers_per_block": 1, "attention_head_dim": 2}},
 ]
 KL = {"norm_num_groups": 4, "latent_channels": 4}
 KLS = [
