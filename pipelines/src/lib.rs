@@ -23,6 +23,7 @@ mod selftest;
 mod text_encoder;
 mod text_to_image;
 mod unconditional;
+mod upscale;
 
 pub use denoiser::{Conditioning, Denoiser, ModelInputs, SampleShape, denoiser_graph};
 pub use device::{DeviceChoice, DeviceSettings, automatic, devices, open_device};
