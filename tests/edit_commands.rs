@@ -233,3 +233,34 @@ fn bad_masks_are_one_sentence() {
     fail(place, &["generate", "x", "-m", "model:inpainting"], 2, part);
     fail(place, &["img2img", "input:square.png", "x", "-m", "model:inpainting"], 2, part);
 }
+
+#[test]
+fn pictures_are_made_larger_by_models_trained_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path();
+    let upscale = |more: &[&'static str]| [&["upscale", "input:small-waves.png", "--steps", "2", "-s3"], more].concat();
+    let json = succeed(place, &upscale(&["-m", "model:upscaler", "--json"]));
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["command"], &json["path"]), (&"upscale".into(), &"small-waves-3.png".into()));
+    assert_eq!((&json["noise_level"], &json["width"], &json["height"]), (&20.into(), &96.into(), &64.into()));
+    let image = read(place, "small-waves-3.png");
+    assert_eq!((image.width, image.height), (96, 64));
+    let bytes = fs::read(place.join("small-waves-3.png")).unwrap();
+
+    // Details follow from the level of noise, and the size may be chosen.
+    succeed(place, &upscale(&["-m", "model:upscaler", "--noise-level", "80", "-o", "more.png"]));
+    assert_ne!(read(place, "more.png"), image);
+    succeed(place, &upscale(&["-m", "model:upscaler", "-W", "64", "-o", "narrow.png"]));
+    assert_eq!(read(place, "narrow.png").width, 64);
+    assert!(!String::from_utf8_lossy(&bytes).contains("Denoising strength"));
+
+    let part = "noise level 91 is not possible: this model takes 0 to 90";
+    fail(place, &upscale(&["-m", "model:upscaler", "--noise-level", "91"]), 2, part);
+    fail(place, &upscale(&["-m", "model:upscaler", "--noise-level", "-1"]), 2, "--noise-level");
+    fail(place, &upscale(&["-m", "model:upscaler", "-W", "60"]), 2, "multiples of 8 pixels");
+    fail(place, &upscale(&["-m", "model:stable_diffusion"]), 2, "this model makes no pictures larger");
+    fail(place, &["generate", "x", "-m", "model:upscaler"], 2, "this model makes pictures larger: give it one");
+    fail(place, &["img2img", "input:square.png", "x", "-m", "model:upscaler"], 2, "this model makes pictures larger");
+    fail(place, &["bench", "-m", "model:upscaler"], 2, "this model makes pictures larger");
+    fail(place, &["upscale", "nowhere.png"], 1, "cannot read nowhere.png");
+}

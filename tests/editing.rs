@@ -36,6 +36,7 @@ fn source(case: &Value) -> Source {
     let task = match case["task"].as_str().unwrap() {
         "img2img" => Task::ImageToImage { strength },
         "inpaint" => Task::Inpaint { mask: input(case["mask_image"].as_str().unwrap()), strength },
+        "upscale" => Task::Upscale { noise_level: Some(count(&case["noise_level"])) },
         other => panic!("no task {other}"),
     };
     Source { image: input(case["image"].as_str().unwrap()), task }

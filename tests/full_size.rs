@@ -63,6 +63,7 @@ fn model(name: &str) -> Model {
                 timestep: &timestep,
                 encoder_hidden_states: &text,
                 timestep_cond: None,
+                class_labels: None,
                 added: added.as_ref().map(|(text_embeds, time_ids)| AddedConditions { text_embeds, time_ids }),
             };
             unet_2d_condition_model(&scope, &config, &inputs)

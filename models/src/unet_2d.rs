@@ -109,7 +109,7 @@ enum TimeScaleShift {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum ClassEmbedding {
+pub(crate) enum ClassEmbedding {
     /// A class is embedded as a timestep is.
     Timestep,
 }

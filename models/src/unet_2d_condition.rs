@@ -3,6 +3,7 @@
 use crate::blocks::{Norm, Transformer2d, downsample_2d, resnet_block_2d, timestep_embedding, upsample_2d_to};
 use crate::config::{Inert, OneOrMany, Rest, any, check_rest, check_sizes, only, parse_class};
 use crate::error::ModelError;
+use crate::unet_2d::ClassEmbedding;
 use graph::ops::Conv2d;
 use graph::{Scope, Tensor};
 use serde::Deserialize;
@@ -41,6 +42,9 @@ pub struct UNet2DConditionConfig {
     /// Channels of the guidance embedding that a latent consistency model takes.
     pub time_cond_proj_dim: Option<usize>,
     time_embedding_dim: Option<usize>,
+    class_embed_type: Option<ClassEmbedding>,
+    /// Classes, of a model that is told one: noise levels, of Stable Diffusion's upscaler.
+    pub num_class_embeds: Option<usize>,
     #[serde(flatten)]
     rest: Rest,
 }
@@ -97,6 +101,8 @@ impl Default for UNet2DConditionConfig {
             projection_class_embeddings_input_dim: None,
             time_cond_proj_dim: None,
             time_embedding_dim: None,
+            class_embed_type: None,
+            num_class_embeds: None,
             rest: Rest::new(),
         }
     }
@@ -112,8 +118,6 @@ const INERT: &[Inert] = &[
     only("encoder_hid_dim", &["null"]),
     only("encoder_hid_dim_type", &["null"]),
     only("dual_cross_attention", &["false"]),
-    only("class_embed_type", &["null"]),
-    only("num_class_embeds", &["null"]),
     only("resnet_time_scale_shift", &["\"default\""]),
     only("resnet_skip_time_act", &["false"]),
     only("resnet_out_scale_factor", &["1", "1.0"]),
@@ -167,6 +171,7 @@ impl UNet2DConditionConfig {
             ("sample_size", self.sample_size.unwrap_or(1)),
             ("time_cond_proj_dim", self.time_cond_proj_dim.unwrap_or(1)),
             ("time_embedding_dim", self.time_embedding_dim.unwrap_or(1)),
+            ("num_class_embeds", self.num_class_embeds.unwrap_or(1)),
         ];
         for level in 0..levels {
             sizes.push(("block_out_channels", self.block_out_channels[level]));
@@ -215,6 +220,12 @@ impl UNet2DConditionConfig {
         Some(self.projection_class_embeddings_input_dim? - 6 * self.addition_time_embed_dim?)
     }
 
+    /// Whether the model is told a class.
+    #[must_use]
+    pub fn takes_class_labels(&self) -> bool {
+        self.num_class_embeds.is_some() || self.class_embed_type.is_some()
+    }
+
     fn time_embed_dim(&self) -> usize {
         self.time_embedding_dim.unwrap_or(4 * self.block_out_channels[0])
     }
@@ -255,6 +266,8 @@ pub struct UNet2DConditionInputs<'a> {
     pub timestep_cond: Option<&'a Tensor>,
     /// Needed exactly when the configuration has an `addition_embed_type`.
     pub added: Option<AddedConditions<'a>>,
+    /// Needed exactly when the configuration has classes: `[B]`.
+    pub class_labels: Option<&'a Tensor>,
 }
 
 /// The model's prediction, `[B, H, W, out_channels]`.
@@ -321,7 +334,8 @@ pub fn unet_2d_condition_model(
 fn time_embedding(s: &Scope, config: &UNet2DConditionConfig, inputs: &UNet2DConditionInputs<'_>) -> Tensor {
     let (channels, wide) = (config.block_out_channels[0], config.time_embed_dim());
     let at = s.at("time_embedding");
-    let mut sines = inputs.timestep.timestep_embedding(channels, config.flip_sin_to_cos, config.freq_shift);
+    let waves = |t: &Tensor| t.timestep_embedding(channels, config.flip_sin_to_cos, config.freq_shift);
+    let mut sines = waves(inputs.timestep);
     match (config.time_cond_proj_dim, inputs.timestep_cond) {
         (None, None) => {}
         (Some(_), Some(condition)) => sines = &sines + &at.at("cond_proj").linear_no_bias(condition, channels),
@@ -329,6 +343,14 @@ fn time_embedding(s: &Scope, config: &UNet2DConditionConfig, inputs: &UNet2DCond
         (None, Some(_)) => return s.poison("this model takes no guidance embedding"),
     }
     let temb = timestep_embedding(&at, &sines, wide);
+    let at = s.at("class_embedding");
+    let temb = match (config.class_embed_type, config.num_class_embeds, inputs.class_labels) {
+        (None, None, None) => temb,
+        (Some(ClassEmbedding::Timestep), _, Some(labels)) => &temb + &timestep_embedding(&at, &waves(labels), wide),
+        (None, Some(classes), Some(labels)) => &temb + &at.embedding(labels, classes, wide),
+        (_, _, None) => return s.poison("this model needs a class"),
+        (None, None, Some(_)) => return s.poison("this model takes no class"),
+    };
     match (config.addition_time_embed_dim.filter(|_| config.addition_embed_type.is_some()), &inputs.added) {
         (None, None) => temb,
         (Some(each), Some(AddedConditions { text_embeds, time_ids })) => {

@@ -123,7 +123,7 @@ fn unet_2d_condition_model_is_diffusers() {
         let name = case["name"].as_str().expect("a name");
         let config = UNet2DConditionConfig::from_json(name, case["config"].to_string().as_bytes()).expect("supported");
         let drawn = ["sample", "encoder_hidden_states", "timestep_cond", "text_embeds"];
-        let inputs = inputs(&case, &drawn, &["timestep", "time_ids"]);
+        let inputs = inputs(&case, &drawn, &["timestep", "time_ids", "class_labels"]);
         let scope = Scope::root();
         let input = |name: &'static str, rate: Rate| {
             inputs.get(name).map(|array: &Array<f64>| scope.input(name, &array.shape, rate))
@@ -133,12 +133,14 @@ fn unet_2d_condition_model_is_diffusers() {
         let condition = input("timestep_cond", Rate::Once);
         let (text_embeds, time_ids) = (input("text_embeds", Rate::Once), input("time_ids", Rate::Once));
         let added = text_embeds.as_ref().zip(time_ids.as_ref());
+        let class_labels = input("class_labels", Rate::Once);
         let model_inputs = UNet2DConditionInputs {
             sample: &sample,
             timestep: &timestep,
             encoder_hidden_states: &text,
             timestep_cond: condition.as_ref(),
             added: added.map(|(text_embeds, time_ids)| AddedConditions { text_embeds, time_ids }),
+            class_labels: class_labels.as_ref(),
         };
         let output = unet_2d_condition_model(&scope, &config, &model_inputs);
         let graph = scope.finish(&[("sample", &output)]).expect("a well-shaped graph");

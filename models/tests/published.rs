@@ -35,6 +35,7 @@ fn unet(config: &Value) -> usize {
             timestep: &input("timestep", &[1]),
             encoder_hidden_states: &input("text", &[1, 77, config.cross_attention_dim]),
             timestep_cond: condition.as_ref(),
+            class_labels: None,
             added,
         };
         vec![unet_2d_condition_model(s, &config, &inputs)]
@@ -82,7 +83,7 @@ fn unets() {
 #[test]
 fn unets_that_cannot_be_honoured() {
     for (field, value) in [
-        ("class_embed_type", json!("timestep")),
+        ("class_embed_type", json!("projection")),
         ("encoder_hid_dim_type", json!("text_proj")),
         ("resnet_time_scale_shift", json!("scale_shift")),
         ("time_embedding_type", json!("fourier")),

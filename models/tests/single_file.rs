@@ -78,6 +78,7 @@ fn wanted(part: &str, config: &[u8]) -> Vec<WeightSpec> {
                     encoder_hidden_states: &input(s, "text", &[1, 77, config.cross_attention_dim]),
                     timestep_cond: None,
                     added,
+                    class_labels: None,
                 };
                 vec![unet_2d_condition_model(s, &config, &inputs)]
             })

@@ -17,7 +17,15 @@ const FLAT: &str = "scheduler_config.json";
 /// When the file is missing or no JSON object, or has a class or field that cannot be honoured.
 pub(crate) fn scheduler_config(files: &ModelFiles) -> Result<SchedulerConfig, PipelineError> {
     // The first checkpoints of diffusers have no folders; it still reads them.
-    let path = if !files.exists(PATH) && files.exists(FLAT) { FLAT } else { PATH };
+    read(files, if !files.exists(PATH) && files.exists(FLAT) { FLAT } else { PATH })
+}
+
+/// The configuration by which an upscaler puts noise over the picture.
+pub(crate) fn low_res_scheduler_config(files: &ModelFiles) -> Result<SchedulerConfig, PipelineError> {
+    read(files, "low_res_scheduler/scheduler_config.json")
+}
+
+fn read(files: &ModelFiles, path: &str) -> Result<SchedulerConfig, PipelineError> {
     let text = files.read(path)?;
     parse(&files.describe(path), &String::from_utf8_lossy(&text))
 }

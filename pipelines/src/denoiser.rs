@@ -66,7 +66,8 @@ pub struct Conditioning {
 }
 
 impl Conditioning {
-    fn batch(&self) -> usize {
+    /// B.
+    pub(crate) fn batch(&self) -> usize {
         if self.guidance_scale.is_some() { 2 } else { 1 }
     }
 }

@@ -37,6 +37,11 @@ pub enum Task {
         /// As above.
         strength: Option<f64>,
     },
+    /// It is made larger, by a network that was trained for it.
+    Upscale {
+        /// How much noise is put over it, a timestep of the model's `low_res_scheduler`; diffusers' default, 20, if absent.
+        noise_level: Option<usize>,
+    },
 }
 
 impl Source {
@@ -44,6 +49,7 @@ impl Source {
     pub(crate) fn asked_strength(&self) -> Option<f64> {
         match &self.task {
             Task::ImageToImage { strength } | Task::Inpaint { strength, .. } => *strength,
+            Task::Upscale { .. } => None,
         }
     }
 }
@@ -56,11 +62,13 @@ pub(crate) struct Start {
     pub(crate) beside: Vec<f32>,
     /// What is put back after every step.
     pub(crate) kept: Option<Kept>,
+    /// Of the noise over the picture beside it.
+    pub(crate) noise_level: Option<usize>,
 }
 
 impl From<Vec<f32>> for Start {
     fn from(x: Vec<f32>) -> Self {
-        Self { x, beside: Vec::new(), kept: None }
+        Self { x, beside: Vec::new(), kept: None, noise_level: None }
     }
 }
 
@@ -77,8 +85,18 @@ impl TextModel {
             Task::ImageToImage { .. } => 0.8,
             Task::Inpaint { .. } if large => 0.9999,
             Task::Inpaint { .. } => 1.0,
+            Task::Upscale { .. } => return None,
         };
         Some(source.asked_strength().unwrap_or(own))
+    }
+
+    /// The size of what is made of a picture where nobody says: (width, height).
+    pub(crate) fn default_size_for(&self, source: &Source) -> [usize; 2] {
+        let (side, larger) = match source.task {
+            Task::Upscale { .. } => (self.network.side_multiple(), self.pixels_per_element()),
+            _ => (self.side(), 1),
+        };
+        [source.image.width, source.image.height].map(|extent| (extent - extent % side).max(side) * larger)
     }
 
     /// Channels of the pictures it can start from.
@@ -94,7 +112,12 @@ impl TextModel {
         let refuse = |message: &str| Err(PipelineError::Request(message.into()));
         let task = request.source.as_ref().map(|source| &source.task);
         match (self.network.beside(), task) {
-            (Beside::Mask, Some(Task::Inpaint { .. })) | (Beside::Nothing, _) => {}
+            (Beside::Mask, Some(Task::Inpaint { .. })) | (Beside::Picture, Some(Task::Upscale { .. })) => {}
+            (Beside::Picture, _) => return refuse("this model makes pictures larger: give it one (headwater upscale)"),
+            (_, Some(Task::Upscale { .. })) => {
+                return refuse("this model makes no pictures larger: that takes one of StableDiffusionUpscalePipeline");
+            }
+            (Beside::Nothing, _) => {}
             (Beside::Mask, _) => {
                 return refuse(
                     "this model makes a part of a picture anew: give it a picture and a mask (headwater inpaint)",
@@ -104,6 +127,9 @@ impl TextModel {
         let Some(source) = &request.source else { return Ok(()) };
         if source.image.width == 0 || source.image.height == 0 {
             return refuse("the picture has no pixels");
+        }
+        if let Task::Upscale { noise_level } = &source.task {
+            return self.noise_level(*noise_level).map(|_| ());
         }
         if self.picture_channels().is_none() {
             return refuse(
@@ -143,6 +169,9 @@ impl TextModel {
         let Some(source) = &request.source else {
             return Ok(scaled(draw(shape), sampling.schedule.init_noise_sigma).into());
         };
+        if let Task::Upscale { noise_level } = &source.task {
+            return self.start_larger(&source.image, *noise_level, sampling, shape, &mut draw);
+        }
         let picture = source.image.resized(request.width, request.height, Filter::Lanczos);
         let channels = self.picture_channels().unwrap_or(3);
         let extents = SampleShape { height: picture.height, width: picture.width, channels };
@@ -165,14 +194,14 @@ impl TextModel {
         let small = reduced(&anew, request.width, shape);
         if sees_mask {
             let rest = self.latents(device, (&emptied(sample, channels, &anew), extents), &mut draw, shape)?;
-            return Ok(Start { x, beside: beside(&small, &rest), kept: None });
+            return Ok(Start { beside: beside(&small, &rest), ..x.into() });
         }
         // diffusers draws latents of the rest also where nobody reads them.
         if self.autoencoder.as_ref().is_some_and(Autoencoder::draws) {
             draw(shape);
         }
         let kept = Kept::new(clean, noise, small, sampling.schedule.frame);
-        Ok(Start { x, beside: Vec::new(), kept: Some(kept) })
+        Ok(Start { kept: Some(kept), ..x.into() })
     }
 
     /// The image of a request, and if a part of it was kept, what it was before the picture's own pixels were put back there.
@@ -200,7 +229,7 @@ impl TextModel {
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "samples are f32")]
-fn scaled(mut noise: Vec<f32>, sigma: f64) -> Vec<f32> {
+pub(crate) fn scaled(mut noise: Vec<f32>, sigma: f64) -> Vec<f32> {
     noise.iter_mut().for_each(|v| *v *= sigma as f32);
     noise
 }

@@ -27,6 +27,7 @@ mod text_encoder;
 mod text_to_image;
 mod tiles;
 mod unconditional;
+mod upscale;
 
 pub use denoiser::{Conditioning, Denoiser, ModelInputs, SampleShape, denoiser_graph};
 pub use device::{DeviceChoice, DeviceSettings, automatic, devices, open_device};

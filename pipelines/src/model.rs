@@ -4,9 +4,10 @@ use crate::autoencoder::Autoencoder;
 use crate::binning;
 use crate::denoiser::{ModelInputs, SampleShape};
 use crate::error::PipelineError;
-use crate::network::Network;
+use crate::network::{Beside, Network};
 use crate::request::Request;
 use crate::text_encoder::{self, TextEncoders};
+use crate::upscale::Upscaler;
 use graph::{Rate, Scope, Tensor, WeightSource};
 use models::{Checkpoint, Defaults, ModelFiles, ModelIndex};
 
@@ -19,6 +20,8 @@ pub(crate) struct TextModel {
     weights: Checkpoint,
     /// None in pixel space.
     pub(crate) autoencoder: Option<Autoencoder>,
+    /// Of a network that enlarges pictures.
+    pub(crate) upscaler: Option<Upscaler>,
 }
 
 impl TextModel {
@@ -46,6 +49,7 @@ impl TextModel {
             autoencoder,
             text: None,
             weights: Checkpoint::open(files, network.folder(), None)?,
+            upscaler: (network.beside() == Beside::Picture).then(|| Upscaler::load(files, index)).transpose()?,
             network,
         };
         model.check(files)?;
@@ -88,7 +92,7 @@ impl TextModel {
             encoder_attention_mask: text.as_ref().map(|_| mask),
             text_embeds: pooled.as_ref(),
             embedded_guidance: self.network.embeds_guidance().then_some(guidance),
-            class_labels: self.network.classes().map(|_| class),
+            class_labels: (self.network.classes().is_some() || self.upscaler.is_some()).then_some(class),
         };
         let output = self.build(&s, &inputs);
         Ok(self.weights.check(&s.finish(&[("output", &output)])?.weights())?)
@@ -123,7 +127,7 @@ impl TextModel {
         self.samples_are_pictures() || self.autoencoder.as_ref().is_some_and(Autoencoder::makes_pictures)
     }
 
-    fn pixels_per_element(&self) -> usize {
+    pub(crate) fn pixels_per_element(&self) -> usize {
         self.autoencoder.as_ref().map_or(1, Autoencoder::factor)
     }
 

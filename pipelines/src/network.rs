@@ -33,7 +33,11 @@ const UNET_PIPELINES: &[&str] = &[
     "LatentConsistencyModelImg2ImgPipeline",
     "StableDiffusionInpaintPipeline",
     "StableDiffusionXLInpaintPipeline",
+    UPSCALER,
 ];
+
+/// The pipeline whose network sees the picture that is enlarged.
+const UPSCALER: &str = "StableDiffusionUpscalePipeline";
 
 /// What a network sees beside the sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +45,12 @@ pub(crate) enum Beside {
     Nothing,
     /// A mask, and the latents of a picture without what is white there.
     Mask,
+    /// A picture of the sample's size, under noise of a level that is its class.
+    Picture,
 }
+
+/// Channels of such a picture.
+const PICTURE: usize = 3;
 
 impl Network {
     /// Reads the configuration of whichever network the pipeline has.
@@ -72,7 +81,11 @@ impl Network {
         let broken = |message: String| Err(PipelineError::Checkpoint(format!("{path}: {message}")));
         let large = class.starts_with("StableDiffusionXL");
         let masked = class.ends_with("InpaintPipeline") && config.in_channels == 2 * config.out_channels + 1;
-        let fits = config.in_channels == config.out_channels || masked;
+        let fits = if class == UPSCALER {
+            config.in_channels == config.out_channels + PICTURE && config.takes_class_labels()
+        } else {
+            (config.in_channels == config.out_channels || masked) && !config.takes_class_labels()
+        };
         if !fits || (config.pooled_channels().is_some() && !large) {
             return broken(format!("this network takes more than a sample and text, which {class} does not give"));
         }
@@ -109,6 +122,7 @@ impl Network {
     /// What it sees beside the sample.
     pub(crate) fn beside(&self) -> Beside {
         match self {
+            Self::UNet(config) if config.takes_class_labels() => Beside::Picture,
             Self::UNet(config) if config.in_channels > config.out_channels => Beside::Mask,
             _ => Beside::Nothing,
         }
@@ -131,6 +145,11 @@ impl Network {
             Self::Unconditional(network) => network.config.num_class_embeds,
             Self::DiT(config) => Some(config.classes),
         }
+    }
+
+    /// Levels of noise over the picture beside the sample, counted from 0; none if the network takes any.
+    pub(crate) fn noise_levels(&self) -> Option<usize> {
+        if let Self::UNet(config) = self { config.num_class_embeds } else { None }
     }
 
     /// The class that stands for none of them under guidance, if it was trained with one.
@@ -209,6 +228,7 @@ impl Network {
         match self {
             Self::PixArt(_) => (4.5, 20),
             Self::UNet(_) if self.embeds_guidance() => (8.5, 4),
+            Self::UNet(_) if self.beside() == Beside::Picture => (9.0, 75),
             Self::UNet(config) if config.pooled_channels().is_some() => (5.0, 50),
             Self::UNet(_) => (7.5, 50),
             Self::Unconditional(network) => (1.0, network.steps),
@@ -251,6 +271,7 @@ impl Network {
                         encoder_hidden_states: text,
                         timestep_cond: condition.as_ref(),
                         added,
+                        class_labels: inputs.class_labels,
                     },
                 )
             }

@@ -93,6 +93,8 @@ pub struct Generated {
     pub strength: Option<f64>,
     /// Of inpainting the whole picture as the model made it, before what the mask keeps was put back to the bit.
     pub repainted: Option<RgbImage>,
+    /// Of enlarging, how much noise was put over the picture.
+    pub noise_level: Option<usize>,
 }
 
 /// Where the time went.

@@ -103,13 +103,11 @@ impl<'d> TextToImage<'d> {
         }
     }
 
-    /// A request with the model's own values for a picture: its size, each side rounded down to a multiple that the model makes (but not
-    /// to nothing).
+    /// A request with the model's own values for a picture: its size, or as often that as the model enlarges it, each side rounded down to
+    /// a multiple that the model makes (but not to nothing).
     #[must_use]
     pub fn defaults_for(&self, source: Source) -> Request {
-        let side = self.model.side();
-        let [width, height] =
-            [source.image.width, source.image.height].map(|extent| (extent - extent % side).max(side));
+        let [width, height] = self.model.default_size_for(&source);
         Request { width, height, source: Some(source), ..self.defaults() }
     }
 
@@ -169,6 +167,10 @@ impl<'d> TextToImage<'d> {
         let device = (self.device, self.options);
         let start = timed(&mut timings.encode, || self.model.start(device, request, &sampling, shape, noise.as_mut()))?;
         conditioning.beside = start.beside;
+        #[allow(clippy::cast_precision_loss, reason = "levels are whole numbers below 2²⁴")]
+        if let Some(level) = start.noise_level {
+            conditioning.class_labels = vec![level as f32; conditioning.batch()];
+        }
         timed(&mut timings.prepare, || self.prepare(shape, &conditioning, unguided, &sampling))?;
         let (_, denoiser) = self.denoiser.as_mut().expect("prepared above");
         denoiser.condition(&conditioning)?;
@@ -238,6 +240,7 @@ impl<'d> TextToImage<'d> {
             class_label,
             strength: self.model.strength(request),
             repainted,
+            noise_level: start.noise_level,
         })))
     }
 
@@ -246,6 +249,7 @@ impl<'d> TextToImage<'d> {
     /// # Errors
     /// As [`run`](Self::run).
     pub fn bench(&mut self, request: &Request, steps: usize) -> Result<Bench, PipelineError> {
+        self.model.check_source(request)?;
         let shape = self.model.request_shape(request)?;
         let sampling = self.sampling(request)?;
         let unguided = self.wants_unguided(&sampling.program());

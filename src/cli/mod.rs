@@ -22,6 +22,7 @@ mod samplers;
 mod save_steps;
 mod selftest;
 mod settings;
+mod upscale;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use error::CliError;
@@ -44,6 +45,8 @@ enum Command {
     Img2img(Box<img2img::Args>),
     /// Make a part of a picture anew and keep the rest, bit for bit
     Inpaint(Box<inpaint::Args>),
+    /// Enlarge a picture by a model that was trained for it, as Stable Diffusion's x4 upscaler
+    Upscale(Box<upscale::Args>),
     /// List the samplers
     Samplers(samplers::Args),
     /// List the models inside this program
@@ -76,6 +79,7 @@ pub fn main() -> ExitCode {
         Command::Generate(args) => generate::run(&args),
         Command::Img2img(args) => img2img::run(&args),
         Command::Inpaint(args) => inpaint::run(&args),
+        Command::Upscale(args) => upscale::run(&args),
         Command::Samplers(args) => samplers::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Devices(args) => devices::run(&args),

@@ -63,6 +63,9 @@ pub(super) fn settings_json(
     if let Some(strength) = generated.strength {
         settings["strength"] = json!(strength);
     }
+    if let Some(level) = generated.noise_level {
+        settings["noise_level"] = json!(level);
+    }
     for (what, path) in job.inputs {
         settings[*what] = json!(path);
     }

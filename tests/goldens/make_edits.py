@@ -38,7 +38,10 @@ def inputs():
     mask.save(INPUTS / "mask.png", optimize=True)
     y, x = np.mgrid[0:37, 0:49] / np.array([37, 49])[:, None, None]
     waves = np.stack([0.5 + 0.4 * np.sin(7 * x + 3 * y), 0.3 + 0.5 * y, 0.5 + 0.4 * np.cos(9 * x * y)], -1)
-    Image.fromarray((waves * 255).astype("uint8")).save(INPUTS / "waves.png", optimize=True)
+    waves = Image.fromarray((waves * 255).astype("uint8"))
+    waves.save(INPUTS / "waves.png", optimize=True)
+    square.resize((16, 16), Image.Resampling.BOX).save(INPUTS / "small-square.png", optimize=True)
+    waves.resize((25, 17), Image.Resampling.BOX).save(INPUTS / "small-waves.png", optimize=True)
 
 
 def formats():
@@ -101,6 +104,15 @@ def inpainting(name):
         yield "heun", {**base, "sampler": "heun", "strength": 1.0}
 
 
+def upscaling(name):
+    base, guided = {**BASE, "image": "small-square.png"}, {**GUIDED, "image": "small-square.png"}
+    yield "default", {**base, "noise_level": 20}
+    yield "guided", {**guided, "noise_level": 5}
+    yield "waves", {**base, "image": "small-waves.png", "noise_level": 90, "prompt": ""}
+    yield "clean-euler", {**base, "noise_level": 0, "sampler": "euler", "seed": 9}
+    yield "ddpm", {**base, "noise_level": 40, "sampler": "ddpm", "seed": 3}
+
+
 TASKS = {
     "stable_diffusion": {
         "img2img": (diffusers.StableDiffusionImg2ImgPipeline, image_to_image),
@@ -111,6 +123,7 @@ TASKS = {
     "latent_consistency": {
         "img2img": (diffusers.LatentConsistencyModelImg2ImgPipeline, image_to_image),
         "inpaint": (diffusers.StableDiffusionInpaintPipeline, inpainting)},
+    "upscaler": {"upscale": (diffusers.StableDiffusionUpscalePipeline, upscaling)},
     "inpainting": {"inpaint": (diffusers.StableDiffusionInpaintPipeline, inpainting)},
 }
 

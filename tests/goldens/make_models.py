@@ -66,6 +66,12 @@ UNETS = [
     {"name": "sides that are halved with a rest", "height": 5, "width": 7,
      "config": {"block_out_channels": [8, 12, 16], "down_block_types": [CROSS_DOWN, DOWN, DOWN], "up_block_types": [UP, UP, CROSS_UP],
                 "layers_per_block": 1, "attention_head_dim": 2}},
+    {"name": "a table of classes, more channels in than out", "height": 4, "width": 6, "class_labels": [41, 3],
+     "config": {"in_channels": 7, "block_out_channels": [8, 8], "down_block_types": [DOWN, CROSS_DOWN], "up_block_types": [CROSS_UP, UP],
+                "layers_per_block": 1, "attention_head_dim": 2, "num_class_embeds": 42}},
+    {"name": "classes embedded as timesteps are", "height": 2, "width": 4, "class_labels": [7.5, 900],
+     "config": {"block_out_channels": [8, 8], "down_block_types": [DOWN, CROSS_DOWN], "up_block_types": [CROSS_UP, UP],
+                "layers_per_block": 1, "attention_head_dim": 2, "class_embed_type": "timestep"}},
 ]
 KL = {"norm_num_groups": 4, "latent_channels": 4}
 KLS = [
@@ -175,9 +181,12 @@ def unet_case(spec):
 
     def run(model, dtype):
         cast = {k: v.to(dtype) for k, v in inputs.items()}
+        labels = spec.get("class_labels")
+        if labels:
+            labels = torch.tensor(labels) if "num_class_embeds" in config else torch.tensor(labels, dtype=dtype)
         added = {"text_embeds": cast["text_embeds"], "time_ids": time_ids.to(dtype)} if "text_embeds" in cast else None
         out = model(cast["sample"].permute(0, 3, 1, 2), timestep.to(dtype), cast["encoder_hidden_states"],
-                    timestep_cond=cast.get("timestep_cond"), added_cond_kwargs=added).sample
+                    timestep_cond=cast.get("timestep_cond"), added_cond_kwargs=added, class_labels=labels).sample
         return out.permute(0, 2, 3, 1)
 
     rounded = run(model, torch.float32)
@@ -188,6 +197,8 @@ def unet_case(spec):
             "outputs": {"sample": {"shape": list(precise.shape), "f32_error": f32_error(precise, rounded), "data": precise.flatten().tolist()}}}
     if "text_embeds" in inputs:
         case["time_ids"] = time_ids.tolist()
+    if "class_labels" in spec:
+        case["class_labels"] = spec["class_labels"]
     return case
 
 
