@@ -257,7 +257,7 @@ fn pictures_are_made_larger_by_models_trained_for_it() {
     let part = "noise level 91 is not possible: this model takes 0 to 90";
     fail(place, &upscale(&["-m", "model:upscaler", "--noise-level", "91"]), 2, part);
     fail(place, &upscale(&["-m", "model:upscaler", "--noise-level", "-1"]), 2, "--noise-level");
-    fail(place, &upscale(&["-m", "model:upscaler", "-W", "60"]), 2, "multiples of 8 pixels");
+    fail(place, &upscale(&["-m", "model:upscaler", "-W", "62"]), 2, "multiples of 4 pixels");
     fail(place, &upscale(&["-m", "model:stable_diffusion"]), 2, "this model makes no pictures larger");
     fail(place, &["generate", "x", "-m", "model:upscaler"], 2, "this model makes pictures larger: give it one");
     fail(place, &["img2img", "input:square.png", "x", "-m", "model:upscaler"], 2, "this model makes pictures larger");

@@ -93,7 +93,11 @@ impl TextModel {
     /// The size of what is made of a picture where nobody says: (width, height).
     pub(crate) fn default_size_for(&self, source: &Source) -> [usize; 2] {
         let (side, larger) = match source.task {
-            Task::Upscale { .. } => (self.network.side_multiple(), self.pixels_per_element()),
+            // diffusers rounds to the autoencoder's factor, though each pixel becomes one latent.
+            Task::Upscale { .. } => {
+                let factor = self.pixels_per_element();
+                (self.network.side_multiple().max(factor), factor)
+            }
             _ => (self.side(), 1),
         };
         [source.image.width, source.image.height].map(|extent| (extent - extent % side).max(side) * larger)
