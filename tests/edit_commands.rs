@@ -93,10 +93,10 @@ fn an_image_of_a_picture_has_its_size_and_tells_its_strength() {
     for (key, value) in [("command", "img2img"), ("path", "a-red-square-3.png")] {
         assert_eq!(json[key], value);
     }
-    assert_eq!((&json["strength"], &json["width"], &json["height"]), (&0.5.into(), &48.into(), &36.into()));
+    assert_eq!((&json["strength"], &json["width"], &json["height"]), (&0.5.into(), &50.into(), &36.into()));
     assert!(json["image"].as_str().unwrap().ends_with("waves.png"), "{json}");
     let image = read(folder.path(), "a-red-square-3.png");
-    assert_eq!((image.width, image.height), (48, 36));
+    assert_eq!((image.width, image.height), (50, 36));
     let info = succeed(folder.path(), &["info", "a-red-square-3.png"]);
     assert!(info.contains("Steps: 2, ") && info.contains(", Denoising strength: 0.5, "), "{info}");
 
@@ -257,7 +257,7 @@ fn pictures_are_made_larger_by_models_trained_for_it() {
     let part = "noise level 91 is not possible: this model takes 0 to 90";
     fail(place, &upscale(&["-m", "model:upscaler", "--noise-level", "91"]), 2, part);
     fail(place, &upscale(&["-m", "model:upscaler", "--noise-level", "-1"]), 2, "--noise-level");
-    fail(place, &upscale(&["-m", "model:upscaler", "-W", "60"]), 2, "multiples of 8 pixels");
+    fail(place, &upscale(&["-m", "model:upscaler", "-W", "62"]), 2, "multiples of 4 pixels");
     fail(place, &upscale(&["-m", "model:stable_diffusion"]), 2, "this model makes no pictures larger");
     fail(place, &["generate", "x", "-m", "model:upscaler"], 2, "this model makes pictures larger: give it one");
     fail(place, &["img2img", "input:square.png", "x", "-m", "model:upscaler"], 2, "this model makes pictures larger");

@@ -90,10 +90,13 @@ impl TextModel {
         Some(source.asked_strength().unwrap_or(own))
     }
 
-    /// The size of what is made of a picture where nobody says: (width, height).
+    /// The size of what is made of a picture where nobody says: (width, height). diffusers rounds the small picture to the autoencoder's
+    /// multiple, too.
     pub(crate) fn default_size_for(&self, source: &Source) -> [usize; 2] {
         let (side, larger) = match source.task {
-            Task::Upscale { .. } => (self.network.side_multiple(), self.pixels_per_element()),
+            Task::Upscale { .. } => {
+                (self.network.side_multiple().max(self.pixels_per_element()), self.pixels_per_element())
+            }
             _ => (self.side(), 1),
         };
         [source.image.width, source.image.height].map(|extent| (extent - extent % side).max(side) * larger)
