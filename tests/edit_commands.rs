@@ -93,10 +93,10 @@ fn an_image_of_a_picture_has_its_size_and_tells_its_strength() {
     for (key, value) in [("command", "img2img"), ("path", "a-red-square-3.png")] {
         assert_eq!(json[key], value);
     }
-    assert_eq!((&json["strength"], &json["width"], &json["height"]), (&0.5.into(), &48.into(), &36.into()));
+    assert_eq!((&json["strength"], &json["width"], &json["height"]), (&0.5.into(), &50.into(), &36.into()));
     assert!(json["image"].as_str().unwrap().ends_with("waves.png"), "{json}");
     let image = read(folder.path(), "a-red-square-3.png");
-    assert_eq!((image.width, image.height), (48, 36));
+    assert_eq!((image.width, image.height), (50, 36));
     let info = succeed(folder.path(), &["info", "a-red-square-3.png"]);
     assert!(info.contains("Steps: 2, ") && info.contains(", Denoising strength: 0.5, "), "{info}");
 

@@ -90,13 +90,12 @@ impl TextModel {
         Some(source.asked_strength().unwrap_or(own))
     }
 
-    /// The size of what is made of a picture where nobody says: (width, height).
+    /// The size of what is made of a picture where nobody says: (width, height). diffusers rounds the small picture to the autoencoder's
+    /// multiple, too.
     pub(crate) fn default_size_for(&self, source: &Source) -> [usize; 2] {
         let (side, larger) = match source.task {
-            // diffusers rounds to the autoencoder's factor, though each pixel becomes one latent.
             Task::Upscale { .. } => {
-                let factor = self.pixels_per_element();
-                (self.network.side_multiple().max(factor), factor)
+                (self.network.side_multiple().max(self.pixels_per_element()), self.pixels_per_element())
             }
             _ => (self.side(), 1),
         };

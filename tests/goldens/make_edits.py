@@ -36,12 +36,12 @@ def inputs():
     mask = Image.new("L", (32, 32))
     ImageDraw.Draw(mask).ellipse((5, 6, 23, 25), fill=255)
     mask.save(INPUTS / "mask.png", optimize=True)
-    y, x = np.mgrid[0:37, 0:49] / np.array([37, 49])[:, None, None]
+    y, x = np.mgrid[0:37, 0:51] / np.array([37, 51])[:, None, None]
     waves = np.stack([0.5 + 0.4 * np.sin(7 * x + 3 * y), 0.3 + 0.5 * y, 0.5 + 0.4 * np.cos(9 * x * y)], -1)
     waves = Image.fromarray((waves * 255).astype("uint8"))
     waves.save(INPUTS / "waves.png", optimize=True)
     square.resize((16, 16), Image.Resampling.BOX).save(INPUTS / "small-square.png", optimize=True)
-    waves.resize((25, 17), Image.Resampling.BOX).save(INPUTS / "small-waves.png", optimize=True)
+    waves.resize((27, 17), Image.Resampling.BOX).save(INPUTS / "small-waves.png", optimize=True)
 
 
 def formats():
