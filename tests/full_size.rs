@@ -176,6 +176,13 @@ fn on_an_adapter() {
 }
 
 #[test]
+fn in_half_precision_on_an_adapter() {
+    for name in ["sd15_text_encoder", "sd15_vae"] {
+        check(adapter().as_ref(), name, Storage::F16);
+    }
+}
+
+#[test]
 #[ignore = "takes 12 GiB of memory"]
 fn the_largest_on_the_cpu() {
     check(cpu().as_ref(), "sdxl_unet", Storage::F32);
