@@ -10,6 +10,7 @@ use crate::network::Beside;
 use crate::noise::Noise;
 use crate::request::Request;
 use crate::resize::Filter;
+use crate::text_encoder::TextEncoders;
 use graph::{Device, PlanOptions};
 use scheduler::Sampling;
 
@@ -102,6 +103,13 @@ impl TextModel {
         [source.image.width, source.image.height].map(|extent| (extent - extent % side).max(side) * larger)
     }
 
+    /// The guidance_scale of what is made of a picture where it is another than of text alone, and nobody says: diffusers' own.
+    pub(crate) fn default_guidance_for(&self, source: &Source) -> Option<f64> {
+        let large = self.network.pooled_channels().is_some();
+        let other = large && matches!(source.task, Task::Inpaint { .. }) && self.defaults().guidance_scale.is_none();
+        other.then_some(7.5)
+    }
+
     /// Channels of the pictures it can start from.
     pub(crate) fn picture_channels(&self) -> Option<usize> {
         match &self.autoencoder {
@@ -155,7 +163,8 @@ impl TextModel {
     }
 
     /// The noisy sample that a run begins with, and what holds it. Noise is drawn in diffusers' order: of the picture's latents, then what is
-    /// added to them, then of the latents of what a mask leaves of the picture.
+    /// added to them, then of the latents of what a mask leaves of the picture. `make_room` lets something of the device go, and tells
+    /// whether it did.
     pub(crate) fn start(
         &mut self,
         device: (&dyn Device, PlanOptions),
@@ -163,6 +172,7 @@ impl TextModel {
         sampling: &Sampling,
         shape: SampleShape,
         noise: &mut dyn Noise,
+        make_room: &mut dyn FnMut() -> bool,
     ) -> Result<Start, PipelineError> {
         let mut draw = |shape: SampleShape| {
             let mut nchw = vec![0.0; shape.numel()];
@@ -180,12 +190,13 @@ impl TextModel {
         let extents = SampleShape { height: picture.height, width: picture.width, channels };
         let sample = picture.to_sample(channels);
         let Task::Inpaint { mask, .. } = &source.task else {
-            let clean = self.latents(device, (&sample, extents), &mut draw, shape)?;
+            let clean = self.latents(device, (&sample, extents), &mut draw, shape, make_room)?;
             return Ok(noised(&clean, &draw(shape), sampling.noising()).into());
         };
         let (full, sees_mask) = (self.strength(request) == Some(1.0), self.network.beside() == Beside::Mask);
         // Of what starts as noise alone a network that sees the mask needs nothing more.
-        let clean = (!full || !sees_mask).then(|| self.latents(device, (&sample, extents), &mut draw, shape));
+        let clean =
+            (!full || !sees_mask).then(|| self.latents(device, (&sample, extents), &mut draw, shape, make_room));
         let clean = clean.transpose()?.unwrap_or_default();
         let noise = draw(shape);
         let x = if full {
@@ -196,7 +207,8 @@ impl TextModel {
         let anew = mask.white(request.width, request.height);
         let small = reduced(&anew, request.width, shape);
         if sees_mask {
-            let rest = self.latents(device, (&emptied(sample, channels, &anew), extents), &mut draw, shape)?;
+            let rest = emptied(sample, channels, &anew);
+            let rest = self.latents(device, (&rest, extents), &mut draw, shape, make_room)?;
             return Ok(Start { beside: beside(&small, &rest), ..x.into() });
         }
         // diffusers draws latents of the rest also where nobody reads them.
@@ -225,9 +237,12 @@ impl TextModel {
         (picture, extents): (&[f32], SampleShape),
         draw: Draw<'_>,
         shape: SampleShape,
+        make_room: &mut dyn FnMut() -> bool,
     ) -> Result<Vec<f32>, PipelineError> {
         let Some(autoencoder) = &mut self.autoencoder else { return Ok(picture.to_vec()) };
-        Ok(autoencoder.encode(device, picture, extents)?.sample(|| draw(shape)))
+        let text = &mut self.text;
+        let make_room = &mut || text.as_mut().is_some_and(TextEncoders::let_go) || make_room();
+        Ok(autoencoder.encode(device, picture, extents, make_room)?.sample(|| draw(shape)))
     }
 }
 
