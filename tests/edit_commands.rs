@@ -98,7 +98,7 @@ fn an_image_of_a_picture_has_its_size_and_tells_its_strength() {
     let image = read(folder.path(), "a-red-square-3.png");
     assert_eq!((image.width, image.height), (50, 36));
     let info = succeed(folder.path(), &["info", "a-red-square-3.png"]);
-    assert!(info.contains("Steps: 2, ") && info.contains(", Denoising strength: 0.5, "), "{info}");
+    assert!(info.contains("Steps: 4, ") && info.contains(", Denoising strength: 0.5, "), "{info}");
 
     succeed(folder.path(), &[&IMG2IMG[..], &["--steps", "2", "-W", "32", "-H", "64", "-o", "b.png"]].concat());
     let image = read(folder.path(), "b.png");
