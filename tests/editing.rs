@@ -36,7 +36,7 @@ fn source(case: &Value) -> Source {
     let task = match case["task"].as_str().unwrap() {
         "img2img" => Task::ImageToImage { strength },
         "inpaint" => Task::Inpaint { mask: input(case["mask_image"].as_str().unwrap()), strength },
-        "upscale" => Task::Upscale { noise_level: Some(count(&case["noise_level"])) },
+        "upscale" => Task::Upscale { noise_level: Some(count(&case["noise_level"])), scale: None },
         other => panic!("no task {other}"),
     };
     Source { image: input(case["image"].as_str().unwrap()), task }
@@ -143,7 +143,7 @@ fn defaults_are_diffusers() {
     let (from, part, larger) = (
         Task::ImageToImage { strength: None },
         Task::Inpaint { mask: input("mask.png"), strength: None },
-        Task::Upscale { noise_level: None },
+        Task::Upscale { noise_level: None, scale: None },
     );
     for (name, task, steps, guidance_scale) in [
         ("stable_diffusion", &from, 50, 7.5),

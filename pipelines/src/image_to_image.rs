@@ -42,6 +42,8 @@ pub enum Task {
     Upscale {
         /// How much noise is put over it, a timestep of the model's `low_res_scheduler`; diffusers' default, 20, if absent.
         noise_level: Option<usize>,
+        /// How many times its size the image has; as many as the model makes if absent. For another number the picture is resized first.
+        scale: Option<f64>,
     },
 }
 
@@ -76,6 +78,9 @@ impl From<Vec<f32>> for Start {
 /// Draws standard normal noise of this shape.
 pub(crate) type Draw<'a> = &'a mut dyn FnMut(SampleShape) -> Vec<f32>;
 
+/// A side that no model makes: what would be larger still is refused as this is.
+const LARGEST: usize = 1 << 24;
+
 impl TextModel {
     /// The share of the schedule that a request runs; none where it starts from noise alone. diffusers' defaults.
     pub(crate) fn strength(&self, request: &Request) -> Option<f64> {
@@ -94,13 +99,18 @@ impl TextModel {
     /// The size of what is made of a picture where nobody says: (width, height). diffusers rounds the small picture to the autoencoder's
     /// multiple, too.
     pub(crate) fn default_size_for(&self, source: &Source) -> [usize; 2] {
-        let (side, larger) = match source.task {
-            Task::Upscale { .. } => {
-                (self.network.side_multiple().max(self.pixels_per_element()), self.pixels_per_element())
-            }
-            _ => (self.side(), 1),
+        let [width, height] = [source.image.width, source.image.height];
+        let Task::Upscale { scale, .. } = source.task else {
+            let side = self.side();
+            return [width, height].map(|extent| (extent - extent % side).max(side));
         };
-        [source.image.width, source.image.height].map(|extent| (extent - extent % side).max(side) * larger)
+        let larger = self.pixels_per_element();
+        let side = self.network.side_multiple().max(larger);
+        [width, height].map(|extent| {
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "too large a size is refused")]
+            let small = scale.map_or(extent, |scale| (extent as f64 * scale / larger as f64) as usize);
+            (small - small % side).clamp(side, LARGEST) * larger
+        })
     }
 
     /// The guidance_scale of what is made of a picture where it is another than of text alone, and nobody says: diffusers' own.
@@ -139,7 +149,7 @@ impl TextModel {
         if source.image.width == 0 || source.image.height == 0 {
             return refuse("the picture has no pixels");
         }
-        if let Task::Upscale { noise_level } = &source.task {
+        if let Task::Upscale { noise_level, .. } = &source.task {
             return self.noise_level(*noise_level).map(|_| ());
         }
         if self.picture_channels().is_none() {
@@ -182,7 +192,7 @@ impl TextModel {
         let Some(source) = &request.source else {
             return Ok(scaled(draw(shape), sampling.schedule.init_noise_sigma).into());
         };
-        if let Task::Upscale { noise_level } = &source.task {
+        if let Task::Upscale { noise_level, .. } = &source.task {
             return self.start_larger(&source.image, *noise_level, sampling, shape, &mut draw);
         }
         let picture = source.image.resized(request.width, request.height, Filter::Lanczos);
