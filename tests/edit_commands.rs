@@ -98,7 +98,7 @@ fn an_image_of_a_picture_has_its_size_and_tells_its_strength() {
     let image = read(folder.path(), "a-red-square-3.png");
     assert_eq!((image.width, image.height), (50, 36));
     let info = succeed(folder.path(), &["info", "a-red-square-3.png"]);
-    assert!(info.contains("Steps: 2, ") && info.contains(", Denoising strength: 0.5, "), "{info}");
+    assert!(info.contains("Steps: 4, ") && info.contains(", Denoising strength: 0.5, "), "{info}");
 
     succeed(folder.path(), &[&IMG2IMG[..], &["--steps", "2", "-W", "32", "-H", "64", "-o", "b.png"]].concat());
     let image = read(folder.path(), "b.png");
@@ -252,11 +252,17 @@ fn pictures_are_made_larger_by_models_trained_for_it() {
     assert_ne!(read(place, "more.png"), image);
     succeed(place, &upscale(&["-m", "model:upscaler", "-W", "64", "-o", "narrow.png"]));
     assert_eq!(read(place, "narrow.png").width, 64);
+    succeed(place, &upscale(&["-m", "model:upscaler", "--scale", "2.4", "-o", "less.png"]));
+    let image = read(place, "less.png");
+    // 27 by 17, rounded down to the model's multiple before it is made four times as large.
+    assert_eq!((image.width, image.height), (64, 32));
     assert!(!String::from_utf8_lossy(&bytes).contains("Denoising strength"));
 
     let part = "noise level 91 is not possible: this model takes 0 to 90";
     fail(place, &upscale(&["-m", "model:upscaler", "--noise-level", "91"]), 2, part);
     fail(place, &upscale(&["-m", "model:upscaler", "--noise-level", "-1"]), 2, "--noise-level");
+    fail(place, &upscale(&["-m", "model:upscaler", "--scale", "0"]), 2, "it must be a number above 0");
+    fail(place, &upscale(&["-m", "model:upscaler", "--scale", "1e300"]), 2, "is too large");
     fail(place, &upscale(&["-m", "model:upscaler", "-W", "62"]), 2, "multiples of 4 pixels");
     fail(place, &upscale(&["-m", "model:stable_diffusion"]), 2, "this model makes no pictures larger");
     fail(place, &["generate", "x", "-m", "model:upscaler"], 2, "this model makes pictures larger: give it one");

@@ -36,7 +36,7 @@ fn source(case: &Value) -> Source {
     let task = match case["task"].as_str().unwrap() {
         "img2img" => Task::ImageToImage { strength },
         "inpaint" => Task::Inpaint { mask: input(case["mask_image"].as_str().unwrap()), strength },
-        "upscale" => Task::Upscale { noise_level: Some(count(&case["noise_level"])) },
+        "upscale" => Task::Upscale { noise_level: Some(count(&case["noise_level"])), scale: None },
         other => panic!("no task {other}"),
     };
     Source { image: input(case["image"].as_str().unwrap()), task }
@@ -133,6 +133,57 @@ fn edits_on_an_adapter_are_diffusers() {
     let device = open_device(&DeviceChoice::Adapter("gpu".into()), &settings)
         .unwrap_or_else(|error| panic!("{error} (`cargo xtask test` sets one up)"));
     compare_all(device.as_ref());
+}
+
+/// diffusers' own values, of each of its pipelines.
+#[test]
+fn defaults_are_diffusers() {
+    let device = cpu();
+    let image = input("square.png");
+    let (from, part, larger) = (
+        Task::ImageToImage { strength: None },
+        Task::Inpaint { mask: input("mask.png"), strength: None },
+        Task::Upscale { noise_level: None, scale: None },
+    );
+    for (name, task, steps, guidance_scale) in [
+        ("stable_diffusion", &from, 50, 7.5),
+        ("stable_diffusion", &part, 50, 7.5),
+        ("stable_diffusion_xl", &from, 50, 5.0),
+        ("stable_diffusion_xl", &part, 50, 7.5),
+        ("latent_consistency", &from, 4, 8.5),
+        ("upscaler", &larger, 75, 9.0),
+    ] {
+        let files = ModelFiles::folder(goldens().join("pipelines").join(name)).unwrap();
+        let pipe = TextToImage::from_pretrained(device.as_ref(), &files, Default::default()).unwrap();
+        let defaults = pipe.defaults_for(Source { image: image.clone(), task: task.clone() });
+        let theirs = (Steps::Count(steps), guidance_scale);
+        assert_eq!((defaults.steps, defaults.guidance_scale), theirs, "{name} {task:?}");
+    }
+}
+
+/// Where the encoder does not fit beside the network, parts go and come again.
+#[test]
+fn a_device_with_little_memory_makes_the_same_pictures() {
+    let make = |max_memory: Option<u64>| {
+        let settings = DeviceSettings { max_memory, ..Default::default() };
+        let device = open_device(&DeviceChoice::Cpu, &settings).unwrap();
+        let files = ModelFiles::folder(goldens().join("pipelines/stable_diffusion")).unwrap();
+        let mut pipe = TextToImage::from_pretrained(device.as_ref(), &files, Default::default()).unwrap();
+        let mut images = Vec::new();
+        for (name, prompt) in [("square.png", "a red square"), ("mask.png", "a blue square"), ("square.png", "")] {
+            let source = Source { image: input(name), task: Task::ImageToImage { strength: None } };
+            let request = Request { prompt: prompt.into(), steps: Steps::Count(4), ..pipe.defaults_for(source) };
+            let outcome = pipe.run(&request, |_| ControlFlow::Continue(()));
+            let Ok(Outcomes::Finished(generated)) = outcome else { panic!("{max_memory:?}: {outcome:?}") };
+            images.push(generated.image.unwrap());
+        }
+        let memory = pipe.memory();
+        (images, memory.weights + memory.activations)
+    };
+    let (all, memory) = make(None);
+    let (some, held) = make(Some(memory * 9 / 10));
+    assert!(held <= memory * 9 / 10, "{held} of {memory}");
+    assert_eq!(all, some);
 }
 
 #[test]

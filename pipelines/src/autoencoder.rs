@@ -25,7 +25,7 @@ pub(crate) enum Decoder {
 }
 
 impl Decoder {
-    fn latent_channels(&self) -> usize {
+    pub(crate) fn latent_channels(&self) -> usize {
         match self {
             Self::Kl(config) => config.latent_channels,
             Self::Tiny(config) => config.latent_channels,
@@ -207,14 +207,28 @@ impl Autoencoder {
         (matches!(channels, 1 | 3) && factor == self.factor()).then_some(channels)
     }
 
-    /// The latents of a picture `[H, W, C]` of −1..1.
+    /// The latents of a picture `[H, W, C]` of −1..1. Where the device has no room for all of it, as [`decode`](Self::decode).
     pub(crate) fn encode(
         &mut self,
         device: (&dyn Device, PlanOptions),
         picture: &[f32],
         shape: SampleShape,
+        make_room: &mut dyn FnMut() -> bool,
     ) -> Result<Latents, PipelineError> {
-        self.encoder.encode(&self.decoder, device, picture, shape)
+        let factor = self.factor();
+        let mut tile = shape.height.max(shape.width) / factor;
+        loop {
+            let error = match self.encoder.encode(&self.decoder, device, (picture, shape), (tile, factor)) {
+                Err(PipelineError::Device(error @ DeviceError::Unsupported { .. })) => error,
+                Err(PipelineError::Device(DeviceError::OutOfMemory { .. })) if self.let_go() || make_room() => continue,
+                Err(PipelineError::Device(error @ DeviceError::OutOfMemory { .. })) => error,
+                result => return result,
+            };
+            if tile <= SMALLEST_TILE {
+                return Err(error.into());
+            }
+            tile = tile.div_ceil(2);
+        }
     }
 
     /// Whether latents of a picture are drawn from a distribution.
@@ -268,5 +282,34 @@ mod tests {
         let step = |image: &[f32]| image[row..].iter().zip(image).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         let (seam, edge) = (step(&differences), step(&whole));
         assert!(seam > 0.0 && seam < 0.03 * edge, "from row to row tiles add {seam} to steps of {edge}");
+    }
+
+    /// Latents of tiles differ from those of the whole only where a tile ends and the picture goes on.
+    #[test]
+    fn pictures_are_encoded_in_tiles_where_there_is_little_room() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/pipelines/stable_diffusion");
+        let files = ModelFiles::folder(folder).expect("a golden");
+        let index = ModelIndex::read(&files).expect("an index");
+        let shape = SampleShape { height: 96, width: 128, channels: 3 };
+        let wave = |i: usize| ((i / 3 % 128) as f32 * 0.11).sin() * ((i / 384) as f32 * 0.07 + (i % 3) as f32).cos();
+        let picture: Vec<f32> = (0..shape.numel()).map(wave).collect();
+        let mut rooms = 0;
+        let mut encode = |device: &dyn Device| {
+            let mut autoencoder = Autoencoder::load(&files, &index).expect("loads").expect("it has one");
+            autoencoder.encode((device, PlanOptions::default()), &picture, shape, &mut || {
+                rooms += 1;
+                false
+            })
+        };
+        let mean = |latents: Latents| latents.sample(|| vec![0.0; 48 * 64 * 4]);
+        let whole = mean(encode(cpu().as_ref()).expect("there is room"));
+        let tiled = mean(encode(&Limited::new(cpu(), 1 << 20)).expect("tiles fit"));
+        let largest = whole.iter().fold(0.0_f32, |largest, v| largest.max(v.abs()));
+        let differences: Vec<f32> = tiled.iter().zip(&whole).map(|(a, b)| (a - b).abs()).collect();
+        let (worst, sum) = differences.iter().fold((0.0_f32, 0.0), |(worst, sum), d| (worst.max(*d), sum + d));
+        let typical = sum / differences.len() as f32;
+        assert!(worst > 0.0 && worst < 0.2 * largest && typical < 0.02 * largest, "{worst}, {typical} of {largest}");
+        assert!(encode(&Limited::new(cpu(), 1 << 10)).is_err(), "a kilobyte is too little");
+        assert!(rooms >= 2);
     }
 }

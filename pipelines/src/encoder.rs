@@ -3,6 +3,7 @@
 use crate::autoencoder::Decoder;
 use crate::denoiser::SampleShape;
 use crate::error::PipelineError;
+use crate::tiles::{self, Blend, Tiles};
 use graph::{Device, Graph, PlanOptions, Rate, Scope, passes};
 use models::{Checkpoint, ModelFiles, autoencoder_kl_encode, autoencoder_tiny_encode};
 
@@ -50,18 +51,22 @@ impl Encoder {
         Self { files: files.clone(), weights: None, known: Vec::new() }
     }
 
-    /// The latents of a picture `[H, W, C]` of −1..1. The plan is gone afterwards: the network needs the memory.
+    /// The latents of a picture `[H, W, C]` of −1..1, in tiles of at most `tile` latents a side, `factor` pixels each. The plan is gone
+    /// afterwards: the network needs the memory.
     pub(crate) fn encode(
         &mut self,
         kind: &Decoder,
         (device, options): (&dyn Device, PlanOptions),
-        picture: &[f32],
-        shape: SampleShape,
+        (picture, shape): (&[f32], SampleShape),
+        (tile, factor): (usize, usize),
     ) -> Result<Latents, PipelineError> {
         if let Some((_, latents)) = self.known.iter().find(|(known, _)| known == picture) {
             return Ok(latents.clone());
         }
-        let graph = graph(kind, shape)?;
+        let (height, width) = (shape.height / factor, shape.width / factor);
+        let (rows, columns) = (Tiles::over(height, tile), Tiles::over(width, tile));
+        let part = SampleShape { height: rows.extent * factor, width: columns.extent * factor, ..shape };
+        let graph = graph(kind, part)?;
         let weights = match self.weights.take() {
             Some(weights) => weights,
             None => {
@@ -71,15 +76,25 @@ impl Encoder {
             }
         };
         let mut plan = device.plan(&passes::optimize(&graph), self.weights.insert(weights), options)?;
-        plan.write("image", picture)?;
-        plan.run()?;
-        let mean = plan.read("mean")?;
+        let extents = SampleShape { height, width, channels: kind.latent_channels() };
+        let (mut mean, mut deviation) = (Blend::new(extents), Blend::new(extents));
+        for (y, top) in rows.starts.iter().enumerate() {
+            for (x, left) in columns.starts.iter().enumerate() {
+                plan.write("image", &tiles::cut(picture, shape, (top * factor, left * factor), part))?;
+                plan.run()?;
+                mean.add(&plan.read("mean")?, (&rows, y), (&columns, x), 1);
+                if matches!(kind, Decoder::Kl(_)) {
+                    let std: Vec<f32> = plan.read("logvar")?.into_iter().map(|logvar| (0.5 * logvar).exp()).collect();
+                    deviation.add(&std, (&rows, y), (&columns, x), 1);
+                }
+            }
+        }
+        let mean = mean.finish();
         let latents = match kind {
             Decoder::Kl(config) => {
-                let deviation = plan.read("logvar")?.into_iter().map(|logvar| (0.5 * logvar).exp()).collect();
                 #[allow(clippy::cast_possible_truncation, reason = "latents are f32")]
                 let [shift, scale] = [config.shift_factor.unwrap_or(0.0), config.scaling_factor].map(|v| v as f32);
-                Latents { mean, deviation: Some(deviation), shift, scale }
+                Latents { mean, deviation: Some(deviation.finish()), shift, scale }
             }
             // Its graph scales them.
             Decoder::Tiny(_) => Latents { mean, deviation: None, shift: 0.0, scale: 1.0 },

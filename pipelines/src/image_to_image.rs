@@ -10,6 +10,7 @@ use crate::network::Beside;
 use crate::noise::Noise;
 use crate::request::Request;
 use crate::resize::Filter;
+use crate::text_encoder::TextEncoders;
 use graph::{Device, PlanOptions};
 use scheduler::Sampling;
 
@@ -41,6 +42,8 @@ pub enum Task {
     Upscale {
         /// How much noise is put over it, a timestep of the model's `low_res_scheduler`; diffusers' default, 20, if absent.
         noise_level: Option<usize>,
+        /// How many times its size the image has; as many as the model makes if absent. For another number the picture is resized first.
+        scale: Option<f64>,
     },
 }
 
@@ -75,6 +78,9 @@ impl From<Vec<f32>> for Start {
 /// Draws standard normal noise of this shape.
 pub(crate) type Draw<'a> = &'a mut dyn FnMut(SampleShape) -> Vec<f32>;
 
+/// A side that no model makes: what would be larger still is refused as this is.
+const LARGEST: usize = 1 << 24;
+
 impl TextModel {
     /// The share of the schedule that a request runs; none where it starts from noise alone. diffusers' defaults.
     pub(crate) fn strength(&self, request: &Request) -> Option<f64> {
@@ -93,13 +99,25 @@ impl TextModel {
     /// The size of what is made of a picture where nobody says: (width, height). diffusers rounds the small picture to the autoencoder's
     /// multiple, too.
     pub(crate) fn default_size_for(&self, source: &Source) -> [usize; 2] {
-        let (side, larger) = match source.task {
-            Task::Upscale { .. } => {
-                (self.network.side_multiple().max(self.pixels_per_element()), self.pixels_per_element())
-            }
-            _ => (self.side(), 1),
+        let [width, height] = [source.image.width, source.image.height];
+        let Task::Upscale { scale, .. } = source.task else {
+            let side = self.side();
+            return [width, height].map(|extent| (extent - extent % side).max(side));
         };
-        [source.image.width, source.image.height].map(|extent| (extent - extent % side).max(side) * larger)
+        let larger = self.pixels_per_element();
+        let side = self.network.side_multiple().max(larger);
+        [width, height].map(|extent| {
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "too large a size is refused")]
+            let small = scale.map_or(extent, |scale| (extent as f64 * scale / larger as f64) as usize);
+            (small - small % side).clamp(side, LARGEST) * larger
+        })
+    }
+
+    /// The guidance_scale of what is made of a picture where it is another than of text alone, and nobody says: diffusers' own.
+    pub(crate) fn default_guidance_for(&self, source: &Source) -> Option<f64> {
+        let large = self.network.pooled_channels().is_some();
+        let other = large && matches!(source.task, Task::Inpaint { .. }) && self.defaults().guidance_scale.is_none();
+        other.then_some(7.5)
     }
 
     /// Channels of the pictures it can start from.
@@ -131,7 +149,7 @@ impl TextModel {
         if source.image.width == 0 || source.image.height == 0 {
             return refuse("the picture has no pixels");
         }
-        if let Task::Upscale { noise_level } = &source.task {
+        if let Task::Upscale { noise_level, .. } = &source.task {
             return self.noise_level(*noise_level).map(|_| ());
         }
         if self.picture_channels().is_none() {
@@ -155,7 +173,8 @@ impl TextModel {
     }
 
     /// The noisy sample that a run begins with, and what holds it. Noise is drawn in diffusers' order: of the picture's latents, then what is
-    /// added to them, then of the latents of what a mask leaves of the picture.
+    /// added to them, then of the latents of what a mask leaves of the picture. `make_room` lets something of the device go, and tells
+    /// whether it did.
     pub(crate) fn start(
         &mut self,
         device: (&dyn Device, PlanOptions),
@@ -163,6 +182,7 @@ impl TextModel {
         sampling: &Sampling,
         shape: SampleShape,
         noise: &mut dyn Noise,
+        make_room: &mut dyn FnMut() -> bool,
     ) -> Result<Start, PipelineError> {
         let mut draw = |shape: SampleShape| {
             let mut nchw = vec![0.0; shape.numel()];
@@ -172,7 +192,7 @@ impl TextModel {
         let Some(source) = &request.source else {
             return Ok(scaled(draw(shape), sampling.schedule.init_noise_sigma).into());
         };
-        if let Task::Upscale { noise_level } = &source.task {
+        if let Task::Upscale { noise_level, .. } = &source.task {
             return self.start_larger(&source.image, *noise_level, sampling, shape, &mut draw);
         }
         let picture = source.image.resized(request.width, request.height, Filter::Lanczos);
@@ -180,12 +200,13 @@ impl TextModel {
         let extents = SampleShape { height: picture.height, width: picture.width, channels };
         let sample = picture.to_sample(channels);
         let Task::Inpaint { mask, .. } = &source.task else {
-            let clean = self.latents(device, (&sample, extents), &mut draw, shape)?;
+            let clean = self.latents(device, (&sample, extents), &mut draw, shape, make_room)?;
             return Ok(noised(&clean, &draw(shape), sampling.noising()).into());
         };
         let (full, sees_mask) = (self.strength(request) == Some(1.0), self.network.beside() == Beside::Mask);
         // Of what starts as noise alone a network that sees the mask needs nothing more.
-        let clean = (!full || !sees_mask).then(|| self.latents(device, (&sample, extents), &mut draw, shape));
+        let clean =
+            (!full || !sees_mask).then(|| self.latents(device, (&sample, extents), &mut draw, shape, make_room));
         let clean = clean.transpose()?.unwrap_or_default();
         let noise = draw(shape);
         let x = if full {
@@ -196,7 +217,8 @@ impl TextModel {
         let anew = mask.white(request.width, request.height);
         let small = reduced(&anew, request.width, shape);
         if sees_mask {
-            let rest = self.latents(device, (&emptied(sample, channels, &anew), extents), &mut draw, shape)?;
+            let rest = emptied(sample, channels, &anew);
+            let rest = self.latents(device, (&rest, extents), &mut draw, shape, make_room)?;
             return Ok(Start { beside: beside(&small, &rest), ..x.into() });
         }
         // diffusers draws latents of the rest also where nobody reads them.
@@ -225,9 +247,12 @@ impl TextModel {
         (picture, extents): (&[f32], SampleShape),
         draw: Draw<'_>,
         shape: SampleShape,
+        make_room: &mut dyn FnMut() -> bool,
     ) -> Result<Vec<f32>, PipelineError> {
         let Some(autoencoder) = &mut self.autoencoder else { return Ok(picture.to_vec()) };
-        Ok(autoencoder.encode(device, picture, extents)?.sample(|| draw(shape)))
+        let text = &mut self.text;
+        let make_room = &mut || text.as_mut().is_some_and(TextEncoders::let_go) || make_room();
+        Ok(autoencoder.encode(device, picture, extents, make_room)?.sample(|| draw(shape)))
     }
 }
 

@@ -108,7 +108,11 @@ impl<'d> TextToImage<'d> {
     #[must_use]
     pub fn defaults_for(&self, source: Source) -> Request {
         let [width, height] = self.model.default_size_for(&source);
-        Request { width, height, source: Some(source), ..self.defaults() }
+        let mut defaults = self.defaults();
+        if let Some(scale) = self.model.default_guidance_for(&source) {
+            defaults.guidance_scale = scale;
+        }
+        Request { width, height, source: Some(source), ..defaults }
     }
 
     /// How this checkpoint, sampler and schedule step, without running anything.
@@ -165,7 +169,11 @@ impl<'d> TextToImage<'d> {
             timed(&mut timings.encode, || self.conditioning(request, guided, class_label))?;
         let mut noise = request.rng.stream(request.seed);
         let device = (self.device, self.options);
-        let start = timed(&mut timings.encode, || self.model.start(device, request, &sampling, shape, noise.as_mut()))?;
+        let denoiser = &mut self.denoiser;
+        let mut make_room = || denoiser.take().is_some();
+        let start = timed(&mut timings.encode, || {
+            self.model.start(device, request, &sampling, shape, noise.as_mut(), &mut make_room)
+        })?;
         conditioning.beside = start.beside;
         #[allow(clippy::cast_precision_loss, reason = "levels are whole numbers below 2²⁴")]
         if let Some(level) = start.noise_level {

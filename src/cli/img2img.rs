@@ -15,7 +15,7 @@ pub(super) struct Args {
     /// What the image shows; a class-conditional or unconditional model takes no prompt
     prompt: Option<String>,
 
-    /// How much of the schedule is run: 0 keeps the picture, 1 little of it [default: the model's, 0.8 or 0.3 of SDXL]
+    /// How much of the schedule is run: the less, the more is kept of the picture [default: the model's, 0.8 or 0.3 of SDXL]
     #[arg(long, value_name = "0..1", allow_negative_numbers = true, value_parser = run::strength)]
     strength: Option<f64>,
 

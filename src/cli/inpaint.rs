@@ -19,7 +19,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     mask: PathBuf,
 
-    /// How much of the schedule is run: 0 keeps what is there, 1 nothing of it [default: the model's, 1 or 0.9999 of SDXL]
+    /// How much of the schedule is run: the less, the more is kept of what was there [default: the model's, 1 or 0.9999 of SDXL]
     #[arg(long, value_name = "0..1", allow_negative_numbers = true, value_parser = run::strength)]
     strength: Option<f64>,
 

@@ -83,7 +83,12 @@ pub(super) fn parameters(request: &Request, generated: &Generated, flags: &Image
     if !request.negative_prompt.is_empty() {
         text += &format!("\nNegative prompt: {}", request.negative_prompt);
     }
-    text += &format!("\nSteps: {}, Sampler: {}", generated.steps, generated.sampler);
+    // A1111 counts the steps that a strength leaves out.
+    let steps = match request.steps {
+        scheduler::Steps::Count(count) if generated.strength.is_some() => count,
+        _ => generated.steps,
+    };
+    text += &format!("\nSteps: {steps}, Sampler: {}", generated.sampler);
     if let Some(schedule) = generated.schedule {
         text += &format!(", Schedule type: {schedule}");
     }

@@ -20,6 +20,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     noise_level: Option<usize>,
 
+    /// How many times the picture's size the image has: for another number than the model's the picture is resized first [default: the
+    /// model's]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = scale)]
+    scale: Option<f64>,
+
     #[command(flatten)]
     image: ImageArgs,
 }
@@ -32,7 +37,12 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         prompt: Some(&args.prompt),
         name: if args.prompt.is_empty() { &stem } else { &args.prompt },
         flags: &args.image,
-        source: Some(Source { image, task: Task::Upscale { noise_level: args.noise_level } }),
+        source: Some(Source { image, task: Task::Upscale { noise_level: args.noise_level, scale: args.scale } }),
         inputs: &[("image", &args.input)],
     })
+}
+
+fn scale(text: &str) -> Result<f64, String> {
+    let value = text.parse::<f64>().ok().filter(|value| value.is_finite() && *value > 0.0);
+    value.ok_or_else(|| "it must be a number above 0".into())
 }
