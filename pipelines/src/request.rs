@@ -9,7 +9,7 @@ use graph::NodeTime;
 use scheduler::Steps;
 use std::time::Duration;
 
-/// What is asked for. [`TextToImage::defaults`] gives the model's own values.
+/// What is asked for. [`TextToImage::defaults`](crate::TextToImage::defaults) gives the model's own values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
     /// What the picture shows.
