@@ -1,6 +1,7 @@
 """Writes a checkpoint's EMA weights as a diffusers folder in f16, and checks that it loads and draws the same.
 
     python export.py RUN/checkpoint.pt --tokenizer RUN/tokenizer --data DIR --out ../assets/models/icons-64
+    python export.py RUN/checkpoint.pt --consistency --tokenizer ... (as above)
 """
 
 import argparse
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from transformers import CLIPTokenizer
 
-from model import SIZE, Denoiser, build_text_encoder, build_transformer, scheduler
+from model import SIZE, Denoiser, build_text_encoder, build_transformer, consistency_scheduler, scheduler
 from sample import PROMPTS, generate, load
 
 
@@ -32,13 +33,16 @@ def main():
     p.add_argument("--tokenizer", required=True)
     p.add_argument("--data", required=True, help="for its NOTICE.md, which must go wherever the weights go")
     p.add_argument("--out", required=True)
+    p.add_argument("--consistency", action="store_true", help="a checkpoint of consistency.py")
     p.add_argument("--guidance", type=float, default=3.0)
     p.add_argument("--steps", type=int, default=20)
     a = p.parse_args()
+    if a.consistency:
+        a.guidance, a.steps = 1.0, 1  # guidance is part of what it learnt
     out = Path(a.out)
     out.mkdir(parents=True, exist_ok=True)
     model, c = restore(a.checkpoint)
-    sched = scheduler(model.prediction)
+    sched = consistency_scheduler() if a.consistency else scheduler(model.prediction)
     tokenizer = CLIPTokenizer.from_pretrained(a.tokenizer)
     before = generate(model.transformer, model.text_encoder, tokenizer, sched, PROMPTS, a.steps, a.guidance)
     model.transformer.half().save_pretrained(out / "transformer")

@@ -6,7 +6,7 @@ A PixArt transformer (Chen et al. 2023, "PixArt-alpha") works on raw pixels: pat
 
 import numpy as np
 import torch
-from diffusers import DPMSolverMultistepScheduler, EDMEulerScheduler, PixArtTransformer2DModel
+from diffusers import DPMSolverMultistepScheduler, EDMEulerScheduler, LCMScheduler, PixArtTransformer2DModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -53,6 +53,13 @@ def build_text_encoder(vocab, hidden=256, layers=3, heads=4):
         if name.endswith(("out_proj.weight", "fc2.weight")):
             p.data *= 0.2
     return net
+
+
+def device_and_precision():
+    """-> ("cuda" or "cpu", whether bf16 is worth it: without units for it a CPU takes ten times as long as with f32)"""
+    if torch.cuda.is_available():
+        return "cuda", True
+    return "cpu", torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 class Denoiser(nn.Module):
@@ -109,6 +116,20 @@ def scheduler(prediction="sample"):
         num_train_timesteps=1000, beta_schedule="linear", beta_start=0.0001, beta_end=0.02, prediction_type="sample",
         algorithm_type="dpmsolver++", solver_order=2, lower_order_final=True, use_karras_sigmas=True, final_sigmas_type="zero",
     )
+
+
+def consistency_scheduler():
+    """The same for a consistency model: from the highest timestep, denoise and add noise again, as often as there are steps."""
+    return LCMScheduler(
+        num_train_timesteps=1000, beta_schedule="linear", beta_start=0.0001, beta_end=0.02, prediction_type="sample",
+        original_inference_steps=50, timestep_scaling=10.0, clip_sample=True, set_alpha_to_one=True,
+    )
+
+
+def boundary(timestep, scaling=10.0, sigma_data=0.5):
+    """LCMScheduler's (c_skip, c_out) (Luo et al. 2023, "Latent consistency models", appendix D): the identity at timestep 0."""
+    t = timestep * scaling
+    return sigma_data**2 / (t**2 + sigma_data**2), t / (t**2 + sigma_data**2).sqrt()
 
 
 def ddpm_sigmas():

@@ -1,0 +1,220 @@
+"""Trains a consistency model (Song et al. 2023, "Consistency models"), by distillation or from nothing.
+
+    python consistency.py --teacher ../assets/models/icons-64 --data DIR --out RUN --minutes 40        # distillation (CD)
+    python consistency.py --mode ct --data DIR --out RUN --recipe badges --width 128 --layers 4        # training (CT)
+
+f(x + sigma n, sigma) is the clean picture at the start of the probability-flow ODE's path through x + sigma n. Both losses pull
+f at a noise level towards f at a lower one on the same path, and differ in how they find the point there. Noise levels come
+closer together as the run goes on, as in easy consistency tuning (Geng et al. 2024). A stopped run goes on like train.py's.
+"""
+
+import argparse
+import copy
+import csv
+import os
+import shutil
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+from transformers import CLIPTokenizer
+
+import tokenizer as bpe
+from data import RECIPES, Batches, Mix, encode
+from model import Denoiser, boundary, build_text_encoder, build_transformer, device_and_precision
+from sample import load
+from train import learning_rate, optimizers, save
+
+LOG_SIGMA_MAX = 5.06  # timestep 999, where a picture starts
+CLEAN = 0.012  # below the schedule's lowest sigma (0.01) there is no noise to remove
+
+
+class Student(torch.nn.Module):
+    """f = c_skip(t) x_t + c_out(t) D(x_t, t), with LCMScheduler's scalings (Song et al. 2023, equation 5). x_t is the
+    variance-preserving input, as there."""
+
+    def __init__(self, denoiser):
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, noisy, sigma, ids, mask):
+        skip, out = (c[:, None, None, None] for c in boundary(self.denoiser.timestep(sigma)))
+        return skip * noisy / (1 + sigma[:, None, None, None] ** 2).sqrt() + out * self.denoiser(noisy, sigma, ids, mask)
+
+
+def lower(sigma, stage):
+    """The noise level that is compared with sigma: Geng et al. 2024, section 3.3, r = t (1 - n(t) / q^stage) with q = 2 and
+    n(t) = 1 + 8 sigmoid(-t). Stage 0 compares with the clean picture: that is denoising."""
+    r = sigma * (1 - (1 + 8 * torch.sigmoid(-sigma)) / 2**stage)
+    return torch.where(r < CLEAN, torch.zeros_like(r), r)
+
+
+def draw_sigmas(n, generator, device):
+    """Uniform in log sigma, so that each step of the chain counts alike, and the start of a picture more often than that."""
+    log = torch.empty(n, device=device).uniform_(-1.6, LOG_SIGMA_MAX, generator=generator)
+    return torch.where(torch.rand(n, generator=generator, device=device) < 0.15, LOG_SIGMA_MAX, log).exp()
+
+
+def distillation_point(denoise, x, noise, sigma, r):
+    """CD: one step of an ODE solver with the teacher's score (Song et al. 2023, equation 6; here Euler's, which is DDIM):
+    x_r = x_t + (r - t) dx/dt with dx/dt = (x_t - D(x_t, t)) / t."""
+    x_t = x + sigma * noise
+    d = denoise(x_t)
+    return x_t, d + r / sigma * (x_t - d)
+
+
+def training_point(denoise, x, noise, sigma, r):
+    """CT: no teacher. (x_t - x) / t estimates dx/dt without bias (Song et al. 2023, lemma 1), which makes the point at r the
+    same picture with the same noise, only less of it (equation 10)."""
+    return x + sigma * noise, x + r * noise
+
+
+def consistency_loss(f, target, point, denoise, x, noise, sigma, r):
+    """E d(f(x_t, t), f-(x_r, r)): equations 7 (CD) and 10 (CT) of Song et al. 2023, f- being f without gradient and without
+    EMA, and d the pseudo-Huber distance, both after Song & Dhariwal 2023 (sections 3.2 and 3.3; c = 0.00054 sqrt(dimensions))."""
+    wide = (len(x),) + (1,) * (x.ndim - 1)
+    with torch.no_grad():
+        x_t, x_r = point(denoise, x, noise, sigma.view(wide), r.view(wide))
+        # at r = 0 the point is the clean picture itself: f is the identity there
+        goal = torch.where(r.view(wide) > 0, target(x_r, r.clamp(min=CLEAN)), x_r)
+    c = 0.00054 * x[0].numel() ** 0.5
+    square = (f(x_t, sigma) - goal).square().flatten(1).sum(1)
+    return ((square + c**2).sqrt() - c).mean()
+
+
+def guided(teacher, ids, mask, empty, scale):
+    """The teacher's classifier-free guided prediction u + g (c - u) at a fixed scale, which the student learns as its own."""
+    def denoise(x_t, sigma):
+        both = teacher(torch.cat([x_t, x_t]), sigma.repeat(2), torch.cat([ids, empty[0]]), torch.cat([mask, empty[1]]))
+        c, u = both.chunk(2)
+        return u + scale * (c - u)
+    return denoise
+
+
+def arguments():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--mode", choices=["cd", "ct"], default="cd")
+    p.add_argument("--teacher", help="exported folder; the student starts from it")
+    p.add_argument("--data", required=True)
+    p.add_argument("--out", required=True)
+    p.add_argument("--recipe", choices=RECIPES, default="everyday")
+    p.add_argument("--fold-in", action="store_true", help="train on val_concept too")
+    p.add_argument("--guidance", type=float, help="default: the teacher's own")
+    p.add_argument("--stages", type=int, nargs=2, default=(1, 3), metavar=("FIRST", "LAST"), help="see lower()")
+    p.add_argument("--minutes", type=float, default=40)
+    p.add_argument("--steps", type=int, default=0)
+    p.add_argument("--batch", type=int, default=32)
+    p.add_argument("--width", type=int, default=256, help="of a network without a teacher")
+    p.add_argument("--layers", type=int, default=6)
+    p.add_argument("--lr", type=float, default=1e-3)
+    p.add_argument("--warm-up", type=int, default=50)
+    p.add_argument("--decay", type=float, default=0.4)
+    p.add_argument("--ns-steps", type=int, default=5)
+    p.add_argument("--ema", type=float, default=0.99)
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--workers", type=int, default=1)
+    p.add_argument("--save-minutes", type=float, default=5)
+    p.add_argument("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
+    a = p.parse_args()
+    if a.mode == "cd" and not a.teacher:
+        p.error("--mode cd needs --teacher")
+    return a
+
+
+def networks(a, out, mix):
+    """-> (teacher or None, the network to train, tokenizer, guidance scale)"""
+    if a.teacher:
+        transformer, text_encoder, tokenizer, _, defaults = load(a.teacher)
+        if not (out / "tokenizer").exists():
+            shutil.copytree(Path(a.teacher) / "tokenizer", out / "tokenizer")
+        teacher = Denoiser(transformer, text_encoder).requires_grad_(False).eval()
+        return teacher, copy.deepcopy(teacher).requires_grad_(True), tokenizer, a.guidance or defaults["guidance_scale"]
+    if not (out / "tokenizer").exists():
+        bpe.save(*bpe.train(bpe.caption_texts(mix.rows), 4096), out / "tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
+    return None, Denoiser(build_transformer(a.width, a.layers), build_text_encoder(len(tokenizer))), tokenizer, 1.0
+
+
+def main():
+    a = arguments()
+    device, bf16 = device_and_precision()
+    torch.set_float32_matmul_precision("high")
+    out, path = Path(a.out), Path(a.out) / "checkpoint.pt"
+    out.mkdir(parents=True, exist_ok=True)
+    mix = Mix(a.data, RECIPES[a.recipe], ("train", "val_concept") if a.fold_in else ("train",))
+    torch.manual_seed(a.seed)
+    teacher, denoiser, tokenizer, guidance = networks(a, out, mix)
+    if a.mode == "ct":
+        teacher = None
+    model = denoiser.to(device).train()
+    ema = copy.deepcopy(model).requires_grad_(False).eval()
+    opts = optimizers(model, a.lr, a.ns_steps)
+    base = [[group["lr"] for group in o.param_groups] for o in opts]
+    step, images, elapsed = 0, 0, 0.0
+    if path.exists():
+        c = torch.load(path, map_location=device, weights_only=True)
+        step, images, elapsed = c["step"], c["images"], c["elapsed"]
+        model.load_state_dict(c["model"])
+        ema.load_state_dict(c["ema"])
+        for o, s in zip(opts, c["optimizers"]):
+            o.load_state_dict(s)
+    f = Student(model)
+    net, guide = (torch.compile(m) if a.compile and m else m for m in (f, teacher and teacher.to(device)))
+    padding = "max_length" if a.compile else "longest"
+    batches = Batches(mix, tokenizer, a.batch, a.seed, first=step, dropout=0.0, padding=padding)
+    loader = iter(torch.utils.data.DataLoader(batches, batch_size=None, num_workers=a.workers, prefetch_factor=8))
+    point = {"cd": distillation_point, "ct": training_point}[a.mode]
+    generator, params = torch.Generator(device), list(model.parameters())
+    log = csv.writer(open(out / "log.csv", "a", newline="", buffering=1))
+    if step == 0:
+        log.writerow(["step", "minutes", "images", "stage", "loss"])
+
+    last, saved, losses = time.monotonic(), elapsed, []
+    while True:
+        now = time.monotonic()
+        elapsed, last = elapsed + min(now - last, 60), now  # a step of more than a minute was stopped from outside
+        progress = min(1, elapsed / (60 * a.minutes))
+        done = progress >= 1 or (a.steps and step >= a.steps)
+        stage = min(int(a.stages[0] + progress * (a.stages[1] - a.stages[0] + 1)), a.stages[1])  # each for an equal time
+        if done or elapsed - saved >= 60 * a.save_minutes:
+            saved = elapsed
+            row = [step, round(elapsed / 60, 2), images, stage, round(torch.stack(losses).mean().item(), 4) if losses else ""]
+            log.writerow(row)
+            print(*row, flush=True)
+            save(path, step=step, images=images, elapsed=elapsed, model=model.state_dict(), ema=ema.state_dict(),
+                 optimizers=[o.state_dict() for o in opts], arguments=vars(a) | dict(prediction="sample"))
+            losses = []
+        if done:
+            break
+        rgb, ids, mask = (t.to(device, non_blocking=True) for t in next(loader))
+        x = rgb.permute(0, 3, 1, 2).float() / 127.5 - 1
+        generator.manual_seed(a.seed * 10_000_019 + step)
+        sigma = draw_sigmas(len(x), generator, device)
+        noise = torch.randn(x.shape, generator=generator, device=device)
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+            denoise = None
+            if teacher:
+                empty = [t.to(device) for t in encode(tokenizer, [""] * len(x), "max_length")]
+                empty = [t[:, : ids.shape[1]] for t in empty]
+                predict = guided(guide, ids, mask, empty, guidance)
+                denoise = lambda x_t: predict(x_t, sigma)
+            call = lambda x_t, s: net(x_t, s, ids, mask)
+            loss = consistency_loss(call, call, point, denoise, x, noise, sigma, lower(sigma, stage))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(params, 1.0)
+        factor = learning_rate(step, progress, a.warm_up, a.decay)
+        for o, rates in zip(opts, base):
+            for group, rate in zip(o.param_groups, rates):
+                group["lr"] = rate * factor
+            o.step()
+            o.zero_grad(set_to_none=True)
+        step += 1
+        images += len(x)
+        torch._foreach_lerp_(list(ema.parameters()), params, 1 - min(a.ema, (1 + step) / (10 + step)))
+        losses.append(loss.detach())
+
+
+if __name__ == "__main__":
+    main()
