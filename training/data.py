@@ -48,6 +48,8 @@ COMMON = """
     moon mushroom panda pear pig pizza rabbit rainbow robot rocket rose skull snowman star strawberry sun sunflower tomato tree
     tulip watermelon whale
 """.split()
+# the names of those that go by another
+NAMED = ["automobile", "full moon", "crescent moon", "deciduous tree", "evergreen tree"]
 # a second helping, for recipes of two styles
 MORE = """
     automobile bell bicycle bird bus cactus carrot castle cookie doughnut dragon duck elephant evergreen+tree fire grapes guitar
@@ -87,6 +89,14 @@ RECIPES = {
         favourites=(*((name, 30.0) for name in COMMON), ("heart", 80.0)),
         groups=(("Flags", 0.0), ("People", 0.1), ("Symbols", 0.2), ("Objects", 0.5), ("Smileys and emotions", 0.6)),
         style=0.1, colour=0.6, recolour=0.1, background=0.0, pair=0.0, copies=0.0, small=0.0, mirror=0.0, jitter=1,
+    ),
+    # More of the same set, evenly: what a second small budget is for.
+    "common": Recipe(
+        sets=("twemoji",), named_colour=2.0, skin_tones=False,
+        favourites=(*((name, 30.0) for name in (*COMMON, *NAMED)), ("house", 60.0), ("heart", 12.0)),
+        groups=(("Flags", 0.0), ("People", 0.02), ("Symbols", 0.05), ("Objects", 0.15), ("Smileys and emotions", 0.3),
+                ("Animals and nature", 0.5), ("Food and drink", 0.5), ("Travel and places", 0.3), ("Activities and events", 0.3)),
+        style=0.05, colour=0.35, recolour=0.2, background=0.0, pair=0.0, copies=0.0, small=0.0, mirror=0.0, jitter=1,
     ),
     # Twice the things and a second style, so that a colour, a thing and a style can be put together.
     "everyday": Recipe(
@@ -148,8 +158,8 @@ def place(items, pixel=False):
 class Mix:
     """Draws (picture, caption) samples by weight; the same seed gives the same samples."""
 
-    def __init__(self, root, recipe=RECIPES["full"], splits=("train",), seed=0):
-        self.recipe = recipe
+    def __init__(self, root, recipe=RECIPES["full"], splits=("train",), seed=0, hold_out=True):
+        self.recipe, self.hold_out = recipe, hold_out
         self.rows = [json.loads(line) for line in open(Path(root) / "captions.jsonl")]
         tiles = []
         for f in sorted(Path(root).glob("atlas_*.webp")):
@@ -174,10 +184,13 @@ class Mix:
     def wanted(self, r):
         return r["set"] in self.recipe.sets and (self.recipe.skin_tones or "skin tone" not in r["name"])
 
+    def is_favourite(self, r):
+        return COLOUR_WORD.sub("", r["name"]).strip().removesuffix(" face") in dict(self.recipe.favourites)
+
     def weight(self, r):
-        c, bare = self.recipe, COLOUR_WORD.sub("", r["name"]).strip().removesuffix(" face")
-        if bare in (favourites := dict(c.favourites)):
-            return favourites[bare]
+        c = self.recipe
+        if self.is_favourite(r):
+            return dict(c.favourites)[COLOUR_WORD.sub("", r["name"]).strip().removesuffix(" face")]
         named = c.named_colour if COLOUR_WORD.search(r["name"]) else 1.0
         return r["weight"] * dict(c.groups).get(r["group"], 1.0) * named
 
@@ -223,7 +236,7 @@ class Mix:
             b = a.copy()
             b[..., :3] = rotate_hue(a[..., :3].astype(np.float32), g.uniform(40, 320))
             new = colours(b)[1]
-            if new in CHROMATIC and new != r["main_colour"] and (not old or old.group() == r["main_colour"]) and not held_out(r, new):
+            if new in CHROMATIC and new != r["main_colour"] and (not old or old.group() == r["main_colour"]) and not (self.hold_out and held_out(r, new)):
                 return b, f"{new} {COLOUR_WORD.sub('', x).strip() if old else x}"
         elif g.random() < self.recipe.colour and not old:
             return a, f"{r['main_colour']} {x}"
@@ -233,7 +246,8 @@ class Mix:
         """-> (64x64x3 uint8, caption)"""
         g, c = self.rng, self.recipe
         i = int(self.idx[np.searchsorted(self.cum, g.random())])
-        r, a, pixel = self.rows[i], self.px[i], self.rows[i]["set"] == "dcss"
+        self.drawn = r = self.rows[i]
+        a, pixel = self.px[i], r["set"] == "dcss"
         if r["flip"] and g.random() < c.mirror:
             a = a[:, ::-1]
         bg, bgtext, bgname = self.background(r["colours"])
