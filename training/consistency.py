@@ -108,6 +108,7 @@ def arguments():
     p.add_argument("--batch", type=int, default=32)
     p.add_argument("--width", type=int, default=256, help="of a network without a teacher")
     p.add_argument("--layers", type=int, default=6)
+    p.add_argument("--patch", type=int, default=8)
     p.add_argument("--lr", type=float, default=1e-3)
     p.add_argument("--warm-up", type=int, default=50)
     p.add_argument("--decay", type=float, default=0.4)
@@ -130,11 +131,13 @@ def networks(a, out, mix):
         if not (out / "tokenizer").exists():
             shutil.copytree(Path(a.teacher) / "tokenizer", out / "tokenizer")
         teacher = Denoiser(transformer, text_encoder).requires_grad_(False).eval()
+        config = transformer.config  # the checkpoint says what was trained, whatever the command line said
+        a.width, a.layers, a.patch = config.attention_head_dim * config.num_attention_heads, config.num_layers, config.patch_size
         return teacher, copy.deepcopy(teacher).requires_grad_(True), tokenizer, a.guidance or defaults["guidance_scale"]
     if not (out / "tokenizer").exists():
         bpe.save(*bpe.train(bpe.caption_texts(mix.rows), 4096), out / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
-    return None, Denoiser(build_transformer(a.width, a.layers), build_text_encoder(len(tokenizer))), tokenizer, 1.0
+    return None, Denoiser(build_transformer(a.width, a.layers, patch=a.patch), build_text_encoder(len(tokenizer))), tokenizer, 1.0
 
 
 def main():

@@ -98,6 +98,11 @@ RECIPES = {
                 ("Animals and nature", 0.5), ("Food and drink", 0.5), ("Travel and places", 0.3), ("Activities and events", 0.3)),
         style=0.05, colour=0.35, recolour=0.2, background=0.0, pair=0.0, copies=0.0, small=0.0, mirror=0.0, jitter=1,
     ),
+    # 180 round badges, nothing changed but their place: small enough to learn from nothing in minutes.
+    "badges": Recipe(
+        sets=("kameleon",), style=0.0, default_set="kameleon", colour=0.0, recolour=0.0, background=0.0, pair=0.0, copies=0.0,
+        small=0.0, mirror=0.0, jitter=1,
+    ),
     # Twice the things and a second style, so that a colour, a thing and a style can be put together.
     "everyday": Recipe(
         sets=("twemoji", "fluent_3d"), default_set="twemoji", named_colour=2.0, skin_tones=False,

@@ -22,7 +22,7 @@ def restore(checkpoint):
     c = torch.load(checkpoint, map_location="cpu", weights_only=True)
     a = c["arguments"]
     vocab = c["ema"]["text_encoder.embeddings.token_embedding.weight"].shape[0]
-    model = Denoiser(build_transformer(a["width"], a["layers"]), build_text_encoder(vocab), a["prediction"])
+    model = Denoiser(build_transformer(a["width"], a["layers"], patch=a.get("patch", 8)), build_text_encoder(vocab), a["prediction"])
     model.load_state_dict(c["ema"])
     return model.eval(), c
 

@@ -14,10 +14,10 @@ SIZE = 64
 TOKENS = 32  # longest caption, begin and end marks included
 
 
-def build_transformer(width=256, layers=6, heads=4, caption_channels=256):
+def build_transformer(width=256, layers=6, heads=4, caption_channels=256, patch=8):
     """PixArtTransformer2DModel, started so that each block is close to the identity and the first prediction is zero."""
     net = PixArtTransformer2DModel(
-        sample_size=SIZE, in_channels=3, out_channels=3, patch_size=8, num_layers=layers, num_attention_heads=heads,
+        sample_size=SIZE, in_channels=3, out_channels=3, patch_size=patch, num_layers=layers, num_attention_heads=heads,
         attention_head_dim=width // heads, cross_attention_dim=width, caption_channels=caption_channels,
         norm_type="ada_norm_single", norm_elementwise_affine=False, use_additional_conditions=False,
     )

@@ -40,6 +40,7 @@ def arguments():
     p.add_argument("--batch", type=int, default=32)
     p.add_argument("--width", type=int, default=256)
     p.add_argument("--layers", type=int, default=6)
+    p.add_argument("--patch", type=int, default=8, help="pixels; half of it draws finer and takes four times as long")
     p.add_argument("--lr", type=float, default=6e-3, help="Muon's; the rest follows in fixed proportion")
     p.add_argument("--log-sigma", type=float, nargs=2, default=(1.5, 1.3), metavar=("MEAN", "STD"))
     p.add_argument("--warm-up", type=int, default=150, help="steps")
@@ -127,7 +128,7 @@ def main():
     tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
 
     torch.manual_seed(a.seed)
-    model = Denoiser(build_transformer(a.width, a.layers), build_text_encoder(len(tokenizer)), a.prediction).to(device)
+    model = Denoiser(build_transformer(a.width, a.layers, patch=a.patch), build_text_encoder(len(tokenizer)), a.prediction).to(device)
     if a.init:
         transformer, text_encoder, *_ = load(a.init)
         model.transformer.load_state_dict(transformer.state_dict())

@@ -1,0 +1,100 @@
+"""Everything in one command: teacher, judge, student, the proof that CT works, measurements, plots.
+
+    python reproduce.py --data DIR --work RUNS                         # two CPU cores
+    python reproduce.py --data DIR --work RUNS --preset gpu            # one large GPU, half an hour
+
+A step whose run is complete is not repeated, a stopped one goes on. --only names steps. --parts DIR also leaves the exported
+folders there as tar files of at most 15 MiB, for machines that give back small files only (cat them in order | tar x)."""
+
+import argparse
+import io
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PRESETS = {
+    # the settings of the bundled weights (see the model cards for how long they ran)
+    "cpu": dict(
+        recipe="common",
+        teacher=["--init", "../assets/models/icons-64", "--minutes", 36, "--decay", 0.5, "--warm-up", 60, "--lr", 4e-3,
+                 "--ns-steps", 3, "--held-out", 24, "--ema", 0.995, "--seed", 1],
+        judge=["--pictures", 20_000, "--batch", 64],
+        student=["--minutes", 40, "--ns-steps", 3, "--lr", 2e-3, "--warm-up", 20],
+        ct=["--recipe", "badges", "--minutes", 10, "--width", 128, "--layers", 4, "--ns-steps", 3, "--lr", 4e-3, "--stages", 0, 3],
+        count=120,
+    ),
+    # patches of 4x4 in as many weights; both styles; what two cores cannot do
+    "gpu": dict(
+        recipe="everyday",
+        teacher=["--patch", 4, "--batch", 512, "--workers", 15, "--minutes", 15, "--decay", 0.4, "--ema", 0.999, "--lr", 5e-3, "--save-minutes", 2],
+        judge=["--pictures", 400_000, "--batch", 256, "--workers", 15],
+        student=["--batch", 256, "--workers", 15, "--minutes", 7, "--lr", 1e-3, "--ema", 0.998, "--save-minutes", 2],
+        ct=["--recipe", "badges", "--batch", 256, "--workers", 15, "--minutes", 3, "--lr", 3e-3, "--stages", 0, 3],
+        count=1000,
+    ),
+}
+STEPS = ["teacher", "judge", "student", "ct", "quality", "plots"]
+
+
+def run(script, *arguments):
+    command = [sys.executable, script, *map(str, arguments)]
+    print("+", *command[1:], flush=True)
+    subprocess.run(command, cwd=HERE, check=True)
+
+
+def pack(folder, parts, size=15 * 2**20):
+    """The folder as NAME.tar.00, NAME.tar.01 ..."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        tar.add(folder, arcname=folder.name)
+    data = buffer.getvalue()
+    parts.mkdir(parents=True, exist_ok=True)
+    for n in range(0, len(data), size):
+        (parts / f"{folder.name}.tar.{n // size:02}").write_bytes(data[n : n + size])
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--data", required=True)
+    p.add_argument("--work", required=True, help="folder for runs, not part of the project")
+    p.add_argument("--models", default=HERE / "../assets/models")
+    p.add_argument("--preset", choices=PRESETS, default="cpu")
+    p.add_argument("--only", nargs="*", choices=STEPS, default=STEPS)
+    p.add_argument("--minutes", type=float, help="of the teacher's and the student's runs instead of the preset's (to rehearse)")
+    p.add_argument("--parts")
+    a = p.parse_args()
+    preset, data, work, models = PRESETS[a.preset], Path(a.data).resolve(), Path(a.work).resolve(), Path(a.models).resolve()
+    recipe = ["--recipe", preset["recipe"], "--data", data]
+    minutes = [] if a.minutes is None else ["--minutes", a.minutes]
+    teacher, student = models / "icons-64", models / "icons-64-consistency"
+
+    def export(name, folder, *options):
+        run("export.py", work / name / "checkpoint.pt", "--tokenizer", work / name / "tokenizer", "--data", data, "--out", folder, *options)
+        if a.parts:
+            pack(folder, Path(a.parts))
+
+    if "teacher" in a.only:
+        run("train.py", *recipe, "--out", work / "teacher", *preset["teacher"], *minutes)
+        export("teacher", teacher)
+    if "judge" in a.only and not (work / "judge.pt").exists():
+        run("evaluator.py", *recipe, "--out", work / "judge.pt", *preset["judge"])
+    if "student" in a.only:
+        run("consistency.py", "--teacher", teacher, *recipe, "--out", work / "student", *preset["student"], *minutes)
+        export("student", student, "--consistency")
+    if "ct" in a.only:
+        run("consistency.py", "--mode", "ct", "--data", data, "--out", work / "ct", *preset["ct"])
+        export("ct", work / "ct-model", "--consistency")
+        run("sample.py", work / "ct-model", *"red badge;heart badge;cake badge;rocket badge".split(";"), "--out", HERE / "ct.png")
+    if "quality" in a.only:
+        run("quality.py", *recipe, "--evaluator", work / "judge.pt", "--teacher", teacher, "--student", student,
+            "--count", preset["count"], "--out", HERE / "quality.json")
+    if "plots" in a.only:
+        run("plot.py", work / "teacher/log.csv", work / "student/log.csv", work / "ct/log.csv", "--out", HERE / "loss.png")
+        for folder, name in ((teacher, "samples.png"), (student, "samples-consistency.png")):
+            run("sample.py", folder, "--out", HERE / name)
+
+
+if __name__ == "__main__":
+    main()
