@@ -39,21 +39,22 @@ class Student(torch.nn.Module):
         super().__init__()
         self.denoiser = denoiser
 
-    def forward(self, noisy, sigma, ids, mask):
+    def forward(self, noisy, sigma, ids, mask, text=None):
         skip, out = (c[:, None, None, None] for c in boundary(self.denoiser.timestep(sigma)))
-        return skip * noisy / (1 + sigma[:, None, None, None] ** 2).sqrt() + out * self.denoiser(noisy, sigma, ids, mask)
+        return skip * noisy / (1 + sigma[:, None, None, None] ** 2).sqrt() + out * self.denoiser(noisy, sigma, ids, mask, text)
 
 
-def lower(sigma, stage):
+def lower(sigma, stage, k=8.0):
     """The noise level that is compared with sigma: Geng et al. 2024, section 3.3, r = t (1 - n(t) / q^stage) with q = 2 and
-    n(t) = 1 + 8 sigmoid(-t). Stage 0 compares with the clean picture: that is denoising."""
-    r = sigma * (1 - (1 + 8 * torch.sigmoid(-sigma)) / 2**stage)
+    n(t) = 1 + k sigmoid(-t). Stage 0 compares with the clean picture: that is denoising. With their k = 8 so does the first
+    stage below sigma 2, which suits CT; a teacher's guess there is still a blur, so CD takes smaller steps (k = 1)."""
+    r = sigma * (1 - (1 + k * torch.sigmoid(-sigma)) / 2**stage)
     return torch.where(r < CLEAN, torch.zeros_like(r), r)
 
 
-def draw_sigmas(n, generator, device):
+def draw_sigmas(n, lowest, generator, device):
     """Uniform in log sigma, so that each step of the chain counts alike, and the start of a picture more often than that."""
-    log = torch.empty(n, device=device).uniform_(-1.6, LOG_SIGMA_MAX, generator=generator)
+    log = torch.empty(n, device=device).uniform_(lowest, LOG_SIGMA_MAX, generator=generator)
     return torch.where(torch.rand(n, generator=generator, device=device) < 0.15, LOG_SIGMA_MAX, log).exp()
 
 
@@ -84,13 +85,11 @@ def consistency_loss(f, target, point, denoise, x, noise, sigma, r):
     return ((square + c**2).sqrt() - c).mean()
 
 
-def guided(teacher, ids, mask, empty, scale):
+def guided(teacher, x_t, sigma, mask, text, empty_mask, empty_text, scale):
     """The teacher's classifier-free guided prediction u + g (c - u) at a fixed scale, which the student learns as its own."""
-    def denoise(x_t, sigma):
-        both = teacher(torch.cat([x_t, x_t]), sigma.repeat(2), torch.cat([ids, empty[0]]), torch.cat([mask, empty[1]]))
-        c, u = both.chunk(2)
-        return u + scale * (c - u)
-    return denoise
+    masks, texts = torch.cat([mask, empty_mask]), torch.cat([text, empty_text])
+    c, u = teacher(torch.cat([x_t, x_t]), sigma.repeat(2), None, masks, texts).chunk(2)
+    return u + scale * (c - u)
 
 
 def arguments():
@@ -102,6 +101,10 @@ def arguments():
     p.add_argument("--recipe", choices=RECIPES, default="everyday")
     p.add_argument("--fold-in", action="store_true", help="train on val_concept too")
     p.add_argument("--guidance", type=float, help="default: the teacher's own")
+    p.add_argument("--train-text", action=argparse.BooleanOptionalAction, help="default: only without a teacher")
+    p.add_argument("--k", type=float, help="see lower(); default: 1 for CD, 8 for CT")
+    p.add_argument("--lowest", type=float, default=-0.7, help="of log sigma: with four steps a picture meets nothing below 0.9")
+    p.add_argument("--threads", type=int, default=0)
     p.add_argument("--stages", type=int, nargs=2, default=(1, 3), metavar=("FIRST", "LAST"), help="see lower()")
     p.add_argument("--minutes", type=float, default=40)
     p.add_argument("--steps", type=int, default=0)
@@ -112,7 +115,7 @@ def arguments():
     p.add_argument("--lr", type=float, default=1e-3)
     p.add_argument("--warm-up", type=int, default=50)
     p.add_argument("--decay", type=float, default=0.4)
-    p.add_argument("--ns-steps", type=int, default=5)
+    p.add_argument("--ns-steps", type=int, default=5, help="Muon's; 0: AdamW alone")
     p.add_argument("--ema", type=float, default=0.99)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--workers", type=int, default=1)
@@ -121,6 +124,8 @@ def arguments():
     a = p.parse_args()
     if a.mode == "cd" and not a.teacher:
         p.error("--mode cd needs --teacher")
+    a.k = {"cd": 1.0, "ct": 8.0}[a.mode] if a.k is None else a.k
+    a.train_text = not a.teacher if a.train_text is None else a.train_text
     return a
 
 
@@ -144,6 +149,8 @@ def main():
     a = arguments()
     device, bf16 = device_and_precision()
     torch.set_float32_matmul_precision("high")
+    if a.threads:
+        torch.set_num_threads(a.threads)
     out, path = Path(a.out), Path(a.out) / "checkpoint.pt"
     out.mkdir(parents=True, exist_ok=True)
     mix = Mix(a.data, RECIPES[a.recipe], ("train", "val_concept") if a.fold_in else ("train",))
@@ -152,6 +159,7 @@ def main():
     if a.mode == "ct":
         teacher = None
     model = denoiser.to(device).train()
+    model.text_encoder.requires_grad_(a.train_text)
     ema = copy.deepcopy(model).requires_grad_(False).eval()
     opts = optimizers(model, a.lr, a.ns_steps)
     base = [[group["lr"] for group in o.param_groups] for o in opts]
@@ -169,12 +177,14 @@ def main():
     batches = Batches(mix, tokenizer, a.batch, a.seed, first=step, dropout=0.0, padding=padding)
     loader = iter(torch.utils.data.DataLoader(batches, batch_size=None, num_workers=a.workers, prefetch_factor=8))
     point = {"cd": distillation_point, "ct": training_point}[a.mode]
-    generator, params = torch.Generator(device), list(model.parameters())
+    generator, params = torch.Generator(device), [p for p in model.parameters() if p.requires_grad]
+    averaged = [e for e, p in zip(ema.parameters(), model.parameters()) if p.requires_grad]
+    nothing = [t.to(device) for t in encode(tokenizer, [""])]
     log = csv.writer(open(out / "log.csv", "a", newline="", buffering=1))
     if step == 0:
-        log.writerow(["step", "minutes", "images", "stage", "loss"])
+        log.writerow(["step", "minutes", "images", "stage", "loss", "gradient_norm"])
 
-    last, saved, losses = time.monotonic(), elapsed, []
+    last, saved, losses, norms = time.monotonic(), elapsed, [], []
     while True:
         now = time.monotonic()
         elapsed, last = elapsed + min(now - last, 60), now  # a step of more than a minute was stopped from outside
@@ -183,30 +193,32 @@ def main():
         stage = min(int(a.stages[0] + progress * (a.stages[1] - a.stages[0] + 1)), a.stages[1])  # each for an equal time
         if done or elapsed - saved >= 60 * a.save_minutes:
             saved = elapsed
-            row = [step, round(elapsed / 60, 2), images, stage, round(torch.stack(losses).mean().item(), 4) if losses else ""]
+            row = [step, round(elapsed / 60, 2), images, stage]
+            row += [round(torch.stack(v).mean().item(), 4) if v else "" for v in (losses, norms)]
             log.writerow(row)
             print(*row, flush=True)
             save(path, step=step, images=images, elapsed=elapsed, model=model.state_dict(), ema=ema.state_dict(),
                  optimizers=[o.state_dict() for o in opts], arguments=vars(a) | dict(prediction="sample"))
-            losses = []
+            losses, norms = [], []
         if done:
             break
         rgb, ids, mask = (t.to(device, non_blocking=True) for t in next(loader))
         x = rgb.permute(0, 3, 1, 2).float() / 127.5 - 1
         generator.manual_seed(a.seed * 10_000_019 + step)
-        sigma = draw_sigmas(len(x), generator, device)
+        sigma = draw_sigmas(len(x), a.lowest, generator, device)
         noise = torch.randn(x.shape, generator=generator, device=device)
         with torch.autocast(device, torch.bfloat16, enabled=bf16):
-            denoise = None
+            text, denoise = model.encode(ids, mask), None
             if teacher:
-                empty = [t.to(device) for t in encode(tokenizer, [""] * len(x), "max_length")]
-                empty = [t[:, : ids.shape[1]] for t in empty]
-                predict = guided(guide, ids, mask, empty, guidance)
-                denoise = lambda x_t: predict(x_t, sigma)
-            call = lambda x_t, s: net(x_t, s, ids, mask)
-            loss = consistency_loss(call, call, point, denoise, x, noise, sigma, lower(sigma, stage))
+                with torch.no_grad():
+                    told = teacher.encode(ids, mask)
+                    untold_mask = nothing[1][:, : ids.shape[1]].expand(len(x), -1)
+                    untold = teacher.encode(*(t[:, : ids.shape[1]] for t in nothing)).expand(len(x), -1, -1)
+                denoise = lambda x_t: guided(guide, x_t, sigma, mask, told, untold_mask, untold, guidance)
+            call = lambda x_t, s: net(x_t, s, None, mask, text)
+            loss = consistency_loss(call, call, point, denoise, x, noise, sigma, lower(sigma, stage, a.k))
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(params, 1.0)
+        norms.append(torch.nn.utils.clip_grad_norm_(params, 1.0))
         factor = learning_rate(step, progress, a.warm_up, a.decay)
         for o, rates in zip(opts, base):
             for group, rate in zip(o.param_groups, rates):
@@ -215,7 +227,7 @@ def main():
             o.zero_grad(set_to_none=True)
         step += 1
         images += len(x)
-        torch._foreach_lerp_(list(ema.parameters()), params, 1 - min(a.ema, (1 + step) / (10 + step)))
+        torch._foreach_lerp_(averaged, params, 1 - min(a.ema, (1 + step) / (10 + step)))
         losses.append(loss.detach())
 
 

@@ -166,12 +166,15 @@ class Mix:
     def __init__(self, root, recipe=RECIPES["full"], splits=("train",), seed=0, hold_out=True):
         self.recipe, self.hold_out = recipe, hold_out
         self.rows = [json.loads(line) for line in open(Path(root) / "captions.jsonl")]
-        tiles = []
+        self.px = np.zeros((len(self.rows), N, N, 4), np.uint8)
+        used, first = [self.wanted(r) for r in self.rows], 0
         for f in sorted(Path(root).glob("atlas_*.webp")):
-            atlas = np.array(Image.open(f).convert("RGBA"))
-            k = atlas.shape[0] // N
-            tiles.append(atlas.reshape(k, N, k, N, 4).swapaxes(1, 2).reshape(-1, N, N, 4))
-        self.px = np.concatenate(tiles)[: len(self.rows)]
+            k = Image.open(f).width // N
+            last = min(len(self.rows), first + k * k)
+            if any(used[first:last]):  # decoding is most of the start
+                atlas = np.array(Image.open(f).convert("RGBA")).reshape(k, N, k, N, 4)
+                self.px[first:last] = atlas.swapaxes(1, 2).reshape(-1, N, N, 4)[: last - first]
+            first = last
         weight = {r["index"]: self.weight(r) for r in self.rows if r["split"] in splits and self.wanted(r)}
         self.idx = np.array([i for i, w in weight.items() if w > 0])
         w = np.cumsum([weight[i] for i in self.idx])

@@ -84,8 +84,11 @@ class Denoiser(nn.Module):
         a, b = self.log_sigmas[low], self.log_sigmas[low + 1]
         return low + (s - a) / (b - a)
 
-    def forward(self, noisy, sigma, ids, mask):
-        text = self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+    def encode(self, ids, mask):
+        return self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+
+    def forward(self, noisy, sigma, ids, mask, text=None):
+        text = self.encode(ids, mask) if text is None else text
         s = sigma[:, None, None, None]
         if self.prediction == "sample":
             return self.net(noisy / (1 + s**2).sqrt(), self.timestep(sigma), text, mask)

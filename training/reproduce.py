@@ -18,12 +18,13 @@ PRESETS = {
     # the settings of the bundled weights (see the model cards for how long they ran)
     "cpu": dict(
         recipe="common",
-        teacher=["--init", "../assets/models/icons-64", "--minutes", 36, "--decay", 0.5, "--warm-up", 60, "--lr", 4e-3,
-                 "--ns-steps", 3, "--held-out", 24, "--ema", 0.995, "--seed", 1],
+        teacher=["--recipe", "emoji", "--fold-in", "--minutes", 105],
         judge=["--pictures", 20_000, "--batch", 64],
-        student=["--minutes", 40, "--ns-steps", 3, "--lr", 2e-3, "--warm-up", 20],
-        ct=["--recipe", "badges", "--minutes", 10, "--width", 128, "--layers", 4, "--ns-steps", 3, "--lr", 4e-3, "--stages", 0, 3],
-        count=120,
+        student=["--minutes", 60, "--batch", 16, "--threads", 1, "--ns-steps", 0, "--lr", 1e-3, "--warm-up", 15, "--ema", 0.98,
+                 "--stages", 1, 2, "--decay", 0.5, "--save-minutes", 4, "--seed", 1],
+        ct=["--recipe", "badges", "--minutes", 20, "--batch", 32, "--threads", 1, "--width", 128, "--layers", 4, "--ns-steps", 0,
+            "--lr", 6e-3, "--stages", 0, 3, "--warm-up", 20, "--ema", 0.98, "--lowest", -1.6],
+        count=100,
     ),
     # patches of 4x4 in as many weights; both styles; what two cores cannot do
     "gpu": dict(

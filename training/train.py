@@ -59,15 +59,20 @@ def arguments():
 
 def optimizers(model, lr, ns_steps=5):
     """Muon (Jordan et al. 2024) for the matrices inside the two stacks of blocks, AdamW for everything else. A rare word's
-    embedding is moved only when the word is drawn, so embeddings take larger steps."""
+    embedding is moved only when the word is drawn, so embeddings take larger steps. Without Newton-Schulz steps, which cost
+    as much as ten pictures on a CPU, AdamW moves the matrices too, as far as Muon would."""
     groups = {"muon": [], "words": [], "rest": []}
     for name, p in model.named_parameters():
+        if not p.requires_grad:
+            continue
         block = "transformer_blocks." in name or ".layers." in name
         if p.ndim == 2 and block and "scale_shift_table" not in name:
             groups["muon"].append(p)
         else:
             groups["words" if "token_embedding" in name else "rest"].append(p)
     adam = [{"params": groups["words"], "lr": 2 * lr}, {"params": groups["rest"], "lr": 0.25 * lr}]
+    if ns_steps == 0:
+        return [torch.optim.AdamW([*adam, {"params": groups["muon"], "lr": 0.2 * lr}], betas=(0.9, 0.97), weight_decay=0.0, fused=True)]
     return [
         Muon(groups["muon"], lr=lr, weight_decay=0.01, momentum=0.95, ns_steps=ns_steps),
         torch.optim.AdamW(adam, betas=(0.9, 0.97), weight_decay=0.0, fused=True),
