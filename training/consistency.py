@@ -13,6 +13,7 @@ import copy
 import csv
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -107,6 +108,7 @@ def arguments():
     p.add_argument("--threads", type=int, default=0)
     p.add_argument("--stages", type=int, nargs=2, default=(1, 3), metavar=("FIRST", "LAST"), help="see lower()")
     p.add_argument("--minutes", type=float, default=40)
+    p.add_argument("--session", type=float, default=float("inf"), help="stop after this many minutes, exit code 3; the same command goes on")
     p.add_argument("--steps", type=int, default=0)
     p.add_argument("--batch", type=int, default=32)
     p.add_argument("--width", type=int, default=256, help="of a network without a teacher")
@@ -184,12 +186,14 @@ def main():
     if step == 0:
         log.writerow(["step", "minutes", "images", "stage", "loss", "gradient_norm"])
 
-    last, saved, losses, norms = time.monotonic(), elapsed, [], []
+    begun = last = time.monotonic()
+    saved, losses, norms = elapsed, [], []
     while True:
         now = time.monotonic()
         elapsed, last = elapsed + min(now - last, 60), now  # a step of more than a minute was stopped from outside
         progress = min(1, elapsed / (60 * a.minutes))
-        done = progress >= 1 or (a.steps and step >= a.steps)
+        complete = progress >= 1 or (a.steps and step >= a.steps)
+        done = complete or now - begun >= 60 * a.session
         stage = min(int(a.stages[0] + progress * (a.stages[1] - a.stages[0] + 1)), a.stages[1])  # each for an equal time
         if done or elapsed - saved >= 60 * a.save_minutes:
             saved = elapsed
@@ -201,7 +205,7 @@ def main():
                  optimizers=[o.state_dict() for o in opts], arguments=vars(a) | dict(prediction="sample"))
             losses, norms = [], []
         if done:
-            break
+            sys.exit(0 if complete else 3)
         rgb, ids, mask = (t.to(device, non_blocking=True) for t in next(loader))
         x = rgb.permute(0, 3, 1, 2).float() / 127.5 - 1
         generator.manual_seed(a.seed * 10_000_019 + step)

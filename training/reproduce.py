@@ -3,8 +3,9 @@
     python reproduce.py --data DIR --work RUNS                         # two CPU cores
     python reproduce.py --data DIR --work RUNS --preset gpu            # one large GPU, half an hour
 
-A step whose run is complete is not repeated, a stopped one goes on. --only names steps. --parts DIR also leaves the exported
-folders there as tar files of at most 15 MiB, for machines that give back small files only (cat them in order | tar x)."""
+A stopped run goes on where it was. --only names steps. For a machine that is lent for minutes at a time: --session 8 stops a
+run after eight minutes (the same command goes on), and --parts DIR leaves the exported folders there as tar files of at most
+15 MiB (cat them in order | tar x)."""
 
 import argparse
 import io
@@ -39,10 +40,14 @@ PRESETS = {
 STEPS = ["teacher", "judge", "student", "ct", "quality", "plots"]
 
 
-def run(script, *arguments):
+def run(script, *arguments, may_stop=False):
+    """-> whether it is complete"""
     command = [sys.executable, script, *map(str, arguments)]
     print("+", *command[1:], flush=True)
-    subprocess.run(command, cwd=HERE, check=True)
+    code = subprocess.run(command, cwd=HERE).returncode
+    if code not in ((0, 3) if may_stop else (0,)):
+        sys.exit(f"{script} failed with exit code {code}")
+    return code == 0
 
 
 def pack(folder, parts, size=15 * 2**20):
@@ -64,11 +69,13 @@ def main():
     p.add_argument("--preset", choices=PRESETS, default="cpu")
     p.add_argument("--only", nargs="*", choices=STEPS, default=STEPS)
     p.add_argument("--minutes", type=float, help="of the teacher's and the student's runs instead of the preset's (to rehearse)")
+    p.add_argument("--session", type=float)
     p.add_argument("--parts")
     a = p.parse_args()
     preset, data, work, models = PRESETS[a.preset], Path(a.data).resolve(), Path(a.work).resolve(), Path(a.models).resolve()
     recipe = ["--recipe", preset["recipe"], "--data", data]
     minutes = [] if a.minutes is None else ["--minutes", a.minutes]
+    minutes += [] if a.session is None else ["--session", a.session]
     teacher, student = models / "icons-64", models / "icons-64-consistency"
 
     def export(name, folder, *options):
@@ -77,13 +84,17 @@ def main():
             pack(folder, Path(a.parts))
 
     if "teacher" in a.only:
-        run("train.py", *recipe, "--out", work / "teacher", *preset["teacher"], *minutes)
+        complete = run("train.py", *recipe, "--out", work / "teacher", *preset["teacher"], *minutes, may_stop=True)
         export("teacher", teacher)
+        if not complete:
+            sys.exit("the teacher has not had all its minutes: run the same command again")
     if "judge" in a.only and not (work / "judge.pt").exists():
         run("evaluator.py", *recipe, "--out", work / "judge.pt", *preset["judge"])
     if "student" in a.only:
-        run("consistency.py", "--teacher", teacher, *recipe, "--out", work / "student", *preset["student"], *minutes)
+        complete = run("consistency.py", "--teacher", teacher, *recipe, "--out", work / "student", *preset["student"], *minutes, may_stop=True)
         export("student", student, "--consistency")
+        if not complete:
+            sys.exit("the student has not had all its minutes: run the same command again")
     if "ct" in a.only:
         run("consistency.py", "--mode", "ct", "--data", data, "--out", work / "ct", *preset["ct"])
         export("ct", work / "ct-model", "--consistency")

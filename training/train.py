@@ -10,6 +10,7 @@ import copy
 import csv
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -37,6 +38,7 @@ def arguments():
     p.add_argument("--fold-in", action="store_true", help="train on val_concept too (not for a model that is to be measured)")
     p.add_argument("--prediction", choices=["sample", "edm"], default="sample")
     p.add_argument("--minutes", type=float, default=105, help="length of the whole run, resumed parts together")
+    p.add_argument("--session", type=float, default=float("inf"), help="stop after this many minutes, exit code 3; the same command goes on")
     p.add_argument("--batch", type=int, default=32)
     p.add_argument("--width", type=int, default=256)
     p.add_argument("--layers", type=int, default=6)
@@ -160,13 +162,14 @@ def main():
     if step == 0:
         log.writerow(["step", "minutes", "images", "train_loss", "gradient_norm", *(f"held_out_{s}" for s in HELD_OUT_SIGMAS)])
 
-    last = time.monotonic()
+    begun = last = time.monotonic()
     saved, loss_sum, norm_sum, count = elapsed, torch.zeros((), device=device), torch.zeros((), device=device), 0
     while True:
         now = time.monotonic()
         elapsed, last = elapsed + min(now - last, 60), now  # a step of more than a minute was stopped from outside
         progress = min(1, elapsed / (60 * a.minutes))
-        done = progress >= 1 or (a.steps and step >= a.steps)
+        complete = progress >= 1 or (a.steps and step >= a.steps)
+        done = complete or now - begun >= 60 * a.session
         if done or elapsed - saved >= 60 * a.save_minutes:
             saved = elapsed
             row = [step, round(elapsed / 60, 2), images, round((loss_sum / max(1, count)).item(), 5), round((norm_sum / max(1, count)).item(), 4)]
@@ -178,7 +181,7 @@ def main():
             loss_sum.zero_(), norm_sum.zero_()
             count = 0
         if done:
-            break
+            sys.exit(0 if complete else 3)
         rgb, ids, mask = (t.to(device, non_blocking=True) for t in next(loader))
         x = rgb.permute(0, 3, 1, 2).float() / 127.5 - 1
         generator.manual_seed(a.seed * 10_000_019 + step)  # so a resumed run draws the same noise
