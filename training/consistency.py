@@ -11,6 +11,7 @@ closer together as the run goes on, as in easy consistency tuning (Geng et al. 2
 import argparse
 import copy
 import csv
+import math
 import os
 import shutil
 import sys
@@ -19,17 +20,18 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import numpy as np
 import torch
 from transformers import CLIPTokenizer
 
 import tokenizer as bpe
 from data import RECIPES, Batches, Mix, encode
-from model import Denoiser, boundary, build_text_encoder, build_transformer, device_and_precision
-from sample import load
+from export import write
+from model import Denoiser, boundary, build_text_encoder, build_transformer, consistency_scheduler, device_and_precision
+from sample import PROMPTS, generate, grid, load
 from train import learning_rate, optimizers, save
 
 LOG_SIGMA_MAX = 5.06  # timestep 999, where a picture starts
-CLEAN = 0.012  # below the schedule's lowest sigma (0.01) there is no noise to remove
 
 
 class Student(torch.nn.Module):
@@ -45,12 +47,15 @@ class Student(torch.nn.Module):
         return skip * noisy / (1 + sigma[:, None, None, None] ** 2).sqrt() + out * self.denoiser(noisy, sigma, ids, mask, text)
 
 
-def lower(sigma, stage, k=8.0):
+def lower(sigma, stage, k=8.0, lowest=0.2):
     """The noise level that is compared with sigma: Geng et al. 2024, section 3.3, r = t (1 - n(t) / q^stage) with q = 2 and
     n(t) = 1 + k sigmoid(-t). Stage 0 compares with the clean picture: that is denoising. With their k = 8 so does the first
-    stage below sigma 2, which suits CT; a teacher's guess there is still a blur, so CD takes smaller steps (k = 1)."""
+    stage below sigma 2, which suits CT; a teacher's guess there is still a blur, so CD takes smaller steps (k = 1).
+
+    Below the lowest level that is trained, the clean picture takes over: a chain that ended at another value of f would be
+    anchored to nothing, and f collapses to a constant."""
     r = sigma * (1 - (1 + k * torch.sigmoid(-sigma)) / 2**stage)
-    return torch.where(r < CLEAN, torch.zeros_like(r), r)
+    return torch.where(r < lowest, torch.zeros_like(r), r)
 
 
 def draw_sigmas(n, lowest, generator, device):
@@ -80,7 +85,7 @@ def consistency_loss(f, target, point, denoise, x, noise, sigma, r):
     with torch.no_grad():
         x_t, x_r = point(denoise, x, noise, sigma.view(wide), r.view(wide))
         # at r = 0 the point is the clean picture itself: f is the identity there
-        goal = torch.where(r.view(wide) > 0, target(x_r, r.clamp(min=CLEAN)), x_r)
+        goal = torch.where(r.view(wide) > 0, target(x_r, r.clamp(min=0.01)), x_r)
     c = 0.00054 * x[0].numel() ** 0.5
     square = (f(x_t, sigma) - goal).square().flatten(1).sum(1)
     return ((square + c**2).sqrt() - c).mean()
@@ -121,7 +126,8 @@ def arguments():
     p.add_argument("--ema", type=float, default=0.99)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--workers", type=int, default=1)
-    p.add_argument("--save-minutes", type=float, default=5)
+    p.add_argument("--save-minutes", type=float, default=5, help="checkpoint and RUN/samples.png (one, two and four steps)")
+    p.add_argument("--export", help="with each checkpoint also write the folder that export.py writes")
     p.add_argument("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
     a = p.parse_args()
     if a.mode == "cd" and not a.teacher:
@@ -204,6 +210,12 @@ def main():
             save(path, step=step, images=images, elapsed=elapsed, model=model.state_dict(), ema=ema.state_dict(),
                  optimizers=[o.state_dict() for o in opts], arguments=vars(a) | dict(prediction="sample"))
             losses, norms = [], []
+            parts = ema.transformer, ema.text_encoder, tokenizer, consistency_scheduler()
+            rows = [generate(*parts, PROMPTS, n, 1.0) for n in (1, 2, 4)] if device == "cpu" else []
+            if rows:
+                grid(np.concatenate(rows), len(PROMPTS)).save(out / "samples.png")
+            if a.export:
+                write(ema, out / "tokenizer", a.data, a.export, 1.0, 1, consistency=True)
         if done:
             sys.exit(0 if complete else 3)
         rgb, ids, mask = (t.to(device, non_blocking=True) for t in next(loader))
@@ -220,7 +232,7 @@ def main():
                     untold = teacher.encode(*(t[:, : ids.shape[1]] for t in nothing)).expand(len(x), -1, -1)
                 denoise = lambda x_t: guided(guide, x_t, sigma, mask, told, untold_mask, untold, guidance)
             call = lambda x_t, s: net(x_t, s, None, mask, text)
-            loss = consistency_loss(call, call, point, denoise, x, noise, sigma, lower(sigma, stage, a.k))
+            loss = consistency_loss(call, call, point, denoise, x, noise, sigma, lower(sigma, stage, a.k, math.exp(a.lowest)))
         loss.backward()
         norms.append(torch.nn.utils.clip_grad_norm_(params, 1.0))
         factor = learning_rate(step, progress, a.warm_up, a.decay)

@@ -5,6 +5,7 @@
 """
 
 import argparse
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -27,6 +28,28 @@ def restore(checkpoint):
     return model.eval(), c
 
 
+def write(model, tokenizer, data, out, guidance=3.0, steps=20, consistency=False):
+    """The folder: weights in f16, tokenizer, scheduler, model_index.json, NOTICE.md."""
+    out = Path(out)
+    sched = consistency_scheduler() if consistency else scheduler(model.prediction)
+    for part, name in ((model.transformer, "transformer"), (model.text_encoder, "text_encoder")):
+        copy.deepcopy(part).half().save_pretrained(out / name)
+    sched.save_pretrained(out / "scheduler")
+    shutil.copytree(tokenizer, out / "tokenizer", dirs_exist_ok=True)
+    shutil.copyfile(Path(data) / "NOTICE.md", out / "NOTICE.md")
+    index = {
+        "_class_name": "PixArtAlphaPipeline",
+        "scheduler": ["diffusers", type(sched).__name__],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "transformer": ["diffusers", "PixArtTransformer2DModel"],
+        "vae": [None, None],  # no latents: the transformer works on pixels in -1..1
+        "headwater": {"guidance_scale": guidance, "num_inference_steps": steps, "height": SIZE, "width": SIZE, "negative_prompt": ""},
+    }
+    (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    return sched
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("checkpoint")
@@ -40,27 +63,10 @@ def main():
     if a.consistency:
         a.guidance, a.steps = 1.0, 1  # guidance is part of what it learnt
     out = Path(a.out)
-    out.mkdir(parents=True, exist_ok=True)
     model, c = restore(a.checkpoint)
-    sched = consistency_scheduler() if a.consistency else scheduler(model.prediction)
+    sched = write(model, a.tokenizer, a.data, out, a.guidance, a.steps, a.consistency)
     tokenizer = CLIPTokenizer.from_pretrained(a.tokenizer)
     before = generate(model.transformer, model.text_encoder, tokenizer, sched, PROMPTS, a.steps, a.guidance)
-    model.transformer.half().save_pretrained(out / "transformer")
-    model.text_encoder.half().save_pretrained(out / "text_encoder")
-    sched.save_pretrained(out / "scheduler")
-    shutil.copytree(a.tokenizer, out / "tokenizer", dirs_exist_ok=True)
-    shutil.copy(Path(a.data) / "NOTICE.md", out / "NOTICE.md")
-    index = {
-        "_class_name": "PixArtAlphaPipeline",
-        "scheduler": ["diffusers", type(sched).__name__],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "transformer": ["diffusers", "PixArtTransformer2DModel"],
-        "vae": [None, None],  # no latents: the transformer works on pixels in -1..1
-        "headwater": {"guidance_scale": a.guidance, "num_inference_steps": a.steps, "height": SIZE, "width": SIZE, "negative_prompt": ""},
-    }
-    (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-
     *parts, _ = load(out)
     after = generate(*parts, PROMPTS, a.steps, a.guidance)
     size = sum(f.stat().st_size for f in out.rglob("*") if f.is_file())

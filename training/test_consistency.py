@@ -4,7 +4,7 @@ The toy is a Gaussian, N(MU, SD^2), whose score, ODE paths and consistency funct
 
 import torch
 
-from consistency import CLEAN, Student, consistency_loss, distillation_point, lower, training_point
+from consistency import Student, consistency_loss, distillation_point, lower, training_point
 from model import Denoiser, boundary, build_text_encoder, build_transformer, consistency_scheduler, ddpm_sigmas
 
 MU, SD = 0.3, 0.5
@@ -65,7 +65,17 @@ def test_noise_levels_come_closer():
     assert not levels[0].any()
     for a, b in zip(levels, levels[1:]):
         assert (a <= b).all() and (b < sigma).all()
-    assert ((levels[-1] == 0) | (levels[-1] >= CLEAN)).all()
+
+
+def test_every_chain_ends_at_the_clean_picture():
+    """And passes only through levels that are trained, or f would be anchored to nothing."""
+    for k in (1, 8):
+        for stage in (0, 1, 2, 3):
+            sigma = torch.linspace(-0.7, 5.06, 100).exp()
+            for _ in range(200):
+                sigma = lower(sigma, stage, k, lowest=0.49)
+                assert ((sigma == 0) | (sigma >= 0.49)).all()
+            assert not sigma.any(), (k, stage)
 
 
 def test_scalings_are_the_schedulers():
