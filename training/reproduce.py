@@ -98,12 +98,13 @@ def main():
     if "ct" in a.only:
         run("consistency.py", "--mode", "ct", "--data", data, "--out", work / "ct", *preset["ct"])
         export("ct", work / "ct-model", "--consistency")
-        run("sample.py", work / "ct-model", *"red badge;heart badge;cake badge;rocket badge".split(";"), "--out", HERE / "ct.png")
+        run("sample.py", work / "ct-model", *"a castle;a bomb;a crab;a donut".split(";"), "--out", HERE / "samples-ct.png")
     if "quality" in a.only:
         run("quality.py", *recipe, "--evaluator", work / "judge.pt", "--teacher", teacher, "--student", student,
             "--count", preset["count"], "--out", HERE / "quality.json")
     if "plots" in a.only:
-        run("plot.py", work / "teacher/log.csv", work / "student/log.csv", work / "ct/log.csv", "--out", HERE / "loss.png")
+        run("plot.py", work / "teacher/log.csv", "--out", HERE / "loss.png")
+        run("plot.py", work / "student/log.csv", work / "ct/log.csv", "--out", HERE / "loss-consistency.png")
         for folder, name in ((teacher, "samples.png"), (student, "samples-consistency.png")):
             run("sample.py", folder, "--out", HERE / name)
 
