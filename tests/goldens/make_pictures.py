@@ -24,6 +24,7 @@ SAMPLERS = {
     "euler": "EulerDiscreteScheduler", "heun": "HeunDiscreteScheduler", "ddim": "DDIMScheduler", "dpmpp_2m": "DPMSolverMultistepScheduler",
 }
 PROMPT, NEGATIVE = "a red square on a blue background", "yellow, blurry"
+NON_ASCII = {"prompt": "un carré ROUGE ❤ 红", "negative_prompt": "жёлтый"}  # fits the tiny tokenizers' 20 tokens
 
 
 def cases(side, steps):
