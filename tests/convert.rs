@@ -97,6 +97,20 @@ fn adapters_are_merged_for_good() {
         &[&folder("stable_diffusion_xl"), "merged.safetensors", "--lora", &adapter, "--dtype", "f32"],
     );
     assert!(difference(place.path(), &loras, &case, "cpu", &["-m", "merged.safetensors"]) <= 1);
+    // Types stay as they are.
+    convert(place.path(), &["merged.safetensors", "brain.safetensors", "--dtype", "bf16"]);
+    convert(place.path(), &["brain.safetensors", "twice.safetensors", "--lora", &adapter]);
+    let twice = tensors_in(&place.path().join("twice.safetensors"));
+    assert!(twice.values().all(|(dtype, ..)| *dtype == Dtype::BF16));
+    assert!(twice != tensors_in(&place.path().join("brain.safetensors")));
+    // No half is made infinite.
+    let much = format!("{}:1e9", loras.join("xl-kohya.safetensors").display());
+    let own = folder("stable_diffusion_xl");
+    for more in [&[][..], &["--dtype", "f16"]] {
+        let arguments = [&["convert", &own, "much.safetensors", "--lora", &much], more].concat();
+        let (code, message) = run(place.path(), &arguments);
+        assert!(code == Some(1) && message.contains("that half precision does not hold"), "{message}");
+    }
 }
 
 #[test]

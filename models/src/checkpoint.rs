@@ -220,7 +220,9 @@ impl WeightSource for Checkpoint {
     }
 
     fn stored_as(&self, name: &str) -> Option<StorageType> {
-        self.storage(&self.resolve(name)?)
+        let name = self.resolve(name)?;
+        let own = self.storage(&name)?;
+        Some(if self.additions.contains_key(&name) && own != StorageType::F16 { StorageType::F32 } else { own })
     }
 
     fn release(&self, name: &str) {
@@ -240,10 +242,9 @@ impl Checkpoint {
         }
     }
 
-    /// The number type in which [`read`](Self::read) gives a tensor.
+    /// The number type in which a file holds a tensor.
     pub(crate) fn storage(&self, name: &str) -> Option<StorageType> {
-        let own = storage(self.tensors.get(name)?.info.dtype)?;
-        Some(if self.additions.contains_key(name) && own != StorageType::F16 { StorageType::F32 } else { own })
+        storage(self.tensors.get(name)?.info.dtype)
     }
 
     /// What it is called in errors.

@@ -270,7 +270,8 @@ fn write(
     for entry in entries {
         let checkpoint = &checkpoints[entry.part];
         for piece in &entry.pieces {
-            let view = checkpoint.read(&piece.name, entry.storage == StorageType::F32);
+            // Sums with adapters are rounded once, to what is written.
+            let view = checkpoint.read(&piece.name, true);
             let mut view = view.ok_or_else(|| {
                 ModelError::new(checkpoint.place(), format!("has an unsupported number type for {}", piece.name))
             })?;
