@@ -373,6 +373,8 @@ fn variants_are_downloaded_where_there_are_such() {
     assert!(place.pointer(half).exists());
     place.hub.requests();
     run(generate(&["--variant", "fp16"]));
+    let one = place.command(&["generate", "x", "--model", &format!("tiny/model/{WEIGHTS}"), "--variant", "fp16"]);
+    place.fail(one, &["is one file, so there are no weights of the variant fp16"]);
     assert!(place.hub.requests().is_empty(), "all of it is here");
 }
 

@@ -118,8 +118,8 @@ impl<'a> Conversion<'a> {
         names.iter().any(|name| name == "config.json") && !component.class_name.contains("Tokenizer")
     }
 
-    /// What the source has and the result will not: weights of other variants and formats, tensors that no part reads, and of a single
-    /// file the parts that it has no names for. Each in a few words.
+    /// What the source has and the result will not: weights of other variants and formats, tensors and metadata that no part reads, and parts
+    /// that a `single` file has no names for. Each in a few words.
     ///
     /// # Errors
     /// When there is no single-file layout for the model, or an index of shards cannot be read.
