@@ -6,6 +6,7 @@ caption.
 
 import json
 import re
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,14 @@ COMMON = """
     moon mushroom panda pear pig pizza rabbit rainbow robot rocket rose skull snowman star strawberry sun sunflower tomato tree
     tulip watermelon whale
 """.split()
+# the names of those that go by another
+NAMED = ["automobile", "full moon", "crescent moon", "deciduous tree", "evergreen tree"]
+# a second helping, for recipes of two styles
+MORE = """
+    automobile bell bicycle bird bus cactus carrot castle cookie doughnut dragon duck elephant evergreen+tree fire grapes guitar
+    hamburger ice+cream key light+bulb lion octopus owl peach penguin pineapple red+apple sailboat smiling+face+with+sunglasses
+    snowflake soccer+ball turtle umbrella unicorn wrapped+gift
+""".replace("+", "_").split()
 COUNT = {2: "two", 3: "three", 4: "four"}
 
 
@@ -60,6 +69,7 @@ class Recipe:
     favourites: tuple = ()  # (name, weight) of drawings so named, colour words and " face" apart
     skin_tones: bool = True
     style: float = 0.6
+    default_set: str = ""  # the set a bare prompt means; the style of every other is always named
     colour: float = 0.3  # name the colour a drawing has
     recolour: float = 0.2  # turn its hue and name the new one
     background: float = 0.2
@@ -80,7 +90,33 @@ RECIPES = {
         groups=(("Flags", 0.0), ("People", 0.1), ("Symbols", 0.2), ("Objects", 0.5), ("Smileys and emotions", 0.6)),
         style=0.1, colour=0.6, recolour=0.1, background=0.0, pair=0.0, copies=0.0, small=0.0, mirror=0.0, jitter=1,
     ),
+    # More of the same set, evenly: what a second small budget is for.
+    "common": Recipe(
+        sets=("twemoji",), named_colour=2.0, skin_tones=False,
+        favourites=(*((name, 30.0) for name in (*COMMON, *NAMED)), ("house", 60.0), ("heart", 12.0)),
+        groups=(("Flags", 0.0), ("People", 0.02), ("Symbols", 0.05), ("Objects", 0.15), ("Smileys and emotions", 0.3),
+                ("Animals and nature", 0.5), ("Food and drink", 0.5), ("Travel and places", 0.3), ("Activities and events", 0.3)),
+        style=0.05, colour=0.35, recolour=0.2, background=0.0, pair=0.0, copies=0.0, small=0.0, mirror=0.0, jitter=1,
+    ),
+    # 180 round badges, nothing changed but their place: small enough to learn from nothing in minutes.
+    "badges": Recipe(
+        sets=("kameleon",), style=0.0, default_set="kameleon", colour=0.0, recolour=0.0, background=0.0, pair=0.0, copies=0.0,
+        small=0.0, mirror=0.0, jitter=1,
+    ),
+    # Twice the things and a second style, so that a colour, a thing and a style can be put together.
+    "everyday": Recipe(
+        sets=("twemoji", "fluent_3d"), default_set="twemoji", named_colour=2.0, skin_tones=False,
+        favourites=(*((name.replace("_", " "), 30.0) for name in (*COMMON, *MORE)), ("heart", 20.0)),
+        groups=(("Flags", 0.0), ("People", 0.02), ("Symbols", 0.05), ("Objects", 0.15), ("Smileys and emotions", 0.15),
+                ("Animals and nature", 0.5), ("Food and drink", 0.5), ("Travel and places", 0.3), ("Activities and events", 0.3)),
+        style=0.25, colour=0.35, recolour=0.2, background=0.0, pair=0.0, copies=0.0, small=0.0, mirror=0.0, jitter=1,
+    ),
 }
+
+
+def held_out(row, colour):
+    """One (thing, colour it does not have) in eight is never drawn, so that new combinations can be measured."""
+    return zlib.crc32(f"{row['concept']}/{colour}".encode()) % 8 == 0
 
 
 def article(x):
@@ -127,15 +163,18 @@ def place(items, pixel=False):
 class Mix:
     """Draws (picture, caption) samples by weight; the same seed gives the same samples."""
 
-    def __init__(self, root, recipe=RECIPES["full"], splits=("train", "val_concept"), seed=0):
-        self.recipe = recipe
+    def __init__(self, root, recipe=RECIPES["full"], splits=("train",), seed=0, hold_out=True):
+        self.recipe, self.hold_out = recipe, hold_out
         self.rows = [json.loads(line) for line in open(Path(root) / "captions.jsonl")]
-        tiles = []
+        self.px = np.zeros((len(self.rows), N, N, 4), np.uint8)
+        used, first = [self.wanted(r) for r in self.rows], 0
         for f in sorted(Path(root).glob("atlas_*.webp")):
-            atlas = np.array(Image.open(f).convert("RGBA"))
-            k = atlas.shape[0] // N
-            tiles.append(atlas.reshape(k, N, k, N, 4).swapaxes(1, 2).reshape(-1, N, N, 4))
-        self.px = np.concatenate(tiles)[: len(self.rows)]
+            k = Image.open(f).width // N
+            last = min(len(self.rows), first + k * k)
+            if any(used[first:last]):  # decoding is most of the start
+                atlas = np.array(Image.open(f).convert("RGBA")).reshape(k, N, k, N, 4)
+                self.px[first:last] = atlas.swapaxes(1, 2).reshape(-1, N, N, 4)[: last - first]
+            first = last
         weight = {r["index"]: self.weight(r) for r in self.rows if r["split"] in splits and self.wanted(r)}
         self.idx = np.array([i for i, w in weight.items() if w > 0])
         w = np.cumsum([weight[i] for i in self.idx])
@@ -153,10 +192,13 @@ class Mix:
     def wanted(self, r):
         return r["set"] in self.recipe.sets and (self.recipe.skin_tones or "skin tone" not in r["name"])
 
+    def is_favourite(self, r):
+        return COLOUR_WORD.sub("", r["name"]).strip().removesuffix(" face") in dict(self.recipe.favourites)
+
     def weight(self, r):
-        c, bare = self.recipe, COLOUR_WORD.sub("", r["name"]).strip().removesuffix(" face")
-        if bare in (favourites := dict(c.favourites)):
-            return favourites[bare]
+        c = self.recipe
+        if self.is_favourite(r):
+            return dict(c.favourites)[COLOUR_WORD.sub("", r["name"]).strip().removesuffix(" face")]
         named = c.named_colour if COLOUR_WORD.search(r["name"]) else 1.0
         return r["weight"] * dict(c.groups).get(r["group"], 1.0) * named
 
@@ -173,7 +215,9 @@ class Mix:
         if r["keywords"] and not extra and g.random() < 0.1:
             x += ", " + ", ".join(g.permutation(r["keywords"])[: g.integers(1, 4)])
         x += extra
-        if g.random() >= (0.95 if r["set"] in MUST_STYLE else self.recipe.style):
+        default = self.recipe.default_set
+        named = r["set"] != default if default else r["set"] in MUST_STYLE
+        if g.random() >= ((1.0 if default else 0.95) if named else self.recipe.style):
             return x
         s = self.pick(STYLE[r["set"]])
         return self.pick([f"{x}, {s}", f"{x}, {s}", f"{x} in {s}" if s.endswith("style") else f"{s} of {x}"])
@@ -200,7 +244,7 @@ class Mix:
             b = a.copy()
             b[..., :3] = rotate_hue(a[..., :3].astype(np.float32), g.uniform(40, 320))
             new = colours(b)[1]
-            if new in CHROMATIC and new != r["main_colour"] and (not old or old.group() == r["main_colour"]):
+            if new in CHROMATIC and new != r["main_colour"] and (not old or old.group() == r["main_colour"]) and not (self.hold_out and held_out(r, new)):
                 return b, f"{new} {COLOUR_WORD.sub('', x).strip() if old else x}"
         elif g.random() < self.recipe.colour and not old:
             return a, f"{r['main_colour']} {x}"
@@ -210,7 +254,8 @@ class Mix:
         """-> (64x64x3 uint8, caption)"""
         g, c = self.rng, self.recipe
         i = int(self.idx[np.searchsorted(self.cum, g.random())])
-        r, a, pixel = self.rows[i], self.px[i], self.rows[i]["set"] == "dcss"
+        self.drawn = r = self.rows[i]
+        a, pixel = self.px[i], r["set"] == "dcss"
         if r["flip"] and g.random() < c.mirror:
             a = a[:, ::-1]
         bg, bgtext, bgname = self.background(r["colours"])

@@ -1,9 +1,11 @@
 """Writes a checkpoint's EMA weights as a diffusers folder in f16, and checks that it loads and draws the same.
 
     python export.py RUN/checkpoint.pt --tokenizer RUN/tokenizer --data DIR --out ../assets/models/icons-64
+    python export.py RUN/checkpoint.pt --consistency --tokenizer ... (as above)
 """
 
 import argparse
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -12,7 +14,7 @@ import numpy as np
 import torch
 from transformers import CLIPTokenizer
 
-from model import SIZE, Denoiser, build_text_encoder, build_transformer, scheduler
+from model import SIZE, Denoiser, build_text_encoder, build_transformer, consistency_scheduler, scheduler
 from sample import PROMPTS, generate, load
 
 
@@ -21,9 +23,31 @@ def restore(checkpoint):
     c = torch.load(checkpoint, map_location="cpu", weights_only=True)
     a = c["arguments"]
     vocab = c["ema"]["text_encoder.embeddings.token_embedding.weight"].shape[0]
-    model = Denoiser(build_transformer(a["width"], a["layers"]), build_text_encoder(vocab), a["prediction"])
+    model = Denoiser(build_transformer(a["width"], a["layers"], patch=a.get("patch", 8)), build_text_encoder(vocab), a["prediction"])
     model.load_state_dict(c["ema"])
     return model.eval(), c
+
+
+def write(model, tokenizer, data, out, guidance=3.0, steps=20, consistency=False):
+    """The folder: weights in f16, tokenizer, scheduler, model_index.json, NOTICE.md."""
+    out = Path(out)
+    sched = consistency_scheduler() if consistency else scheduler(model.prediction)
+    for part, name in ((model.transformer, "transformer"), (model.text_encoder, "text_encoder")):
+        copy.deepcopy(part).half().save_pretrained(out / name)
+    sched.save_pretrained(out / "scheduler")
+    shutil.copytree(tokenizer, out / "tokenizer", dirs_exist_ok=True)
+    shutil.copyfile(Path(data) / "NOTICE.md", out / "NOTICE.md")
+    index = {
+        "_class_name": "PixArtAlphaPipeline",
+        "scheduler": ["diffusers", type(sched).__name__],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "transformer": ["diffusers", "PixArtTransformer2DModel"],
+        "vae": [None, None],  # no latents: the transformer works on pixels in -1..1
+        "headwater": {"guidance_scale": guidance, "num_inference_steps": steps, "height": SIZE, "width": SIZE, "negative_prompt": ""},
+    }
+    (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    return sched
 
 
 def main():
@@ -32,31 +56,17 @@ def main():
     p.add_argument("--tokenizer", required=True)
     p.add_argument("--data", required=True, help="for its NOTICE.md, which must go wherever the weights go")
     p.add_argument("--out", required=True)
+    p.add_argument("--consistency", action="store_true", help="a checkpoint of consistency.py")
     p.add_argument("--guidance", type=float, default=3.0)
     p.add_argument("--steps", type=int, default=20)
     a = p.parse_args()
+    if a.consistency:
+        a.guidance, a.steps = 1.0, 1  # guidance is part of what it learnt
     out = Path(a.out)
-    out.mkdir(parents=True, exist_ok=True)
     model, c = restore(a.checkpoint)
-    sched = scheduler(model.prediction)
+    sched = write(model, a.tokenizer, a.data, out, a.guidance, a.steps, a.consistency)
     tokenizer = CLIPTokenizer.from_pretrained(a.tokenizer)
     before = generate(model.transformer, model.text_encoder, tokenizer, sched, PROMPTS, a.steps, a.guidance)
-    model.transformer.half().save_pretrained(out / "transformer")
-    model.text_encoder.half().save_pretrained(out / "text_encoder")
-    sched.save_pretrained(out / "scheduler")
-    shutil.copytree(a.tokenizer, out / "tokenizer", dirs_exist_ok=True)
-    shutil.copy(Path(a.data) / "NOTICE.md", out / "NOTICE.md")
-    index = {
-        "_class_name": "PixArtAlphaPipeline",
-        "scheduler": ["diffusers", type(sched).__name__],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "transformer": ["diffusers", "PixArtTransformer2DModel"],
-        "vae": [None, None],  # no latents: the transformer works on pixels in -1..1
-        "headwater": {"guidance_scale": a.guidance, "num_inference_steps": a.steps, "height": SIZE, "width": SIZE, "negative_prompt": ""},
-    }
-    (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-
     *parts, _ = load(out)
     after = generate(*parts, PROMPTS, a.steps, a.guidance)
     size = sum(f.stat().st_size for f in out.rglob("*") if f.is_file())

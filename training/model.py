@@ -6,7 +6,7 @@ A PixArt transformer (Chen et al. 2023, "PixArt-alpha") works on raw pixels: pat
 
 import numpy as np
 import torch
-from diffusers import DPMSolverMultistepScheduler, EDMEulerScheduler, PixArtTransformer2DModel
+from diffusers import DPMSolverMultistepScheduler, EDMEulerScheduler, LCMScheduler, PixArtTransformer2DModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -14,10 +14,10 @@ SIZE = 64
 TOKENS = 32  # longest caption, begin and end marks included
 
 
-def build_transformer(width=256, layers=6, heads=4, caption_channels=256):
+def build_transformer(width=256, layers=6, heads=4, caption_channels=256, patch=8):
     """PixArtTransformer2DModel, started so that each block is close to the identity and the first prediction is zero."""
     net = PixArtTransformer2DModel(
-        sample_size=SIZE, in_channels=3, out_channels=3, patch_size=8, num_layers=layers, num_attention_heads=heads,
+        sample_size=SIZE, in_channels=3, out_channels=3, patch_size=patch, num_layers=layers, num_attention_heads=heads,
         attention_head_dim=width // heads, cross_attention_dim=width, caption_channels=caption_channels,
         norm_type="ada_norm_single", norm_elementwise_affine=False, use_additional_conditions=False,
     )
@@ -55,6 +55,13 @@ def build_text_encoder(vocab, hidden=256, layers=3, heads=4):
     return net
 
 
+def device_and_precision():
+    """-> ("cuda" or "cpu", whether bf16 is worth it: without units for it a CPU takes ten times as long as with f32)"""
+    if torch.cuda.is_available():
+        return "cuda", True
+    return "cpu", torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 class Denoiser(nn.Module):
     """D(x0 + sigma n; sigma, text) -> x0, in one of two forms.
 
@@ -77,8 +84,11 @@ class Denoiser(nn.Module):
         a, b = self.log_sigmas[low], self.log_sigmas[low + 1]
         return low + (s - a) / (b - a)
 
-    def forward(self, noisy, sigma, ids, mask):
-        text = self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+    def encode(self, ids, mask):
+        return self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+
+    def forward(self, noisy, sigma, ids, mask, text=None):
+        text = self.encode(ids, mask) if text is None else text
         s = sigma[:, None, None, None]
         if self.prediction == "sample":
             return self.net(noisy / (1 + s**2).sqrt(), self.timestep(sigma), text, mask)
@@ -109,6 +119,20 @@ def scheduler(prediction="sample"):
         num_train_timesteps=1000, beta_schedule="linear", beta_start=0.0001, beta_end=0.02, prediction_type="sample",
         algorithm_type="dpmsolver++", solver_order=2, lower_order_final=True, use_karras_sigmas=True, final_sigmas_type="zero",
     )
+
+
+def consistency_scheduler():
+    """The same for a consistency model: from the highest timestep, denoise and add noise again, as often as there are steps."""
+    return LCMScheduler(
+        num_train_timesteps=1000, beta_schedule="linear", beta_start=0.0001, beta_end=0.02, prediction_type="sample",
+        original_inference_steps=50, timestep_scaling=10.0, clip_sample=True, set_alpha_to_one=True,
+    )
+
+
+def boundary(timestep, scaling=10.0, sigma_data=0.5):
+    """LCMScheduler's (c_skip, c_out) (Luo et al. 2023, "Latent consistency models", appendix D): the identity at timestep 0."""
+    t = timestep * scaling
+    return sigma_data**2 / (t**2 + sigma_data**2), t / (t**2 + sigma_data**2).sqrt()
 
 
 def ddpm_sigmas():

@@ -36,18 +36,23 @@ def load(folder):
 def generate(transformer, text_encoder, tokenizer, scheduler, prompts, steps, guidance, negative="", seed=0):
     """-> uint8 (len(prompts), 64, 64, 3). Picture i starts from the noise of seed + i.
 
-    Classifier-free guidance: x' = u + g (c - u) on the model's output (Ho & Salimans 2022)."""
+    Classifier-free guidance: x' = u + g (c - u) on the model's output (Ho & Salimans 2022); at g = 1 that is c alone."""
     size = transformer.config.sample_size
-    x = torch.cat([torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(seed + i)) for i in range(len(prompts))])
-    ids, mask = encode(tokenizer, [negative] * len(prompts) + list(prompts))
+    generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
+    x = torch.cat([torch.randn(1, 3, size, size, generator=g) for g in generators])
+    noisy_steps = {"generator": generators} if isinstance(scheduler, diffusers.LCMScheduler) else {}
+    free = guidance == 1.0
+    ids, mask = encode(tokenizer, [negative] * (0 if free else len(prompts)) + list(prompts), "longest")
     text = text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
     scheduler.set_timesteps(steps)
     x = x * scheduler.init_noise_sigma
     for t in scheduler.timesteps:
-        both = scheduler.scale_model_input(torch.cat([x, x]), t)
+        both = scheduler.scale_model_input(x if free else torch.cat([x, x]), t)
         out = transformer(both, encoder_hidden_states=text, timestep=t.expand(len(both)), encoder_attention_mask=mask).sample
-        u, c = out.chunk(2)
-        x = scheduler.step(u + guidance * (c - u), t, x).prev_sample
+        if not free:
+            u, c = out.chunk(2)
+            out = u + guidance * (c - u)
+        x = scheduler.step(out, t, x, **noisy_steps).prev_sample
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 

@@ -1,0 +1,182 @@
+"""Measures models with the judge of evaluator.py.
+
+    python quality.py --data DIR --evaluator evaluator.pt --teacher FOLDER --student FOLDER --count 200 --out quality.json
+
+For captions as in training, captions whose colour the thing never had in training, and the held-out drawings' captions:
+- distance: Frechet distance (Heusel et al. 2017) between features of generated pictures and of real ones with such captions
+- precision, recall: Kynkaanniemi et al. 2019, three neighbours
+- retrieval: how often the picture fits its own caption best, among it and 99 others
+- memorised: how often the nearest training drawing is nearer than it is to half of the held-out real drawings
+The first row, real pictures, is the ceiling."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+import torch
+
+import evaluator
+from colour_words import colours
+from data import CHROMATIC, COLOURABLE, RECIPES, STYLE, Mix, article, held_out, over, rotate_hue
+from sample import generate, grid, load
+
+
+def frechet(a, b):
+    """|mu_a - mu_b|^2 + tr(A + B - 2 (A B)^(1/2)); the trace of the root is the sum of the roots of A B's eigenvalues."""
+    ca, cb = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    root = np.sqrt(np.clip(np.linalg.eigvals(ca @ cb).real, 0, None)).sum()
+    return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(ca) + np.trace(cb) - 2 * root)
+
+
+def precision_recall(real, fake, k=3):
+    """Share of fake pictures inside the real ones' k-neighbour balls, and the other way round."""
+    def inside(points, x):
+        d = np.linalg.norm(points[:, None] - points[None], axis=2)
+        radius = np.sort(d, 1)[:, k]
+        return float((np.linalg.norm(x[:, None] - points[None], axis=2) <= radius).any(1).mean())
+    return inside(real, fake), inside(fake, real)
+
+
+class Task:
+    """Captions and the real pictures that go with them; others to confuse them with. A key says which captions mean the same."""
+
+    def __init__(self, name, items, others=()):
+        self.name = name
+        self.pictures, self.captions, self.keys = (list(v) for v in zip(*items))
+        self.others = [(key, caption) for _, caption, key in [*items, *others]]
+
+    def distractors(self, i, rng, n=99):
+        others = {k: c for k, c in self.others if k != self.keys[i]}
+        keys = list(others)
+        return [others[keys[j]] for j in rng.permutation(len(keys))[:n]]
+
+
+def training_captions(mix, count, seed):
+    mix.seed(seed)
+    items = []
+    for _ in range(count):
+        rgb, text = mix.sample()
+        drawn = np.concatenate([rgb, 255 * (rgb.min(2, keepdims=True) < 245).astype(np.uint8)], 2)
+        items.append((rgb, text, (mix.drawn["concept"], mix.drawn["set"], colours(drawn)[1])))
+    return items
+
+
+def colour_combinations(mix, only, unseen=True):
+    """Each favourite in each colour that held_out() kept from training (or did not), its hue turned until the word fits."""
+    for r in mix.rows:
+        if r["split"] != "train" or not mix.wanted(r) or r["group"] not in COLOURABLE or r["main_colour"] not in CHROMATIC or not only(r):
+            continue
+        for colour in CHROMATIC:
+            if colour == r["main_colour"] or held_out(r, colour) != unseen or any(c in r["name"].split() for c in CHROMATIC):
+                continue
+            turned = mix.px[r["index"]].copy()
+            for degrees in range(40, 321, 10):
+                turned[..., :3] = rotate_hue(mix.px[r["index"]][..., :3].astype(np.float32), degrees)
+                if colours(turned)[1] == colour:
+                    style = "" if r["set"] == mix.recipe.default_set or len(mix.recipe.sets) == 1 else f", {STYLE[r['set']][0]}"
+                    yield over(turned, np.float32(255)), f"{article(colour)} {r['name']}{style}", (r["concept"], r["set"], colour)
+                    break
+
+
+def split_captions(mix, split):
+    bare = len(mix.recipe.sets) == 1
+    for r in mix.rows:
+        if r["split"] == split and mix.wanted(r) and mix.weight(r) > 0:
+            style = "" if bare or r["set"] == mix.recipe.default_set else f", {STYLE[r['set']][0]}"
+            yield over(mix.px[r["index"]], np.float32(255)), article(r["name"]) + style, (r["concept"], r["set"], None)
+
+
+def thin(items, count):
+    items = list(items)
+    return items[:: max(1, len(items) // count)][:count] if len(items) > count else items
+
+
+@torch.no_grad()
+def features(judge, pictures):
+    return torch.cat([judge.cnn(evaluator.to_input(np.stack(pictures[i : i + 100]))) for i in range(0, len(pictures), 100)])
+
+
+@torch.no_grad()
+def retrieval(judge, task, feats, seed=0):
+    rng, hits = np.random.default_rng(seed), 0
+    for i, caption in enumerate(task.captions):
+        bags = torch.tensor([evaluator.bag(c) for c in [caption, *task.distractors(i, rng)]])
+        hits += int(judge.match(feats[i : i + 1], bags).argmax() == 0)
+    return hits / len(task.captions)
+
+
+def nearest(pictures, drawings):
+    """Root mean square difference (0..1) to the nearest drawing, at half size, so that a shift of one pixel counts little."""
+    small = lambda p: np.stack(p).reshape(len(p), 32, 2, 32, 2, 3).mean((2, 4)).reshape(len(p), -1) / 255
+    a, b = small(pictures), small(drawings)
+    d = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T
+    return np.sqrt(np.clip(d.min(1), 0, None) / a.shape[1])
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--data", required=True)
+    p.add_argument("--evaluator", required=True)
+    p.add_argument("--recipe", choices=RECIPES, default="everyday", help="the recipe that the models were trained with")
+    p.add_argument("--teacher")
+    p.add_argument("--student")
+    p.add_argument("--teacher-steps", type=int, nargs="*", default=[10, 20, 40])
+    p.add_argument("--student-steps", type=int, nargs="*", default=[1, 2, 4])
+    p.add_argument("--guidance", type=float, help="default: the model's own")
+    p.add_argument("--count", type=int, default=200, help="generated pictures per row, fewer where there are fewer captions")
+    p.add_argument("--reference", type=int, default=2000, help="real pictures the training captions' rows are compared with")
+    p.add_argument("--out", help="a JSON file; a table goes to standard output; grids go next to it")
+    a = p.parse_args()
+    judge = evaluator.load(a.evaluator)
+    mix = Mix(a.data, RECIPES[a.recipe])
+    wanted = mix.is_favourite if mix.recipe.favourites else lambda r: True
+    others = training_captions(mix, 1000, 404)
+    tasks = [Task("training captions", training_captions(mix, a.count, 101), others),
+             Task("held-out colours", thin(colour_combinations(mix, wanted), a.count), colour_combinations(mix, wanted, False))]
+    tasks += [Task(f"held-out drawings ({s})", v, others) for s in ("val_pair", "val_concept")
+              if (v := thin(split_captions(mix, s), a.count))]
+    reference = {tasks[0].name: features(judge, [r for r, *_ in training_captions(mix, a.reference, 202)]).numpy()}
+    train = [over(mix.px[i], np.float32(255)) for i in mix.idx]
+    unseen = [rgb for s in ("val_pair", "val_concept") for rgb, *_ in split_captions(mix, s)]
+    near = float(np.median(nearest(unseen, train)))
+    rows = []
+
+    def measure(model, steps, evaluations, task, pictures):
+        feats, real = features(judge, pictures), features(judge, task.pictures)
+        precision, recall = precision_recall(real.numpy(), feats.numpy())
+        rows.append(dict(
+            model=model, steps=steps, evaluations=evaluations, captions=task.name, pictures=len(pictures),
+            distance=round(frechet(reference.get(task.name, real.numpy()), feats.numpy()), 2) if len(pictures) > 100 else None,
+            precision=round(precision, 3), recall=round(recall, 3), retrieval=round(retrieval(judge, task, feats), 3),
+            among=1 + len(task.distractors(0, np.random.default_rng(0))),
+            nearest=round(float(np.median(nearest(pictures, train))), 4), memorised=round(float((nearest(pictures, train) < near).mean()), 3)))
+        print("| " + " | ".join(str(v) for v in rows[-1].values()) + " |", flush=True)
+        if a.out:
+            Path(a.out).write_text(json.dumps(dict(nearest_of_unseen_drawings=round(near, 4), rows=rows), indent=1) + "\n")
+
+    print(f"held-out real drawings to the nearest training drawing: {near:.4f} (median of {len(unseen)})")
+    for task in tasks:
+        again = Task(task.name, training_captions(mix, a.count, 303), others) if task.name in reference else task
+        measure("real pictures", "", "", again, again.pictures)
+    for model, folder, all_steps in (("teacher", a.teacher, a.teacher_steps), ("student", a.student, a.student_steps)):
+        if not folder:
+            continue
+        *parts, defaults = load(folder)
+        guidance = a.guidance or defaults["guidance_scale"] if model == "teacher" else defaults["guidance_scale"]
+        for steps in all_steps:
+            # many steps of a teacher are slow: what is held out is measured with its default number only
+            for task in tasks if model == "student" or steps == defaults["num_inference_steps"] else tasks[:1]:
+                texts = task.captions
+                pictures = np.concatenate([generate(*parts, texts[i : i + 20], steps, guidance, seed=1000 + i) for i in range(0, len(texts), 20)])
+                measure(model, steps, steps * (2 if guidance != 1 else 1), task, list(pictures))
+                if a.out:
+                    grid(np.stack([*pictures[:48], *[np.full((64, 64, 3), 255, np.uint8)] * (-len(pictures[:48]) % 12)]), 12, 1).save(
+                        Path(a.out).with_name(f"{model}-{steps}-{task.name.split(' (')[-1].strip(')').replace(' ', '-')}.png"))
+
+
+if __name__ == "__main__":
+    main()

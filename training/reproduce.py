@@ -1,0 +1,112 @@
+"""Everything in one command: teacher, judge, student, the proof that CT works, measurements, plots.
+
+    python reproduce.py --data DIR --work RUNS                         # two CPU cores
+    python reproduce.py --data DIR --work RUNS --preset gpu            # one large GPU, half an hour
+
+A stopped run goes on where it was. --only names steps. For a machine that is lent for minutes at a time: --session 8 stops a
+run after eight minutes (the same command goes on), and --parts DIR leaves the exported folders there as tar files of at most
+15 MiB (cat them in order | tar x)."""
+
+import argparse
+import io
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PRESETS = {
+    # the settings of the bundled weights (see the model cards for how long they ran)
+    "cpu": dict(
+        recipe="common",
+        teacher=["--recipe", "emoji", "--fold-in", "--minutes", 105],
+        judge=["--pictures", 20_000, "--batch", 64],
+        student=["--minutes", 60, "--batch", 16, "--threads", 1, "--ns-steps", 0, "--lr", 1e-3, "--warm-up", 15, "--ema", 0.98,
+                 "--stages", 1, 2, "--decay", 0.5, "--save-minutes", 4, "--seed", 1],
+        ct=["--recipe", "badges", "--minutes", 20, "--batch", 32, "--threads", 1, "--width", 128, "--layers", 4, "--ns-steps", 0,
+            "--lr", 6e-3, "--stages", 0, 3, "--warm-up", 20, "--ema", 0.98, "--lowest", -1.6],
+        count=100,
+    ),
+    # patches of 4x4 in as many weights; both styles; what two cores cannot do
+    "gpu": dict(
+        recipe="everyday",
+        teacher=["--patch", 4, "--batch", 512, "--workers", 15, "--minutes", 15, "--decay", 0.4, "--ema", 0.999, "--lr", 5e-3, "--save-minutes", 2],
+        judge=["--pictures", 400_000, "--batch", 256, "--workers", 15],
+        student=["--batch", 256, "--workers", 15, "--minutes", 7, "--lr", 1e-3, "--ema", 0.998, "--save-minutes", 2],
+        ct=["--recipe", "badges", "--batch", 256, "--workers", 15, "--minutes", 3, "--lr", 3e-3, "--stages", 0, 3],
+        count=1000,
+    ),
+}
+STEPS = ["teacher", "judge", "student", "ct", "quality", "plots"]
+
+
+def run(script, *arguments, may_stop=False):
+    """-> whether it is complete"""
+    command = [sys.executable, script, *map(str, arguments)]
+    print("+", *command[1:], flush=True)
+    code = subprocess.run(command, cwd=HERE).returncode
+    if code not in ((0, 3) if may_stop else (0,)):
+        sys.exit(f"{script} failed with exit code {code}")
+    return code == 0
+
+
+def pack(folder, parts, size=15 * 2**20):
+    """The folder as NAME.tar.00, NAME.tar.01 ..."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        tar.add(folder, arcname=folder.name)
+    data = buffer.getvalue()
+    parts.mkdir(parents=True, exist_ok=True)
+    for n in range(0, len(data), size):
+        (parts / f"{folder.name}.tar.{n // size:02}").write_bytes(data[n : n + size])
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--data", required=True)
+    p.add_argument("--work", required=True, help="folder for runs, not part of the project")
+    p.add_argument("--models", default=HERE / "../assets/models")
+    p.add_argument("--preset", choices=PRESETS, default="cpu")
+    p.add_argument("--only", nargs="*", choices=STEPS, default=STEPS)
+    p.add_argument("--minutes", type=float, help="of the teacher's and the student's runs instead of the preset's (to rehearse)")
+    p.add_argument("--session", type=float)
+    p.add_argument("--parts")
+    a = p.parse_args()
+    preset, data, work, models = PRESETS[a.preset], Path(a.data).resolve(), Path(a.work).resolve(), Path(a.models).resolve()
+    recipe = ["--recipe", preset["recipe"], "--data", data]
+    minutes = [] if a.minutes is None else ["--minutes", a.minutes]
+    minutes += [] if a.session is None else ["--session", a.session]
+    teacher, student = models / "icons-64", models / "icons-64-consistency"
+
+    def export(name, folder, *options):
+        run("export.py", work / name / "checkpoint.pt", "--tokenizer", work / name / "tokenizer", "--data", data, "--out", folder, *options)
+        if a.parts:
+            pack(folder, Path(a.parts))
+
+    if "teacher" in a.only:
+        complete = run("train.py", *recipe, "--out", work / "teacher", *preset["teacher"], *minutes, may_stop=True)
+        export("teacher", teacher)
+        if not complete:
+            sys.exit("the teacher has not had all its minutes: run the same command again")
+    if "judge" in a.only and not (work / "judge.pt").exists():
+        run("evaluator.py", *recipe, "--out", work / "judge.pt", *preset["judge"])
+    if "student" in a.only:
+        complete = run("consistency.py", "--teacher", teacher, *recipe, "--out", work / "student", *preset["student"], *minutes, may_stop=True)
+        export("student", student, "--consistency")
+        if not complete:
+            sys.exit("the student has not had all its minutes: run the same command again")
+    if "ct" in a.only:
+        run("consistency.py", "--mode", "ct", "--data", data, "--out", work / "ct", *preset["ct"])
+        export("ct", work / "ct-model", "--consistency")
+        run("sample.py", work / "ct-model", *"red badge;heart badge;cake badge;rocket badge".split(";"), "--out", HERE / "ct.png")
+    if "quality" in a.only:
+        run("quality.py", *recipe, "--evaluator", work / "judge.pt", "--teacher", teacher, "--student", student,
+            "--count", preset["count"], "--out", HERE / "quality.json")
+    if "plots" in a.only:
+        run("plot.py", work / "teacher/log.csv", work / "student/log.csv", work / "ct/log.csv", "--out", HERE / "loss.png")
+        for folder, name in ((teacher, "samples.png"), (student, "samples-consistency.png")):
+            run("sample.py", folder, "--out", HERE / name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""What can be checked without data: python -m pytest test_consistency.py (or python test_consistency.py).
+
+The toy is a Gaussian, N(MU, SD^2), whose score, ODE paths and consistency function are known in closed form."""
+
+import torch
+
+from consistency import Student, consistency_loss, distillation_point, lower, training_point
+from model import Denoiser, boundary, build_text_encoder, build_transformer, consistency_scheduler, ddpm_sigmas
+
+MU, SD = 0.3, 0.5
+
+
+def denoise(x, sigma):
+    """E[x0 | x] (Tweedie)"""
+    return MU + SD**2 / (SD**2 + sigma**2) * (x - MU)
+
+
+def path(x, sigma, r):
+    """Where the probability-flow ODE dx/dt = (x - D) / t takes x from sigma to r."""
+    return MU + (x - MU) * ((SD**2 + r**2) / (SD**2 + sigma**2)) ** 0.5
+
+
+def perfect(x, sigma):
+    return path(x, sigma[:, None], torch.zeros(()))
+
+
+def draws(n=4096, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return MU + SD * torch.randn(n, 8, generator=g), torch.randn(n, 8, generator=g), torch.empty(n).uniform_(-1.6, 5, generator=g).exp()
+
+
+def loss(f, point, sigma, r, x, noise):
+    return consistency_loss(f, f, point, lambda x_t: denoise(x_t, sigma[:, None]), x, noise, sigma, r).item()
+
+
+def test_exact_solver_and_perfect_function_have_no_loss():
+    x, noise, sigma = draws()
+    exact = lambda d, x, n, s, r: (x + s * n, path(x + s * n, s, r))
+    for stage in (1, 2, 3):
+        assert loss(perfect, exact, sigma, lower(sigma, stage), x, noise) < 1e-5
+
+
+def test_distillation_loss_of_the_perfect_function_vanishes_with_the_step():
+    x, noise, sigma = draws()
+    losses = [loss(perfect, distillation_point, sigma, sigma * (1 - 0.5**k), x, noise) for k in (1, 3, 5, 7)]
+    assert all(b < a / 4 for a, b in zip(losses, losses[1:])), losses
+    wrong = lambda x, sigma: perfect(x, sigma) + 0.1 * torch.sin(sigma)[:, None]
+    assert loss(wrong, distillation_point, sigma, sigma * (1 - 0.5**7), x, noise) < loss(wrong, distillation_point, sigma, sigma / 2, x, noise)
+    assert loss(wrong, distillation_point, sigma, sigma / 2, x, noise) > 10 * losses[1]
+
+
+def test_training_estimates_the_score_without_bias():
+    """Lemma 1: averaged over x given x_t, (x_t - x) / t is the ODE's slope. Regression of one on the other has slope 1."""
+    x, noise, _ = draws(200_000)
+    sigma = torch.tensor(0.7)
+    x_t, x_r = training_point(None, x, noise, sigma, torch.tensor(0.2))
+    estimate, truth = ((x_t - x_r) / 0.5).flatten(), ((x_t - denoise(x_t, sigma)) / sigma).flatten()
+    slope = ((estimate * truth).mean() / truth.square().mean()).item()
+    assert abs(slope - 1) < 0.01, slope
+
+
+def test_noise_levels_come_closer():
+    sigma = torch.tensor(ddpm_sigmas(), dtype=torch.float32)
+    levels = [lower(sigma, stage) for stage in (0, 1, 2, 3, 8)]
+    assert not levels[0].any()
+    for a, b in zip(levels, levels[1:]):
+        assert (a <= b).all() and (b < sigma).all()
+
+
+def test_every_chain_ends_at_the_clean_picture():
+    """And passes only through levels that are trained, or f would be anchored to nothing."""
+    for k in (1, 8):
+        for stage in (0, 1, 2, 3):
+            sigma = torch.linspace(-0.7, 5.06, 100).exp()
+            for _ in range(200):
+                sigma = lower(sigma, stage, k, lowest=0.49)
+                assert ((sigma == 0) | (sigma >= 0.49)).all()
+            assert not sigma.any(), (k, stage)
+
+
+def test_scalings_are_the_schedulers():
+    scheduler = consistency_scheduler()
+    for t in (0, 1, 19, 999):
+        ours = boundary(torch.tensor(float(t)))
+        theirs = scheduler.get_scalings_for_boundary_condition_discrete(t)
+        assert all(abs(float(a) - float(b)) < 1e-7 for a, b in zip(ours, theirs))
+
+
+def test_one_step_of_the_scheduler_is_the_student():
+    torch.manual_seed(0)
+    model = Denoiser(build_transformer(32, 1, 2, 32), build_text_encoder(64, 32, 1, 2))
+    torch.nn.init.normal_(model.transformer.proj_out.weight, std=0.02)
+    ids, mask = torch.tensor([[62, 5, 63]]), torch.ones(1, 3, dtype=torch.long)
+    scheduler = consistency_scheduler()
+    scheduler.set_timesteps(1)
+    x, t = torch.randn(1, 3, 64, 64), scheduler.timesteps[0]
+    sigma = torch.tensor([ddpm_sigmas()[t]], dtype=torch.float32)
+    with torch.no_grad():
+        text = model.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        theirs = scheduler.step(model.net(x, t[None], text, mask), t, x).prev_sample
+        ours = Student(model)(x * (1 + sigma**2).sqrt(), sigma, ids, mask)
+    assert (ours - theirs).abs().max() < 1e-4
+
+
+if __name__ == "__main__":
+    for name, test in list(globals().items()):
+        if name.startswith("test_"):
+            test()
+            print(name)
