@@ -12,7 +12,24 @@ pub struct Bundled {
     files: &'static [(&'static str, &'static [u8])],
 }
 
+/// Every bundled model has the same parts.
 macro_rules! embed {
+    ($folder:literal) => {
+        embed!($folder:
+            "model_index.json",
+            "scheduler/scheduler_config.json",
+            "text_encoder/config.json",
+            "text_encoder/model.safetensors",
+            "tokenizer/merges.txt",
+            "tokenizer/special_tokens_map.json",
+            "tokenizer/tokenizer_config.json",
+            "tokenizer/vocab.json",
+            "transformer/config.json",
+            "transformer/diffusion_pytorch_model.safetensors",
+            "README.md",
+            "NOTICE.md",
+        )
+    };
     ($folder:literal: $($file:literal),+ $(,)?) => {
         &[$(($file, include_bytes!(concat!("../assets/models/", $folder, "/", $file)))),+]
     };
@@ -22,24 +39,18 @@ macro_rules! embed {
 pub const DEFAULT: &str = "icons-64";
 
 /// All of them.
-pub const BUNDLED: &[Bundled] = &[Bundled {
-    name: "icons-64",
-    summary: "64x64 icons and emoji from text; a pixel-space diffusion transformer",
-    files: embed!("icons-64":
-        "model_index.json",
-        "scheduler/scheduler_config.json",
-        "text_encoder/config.json",
-        "text_encoder/model.safetensors",
-        "tokenizer/merges.txt",
-        "tokenizer/special_tokens_map.json",
-        "tokenizer/tokenizer_config.json",
-        "tokenizer/vocab.json",
-        "transformer/config.json",
-        "transformer/diffusion_pytorch_model.safetensors",
-        "README.md",
-        "NOTICE.md",
-    ),
-}];
+pub const BUNDLED: &[Bundled] = &[
+    Bundled {
+        name: "icons-64",
+        summary: "64x64 icons and emoji from text; a pixel-space diffusion transformer",
+        files: embed!("icons-64"),
+    },
+    Bundled {
+        name: "icons-64-consistency",
+        summary: "the same in one to four steps; a consistency model distilled from icons-64",
+        files: embed!("icons-64-consistency"),
+    },
+];
 
 /// The bundled model of that name.
 #[must_use]
@@ -52,6 +63,11 @@ impl Bundled {
     #[must_use]
     pub fn files(&self) -> ModelFiles {
         ModelFiles::embedded(self.name, self.files)
+    }
+
+    /// Their paths, relative to its folder.
+    pub fn paths(&self) -> impl Iterator<Item = &'static str> {
+        self.files.iter().map(|(path, _)| *path)
     }
 
     /// Total size of its files.

@@ -97,6 +97,20 @@ fn adapters_are_merged_for_good() {
         &[&folder("stable_diffusion_xl"), "merged.safetensors", "--lora", &adapter, "--dtype", "f32"],
     );
     assert!(difference(place.path(), &loras, &case, "cpu", &["-m", "merged.safetensors"]) <= 1);
+    // Types stay as they are.
+    convert(place.path(), &["merged.safetensors", "brain.safetensors", "--dtype", "bf16"]);
+    convert(place.path(), &["brain.safetensors", "twice.safetensors", "--lora", &adapter]);
+    let twice = tensors_in(&place.path().join("twice.safetensors"));
+    assert!(twice.values().all(|(dtype, ..)| *dtype == Dtype::BF16));
+    assert!(twice != tensors_in(&place.path().join("brain.safetensors")));
+    // No half is made infinite.
+    let much = format!("{}:1e9", loras.join("xl-kohya.safetensors").display());
+    let own = folder("stable_diffusion_xl");
+    for more in [&[][..], &["--dtype", "f16"]] {
+        let arguments = [&["convert", &own, "much.safetensors", "--lora", &much], more].concat();
+        let (code, message) = run(place.path(), &arguments);
+        assert!(code == Some(1) && message.contains("that half precision does not hold"), "{message}");
+    }
 }
 
 #[test]
@@ -122,6 +136,100 @@ fn conversions_that_are_refused() {
     convert(place.path(), &[&own, "folder"]);
     convert(place.path(), &["folder", "folder", "-f"]);
     assert!(tensors_of(&place.path().join("folder")) == tensors_of(Path::new(&own)), "onto itself");
+}
+
+#[test]
+fn conversions_tell_what_they_leave_out() {
+    let place = tempfile::tempdir().unwrap();
+    let place = place.path();
+    let path = |name: &str| place.join(name);
+    let warned = |arguments: &[&str], expected: &str| {
+        let (code, message) = run(place, &[&["convert"], arguments].concat());
+        assert_eq!((code, &*message), (Some(0), expected), "{arguments:?}");
+    };
+    convert(place, &[&folder("stable_diffusion"), "model"]);
+    let index = path("model/model_index.json");
+    let mut fields: Value = serde_json::from_slice(&std::fs::read(&index).unwrap()).unwrap();
+    fields["safety_checker"] = serde_json::json!(["stable_diffusion", "StableDiffusionSafetyChecker"]);
+    fields["feature_extractor"] = serde_json::json!(["transformers", "CLIPImageProcessor"]);
+    std::fs::write(&index, fields.to_string()).unwrap();
+    for part in ["safety_checker", "feature_extractor"] {
+        std::fs::create_dir(path("model").join(part)).unwrap();
+    }
+    let judge = Tensors::from([("concept_embeds".to_owned(), (Dtype::F16, vec![2, 3], vec![0; 12]))]);
+    write(&path("model/safety_checker/model.safetensors"), &judge);
+    std::fs::write(path("model/safety_checker/config.json"), "{}").unwrap();
+    std::fs::write(path("model/feature_extractor/preprocessor_config.json"), "{\"size\": 4}").unwrap();
+    convert(place, &["model", "same"]);
+    assert!(tensors_in(&path("same/safety_checker/model.safetensors")) == judge, "folders hold whatever there is");
+
+    write(&path("model/unet/diffusion_pytorch_model.fp16.safetensors"), &judge);
+    std::fs::write(path("model/vae/diffusion_pytorch_model.bin"), "PK").unwrap();
+    let others = "unet/diffusion_pytorch_model.fp16.safetensors, vae/diffusion_pytorch_model.bin\n";
+    warned(&["model", "again"], &format!("warning: again is without {others}"));
+    warned(&["model", "one.safetensors"], &format!("warning: one.safetensors is without safety_checker, {others}"));
+    // What it is without, it does not claim to have.
+    convert(place, &["one.safetensors", "back"]);
+    let fields: Value = serde_json::from_slice(&std::fs::read(path("back/model_index.json")).unwrap()).unwrap();
+    assert_eq!(fields["safety_checker"], serde_json::json!([null, null]));
+    assert!(!path("back/safety_checker").exists());
+    assert_eq!(std::fs::read(path("back/feature_extractor/preprocessor_config.json")).unwrap(), b"{\"size\": 4}");
+
+    // Nor what a folder claims already, as one does that came from a hub; but of what is read nothing may be missing.
+    std::fs::remove_file(path("same/safety_checker/model.safetensors")).unwrap();
+    warned(&["same", "less"], "warning: less is without safety_checker\n");
+    assert!(!path("less/safety_checker").exists());
+    std::fs::write(path("same/tokenizer/more.json"), "{}").unwrap();
+    warned(&["one.safetensors", "more", "--config", "same"], "warning: more is without safety_checker\n");
+    assert_eq!(std::fs::read(path("more/tokenizer/more.json")).unwrap(), b"{}");
+    std::fs::remove_file(path("same/vae/diffusion_pytorch_model.safetensors")).unwrap();
+    let (code, message) = run(place, &["convert", "same", "none"]);
+    assert!(
+        code == Some(1) && message.starts_with("error: same/vae: has no weights") && !path("none").exists(),
+        "{message}"
+    );
+
+    let mut trained = single("stable_diffusion");
+    for name in ["model_ema.diffusion_modelout2bias", "alphas_cumprod", "first_stage_model.loss.logvar"] {
+        trained.insert(name.to_owned(), (Dtype::F16, vec![1], vec![0; 2]));
+    }
+    write(&path("trained.safetensors"), &trained);
+    let lost = "alphas_cumprod, first_stage_model.loss.logvar, model_ema.diffusion_modelout2bias";
+    let own = folder("stable_diffusion");
+    for to in ["plain.safetensors", "plain"] {
+        warned(&["trained.safetensors", to, "--config", &own], &format!("warning: {to} is without {lost}\n"));
+    }
+}
+
+/// The first checkpoints of diffusers have no folders; what is made of them has.
+#[test]
+fn a_pipeline_without_folders_becomes_one_with_folders() {
+    let place = tempfile::tempdir().unwrap();
+    let own = folder("ddpm");
+    assert!(Path::new(&own).join("config.json").is_file(), "it has no folders");
+    let (text, json) = info(place.path(), &own);
+    assert!(text.contains("unet: UNet2DModel, ") && json["problems"] == serde_json::json!([]), "{text}");
+    convert(place.path(), &[&own, "model"]);
+    for (file, from) in [
+        ("unet/config.json", "config.json"),
+        ("unet/diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors"),
+        ("scheduler/scheduler_config.json", "scheduler_config.json"),
+    ] {
+        let (file, from) = (place.path().join("model").join(file), Path::new(&own).join(from));
+        if file.extension().is_some_and(|end| end == "safetensors") {
+            assert!(tensors_in(&file) == tensors_in(&from), "{}", file.display());
+        } else {
+            assert_eq!(std::fs::read(&file).unwrap(), std::fs::read(&from).unwrap(), "{}", file.display());
+        }
+    }
+    let draw = |model: &str| {
+        let out = format!("{}.png", model.len());
+        let (code, message) =
+            run(place.path(), &["generate", "-m", model, "-s1", "--steps", "2", "--device", "cpu", "-q", "-o", &out]);
+        assert_eq!(code, Some(0), "{message}");
+        pixels(&place.path().join(out))
+    };
+    assert_eq!(draw("model"), draw(&own));
 }
 
 fn info(place: &Path, what: &str) -> (String, Value) {

@@ -263,10 +263,106 @@ fn pictures_are_made_larger_by_models_trained_for_it() {
     fail(place, &upscale(&["-m", "model:upscaler", "--noise-level", "-1"]), 2, "--noise-level");
     fail(place, &upscale(&["-m", "model:upscaler", "--scale", "0"]), 2, "it must be a number above 0");
     fail(place, &upscale(&["-m", "model:upscaler", "--scale", "1e300"]), 2, "is too large");
+    fail(place, &upscale(&["-m", "model:upscaler", "--scale", "2", "-W", "64"]), 2, "cannot be used with");
     fail(place, &upscale(&["-m", "model:upscaler", "-W", "62"]), 2, "multiples of 4 pixels");
     fail(place, &upscale(&["-m", "model:stable_diffusion"]), 2, "this model makes no pictures larger");
     fail(place, &["generate", "x", "-m", "model:upscaler"], 2, "this model makes pictures larger: give it one");
     fail(place, &["img2img", "input:square.png", "x", "-m", "model:upscaler"], 2, "this model makes pictures larger");
     fail(place, &["bench", "-m", "model:upscaler"], 2, "this model makes pictures larger");
     fail(place, &["upscale", "nowhere.png"], 1, "cannot read nowhere.png");
+}
+
+/// What a flag would say, this model has no use for.
+#[test]
+fn flags_that_say_nothing_of_a_model_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path();
+    let one = place.join("one.safetensors");
+    let convert = ["convert", "model:stable_diffusion", "one.safetensors"];
+    let made = Command::new(env!("CARGO_BIN_EXE_headwater"))
+        .args([convert[0], &model("stable_diffusion"), convert[2]])
+        .current_dir(place)
+        .output();
+    assert!(made.unwrap().status.success() && one.is_file());
+    let config = model("stable_diffusion");
+    for (arguments, code, part) in [
+        (&["-m", "model:ddpm", "--prompt-syntax", "plain"][..], 2, "the syntax plain is not possible"),
+        (&["-m", "model:ddpm", "--negative-prompt", "x"], 2, "this model reads no text"),
+        (&["-m", "model:ddpm", "--clip-skip", "1"], 2, "clip_skip = 1 is not possible"),
+        (&["-m", "model:ddpm", "--guidance", "2"], 2, "guidance 2 is not possible"),
+        (&["-m", "model:ddpm", "--class-label", "1"], 2, "this model has no classes"),
+        (&["-m", "model:ddpm", "--variant", "fp16"], 1, "has no weights of the variant fp16"),
+        (&["-m", "model:ddpm", "--vae", "input:square.png"], 1, "has no vae"),
+        (&["x", "-m", "model:latent_consistency", "--negative-prompt", "y"], 2, "a negative prompt is not possible"),
+        (&["x", "-m", "model:stable_diffusion", "--variant", "fp16"], 1, "has no weights of the variant fp16"),
+        (&["x", "-m", "model:stable_diffusion", "--config", &config], 2, "--config is for single files"),
+        (&["x", "-m", "one.safetensors", "--variant", "fp16"], 1, "so there are none of the variant fp16"),
+        (&["x", "--variant", "fp16"], 1, "so there are none of the variant fp16"),
+        (&["x", "--config", &config], 2, "--config is for single files, and icons-64 is none"),
+    ] {
+        fail(place, &[&["generate"], arguments].concat(), code, part);
+    }
+}
+
+/// Linux takes any bytes for a name.
+#[cfg(unix)]
+#[test]
+fn files_whose_names_are_no_text_are_files() {
+    use std::os::unix::ffi::OsStrExt;
+    let name = |text: &[u8]| std::ffi::OsStr::from_bytes(text).to_owned();
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path();
+    let (picture, whole, made) = (name(b"\xff.png"), name(b"m\xff"), name(b"\xfe.safetensors"));
+    write_mask(&place.join(&picture), (32, 32), |_, _| true);
+    let run = |arguments: &[&std::ffi::OsStr]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_headwater"));
+        let output = command.args(arguments).current_dir(place).stdin(Stdio::null()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let words = |text: &str| -> Vec<std::ffi::OsString> { text.split(' ').map(Into::into).collect() };
+    let golden = model("stable_diffusion");
+    let quick = words("-q --device cpu --steps 2 -s1 --strength 1");
+    let cases = [
+        vec![words(&format!("convert {golden}")), vec![whole.clone()]],
+        vec![words("convert"), vec![whole.clone(), made.clone()]],
+        vec![words("info"), vec![whole.clone()]],
+        vec![words("info"), vec![made.clone()]],
+        vec![words("info"), vec![picture.clone()]],
+        vec![words("img2img"), vec![picture.clone()], words("x -o a.png -m"), vec![whole.clone()], quick.clone()],
+        vec![
+            words("inpaint"),
+            vec![picture.clone()],
+            words("x -o b.png --mask"),
+            vec![picture.clone()],
+            words("-m"),
+            vec![made],
+            quick.clone(),
+        ],
+        vec![
+            words(&format!("img2img {} x -o c.png -m {golden} --vae", input("square.png"))),
+            vec![whole],
+            quick.clone(),
+        ],
+    ];
+    for case in cases {
+        let case = case.concat();
+        let case: Vec<&std::ffi::OsStr> = case.iter().map(|word| &**word).collect();
+        assert_eq!(run(&case), (Some(0), String::new()), "{case:?}");
+    }
+    let info = succeed(place, &["info", "--json", "b.png"]);
+    let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+    assert_eq!(
+        (&info["headwater"]["image"], &info["headwater"]["mask"]),
+        (&"\u{fffd}.png".into(), &"\u{fffd}.png".into())
+    );
+    // Where a name is a part of a word, or stands for several, the words must be text.
+    for flag in ["--lora", "--embedding", "--output"] {
+        let case = [words("generate x"), words(flag), vec![picture.clone()]].concat();
+        let case: Vec<&std::ffi::OsStr> = case.iter().map(|word| &**word).collect();
+        let (code, message) = run(&case);
+        assert!(
+            code == Some(2) && message.starts_with("error: ") && !message.contains("panicked"),
+            "{flag}: {message}"
+        );
+    }
 }

@@ -220,3 +220,64 @@ fn networks_on_pixels_start_from_pictures() {
     let (little, half, all) = (changed(0.05), changed(0.5), changed(1.0));
     assert!(little < 4.0 && little < half && half < all && all > 30.0, "{little} {half} {all}");
 }
+
+/// Whoever calls the library may put anything into a picture's fields.
+#[test]
+fn pictures_and_masks_without_all_their_pixels_are_refused() {
+    let device = cpu();
+    let open = |name: &str| {
+        let files = ModelFiles::folder(goldens().join("pipelines").join(name)).unwrap();
+        TextToImage::from_pretrained(device.as_ref(), &files, Default::default()).unwrap()
+    };
+    let (mut plain, mut upscaler, whole) = (open("stable_diffusion"), open("upscaler"), input("square.png"));
+    let (width, height, pixels) = (whole.width, whole.height, &whole.pixels);
+    for (width, height, pixels, part) in [
+        (0, 0, Vec::new(), "no pixels"),
+        (0, height, Vec::new(), "no pixels"),
+        (width, 0, Vec::new(), "no pixels"),
+        (width, height, Vec::new(), "has 0 bytes"),
+        (width, height, pixels[1..].to_vec(), "which are not 32x32 pixels"),
+        (width, height, [&pixels[..], &[0]].concat(), "which are not 32x32 pixels"),
+        (width, height + 1, pixels.clone(), "which are not 32x33 pixels"),
+        (usize::MAX, 2, pixels.clone(), "which are not"),
+    ] {
+        let broken = RgbImage { width, height, pixels };
+        let image = |task: Task| Source { image: broken.clone(), task };
+        let masked = |mask: &RgbImage| Task::Inpaint { mask: mask.clone(), strength: None };
+        let cases = [
+            (image(Task::ImageToImage { strength: None }), "the picture "),
+            (image(masked(&whole)), "the picture "),
+            (Source { image: whole.clone(), task: masked(&broken) }, "the mask "),
+            (image(Task::Upscale { noise_level: None, scale: None }), "the picture "),
+        ];
+        for (source, what) in cases {
+            let pipe = if matches!(source.task, Task::Upscale { .. }) { &mut upscaler } else { &mut plain };
+            let request = Request { width: 32, height: 32, ..pipe.defaults_for(source) };
+            let error = pipe.run(&request, |_| ControlFlow::Continue(())).expect_err("no picture").to_string();
+            assert!(error.starts_with(what) && error.contains(part), "{error}");
+        }
+    }
+}
+
+/// Pictures that are the same row of numbers, and yet are not the same.
+#[test]
+fn a_picture_of_other_extents_is_another() {
+    let device = cpu();
+    let open = || {
+        let files = ModelFiles::folder(goldens().join("pipelines/stable_diffusion")).unwrap();
+        TextToImage::from_pretrained(device.as_ref(), &files, Default::default()).unwrap()
+    };
+    let make = |pipe: &mut TextToImage<'_>, width: usize, height: usize| {
+        let image = RgbImage { width, height, pixels: vec![90; width * height * 3] };
+        let source = Source { image, task: Task::ImageToImage { strength: None } };
+        let request = Request { prompt: "a red square".into(), steps: Steps::Count(2), ..pipe.defaults_for(source) };
+        let Ok(Outcomes::Finished(generated)) = pipe.run(&request, |_| ControlFlow::Continue(())) else {
+            panic!("nobody stopped it")
+        };
+        generated.image.unwrap()
+    };
+    let mut pipe = open();
+    for (width, height) in [(32, 64), (64, 32), (32, 64)] {
+        assert!(make(&mut pipe, width, height) == make(&mut open(), width, height), "{width}x{height}");
+    }
+}

@@ -357,6 +357,37 @@ fn a_pipeline_without_folders_is_downloaded_whole() {
     run(offline);
 }
 
+/// Each part has its weights of the variant or plain ones, and a copy of the plain ones is not one of the variant.
+#[test]
+fn variants_are_downloaded_where_there_are_such() {
+    let half = "transformer/diffusion_pytorch_model.fp16.safetensors";
+    let weights = fs::read(golden().join(WEIGHTS)).unwrap();
+    let place = Place::of(&golden(), &[(half, &weights)]);
+    let model = format!("tiny/model@{COMMIT}");
+    let generate = |more: &[&str]| place.command(&[GENERATE, &["--model", &model, "-o", "x.png"], more].concat());
+    place.fail(generate(&["--variant", "bf16"]), &["tiny/model has no weights of the variant bf16"]);
+    assert!(place.hub.requests().iter().all(|r| !r.is_storage), "no weights are downloaded for nothing");
+    run(generate(&[]));
+    assert!(place.pointer(WEIGHTS).exists() && !place.pointer(half).exists());
+    run(generate(&["--variant", "fp16"]));
+    assert!(place.pointer(half).exists());
+    place.hub.requests();
+    run(generate(&["--variant", "fp16"]));
+    let one = place.command(&["generate", "x", "--model", &format!("tiny/model/{WEIGHTS}"), "--variant", "fp16"]);
+    place.fail(one, &["is one file, so there are no weights of the variant fp16"]);
+    assert!(place.hub.requests().is_empty(), "all of it is here");
+}
+
+#[cfg(unix)]
+#[test]
+fn variables_that_are_no_text_are_not_passed_over() {
+    use std::os::unix::ffi::OsStrExt;
+    let place = Place::new();
+    let output = place.info().env("HF_HOME", std::ffi::OsStr::from_bytes(b"\xff")).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), &*message), (Some(2), "error: the variable HF_HOME is not valid text\n"));
+}
+
 #[test]
 fn a_server_that_says_nothing_is_given_up() {
     let place = Place::new();

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+use headwater::bundled::BUNDLED;
 use headwater::{
     Device, DeviceChoice, DeviceSettings, ModelFiles, Outcomes, Request, Rng, Steps, TextToImage, open_device,
 };
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// A grey level of rounding on either side.
 const LARGEST_DIFFERENCE: i32 = 2;
 
-/// diffusers' bundled pictures that are also made on an adapter: a software one takes seconds for a step.
+/// Pictures of each bundled model that are also made on an adapter: a software one takes seconds for a step.
 const BUNDLED_ON_ADAPTER: usize = 4;
 
 #[derive(Debug)]
@@ -164,23 +165,26 @@ fn tiny_checkpoints_on_an_adapter() {
 }
 
 #[test]
-fn the_bundled_model_on_the_cpu() {
-    let files = headwater::bundled::find("icons-64").unwrap().files();
-    compare(cpu().as_ref(), &files, &cases(&goldens().join("bundled")), "cpu, icons-64");
+fn bundled_models_on_the_cpu() {
+    for model in BUNDLED {
+        let cases = cases(&goldens().join("bundled").join(model.name));
+        compare(cpu().as_ref(), &model.files(), &cases, &format!("cpu, {}", model.name));
+    }
 }
 
 #[test]
-fn the_bundled_model_on_an_adapter() {
-    let files = headwater::bundled::find("icons-64").unwrap().files();
-    let mut cases = cases(&goldens().join("bundled"));
-    // The cheapest: fewest evaluations, smallest picture, no guidance.
-    cases.sort_by_key(|case| {
-        let guided = if case.request.guidance_scale > 1.0 { 2 } else { 1 };
-        case.timesteps.len() * guided * case.width * case.height
-    });
-    cases.truncate(BUNDLED_ON_ADAPTER);
+fn bundled_models_on_an_adapter() {
     let device = adapter();
-    compare(device.as_ref(), &files, &cases, &format!("{}, icons-64", device.info().name));
+    for model in BUNDLED {
+        let mut cases = cases(&goldens().join("bundled").join(model.name));
+        // The cheapest: fewest evaluations, smallest picture, no guidance.
+        cases.sort_by_key(|case| {
+            let guided = if case.request.guidance_scale > 1.0 { 2 } else { 1 };
+            case.timesteps.len() * guided * case.width * case.height
+        });
+        cases.truncate(BUNDLED_ON_ADAPTER);
+        compare(device.as_ref(), &model.files(), &cases, &format!("{}, {}", device.info().name, model.name));
+    }
 }
 
 /// At guidance 0 nothing is left of the prompt: the image is that of the negative prompt, as the noise of CFG++ is always.

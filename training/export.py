@@ -6,6 +6,7 @@
 
 import argparse
 import copy
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -50,6 +51,13 @@ def write(model, tokenizer, data, out, guidance=3.0, steps=20, consistency=False
     return sched
 
 
+def write_hashes(models):
+    """SHA256SUMS of a folder of models, as sha256sum writes it; all but the model cards, which are written by hand."""
+    files = sorted(f for f in models.glob("*/**/*") if f.is_file() and f.name != "README.md")
+    lines = [f"{hashlib.sha256(f.read_bytes()).hexdigest()}  {f.relative_to(models).as_posix()}\n" for f in files]
+    (models / "SHA256SUMS").write_text("".join(lines))
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("checkpoint")
@@ -65,6 +73,7 @@ def main():
     out = Path(a.out)
     model, c = restore(a.checkpoint)
     sched = write(model, a.tokenizer, a.data, out, a.guidance, a.steps, a.consistency)
+    write_hashes(out.resolve().parent)
     tokenizer = CLIPTokenizer.from_pretrained(a.tokenizer)
     before = generate(model.transformer, model.text_encoder, tokenizer, sched, PROMPTS, a.steps, a.guidance)
     *parts, _ = load(out)

@@ -1,14 +1,14 @@
-use crate::config::parse;
-use crate::error::ModelError;
-use crate::files::ModelFiles;
+use crate::error::{ModelError, first_few};
+use crate::files::{ModelFiles, join};
 use crate::lora::{self, Addition};
 use crate::safetensors_file::{PICKLE, TensorFile, TensorInfo, finite, storage};
 use crate::single_file::Located;
+use crate::weight_files;
 use graph::{Shape, StorageType, WeightSource, WeightSpec, WeightView};
-use serde::Deserialize;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Weights of one component, borrowed from mapped `.safetensors` files.
@@ -49,17 +49,9 @@ pub(crate) const RENAMED: &[(&str, &str)] = &[
 /// Buffers that older libraries saved and that are computed here, and the second copy of T5's embedding.
 pub(crate) const HARMLESS: &[&str] = &["embeddings.position_ids", "pos_embed.pos_embed", "encoder.embed_tokens.weight"];
 
-/// The file names diffusers and transformers give to weights.
-const STEMS: &[&str] = &["diffusion_pytorch_model", "model"];
-
-#[derive(Deserialize)]
-struct ShardIndex {
-    weight_map: BTreeMap<String, String>,
-}
-
 impl Checkpoint {
-    /// Opens a component's weights, `transformer` say: one file or shards with an index, of a variant (`fp16`) if asked.
-    /// Without a variant, plain files are taken first, then the only variant there is.
+    /// Opens a component's weights, `transformer` say: one file or shards with an index, of exactly this variant (`fp16`) if one is asked
+    /// for here. Otherwise those of the [model's](ModelFiles::with_variant) are taken first, then plain files, then the only variant there is.
     ///
     /// # Errors
     /// When there are no weights, only pickles, or a file is damaged.
@@ -67,7 +59,7 @@ impl Checkpoint {
         let additions = files.additions(component);
         let (files, component) = files.route(component);
         let component = &*component;
-        let (place, variant) = (files.describe(component), variant.or(files.variant()));
+        let place = files.describe(component);
         if let Some(single) = files.as_single() {
             let Some(part) = single.parts.get(component) else {
                 return Err(ModelError::new(place, "has no weights in this file"));
@@ -82,23 +74,22 @@ impl Checkpoint {
             let single_file = Some((files.clone(), component.to_owned()));
             return Ok(Self { place, files: vec![single.file.clone()], tensors, single: single_file, additions });
         }
-        let names = files.list(component);
-        let found = variant
-            .map_or_else(|| vec![None], |variant| vec![Some(variant.to_owned())])
-            .into_iter()
-            .chain(only_variant(&names).filter(|_| variant.is_none()).map(Some))
-            .find_map(|variant| find(&names, variant.as_deref()));
+        let (folder, names) = files.place(component);
+        let found = match variant {
+            Some(_) => weight_files::exactly(&names, variant),
+            None => weight_files::choose(&names, files.variant()),
+        };
         let Some(name) = found else {
             return Err(ModelError::new(place, none_found(&names, variant)));
         };
-        let path = |name: &str| if component.is_empty() { name.to_owned() } else { format!("{component}/{name}") };
-        if !name.contains(".safetensors.index") {
-            return Ok(Self { additions, ..Self::from_files(files, place, &[path(&name)])? });
-        }
-        let index: ShardIndex = parse(&files.describe(&path(&name)), &files.read(&path(&name))?)?;
-        let shards: BTreeSet<String> = index.weight_map.values().map(|shard| path(shard)).collect();
-        let shards: Vec<String> = shards.into_iter().collect();
-        Ok(Self { additions, ..Self::from_files(files, place, &shards)? })
+        let path = join(&folder, &name);
+        let paths = if weight_files::is_index(&path) {
+            let shards = weight_files::shards(&path, &files.read(&path)?);
+            shards.map_err(|why| ModelError::new(files.describe(&path), why))?
+        } else {
+            vec![path]
+        };
+        Ok(Self { additions, ..Self::from_files(files, place, &paths)? })
     }
 
     /// Opens exactly these files of a model; `place` stands for them together in errors.
@@ -106,22 +97,37 @@ impl Checkpoint {
     /// # Errors
     /// When a file is missing or damaged, or two of them hold a tensor of the same name.
     pub fn from_files(files: &ModelFiles, place: String, paths: &[String]) -> Result<Self, ModelError> {
-        let mut checkpoint =
-            Self { place, files: Vec::new(), tensors: BTreeMap::new(), single: None, additions: BTreeMap::new() };
+        let mut checkpoint = Self::empty(place);
         for path in paths {
-            let file = TensorFile::open(files, path)?;
-            for (name, info) in file.tensors() {
-                let tensor = Tensor { file: checkpoint.files.len(), info, transposed: false, own: None };
-                if checkpoint.tensors.insert(name.clone(), tensor).is_some() {
-                    return Err(ModelError::new(
-                        files.describe(path),
-                        format!("holds {name:?}, as another shard does"),
-                    ));
-                }
-            }
-            checkpoint.files.push(Arc::new(file));
+            checkpoint.add(TensorFile::open(files, path)?).map_err(|why| ModelError::new(files.describe(path), why))?;
         }
         Ok(checkpoint)
+    }
+
+    /// Opens a file that is no part of a model.
+    ///
+    /// # Errors
+    /// When it is missing or damaged.
+    pub fn at(path: &Path) -> Result<Self, ModelError> {
+        let place = path.display().to_string();
+        let mut checkpoint = Self::empty(place.clone());
+        checkpoint.add(TensorFile::at(path)?).map_err(|why| ModelError::new(place, why))?;
+        Ok(checkpoint)
+    }
+
+    fn empty(place: String) -> Self {
+        Self { place, files: Vec::new(), tensors: BTreeMap::new(), single: None, additions: BTreeMap::new() }
+    }
+
+    fn add(&mut self, file: TensorFile) -> Result<(), String> {
+        for (name, info) in file.tensors() {
+            let tensor = Tensor { file: self.files.len(), info, transposed: false, own: None };
+            if self.tensors.insert(name.clone(), tensor).is_some() {
+                return Err(format!("holds {name:?}, as another shard does"));
+            }
+        }
+        self.files.push(Arc::new(file));
+        Ok(())
     }
 
     /// The name under which the checkpoint holds a weight.
@@ -214,7 +220,9 @@ impl WeightSource for Checkpoint {
     }
 
     fn stored_as(&self, name: &str) -> Option<StorageType> {
-        self.storage(&self.resolve(name)?)
+        let name = self.resolve(name)?;
+        let own = self.storage(&name)?;
+        Some(if self.additions.contains_key(&name) && own != StorageType::F16 { StorageType::F32 } else { own })
     }
 
     fn release(&self, name: &str) {
@@ -234,10 +242,9 @@ impl Checkpoint {
         }
     }
 
-    /// The number type in which [`read`](Self::read) gives a tensor.
+    /// The number type in which a file holds a tensor.
     pub(crate) fn storage(&self, name: &str) -> Option<StorageType> {
-        let own = storage(self.tensors.get(name)?.info.dtype)?;
-        Some(if self.additions.contains_key(name) && own != StorageType::F16 { StorageType::F32 } else { own })
+        storage(self.tensors.get(name)?.info.dtype)
     }
 
     /// What it is called in errors.
@@ -257,39 +264,11 @@ impl Checkpoint {
     }
 }
 
-/// The weights' file or index among a folder's files.
-fn find(names: &[String], variant: Option<&str>) -> Option<String> {
-    let infix = variant.map_or_else(String::new, |variant| format!(".{variant}"));
-    STEMS
-        .iter()
-        .flat_map(|stem| {
-            // Both libraries put the variant of a sharded checkpoint's index at its end.
-            [format!("{stem}{infix}.safetensors"), format!("{stem}.safetensors.index{infix}.json")]
-        })
-        .find(|wanted| names.contains(wanted))
-}
-
-/// The one variant that a folder has weights in, if there is exactly one.
-fn only_variant(names: &[String]) -> Option<String> {
-    let found: BTreeSet<&str> = names
-        .iter()
-        .flat_map(|name| STEMS.iter().map(move |stem| (name, stem)))
-        .filter_map(|(name, stem)| name.strip_prefix(stem)?.strip_prefix('.'))
-        .filter_map(|rest| {
-            let single = rest.strip_suffix(".safetensors").filter(|variant| !variant.contains(['.', '-']));
-            single.or_else(|| rest.strip_prefix("safetensors.index.")?.strip_suffix(".json"))
-        })
-        .collect();
-    let mut found = found.into_iter();
-    found.next().filter(|_| found.next().is_none()).map(str::to_owned)
-}
-
 fn none_found(names: &[String], variant: Option<&str>) -> String {
-    let pickled = names.iter().find(|name| [".bin", ".pt", ".pth", ".ckpt"].iter().any(|end| name.ends_with(end)));
-    match (pickled, variant) {
+    match (weight_files::pickle(names), variant) {
         (Some(name), _) => format!("has its weights only as a pickle ({name}): {PICKLE}"),
         (None, Some(variant)) => format!("has no safetensors weights of the variant {variant}"),
-        (None, None) => format!("has no weights (expected {}.safetensors)", STEMS.join(".safetensors or ")),
+        (None, None) => format!("has no weights (expected {})", weight_files::expected()),
     }
 }
 
@@ -334,14 +313,5 @@ impl fmt::Display for CheckReport {
             .map(|(what, names)| format!("{what} {}", first_few(names)))
             .collect();
         f.write_str(&parts.join("; "))
-    }
-}
-
-fn first_few(names: &[String]) -> String {
-    const SHOWN: usize = 5;
-    let shown = names[..names.len().min(SHOWN)].join(", ");
-    match names.len().checked_sub(SHOWN) {
-        None | Some(0) => shown,
-        Some(more) => format!("{shown} and {more} more"),
     }
 }

@@ -3,9 +3,10 @@
 
 use crate::checkpoint::{Checkpoint, HARMLESS};
 use crate::error::ModelError;
-use crate::files::{ModelFiles, is_inside};
-use crate::index::ModelIndex;
-use crate::single_file::{self, CARRIED, Layout, Named, Piece};
+use crate::files::{ModelFiles, join};
+use crate::index::{Component, ModelIndex};
+use crate::single_file::{self, CARRIED, Layout, Named, PREDICTION, Piece};
+use crate::weight_files;
 use graph::{StorageType, WeightView};
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
@@ -67,44 +68,111 @@ impl<'a> Conversion<'a> {
     /// # Errors
     /// When one cannot be read.
     pub fn small_files(&self) -> Result<Vec<SmallFile>, ModelError> {
-        let mut found = vec![("model_index.json".to_owned(), self.index_json()?)];
-        for component in &self.index.components {
-            for name in self.files.list(&component.name) {
-                let path = format!("{}/{name}", component.name);
-                let large = [".safetensors", ".bin", ".msgpack", ".index.json", ".fp16.json", ".onnx", ".pb", ".h5"];
-                if is_inside(&path)
-                    && !large.iter().any(|end| name.ends_with(end))
-                    && !name.contains(".safetensors.index")
-                {
-                    let bytes = self.files.read(&path)?;
-                    found.push((path, bytes));
-                }
+        self.small_files_without(&self.dropped(None))
+    }
+
+    fn small_files_without(&self, parts: &[&str]) -> Result<Vec<SmallFile>, ModelError> {
+        let mut found = vec![("model_index.json".to_owned(), self.index_json(parts)?)];
+        for component in self.index.components.iter().filter(|component| !parts.contains(&&*component.name)) {
+            let (folder, names) = self.files.place(&component.name);
+            for name in names.iter().filter(|name| !weight_files::is_weights(name)) {
+                let bytes = self.files.read(&join(&folder, name))?;
+                found.push((join(&component.name, name), bytes));
             }
         }
         Ok(found)
     }
 
-    /// The index, with the class of an autoencoder that was given apart.
-    fn index_json(&self) -> Result<Cow<'static, [u8]>, ModelError> {
+    /// The index without these parts, and with the class of an autoencoder that was given apart.
+    fn index_json(&self, without: &[&str]) -> Result<Cow<'static, [u8]>, ModelError> {
         let bytes = self.files.read("model_index.json")?;
-        let Some(part) = self.files.given_apart() else { return Ok(bytes) };
-        let mut fields: Map<String, Value> = crate::config::parse(&self.index.path, &bytes)?;
-        if let Some(component) = self.index.component(part) {
-            fields.insert(part.to_owned(), json!([component.library, component.class_name]));
+        let apart = self.files.given_apart();
+        if apart.is_none() && without.is_empty() {
+            return Ok(bytes);
         }
+        let mut fields: Map<String, Value> = crate::config::parse(&self.index.path, &bytes)?;
+        if let Some(component) = apart.and_then(|part| self.index.component(part)) {
+            fields.insert(component.name.clone(), json!([component.library, component.class_name]));
+        }
+        // As diffusers writes a part that a pipeline does without.
+        without.iter().for_each(|part| drop(fields.insert((*part).to_owned(), json!([null, null]))));
         Ok(Cow::Owned(format!("{:#}\n", Value::from(fields)).into_bytes()))
     }
 
     /// The parts that have weights, and the file that diffusers or transformers looks for.
     #[must_use]
     pub fn weight_files(&self) -> Vec<(String, String)> {
-        let parts = self.index.components.iter().filter(|component| self.files.has_weights(&component.name));
-        parts
-            .map(|component| {
-                let stem = if component.library == "diffusers" { "diffusion_pytorch_model" } else { "model" };
-                (component.name.clone(), format!("{}/{stem}.safetensors", component.name))
-            })
-            .collect()
+        let dropped = self.dropped(None);
+        let is_written = |component: &&Component| {
+            !dropped.contains(&&*component.name)
+                && (self.is_model(component) || self.files.has_weights(&component.name))
+        };
+        let parts = self.index.components.iter().filter(is_written);
+        let file = |component: &Component| join(&component.name, &weight_files::name_for(&component.library));
+        parts.map(|component| (component.name.clone(), file(component))).collect()
+    }
+
+    /// Whether a part should have weights; tokenizers and schedulers name their configurations otherwise.
+    fn is_model(&self, component: &Component) -> bool {
+        let (_, names) = self.files.place(&component.name);
+        names.iter().any(|name| name == "config.json") && !component.class_name.contains("Tokenizer")
+    }
+
+    /// What the source has and the result will not: weights of other variants and formats, tensors and metadata that no part reads, and parts
+    /// that a `single` file has no names for. Each in a few words.
+    ///
+    /// # Errors
+    /// When there is no single-file layout for the model, or an index of shards cannot be read.
+    pub fn left_out(&self, single: bool) -> Result<Vec<String>, ModelError> {
+        let mut out = Vec::new();
+        let dropped = if single { self.dropped(Some(&self.layout()?)) } else { self.dropped(None) };
+        for part in self.index.components.iter().map(|component| &*component.name) {
+            if dropped.contains(&part) {
+                out.push(part.to_owned());
+                continue;
+            }
+            let (folder, names) = self.files.place(part);
+            let mut read = Vec::new();
+            if let Some(name) = weight_files::choose(&names, self.files.variant()) {
+                let path = join(&folder, &name);
+                if weight_files::is_index(&name) {
+                    let shards = weight_files::shards(&path, &self.files.read(&path)?);
+                    read = shards.map_err(|why| ModelError::new(self.files.describe(&path), why))?;
+                }
+                read.push(path);
+            }
+            let others = names.iter().filter(|name| weight_files::is_weights(name)).map(|name| join(&folder, name));
+            out.extend(others.filter(|path| !read.contains(path)));
+        }
+        if let Some(file) = self.files.as_single() {
+            out.extend(file.unread.iter().cloned());
+            let plain = |key: &str| !["format", PREDICTION].contains(&key) && !key.starts_with(CARRIED);
+            let keys = file.file.all_metadata().map(|(key, _)| &**key).filter(|key| plain(key));
+            out.extend(keys.map(|key| format!("the metadata {key}")));
+        }
+        out.sort();
+        out.dedup();
+        Ok(out)
+    }
+
+    fn layout(&self) -> Result<Layout, ModelError> {
+        Layout::of(self.files, &self.index).map_err(|message| ModelError::new(self.files.describe(""), message))
+    }
+
+    /// The parts that go missing: those whose weights have no names in the layout, and those that nobody reads and that are without weights
+    /// already, as after a download.
+    fn dropped(&self, layout: Option<&Layout>) -> Vec<&str> {
+        let is_dropped = |component: &&Component| {
+            let name = &*component.name;
+            match layout {
+                Some(layout) if self.files.has_weights(name) => !layout.parts().any(|known| known == name),
+                _ => {
+                    let unread = weight_files::UNREAD_PARTS.contains(&name) && self.is_model(component);
+                    unread && !self.files.has_weights(name)
+                }
+            }
+        };
+        self.index.components.iter().filter(is_dropped).map(|component| &*component.name).collect()
     }
 
     /// Writes one part's weights under the names of a folder.
@@ -136,7 +204,7 @@ impl<'a> Conversion<'a> {
     /// When there is no such layout for the model, a tensor has no name in it, or as [`write_part`](Self::write_part).
     pub fn write_single(&self, out: &mut dyn Write) -> Result<(), ConvertError> {
         let fault = |message: String| ModelError::new(self.files.describe(""), message);
-        let layout = Layout::of(self.files, &self.index).map_err(fault)?;
+        let layout = self.layout()?;
         let mut checkpoints = Vec::new();
         let mut entries = Vec::new();
         for part in layout.parts() {
@@ -151,14 +219,17 @@ impl<'a> Conversion<'a> {
         }
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         let mut metadata = Map::from_iter([("format".to_owned(), json!("pt"))]);
-        for (path, bytes) in self.small_files()? {
-            let built_in = single_file::is_built_in(self.files, &path)?;
-            if let (false, Ok(text)) = (built_in, std::str::from_utf8(&bytes)) {
-                if path == "scheduler/scheduler_config.json" && text.contains("\"v_prediction\"") {
-                    metadata.insert("modelspec.prediction_type".into(), json!("v"));
-                }
-                metadata.insert(format!("{CARRIED}{path}"), json!(text));
+        for (path, bytes) in self.small_files_without(&self.dropped(Some(&layout)))? {
+            if single_file::is_built_in(self.files, &path)? {
+                continue;
             }
+            let text = std::str::from_utf8(&bytes);
+            let text =
+                text.map_err(|_| fault(format!("has {path}, which is no text, so a single file cannot carry it")))?;
+            if path == "scheduler/scheduler_config.json" && text.contains("\"v_prediction\"") {
+                metadata.insert(PREDICTION.into(), json!("v"));
+            }
+            metadata.insert(format!("{CARRIED}{path}"), json!(text));
         }
         write(&checkpoints, &entries, metadata.into(), out)
     }
@@ -199,7 +270,8 @@ fn write(
     for entry in entries {
         let checkpoint = &checkpoints[entry.part];
         for piece in &entry.pieces {
-            let view = checkpoint.read(&piece.name, entry.storage == StorageType::F32);
+            // Sums with adapters are rounded once, to what is written.
+            let view = checkpoint.read(&piece.name, true);
             let mut view = view.ok_or_else(|| {
                 ModelError::new(checkpoint.place(), format!("has an unsupported number type for {}", piece.name))
             })?;

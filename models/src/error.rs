@@ -15,3 +15,14 @@ impl ModelError {
         Self { path: path.into(), message: message.into() }
     }
 }
+
+/// The first few of some names, and how many there are besides.
+#[must_use]
+pub fn first_few(names: &[impl AsRef<str>]) -> String {
+    const SHOWN: usize = 5;
+    let shown: Vec<&str> = names.iter().take(SHOWN).map(AsRef::as_ref).collect();
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}

@@ -5,10 +5,11 @@ use crate::lora::{self, Addition, Additions, Lora};
 use crate::mapped::Bytes;
 use crate::single_file::SingleFile;
 use crate::textual_inversion::TextualInversion;
+use crate::weight_files;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Where a model's files come from: a folder, files built into the program, or one file that holds a whole model.
@@ -53,10 +54,20 @@ impl ModelFiles {
         Ok(Self { additions: Arc::new(additions), ..self })
     }
 
-    /// The same model, of which the weights of this variant are read: `fp16`, say.
-    #[must_use]
-    pub fn with_variant(self, variant: Option<&str>) -> Self {
-        Self { variant: variant.map(str::to_owned), ..self }
+    /// The same model, of which the weights of this variant are read: `fp16`, say. Parts that have none of it are read as they are, as in
+    /// diffusers.
+    ///
+    /// # Errors
+    /// When no part has weights of this variant, or the model is no folder.
+    pub fn with_variant(self, variant: &str) -> Result<Self, ModelError> {
+        let index = ModelIndex::read(&self)?;
+        let parts = index.components.iter().map(|component| &*component.name).chain([""]);
+        let folder = matches!(self.source, Source::Folder(_));
+        if folder && parts.into_iter().any(|part| weight_files::exactly(&self.list(part), Some(variant)).is_some()) {
+            return Ok(Self { variant: Some(variant.to_owned()), ..self });
+        }
+        let what = if folder { "has no weights" } else { "is no folder of files, so there are none" };
+        Err(ModelError::new(self.describe(""), format!("{what} of the variant {variant}")))
     }
 
     /// The same model with the autoencoder of another place: a folder of its own or of a whole pipeline, or a file in latent diffusion's
@@ -78,7 +89,7 @@ impl ModelFiles {
             let files = Self::from(Source::Single { file, config: None });
             return Ok(Self { apart: Some((PART, Arc::new(files), PART)), ..self });
         }
-        let files = Self::folder(path)?.with_variant(self.variant());
+        let files = Self { variant: self.variant.clone(), ..Self::folder(path)? };
         let Some(inside) = ["", PART].into_iter().find(|inside| files.exists(&join(inside, "config.json"))) else {
             return Err(ModelError::new(files.describe(""), "has neither config.json nor vae/config.json"));
         };
@@ -135,12 +146,25 @@ impl ModelFiles {
     #[must_use]
     pub fn has_weights(&self, part: &str) -> bool {
         let (files, part) = self.route(part);
-        let is_weights =
-            |name: &String| [".safetensors", ".bin", ".safetensors.index.json"].iter().any(|end| name.ends_with(end));
         match files.as_single() {
             Some(single) => single.parts.contains_key(&part),
-            None => files.list(&part).iter().any(is_weights),
+            None => files.place(&part).1.iter().any(|name| weight_files::is_weights(name)),
         }
+    }
+
+    /// The folder in which a part lies, and its files there. The first checkpoints of diffusers have no folders: a network and a scheduler lie
+    /// at the root.
+    pub(crate) fn place(&self, part: &str) -> (String, Vec<String>) {
+        let own = self.list(part);
+        let is_own: fn(&str) -> bool = match part {
+            "unet" => weight_files::is_of_network,
+            "scheduler" => |name| name == "scheduler_config.json",
+            _ => return (part.to_owned(), own),
+        };
+        if !own.is_empty() || !self.exists("config.json") {
+            return (part.to_owned(), own);
+        }
+        (String::new(), self.list("").into_iter().filter(|name| is_own(name)).collect())
     }
 
     /// What adapters add to the tensors of a part.
@@ -251,9 +275,18 @@ impl ModelFiles {
                     _ => None,
                 })
                 .collect(),
-            Source::Single { file, .. } => file.list(part),
+            Source::Single { file, config } => {
+                // A model's own folder may be the one whose configurations go first: its weights are not those of the file.
+                let beside = config
+                    .as_deref()
+                    .filter(|_| !part.is_empty())
+                    .map_or_else(Vec::new, |config| Self::from(Source::Folder(config.to_owned())).list(part));
+                let beside = beside.into_iter().filter(|name| !weight_files::is_weights(name));
+                file.list(part).into_iter().chain(beside).collect()
+            }
         };
         names.sort();
+        names.dedup();
         names
     }
 
@@ -326,7 +359,8 @@ impl ModelFiles {
     }
 }
 
-fn join(folder: &str, name: &str) -> String {
+/// The path of a name in a folder, either of which may be none.
+pub(crate) fn join(folder: &str, name: &str) -> String {
     if folder.is_empty() || name.is_empty() { format!("{folder}{name}") } else { format!("{folder}/{name}") }
 }
 
@@ -334,8 +368,11 @@ fn is_file(root: &Path, path: &str) -> bool {
     is_inside(path) && root.join(path).is_file()
 }
 
-pub(crate) fn is_inside(path: &str) -> bool {
-    !path.is_empty() && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
+/// Whether a path from elsewhere, `/` between its parts, stays inside the folder it is joined to, on every system.
+#[must_use]
+pub fn is_inside(path: &str) -> bool {
+    path.split('/')
+        .all(|part| !["", ".", ".."].contains(&part) && !part.contains(['\\', ':']) && !part.contains(char::is_control))
 }
 
 /// The system's words without Rust's "(os error 2)".

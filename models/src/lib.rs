@@ -32,6 +32,7 @@ mod tokenizer;
 mod transformer;
 mod unet_2d;
 mod unet_2d_condition;
+pub mod weight_files;
 
 pub use autoencoder_kl::{AutoencoderKlConfig, autoencoder_kl_decode, autoencoder_kl_encode};
 pub use autoencoder_tiny::{AutoencoderTinyConfig, autoencoder_tiny_decode, autoencoder_tiny_encode};
@@ -39,8 +40,8 @@ pub use checkpoint::{CheckReport, Checkpoint};
 pub use clip::{ClipHiddenState, ClipTextConfig, HiddenActivation, clip_text_model, clip_text_model_with_projection};
 pub use convert::{Conversion, ConvertError, SmallFile};
 pub use dit::{DiTConfig, DiTInputs, dit_transformer_2d_model};
-pub use error::ModelError;
-pub use files::ModelFiles;
+pub use error::{ModelError, first_few};
+pub use files::{ModelFiles, is_inside};
 pub use index::{Component, Defaults, ModelIndex};
 pub use lora::Lora;
 pub use mapped::Bytes;

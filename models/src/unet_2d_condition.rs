@@ -210,7 +210,13 @@ impl UNet2DConditionConfig {
     /// lose a row.
     #[must_use]
     pub fn side_multiple(&self) -> usize {
-        if self.downsample_padding > 0 { 1 } else { 1 << (self.block_out_channels.len() - 1) }
+        if self.downsample_padding > 0 { 1 } else { self.narrowing() }
+    }
+
+    /// How many elements of the sample one element stands for along a side where the network is narrowest.
+    #[must_use]
+    pub fn narrowing(&self) -> usize {
+        1 << (self.block_out_channels.len() - 1)
     }
 
     /// Channels of the pooled text embedding, if the model takes one.

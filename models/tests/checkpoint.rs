@@ -272,7 +272,23 @@ fn variants_and_shards_are_found() {
     assert_eq!(error, "ROOT/unet/m-2.safetensors: holds \"a\", as another shard does");
     let outside = Folder::new(&[(name, br#"{"weight_map": {"a": "../../secret.safetensors"}}"#)]);
     let error = outside.open().map(|_| ()).expect_err("a path that leads out");
-    assert!(error.contains("is not a path inside the model"), "{error}");
+    assert!(error.ends_with(".safetensors.index.json: names a file outside its folder"), "{error}");
+
+    // Of a whole model, parts that have no such weights are plain.
+    let pipeline = br#"{"_class_name": "P", "unet": ["diffusers", "U"], "vae": ["diffusers", "V"]}"#;
+    let mixed = [
+        ("model_index.json", &pipeline[..]),
+        ("unet/model.safetensors", &plain),
+        ("unet/model.fp16.safetensors", &half),
+        ("vae/model.safetensors", &plain),
+    ];
+    let mixed = Folder::new(&mixed);
+    let half = mixed.files().with_variant("fp16").expect("a part has it");
+    let value =
+        |part: &str| Checkpoint::open(&half, part, None).expect("whole").weight("a").expect("there").to_f32()[0];
+    assert_eq!((value("unet"), value("vae")), (2.0, 1.0));
+    let error = mixed.files().with_variant("bf16").map(|_| ()).expect_err("no part has it").to_string();
+    assert!(error.ends_with("has no weights of the variant bf16"), "{error}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ pub(crate) struct Encoder {
     files: ModelFiles,
     weights: Option<Checkpoint>,
     /// What was encoded last: several images are often made from one picture.
-    known: Vec<(Vec<f32>, Latents)>,
+    known: Vec<(SampleShape, Vec<f32>, Latents)>,
 }
 
 /// As many pictures as one image is made from: the picture, and what a mask leaves of it.
@@ -60,7 +60,9 @@ impl Encoder {
         (picture, shape): (&[f32], SampleShape),
         (tile, factor): (usize, usize),
     ) -> Result<Latents, PipelineError> {
-        if let Some((_, latents)) = self.known.iter().find(|(known, _)| known == picture) {
+        // Pictures of one colour differ in nothing but their extents.
+        let known = self.known.iter().find(|(extents, known, _)| *extents == shape && known == picture);
+        if let Some((.., latents)) = known {
             return Ok(latents.clone());
         }
         let (height, width) = (shape.height / factor, shape.width / factor);
@@ -104,7 +106,7 @@ impl Encoder {
             return Err(PipelineError::NotEncoded);
         }
         self.known.truncate(KNOWN - 1);
-        self.known.insert(0, (picture.to_vec(), latents.clone()));
+        self.known.insert(0, (shape, picture.to_vec(), latents.clone()));
         Ok(latents)
     }
 }

@@ -31,6 +31,16 @@ impl RgbImage {
         Some(Self { width: shape.width, height: shape.height, pixels })
     }
 
+    /// Why it is no picture, if it is none: its fields are anybody's to set.
+    pub(crate) fn fault(&self) -> Option<String> {
+        let wanted = self.width.checked_mul(self.height).and_then(|pixels| pixels.checked_mul(3));
+        match wanted {
+            Some(0) => Some("has no pixels".into()),
+            Some(bytes) if bytes == self.pixels.len() => None,
+            _ => Some(format!("has {} bytes, which are not {}x{} pixels", self.pixels.len(), self.width, self.height)),
+        }
+    }
+
     /// Values in −1..1, `[H, W, C]`, of a picture with three channels or one (grey), as diffusers' image processor makes them.
     pub(crate) fn to_sample(&self, channels: usize) -> Vec<f32> {
         let value = |byte: u8| 2.0 * (f32::from(byte) / 255.0) - 1.0;

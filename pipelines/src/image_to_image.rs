@@ -146,8 +146,8 @@ impl TextModel {
             }
         }
         let Some(source) = &request.source else { return Ok(()) };
-        if source.image.width == 0 || source.image.height == 0 {
-            return refuse("the picture has no pixels");
+        if let Some(fault) = source.image.fault() {
+            return refuse(&format!("the picture {fault}"));
         }
         if let Task::Upscale { noise_level, .. } = &source.task {
             return self.noise_level(*noise_level).map(|_| ());
@@ -158,8 +158,8 @@ impl TextModel {
             );
         }
         if let Task::Inpaint { mask, .. } = &source.task {
-            if mask.width == 0 || mask.height == 0 {
-                return refuse("the mask has no pixels");
+            if let Some(fault) = mask.fault() {
+                return refuse(&format!("the mask {fault}"));
             }
             // Twice the same cheap work, and nothing is loaded for nothing.
             self.request_shape(request)?;

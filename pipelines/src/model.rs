@@ -183,12 +183,13 @@ impl TextModel {
                 )));
             }
         }
-        if (height / side).saturating_mul(width / side) > MAX_PATCHES {
+        let per = self.pixels_per_element();
+        let patch = self.network.patch() * per;
+        if height.div_ceil(patch).saturating_mul(width.div_ceil(patch)) > MAX_PATCHES {
             return Err(PipelineError::Request(format!(
-                "{width}x{height} is too large: this model makes at most {MAX_PATCHES} patches of {side}x{side} pixels"
+                "{width}x{height} is too large: this model makes at most {MAX_PATCHES} patches of {patch}x{patch} pixels"
             )));
         }
-        let per = self.pixels_per_element();
         Ok(SampleShape { height: height / per, width: width / per, channels: self.network.channels() })
     }
 
@@ -200,3 +201,25 @@ impl TextModel {
 
 /// The most patches of a picture: attention over more is no longer a matter of patience.
 const MAX_PATCHES: usize = 1 << 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn the_largest_picture_is_counted_where_a_unet_is_narrowest() {
+        // Two levels on latents of four pixels, and of two.
+        for (name, largest) in [("upscaler", 2048), ("stable_diffusion", 1024)] {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/pipelines").join(name);
+            let model = TextModel::load(&ModelFiles::folder(folder).expect("a golden")).expect("it loads");
+            let shape = |height, width| model.sample_shape(height, width, None).map_err(|error| error.to_string());
+            shape(largest, largest).expect("as many as it makes");
+            let side = model.side();
+            for (height, width) in [(largest + side, largest), (largest, largest + side), (1 << 40, 1 << 40)] {
+                let error = shape(height, width).expect_err(name);
+                assert!(error.contains("is too large: this model makes at most 65536 patches of"), "{error}");
+            }
+        }
+    }
+}

@@ -207,6 +207,11 @@ impl Network {
         }
     }
 
+    /// Elements of the sample along a side of what the network counts its work by: a patch, or an element where a UNet is narrowest.
+    pub(crate) fn patch(&self) -> usize {
+        if let Self::UNet(config) = self { config.narrowing() } else { self.side_multiple() }
+    }
+
     /// Whether padding of the prompt is hidden from the text encoder and the network. Stable Diffusion was trained to see it.
     pub(crate) fn masks_padding(&self) -> bool {
         matches!(self, Self::PixArt(_))

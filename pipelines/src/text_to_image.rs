@@ -295,6 +295,16 @@ impl<'d> TextToImage<'d> {
         if asked && !network.takes_text() {
             return refuse("this model reads no text: leave the prompt out".into());
         }
+        if let Some(syntax) = request.prompt_syntax.filter(|_| !network.takes_text()) {
+            let syntax = syntax.name();
+            return refuse(format!("the syntax {syntax} is not possible: this model reads no text"));
+        }
+        if network.embeds_guidance() && !request.negative_prompt.is_empty() {
+            return refuse(
+                "a negative prompt is not possible: this model takes guidance as an input and reads no second prompt"
+                    .into(),
+            );
+        }
         if !network.guides() && !network.embeds_guidance() && request.guidance_scale > 1.0 {
             let scale = request.guidance_scale;
             return refuse(format!(

@@ -8,13 +8,14 @@ use pipelines::{DeviceChoice, TextToImage};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::PathBuf;
 
 /// Time denoising steps of a model on a device.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// A bundled model's name, a folder in diffusers' layout, or a hub's id, OWNER/REPO[@REVISION]
     #[arg(short, long, value_name = "NAME|DIR|OWNER/REPO", default_value = crate::bundled::DEFAULT)]
-    model: String,
+    model: PathBuf,
 
     /// auto, cpu, gpu, gpu:N, or part of an adapter's name
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
@@ -77,7 +78,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
             })
             .collect();
         let object = json!({
-            "model": args.model, "device": device.info().name, "width": request.width, "height": request.height,
+            "model": args.model.to_string_lossy(), "device": device.info().name, "width": request.width, "height": request.height,
             "step_seconds": median, "fastest": fastest, "slowest": slowest, "flops": bench.flops,
             "gflops": gflops(bench.flops, median), "ops": ops,
         });

@@ -4,7 +4,7 @@ use super::error::CliError;
 use super::model::{self, LoraArg, Wanted};
 use clap::ValueEnum;
 use graph::StorageType;
-use models::{Conversion, ConvertError};
+use models::{Conversion, ConvertError, first_few};
 use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 /// Write a model in another layout, number type, or with adapters merged.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A bundled model's name, a folder in diffusers' layout, or a single .safetensors file
-    source: String,
+    /// A bundled model's name, a folder in diffusers' layout, a single .safetensors file, or a hub's id, OWNER/REPO[@REVISION]
+    source: PathBuf,
 
     /// What to write: a single file if its name ends in .safetensors, and else a folder in diffusers' layout
     destination: PathBuf,
@@ -77,7 +77,9 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let name = to.file_name().ok_or_else(|| failed(&"it has no name"))?;
     let beside = tempfile::Builder::new().prefix(".headwater-").tempdir_in(folder).map_err(|error| failed(&error))?;
     let written = beside.path().join(name);
-    if to.extension().is_some_and(|end| end == "safetensors") {
+    let single = to.extension().is_some_and(|end| end == "safetensors");
+    let left_out = conversion.left_out(single)?;
+    if single {
         if to.is_dir() {
             return Err(failed(&"a folder of that name is there"));
         }
@@ -96,6 +98,9 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         }
     }
     replace(&written, to, &beside.path().join("replaced")).map_err(|error| failed(&error))?;
+    if !left_out.is_empty() {
+        eprintln!("warning: {} is without {}", to.display(), first_few(&left_out));
+    }
     Ok(writeln!(std::io::stdout(), "{}", to.display())?)
 }
 

@@ -14,10 +14,8 @@ const PATIENCE: Duration = Duration::from_millis(50);
 
 /// The folder or file in the hub's cache that a name means, downloaded if need be; `None` where the name is no hub's id or
 /// something here has it.
-pub(super) fn locate(name: &str, variant: Option<&str>, quiet: bool) -> Result<Option<PathBuf>, CliError> {
-    if Path::new(name).exists() || !is_meant(name) {
-        return Ok(None);
-    }
+pub(super) fn locate(name: &Path, variant: Option<&str>, quiet: bool) -> Result<Option<PathBuf>, CliError> {
+    let Some(name) = name.to_str().filter(|text| !name.exists() && is_meant(text)) else { return Ok(None) };
     let id: HubId = name.parse()?;
     let hub = Hub::from_env()?;
     let variant = variant.map(str::to_owned);

@@ -14,7 +14,7 @@ pub(super) struct ImageArgs {
     /// A bundled model's name, a folder in diffusers' layout, a single .safetensors file of Stable Diffusion 1, 2 or XL, or a hub's id,
     /// OWNER/REPO[@REVISION]
     #[arg(short, long, value_name = "NAME|DIR|FILE|OWNER/REPO", default_value = crate::bundled::DEFAULT)]
-    pub(super) model: String,
+    pub(super) model: PathBuf,
 
     /// Folder in diffusers' layout whose configurations and tokenizers go before those told from a single file
     #[arg(long, value_name = "DIR")]

@@ -1,7 +1,7 @@
 //! `headwater info`: what a file or folder holds.
 
 use super::error::{CliError, one_line};
-use super::{hub, model, png};
+use super::{hub, png};
 use models::{Checkpoint, Lora, ModelFiles, ModelIndex};
 use serde_json::json;
 use std::io::{Read, Write};
@@ -19,9 +19,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
-    let name = args.file.to_string_lossy();
-    let bundled = crate::bundled::find(&name);
-    let downloaded = if bundled.is_some() { None } else { hub::locate(&name, None, args.json)? };
+    let bundled = args.file.to_str().and_then(crate::bundled::find);
+    let downloaded = if bundled.is_some() { None } else { hub::locate(&args.file, None, args.json)? };
     let path = downloaded.as_ref().unwrap_or(&args.file);
     let report = if let Some(model) = bundled {
         folder(&model.files())?
@@ -116,7 +115,7 @@ fn folder(files: &ModelFiles) -> Result<Report, CliError> {
 /// A file of tensors: a whole model, an adapter, a word that textual inversion learnt, or whatever else.
 fn file(path: &Path) -> Result<Report, CliError> {
     // Says of a damaged file or a pickle what it is.
-    let weights = model::checkpoint(path)?;
+    let weights = Checkpoint::at(path)?;
     let single = match ModelFiles::single(path, None) {
         Ok(files) => return folder(&files),
         Err(error) => one_line(&error.to_string()),

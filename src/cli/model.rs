@@ -3,7 +3,7 @@
 use super::error::CliError;
 use super::hub;
 use crate::bundled;
-use models::{Checkpoint, Lora, ModelFiles, TextualInversion};
+use models::{Lora, ModelFiles, TextualInversion};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -20,31 +20,32 @@ pub(super) struct Wanted<'a> {
 }
 
 /// The files behind a model argument: a bundled name, a folder in diffusers' layout, a single file, or a hub's id.
-pub(super) fn open(name: &str, wanted: Wanted<'_>) -> Result<ModelFiles, CliError> {
-    if let Some(model) = bundled::find(name) {
-        return Ok(model.files());
+pub(super) fn open(name: &Path, wanted: Wanted<'_>) -> Result<ModelFiles, CliError> {
+    let shown = name.display();
+    let files = if let Some(model) = name.to_str().and_then(bundled::find) {
+        model.files()
+    } else {
+        let downloaded = hub::locate(name, wanted.variant, wanted.quiet)?;
+        let path = downloaded.as_deref().unwrap_or(name);
+        if path.is_file() {
+            ModelFiles::single(path, wanted.config)?
+        } else if path.is_dir() {
+            ModelFiles::folder(path)?
+        } else {
+            return Err(CliError::Failed(format!(
+                "there is no model {shown}: neither a folder or file here nor a bundled model ({}) nor a hub's id (OWNER/REPO)",
+                bundled::BUNDLED.iter().map(|m| m.name).collect::<Vec<_>>().join(", ")
+            )));
+        }
+    };
+    if wanted.config.is_some() && files.family().is_none() {
+        let message = format!("--config is for single files, and {shown} is none: its configurations are its own");
+        return Err(CliError::Usage(message));
     }
-    let downloaded = hub::locate(name, wanted.variant, wanted.quiet)?;
-    let path = downloaded.as_deref().unwrap_or(Path::new(name));
-    if path.is_dir() {
-        return Ok(ModelFiles::folder(path)?.with_variant(wanted.variant));
-    }
-    if path.is_file() {
-        return Ok(ModelFiles::single(path, wanted.config)?);
-    }
-    Err(CliError::Failed(format!(
-        "there is no model {name}: neither a folder or file here nor a bundled model ({}) nor a hub's id (OWNER/REPO)",
-        bundled::BUNDLED.iter().map(|m| m.name).collect::<Vec<_>>().join(", ")
-    )))
-}
-
-/// A single file of weights.
-pub(super) fn checkpoint(path: &Path) -> Result<Checkpoint, CliError> {
-    let shown = path.display().to_string();
-    let name = path.file_name().and_then(|name| name.to_str());
-    let name = name.ok_or_else(|| CliError::Failed(format!("{shown} is not a file")))?;
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Ok(Checkpoint::from_files(&ModelFiles::folder(folder)?, shown, &[name.to_owned()])?)
+    Ok(match wanted.variant {
+        Some(variant) => files.with_variant(variant)?,
+        None => files,
+    })
 }
 
 /// `--lora FILE[:WEIGHT]`.

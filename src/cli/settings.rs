@@ -16,7 +16,7 @@ pub(super) fn settings_json(
     let mut settings = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "command": job.command,
-        "model": flags.model,
+        "model": flags.model.to_string_lossy(),
         "prompt": request.prompt,
         "negative_prompt": request.negative_prompt,
         "width": request.width,
@@ -37,7 +37,7 @@ pub(super) fn settings_json(
         settings["loras"] = super::model::loras_json(&flags.lora);
     }
     if let Some(vae) = &flags.vae {
-        settings["vae"] = json!(vae);
+        settings["vae"] = json!(vae.to_string_lossy());
     }
     if !flags.embedding.is_empty() {
         settings["embeddings"] = super::model::embeddings_json(&flags.embedding);
@@ -46,7 +46,7 @@ pub(super) fn settings_json(
         settings["variant"] = json!(variant);
     }
     if let Some(config) = &flags.config {
-        settings["config"] = json!(config);
+        settings["config"] = json!(config.to_string_lossy());
     }
     if let Some(eta) = request.eta {
         settings["eta"] = json!(eta);
@@ -67,7 +67,7 @@ pub(super) fn settings_json(
         settings["noise_level"] = json!(level);
     }
     for (what, path) in job.inputs {
-        settings[*what] = json!(path);
+        settings[*what] = json!(path.to_string_lossy());
     }
     match &request.steps {
         scheduler::Steps::Timesteps(list) => settings["timesteps"] = json!(list),
@@ -105,10 +105,11 @@ pub(super) fn parameters(request: &Request, generated: &Generated, flags: &Image
     if let Some(strength) = generated.strength {
         text += &format!(", Denoising strength: {strength}");
     }
-    let model = if flags.model.contains([',', ':', '\n']) {
-        serde_json::Value::from(flags.model.as_str()).to_string()
+    let model = flags.model.to_string_lossy();
+    let model = if model.contains([',', ':', '\n']) {
+        serde_json::Value::from(&*model).to_string()
     } else {
-        flags.model.clone()
+        model.into_owned()
     };
     // A1111 names only what is not its own default generator, which is CUDA's.
     let rng = match flags.rng {

@@ -22,7 +22,7 @@ pub(super) struct Args {
 
     /// How many times the picture's size the image has: for another number than the model's the picture is resized first [default: the
     /// model's]
-    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = scale)]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = scale, conflicts_with_all = ["width", "height"])]
     scale: Option<f64>,
 
     #[command(flatten)]

@@ -1,4 +1,5 @@
 use super::error::HubError;
+use models::is_inside;
 use std::fmt;
 use std::str::FromStr;
 
@@ -70,7 +71,7 @@ impl FromStr for HubId {
             return wrong("the repository's name looks like a file's");
         }
         if let Some(file) = file {
-            if !is_safe_path(file) {
+            if !is_inside(file) {
                 return wrong("the file's path leads out of the repository");
             }
             if !SINGLE_FILES.iter().any(|end| file.ends_with(end)) {
@@ -78,7 +79,7 @@ impl FromStr for HubId {
             }
         }
         let fits = |c: char| c.is_ascii_alphanumeric() || "._-/+".contains(c);
-        if !is_safe_path(revision) || !revision.chars().all(fits) {
+        if !is_inside(revision) || !revision.chars().all(fits) {
             return wrong("the revision is no branch, tag or commit");
         }
         let file = file.map(str::to_owned);
@@ -95,17 +96,6 @@ fn is_name(name: &str) -> bool {
         && !name.ends_with(edge)
         && !name.contains("--")
         && !name.contains("..")
-}
-
-/// Whether a path from elsewhere stays inside the folder it is joined to, on every system.
-pub(super) fn is_safe_path(path: &str) -> bool {
-    path.split('/').all(|part| {
-        !part.is_empty()
-            && part != "."
-            && part != ".."
-            && !part.contains(['\\', ':'])
-            && !part.contains(char::is_control)
-    })
 }
 
 #[cfg(test)]

@@ -88,8 +88,13 @@ impl Hub {
     ///
     /// # Errors
     /// When the hub cannot be reached, refuses, or sends something else than it announced; when the repository holds no
-    /// pipeline; when the cache cannot be written. What was received is kept and resumed.
+    /// pipeline or no weights of the variant; when the cache cannot be written. What was received is kept and resumed.
     pub fn fetch(&self, id: &HubId, variant: Option<&str>, watch: &mut Watch<'_>) -> Result<PathBuf, HubError> {
+        if let (Some(_), Some(variant)) = (&id.file, variant) {
+            return Err(HubError::Failed(format!(
+                "{id} is one file, so there are no weights of the variant {variant}"
+            )));
+        }
         let cache = RepoCache::new(&self.settings, id);
         if self.settings.offline {
             return cache.find(id, variant).map_err(|why| {

@@ -1,21 +1,12 @@
 //! Which files of a repository a pipeline needs.
 
 use super::error::HubError;
-use super::id::is_safe_path;
+use models::weight_files::{self, UNREAD_PARTS, is_index};
 use models::{ModelFiles, ModelIndex};
 use std::collections::BTreeSet;
 
 /// The file that says what a pipeline is made of.
 pub(super) const INDEX: &str = "model_index.json";
-
-/// The file names that diffusers and transformers give to weights, in the order in which they are looked for.
-const STEMS: &[&str] = &["diffusion_pytorch_model", "model"];
-
-/// Parts whose weights no pipeline here reads: what they judge or describe is the picture's content, after it is made.
-const WITHOUT_WEIGHTS: &[&str] = &["safety_checker", "feature_extractor"];
-
-/// Weights that are programs.
-const PICKLES: &[&str] = &[".bin", ".pt", ".pth", ".ckpt"];
 
 /// The files of all parts.
 #[derive(Debug)]
@@ -29,19 +20,21 @@ impl Parts {
     /// Chooses among a repository's files. `Err` is a sentence about the repository.
     pub(super) fn choose(files: &BTreeSet<String>, variant: Option<&str>, index: &ModelIndex) -> Result<Self, String> {
         let mut parts = Self { small: Vec::new(), weights: Vec::new() };
+        let mut has_variant = variant.is_none();
         for part in index.components.iter().map(|component| &*component.name) {
             let own = inside(files, part);
             let (folder, names) = if own.is_empty() { ("", at_the_root(files)) } else { (part, own) };
             let path = |name: &str| if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
             let small = names.iter().filter(|name| is_small(name)).map(|name| path(name));
             parts.small.extend(small.filter(|name| name != INDEX));
-            if WITHOUT_WEIGHTS.contains(&part) {
+            if UNREAD_PARTS.contains(&part) {
                 continue;
             }
-            match weights(&names, variant) {
+            has_variant |= weight_files::exactly(&names, variant).is_some();
+            match weight_files::choose(&names, variant) {
                 Some(name) => parts.weights.push(path(&name)),
                 None => {
-                    if let Some(pickle) = pickle(&names) {
+                    if let Some(pickle) = weight_files::pickle(&names) {
                         return Err(format!(
                             "has the weights of {part} only as a pickle ({pickle}), a program that could do anything \
                              when loaded: it is refused; look for a revision or a copy of the model with safetensors"
@@ -49,6 +42,9 @@ impl Parts {
                     }
                 }
             }
+        }
+        if let Some(variant) = variant.filter(|_| !has_variant) {
+            return Err(format!("has no weights of the variant {variant}"));
         }
         parts.small.extend(parts.weights.iter().filter(|name| is_index(name)).cloned());
         // Parts that lie at the root lie there together.
@@ -73,7 +69,8 @@ impl Parts {
         let mut files = Vec::new();
         for name in &self.weights {
             if is_index(name) {
-                let shards = shards(name, &read(name)?).map_err(HubError::Failed)?;
+                let shards = weight_files::shards(name, &read(name)?);
+                let shards = shards.map_err(|why| HubError::Failed(format!("the index {name} {why}")))?;
                 shards.iter().try_for_each(|shard| has(shard))?;
                 files.extend(shards);
             } else {
@@ -88,7 +85,8 @@ impl Parts {
 /// has them has the rest.
 pub(super) fn absent(files: &ModelFiles, variant: Option<&str>) -> Option<String> {
     let Ok(index) = ModelIndex::read(files) else { return Some(INDEX.to_owned()) };
-    for component in index.components.iter().filter(|component| !WITHOUT_WEIGHTS.contains(&&*component.name)) {
+    let mut has_variant = variant.is_none();
+    for component in index.components.iter().filter(|component| !UNREAD_PARTS.contains(&&*component.name)) {
         let part = &component.name;
         let own = files.list(part);
         let at_the_root = own.is_empty() && files.exists("config.json");
@@ -96,11 +94,12 @@ pub(super) fn absent(files: &ModelFiles, variant: Option<&str>) -> Option<String
         if names.is_empty() {
             return Some(part.clone());
         }
-        let names: Vec<&str> = names.iter().map(|name| &**name).collect();
-        match weights(&names, variant) {
+        has_variant |= weight_files::exactly(&names, variant).is_some();
+        match weight_files::choose(&names, variant) {
             Some(name) if is_index(&name) => {
                 let path = format!("{folder}{name}");
-                let Some(shards) = files.read(&path).ok().and_then(|text| shards(&path, &text).ok()) else {
+                let Some(shards) = files.read(&path).ok().and_then(|text| weight_files::shards(&path, &text).ok())
+                else {
                     return Some(path);
                 };
                 if let Some(shard) = shards.into_iter().find(|shard| !files.exists(shard)) {
@@ -109,16 +108,16 @@ pub(super) fn absent(files: &ModelFiles, variant: Option<&str>) -> Option<String
             }
             Some(_) => {}
             // Models have a config.json; tokenizers and schedulers name theirs otherwise.
-            None if names.contains(&"config.json")
+            None if names.iter().any(|name| name == "config.json")
                 && !component.class_name.contains("Tokenizer")
-                && pickle(&names).is_none() =>
+                && weight_files::pickle(&names).is_none() =>
             {
                 return Some(format!("the weights of {part}"));
             }
             None => {}
         }
     }
-    None
+    variant.filter(|_| !has_variant).map(|variant| format!("the variant {variant}"))
 }
 
 /// The names of the files directly inside a folder.
@@ -129,10 +128,7 @@ fn inside<'a>(files: &'a BTreeSet<String>, folder: &str) -> Vec<&'a str> {
 
 /// The names of what a pipeline of one network keeps beside its index, as those of DDPM do: such a one has no folders.
 fn at_the_root(files: &BTreeSet<String>) -> Vec<&str> {
-    let wanted = |name: &&str| {
-        let stem = STEMS[0];
-        ["config.json", "scheduler_config.json"].contains(name) || name.starts_with(stem)
-    };
+    let wanted = |name: &&str| *name == "scheduler_config.json" || weight_files::is_of_network(name);
     if !files.contains("config.json") {
         return Vec::new();
     }
@@ -141,58 +137,7 @@ fn at_the_root(files: &BTreeSet<String>) -> Vec<&str> {
 
 /// Configurations and vocabularies; sentencepiece's are called `.model`.
 fn is_small(name: &str) -> bool {
-    [".json", ".txt", ".model"].iter().any(|end| name.ends_with(end)) && !name.contains(".index.")
-}
-
-fn is_index(name: &str) -> bool {
-    name.contains(".safetensors.index.")
-}
-
-fn pickle<'a>(names: &[&'a str]) -> Option<&'a str> {
-    names.iter().find(|name| PICKLES.iter().any(|end| name.ends_with(end))).copied()
-}
-
-/// The weights of one part: a file or the index of its shards. Of the variant, if there are such; else plain; else of the
-/// only variant there is.
-fn weights(names: &[&str], variant: Option<&str>) -> Option<String> {
-    let find = |variant: Option<&str>| {
-        let infix = variant.map_or_else(String::new, |variant| format!(".{variant}"));
-        let spelled = |stem: &&str| {
-            // Both libraries put the variant of a sharded checkpoint's index at its end.
-            [format!("{stem}{infix}.safetensors"), format!("{stem}.safetensors.index{infix}.json")]
-        };
-        STEMS.iter().flat_map(spelled).find(|wanted| names.contains(&&**wanted))
-    };
-    let asked = variant.and_then(|variant| find(Some(variant)));
-    asked.or_else(|| find(None)).or_else(|| find(Some(only_variant(names)?)))
-}
-
-/// The variant that a folder has weights in, if there is exactly one.
-fn only_variant<'a>(names: &[&'a str]) -> Option<&'a str> {
-    let variant = |name: &'a str| {
-        let rest = STEMS.iter().find_map(|stem| name.strip_prefix(stem)?.strip_prefix('.'))?;
-        let single = rest.strip_suffix(".safetensors").filter(|variant| !variant.contains(['.', '-']));
-        single.or_else(|| rest.strip_prefix("safetensors.index.")?.strip_suffix(".json"))
-    };
-    let found: BTreeSet<&str> = names.iter().filter_map(|name| variant(name)).collect();
-    if found.len() == 1 { found.into_iter().next() } else { None }
-}
-
-/// The paths of the shards that an index names, each once.
-fn shards(index: &str, text: &[u8]) -> Result<Vec<String>, String> {
-    let fault = |what: &str| format!("the index {index} {what}");
-    let json: serde_json::Value = serde_json::from_slice(text).map_err(|_| fault("is no JSON"))?;
-    let map = json.get("weight_map").and_then(|map| map.as_object()).ok_or_else(|| fault("has no weight_map"))?;
-    let folder = index.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
-    let shards: Option<BTreeSet<String>> = map
-        .values()
-        .map(|name| name.as_str().filter(|name| is_safe_path(name)).map(|name| format!("{folder}{name}")))
-        .collect();
-    let shards = shards.ok_or_else(|| fault("names a file outside its folder"))?;
-    if let Some(other) = shards.iter().find(|name| !name.ends_with(".safetensors")) {
-        return Err(fault(&format!("names {other}, and only safetensors are loaded")));
-    }
-    Ok(shards.into_iter().collect())
+    [".json", ".txt", ".model"].iter().any(|end| name.ends_with(end)) && !weight_files::is_weights(name)
 }
 
 #[cfg(test)]
@@ -284,8 +229,13 @@ mod tests {
             "vae/diffusion_pytorch_model.fp16.safetensors",
         ];
         assert_eq!(half[half.len() - 3..], weights);
-        let none = all(FILES, Some("bf16"));
-        assert!(none.contains(&"text_encoder/model.safetensors".to_owned()), "{none:?}");
+        // Parts that have none of it are plain, as in diffusers.
+        let some: Vec<&str> =
+            FILES.iter().copied().filter(|name| !name.starts_with("text_encoder/model.fp16")).collect();
+        let some = all(&some, Some("fp16"));
+        assert_eq!(some[some.len() - 3..], ["text_encoder/model.safetensors", weights[1], weights[2]]);
+        let why = choose(FILES, Some("bf16")).expect_err("no part has it");
+        assert_eq!(why, "has no weights of the variant bf16");
     }
 
     #[test]
@@ -295,19 +245,5 @@ mod tests {
         let files = [&files[..], &["vae/diffusion_pytorch_model.bin"]].concat();
         let why = choose(&files, None).expect_err("a pickle");
         assert!(why.contains("vae") && why.contains("diffusion_pytorch_model.bin"), "{why}");
-    }
-
-    #[test]
-    fn indices_are_not_trusted() {
-        for (text, part) in [
-            ("{", "no JSON"),
-            ("{}", "no weight_map"),
-            (r#"{"weight_map": {"a": "../../x.safetensors"}}"#, "outside"),
-            (r#"{"weight_map": {"a": "/etc/x.safetensors"}}"#, "outside"),
-            (r#"{"weight_map": {"a": "x.bin"}}"#, "x.bin"),
-        ] {
-            let why = shards("unet/i.json", text.as_bytes()).expect_err(text);
-            assert!(why.contains(part) && why.contains("unet/i.json"), "{why}");
-        }
     }
 }

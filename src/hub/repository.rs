@@ -2,10 +2,10 @@
 
 use super::error::{Fault, HubError};
 use super::http::{Answer, Client, Method, body, header, host, quote};
-use super::id::{HubId, is_safe_path};
+use super::id::HubId;
 use super::plan::{INDEX, Parts};
 use super::{Watch, cache};
-use models::ModelIndex;
+use models::{ModelIndex, is_inside};
 use std::collections::BTreeSet;
 use ureq::http::HeaderMap;
 
@@ -63,7 +63,7 @@ impl<'a> Repository<'a> {
         let names = siblings.iter().map(|file| file["rfilename"].as_str().map(str::to_owned));
         let files: BTreeSet<String> =
             names.collect::<Option<_>>().ok_or_else(|| strange("with files that have no name"))?;
-        if let Some(name) = files.iter().find(|name| !is_safe_path(name)) {
+        if let Some(name) = files.iter().find(|name| !is_inside(name)) {
             let message =
                 format!("{id} lists the file {name:?}, which leads out of its folder; nothing was downloaded");
             return Err(Fault::fatal(message));

@@ -1,4 +1,6 @@
 use super::error::HubError;
+use std::cell::RefCell;
+use std::env::VarError;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -47,7 +49,19 @@ impl Settings {
     /// # Errors
     /// When a variable makes no sense, or the token's file cannot be read.
     pub fn from_env() -> Result<Self, HubError> {
-        Self::from(&|name| std::env::var(name).ok(), std::env::home_dir())
+        let garbled = RefCell::new(None);
+        let variable = |name: &str| match std::env::var(name) {
+            Err(VarError::NotUnicode(_)) => {
+                garbled.replace(Some(name.to_owned()));
+                None
+            }
+            value => value.ok(),
+        };
+        let settings = Self::from(&variable, std::env::home_dir());
+        match garbled.take() {
+            Some(name) => Err(HubError::Usage(format!("the variable {name} is not valid text"))),
+            None => settings,
+        }
     }
 
     fn from(variable: &dyn Fn(&str) -> Option<String>, home: Option<PathBuf>) -> Result<Self, HubError> {

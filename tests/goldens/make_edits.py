@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from make_pictures import NEGATIVE, PROMPT
+from make_pictures import NEGATIVE, NON_ASCII, PROMPT
 from make_pipelines import HERE
 
 INPUTS = HERE / "edits"
@@ -75,6 +75,7 @@ def image_to_image(name):
     yield "default-half", {**GUIDED, "strength": 0.5}
     yield "default-full", {**BASE, "strength": 1.0, "seed": 3}
     yield "default-waves", {**BASE, "strength": 0.8, "image": "waves.png"}
+    yield "non-ascii", {**GUIDED, **NON_ASCII, "strength": 0.6, "seed": 2}
     if name == "stable_diffusion":
         yield "heun", {**BASE, "sampler": "heun", "strength": 0.7}
         yield "euler_ancestral", {**BASE, "sampler": "euler_ancestral", "strength": 0.8}
@@ -92,6 +93,7 @@ def inpainting(name):
         return
     yield "full", {**guided, "strength": 1.0}
     yield "part", {**base, "strength": 0.7, "seed": 3}
+    yield "non-ascii", {**guided, **NON_ASCII, "strength": 0.8, "seed": 2}
     if name == "inpainting":
         # The networks are asked twice at the second timestep: where a tail begins matters.
         yield "late", {**guided, "strength": 0.4}
@@ -108,6 +110,7 @@ def upscaling(name):
     base, guided = {**BASE, "image": "small-square.png"}, {**GUIDED, "image": "small-square.png"}
     yield "default", {**base, "noise_level": 20}
     yield "guided", {**guided, "noise_level": 5}
+    yield "non-ascii", {**guided, **NON_ASCII, "noise_level": 30, "seed": 2}
     yield "waves", {**base, "image": "small-waves.png", "noise_level": 90, "prompt": ""}
     yield "clean-euler", {**base, "noise_level": 0, "sampler": "euler", "seed": 9}
     yield "ddpm", {**base, "noise_level": 40, "sampler": "ddpm", "seed": 3}

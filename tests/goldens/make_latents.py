@@ -1,9 +1,10 @@
 """Three tiny latent pipelines in diffusers' layout, and the pictures that diffusers' own pipelines make with them:
 pipelines/stable_diffusion, pipelines/stable_diffusion_xl and pipelines/latent_consistency.
 
-    pip install -r requirements.txt && python make_latents.py [NAME...]
+    pip install -r requirements.txt && python make_latents.py [--pictures] [NAME...]
 
-Trained for a minute on coloured squares, as those of make_pipelines.py and for the same reason. Every picture is made a second
+Trained for a minute on coloured squares, as those of make_pipelines.py and for the same reason; with --pictures the checkpoints
+that are there are kept. Every picture is made a second
 time in f64; where the two differ by more than one grey level the case would test rounding, and stops the script.
 """
 
@@ -21,7 +22,7 @@ from diffusers import (AutoencoderKL, AutoencoderTiny, DDIMScheduler, DDPMSchedu
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from make_pictures import NEGATIVE, PROMPT, SAMPLERS
+from make_pictures import NEGATIVE, NON_ASCII, PROMPT, SAMPLERS
 from make_pipelines import HERE, batch
 
 SIZE, STEPS = 32, 6
@@ -189,6 +190,7 @@ def cases(name):
             yield f"default-{steps}", {**base, "steps": steps, "guidance_scale": 5.0}
         yield "wide", {**base, "steps": 4, "seed": 5, "guidance_scale": 2.0, "width": 2 * SIZE}
         yield "unguided", {**base, "steps": 4, "guidance_scale": 1.0, "prompt": "a green square, " * 30, "prompt_syntax": "plain"}
+        yield "non-ascii", {**base, "steps": 3, "seed": 2, "guidance_scale": 4.0, "prompt": NON_ASCII["prompt"]}
         return
     guided = {**base, "negative_prompt": NEGATIVE, "seed": 1234567890123, "guidance_scale": 3.0}
     for sampler in SAMPLERS:
@@ -198,6 +200,7 @@ def cases(name):
         yield "no-negative", {**base, "guidance_scale": 3.0}
     yield "default-tall", {**guided, "seed": 7, "height": SIZE + SIZE // 2}
     yield "empty", {**base, "prompt": "", "guidance_scale": 3.0}
+    yield "non-ascii", {**guided, **NON_ASCII, "seed": 2}
 
 
 def draw(pipeline, case, dtype):
@@ -223,6 +226,7 @@ def pictures(name, folder, kind):
         folder, torch_dtype=torch.float32, **({"add_watermarker": False} if kind is StableDiffusionXLPipeline else {"safety_checker": None}))
     pipeline.set_progress_bar_config(disable=True)
     default, listed, out = pipeline.scheduler, [], folder / "pictures"
+    shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
     for case_name, case in cases(name):
         pipeline.scheduler = default
@@ -241,10 +245,12 @@ def pictures(name, folder, kind):
 
 def main():
     torch.set_num_threads(1)  # such small products only lose time to more
-    for name in sys.argv[1:] or PIPELINES:
+    names = [a for a in sys.argv[1:] if a != "--pictures"]
+    for name in names or PIPELINES:
         spec = PIPELINES[name]
         folder = HERE / "pipelines" / name
-        save(folder, spec, *train(name, spec))
+        if "--pictures" not in sys.argv:
+            save(folder, spec, *train(name, spec))
         with torch.no_grad():
             pictures(name, folder, spec["class"])
 

@@ -9,6 +9,7 @@ two differ by more than one grey level would test rounding, not us, and stops th
 """
 
 import argparse
+import inspect
 import json
 import shutil
 from pathlib import Path
@@ -24,6 +25,7 @@ SAMPLERS = {
     "euler": "EulerDiscreteScheduler", "heun": "HeunDiscreteScheduler", "ddim": "DDIMScheduler", "dpmpp_2m": "DPMSolverMultistepScheduler",
 }
 PROMPT, NEGATIVE = "a red square on a blue background", "yellow, blurry"
+NON_ASCII = {"prompt": "un carré ROUGE ❤ 红", "negative_prompt": "жёлтый"}  # fits the tiny tokenizers' 20 tokens
 
 
 def cases(side, steps):
@@ -37,6 +39,15 @@ def cases(side, steps):
     yield "non-ascii", {**base, "prompt": "un carré rouge naïf ❤️ 红色", "negative_prompt": "жёлтый", "guidance_scale": 4.5}
     yield "too-long", {**base, "prompt": "a green square, " * 30, "guidance_scale": 4.5}
     yield "empty", {**base, "prompt": "", "guidance_scale": 4.5, "steps": max(2, steps // 2)}
+
+
+def consistency_cases(side):
+    """A consistency model knows one sampler and needs no guidance."""
+    base = {"sampler": None, "prompt": PROMPT, "negative_prompt": "", "seed": 0, "steps": 1, "guidance_scale": 1.0, "height": side, "width": side}
+    yield "one-step", base
+    yield "two-steps-wide", {**base, "seed": 1234567890123, "steps": 2, "width": 2 * side}
+    yield "four-steps-non-ascii", {**base, "prompt": NON_ASCII["prompt"], "seed": 7, "steps": 4}
+    yield "empty", {**base, "prompt": "", "seed": 3, "steps": 2}
 
 
 class Pipeline:
@@ -68,7 +79,10 @@ class Pipeline:
             embeds, mask = torch.cat([negative_embeds, embeds]), torch.cat([negative_mask, mask])
         scheduler.set_timesteps(steps)
         channels = self.transformer.config.in_channels
-        noise = torch.randn((1, channels, height, width), generator=torch.Generator("cpu").manual_seed(seed))
+        generator = torch.Generator("cpu").manual_seed(seed)
+        noise = torch.randn((1, channels, height, width), generator=generator)
+        # As diffusers' pipelines do: a scheduler that adds noise goes on where the first left off.
+        extra = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
         x = noise.to(dtype) * scheduler.init_noise_sigma
         for t in scheduler.timesteps:
             inputs = torch.cat([x] * 2) if guided else x
@@ -81,9 +95,14 @@ class Pipeline:
                 out = negative + guidance_scale * (positive - negative)
             if self.transformer.config.out_channels // 2 == channels:
                 out = out.chunk(2, dim=1)[0]
-            x = scheduler.step(out, t, x, return_dict=False)[0]
+            x = scheduler.step(out, t, x, return_dict=False, **extra)[0]
         image = (x / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float().numpy()
         return (image * 255).round().astype("uint8")[0], [float(t) for t in scheduler.timesteps]
+
+
+def drawn(shape, generator=None, dtype=None, **_):
+    """Noise in f32 whatever the type: torch's stream differs between them."""
+    return torch.randn(shape, generator=generator).to(dtype)
 
 
 def make(folder, out, steps):
@@ -91,7 +110,8 @@ def make(folder, out, steps):
     out.mkdir(parents=True)
     pipeline, listed = Pipeline(folder), []
     config = pipeline.transformer.config
-    for name, case in cases(config.sample_size, steps):
+    consistent = pipeline.scheduler_class is diffusers.LCMScheduler
+    for name, case in consistency_cases(config.sample_size) if consistent else cases(config.sample_size, steps):
         picture, timesteps = pipeline.to(torch.float32)(**case)
         precise, _ = pipeline.to(torch.float64)(**case, dtype=torch.float64)
         rounding = int(np.abs(picture.astype(int) - precise).max())
@@ -110,6 +130,7 @@ def main():
     p.add_argument("--steps", type=int, default=8)
     a = p.parse_args()
     torch.set_grad_enabled(False)
+    diffusers.schedulers.scheduling_lcm.randn_tensor = drawn
     for folder in a.folders:
         make(folder, a.out or folder / "pictures", a.steps)
 

@@ -1,6 +1,6 @@
 """T5's tokenizer and two tiny PixArt pipelines with it: tokenizers/t5*, tokenizers/t5.json, pipelines/pixart_alpha and pixart_sigma with pictures.
 
-    pip install -r requirements.txt && python make_pixart.py [pixart_alpha|pixart_sigma]...
+    pip install -r requirements.txt && python make_pixart.py [--pictures] [pixart_alpha|pixart_sigma]...
 
 Trained as the pipelines of make_latents.py, and checked against f64 as there. diffusers cleans captions only where bs4 is installed, which it
 must not be here.
@@ -21,7 +21,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
 from make_latents import BETAS, encoded, minimise
-from make_pictures import NEGATIVE, PROMPT, SAMPLERS
+from make_pictures import NEGATIVE, NON_ASCII, PROMPT, SAMPLERS
 from make_pipelines import HERE, batch
 from make_tokenizers import PROMPTS, TEXT
 
@@ -137,6 +137,7 @@ def cases(name, size):
         # The bins are 256x256 and 208x304.
         yield "binned", {**guided, "steps": 3, "height": 48, "width": 48}
         yield "binned-wide-unguided", {**base, "steps": 2, "height": 40, "width": 60, "guidance_scale": 1.0}
+        yield "non-ascii", {**base, **NON_ASCII, "steps": 2, "seed": 3, "height": 48, "width": 48, "sampler": "euler"}
         return
     yield "default", base
     yield "default-wide", {**guided, "width": 2 * size}
@@ -164,18 +165,22 @@ def draw(pipeline, case, dtype, binned):
 
 def main():
     torch.set_num_threads(1)
+    names = [a for a in sys.argv[1:] if a != "--pictures"]
+    only_pictures = "--pictures" in sys.argv
     if not sys.argv[1:]:
         train_tokenizer()
-    for name in sys.argv[1:] or PIPELINES:
+    for name in names or PIPELINES:
         spec, folder = PIPELINES[name], HERE / "pipelines" / name
-        made = train(name, spec)
-        shutil.rmtree(folder, ignore_errors=True)
-        for part in (made.text_encoder, made.transformer, made.vae):
-            part.half()
-        made.save_pretrained(folder)
+        if not only_pictures:
+            made = train(name, spec)
+            shutil.rmtree(folder, ignore_errors=True)
+            for part in (made.text_encoder, made.transformer, made.vae):
+                part.half()
+            made.save_pretrained(folder)
         pipeline = spec["class"].from_pretrained(folder, torch_dtype=torch.float32)
         pipeline.set_progress_bar_config(disable=True)
         default, listed, out = pipeline.scheduler, [], folder / "pictures"
+        shutil.rmtree(out, ignore_errors=True)
         out.mkdir()
         with torch.no_grad():
             for case_name, case in cases(name, spec["size"]):

@@ -8,7 +8,7 @@ mod layout;
 mod renames;
 
 use crate::checkpoint::RENAMED;
-use crate::error::ModelError;
+use crate::error::{ModelError, first_few};
 use crate::files::is_inside;
 use crate::safetensors_file::{TensorFile, TensorInfo};
 use families::{Family, IGNORED, OTHERS};
@@ -24,6 +24,9 @@ use std::sync::Arc;
 /// their path in diffusers' layout.
 pub(crate) const CARRIED: &str = "headwater/";
 
+/// The key under which Stability's ModelSpec keeps what the network predicts.
+pub(crate) const PREDICTION: &str = "modelspec.prediction_type";
+
 /// One open file.
 #[derive(Debug)]
 pub(crate) struct SingleFile {
@@ -32,6 +35,8 @@ pub(crate) struct SingleFile {
     pub(crate) title: String,
     pub(crate) file: Arc<TensorFile>,
     pub(crate) parts: BTreeMap<String, Part>,
+    /// Tensors that no part reads: averages and schedules of training, layers whose output nobody wants.
+    pub(crate) unread: BTreeSet<String>,
     /// Configurations by their path in diffusers' layout.
     files: BTreeMap<String, Vec<u8>>,
     /// Tokenizers of CLIP's own vocabulary, and what they pad with.
@@ -89,15 +94,17 @@ impl SingleFile {
             title: family.title.clone(),
             file: Arc::new(file),
             parts: BTreeMap::new(),
+            unread: BTreeSet::new(),
             files: BTreeMap::new(),
             tokenizers: family.pad.clone(),
         };
         single.insert("scheduler/scheduler_config.json", &scheduler);
         single.insert("model_index.json", &index);
         let mut rest = all.clone();
-        rest.retain(|name, _| {
-            !IGNORED.iter().any(|ignored| name.starts_with(ignored)) && !name.ends_with("position_ids")
-        });
+        rest.retain(|name, _| !name.ends_with("position_ids"));
+        let is_ignored = |name: &str| IGNORED.iter().any(|ignored| name.starts_with(ignored));
+        let ignored = rest.extract_if(.., |name, _| is_ignored(name)).map(|(name, _)| name);
+        single.unread.extend(ignored);
         for (name, place) in &family.parts {
             let under = Under { tensors: &all, prefix: &place.prefix };
             let mut extents = infer::extents(&place.names, &under);
@@ -127,9 +134,11 @@ impl SingleFile {
             part.take(&mut rest);
             if family.name == "sd2" && name == "text_encoder" {
                 let unused = format!("{}transformer.resblocks.{}.", place.prefix, extents.layers);
-                rest.retain(|tensor, _| !tensor.starts_with(&unused));
+                single
+                    .unread
+                    .extend(rest.extract_if(.., |tensor, _| tensor.starts_with(&unused)).map(|(name, _)| name));
                 // The projection belongs to the whole of OpenCLIP, which Stable Diffusion 2 does not use.
-                part.tensors.remove("text_projection.weight");
+                single.unread.extend(part.tensors.remove("text_projection.weight").map(|located| located.own));
             }
             single.parts.insert(name.clone(), part);
         }
@@ -137,13 +146,8 @@ impl SingleFile {
         if rest.is_empty() {
             return Ok(single);
         }
-        let names: Vec<&str> = rest.keys().map(|name| &**name).collect();
-        let more = if names.len() > 5 { format!(" and {} more", names.len() - 5) } else { String::new() };
-        let message = format!(
-            "holds tensors that a model of {} does not have: {}{more}",
-            family.title,
-            names[..names.len().min(5)].join(", ")
-        );
+        let names: Vec<&String> = rest.keys().collect();
+        let message = format!("holds tensors that a model of {} does not have: {}", family.title, first_few(&names));
         Err(ModelError::new(single.shown, message))
     }
 
@@ -187,6 +191,7 @@ impl SingleFile {
             title: family.title.clone(),
             file: Arc::new(file),
             parts: BTreeMap::from([("vae".to_owned(), part)]),
+            unread: BTreeSet::new(),
             files: BTreeMap::new(),
             tokenizers: BTreeMap::new(),
         };
@@ -336,7 +341,7 @@ fn keeps_unused_layer(file: &impl Shapes, extents: &Extents) -> bool {
 /// and else, in Stable Diffusion 2, by the spread of one norm's bias, as ComfyUI tells the two published models apart.
 fn predicts_velocity(family: &Family, file: &TensorFile, all: &BTreeMap<String, TensorInfo>) -> bool {
     const NORM: &str = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias";
-    if let Some(kind) = file.metadata("modelspec.prediction_type") {
+    if let Some(kind) = file.metadata(PREDICTION) {
         return kind == "v";
     }
     if all.contains_key("v_pred") {
