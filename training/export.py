@@ -53,7 +53,8 @@ def write(model, tokenizer, data, out, guidance=3.0, steps=20, consistency=False
 
 def write_hashes(models):
     """SHA256SUMS of a folder of models, as sha256sum writes it; all but the model cards, which are written by hand."""
-    files = sorted(f for f in models.glob("*/**/*") if f.is_file() and f.name != "README.md")
+    folders = [index.parent for index in models.glob("*/model_index.json")]
+    files = sorted(f for folder in folders for f in folder.rglob("*") if f.is_file() and f.name != "README.md")
     lines = [f"{hashlib.sha256(f.read_bytes()).hexdigest()}  {f.relative_to(models).as_posix()}\n" for f in files]
     (models / "SHA256SUMS").write_text("".join(lines))
 
