@@ -1,4 +1,4 @@
-"""Everything in one command: teacher, judge, student, the proof that CT works, measurements, plots.
+"""Everything in one command: teacher, judge, student, a CT run from nothing, measurements, plots.
 
     python reproduce.py --data DIR --work RUNS                         # two CPU cores
     python reproduce.py --data DIR --work RUNS --preset gpu            # one large GPU, half an hour
