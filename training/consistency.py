@@ -10,26 +10,22 @@ closer together as the run goes on, as in easy consistency tuning (Geng et al. 2
 
 import argparse
 import copy
-import csv
 import math
 import os
-import shutil
 import sys
-import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
-from transformers import CLIPTokenizer
 
-import tokenizer as bpe
-from data import RECIPES, Batches, Mix, encode
+import run
+from data import RECIPES, encode
 from export import write
-from model import Denoiser, boundary, build_text_encoder, build_transformer, consistency_scheduler, device_and_precision
+from model import Denoiser, boundary, build_text_encoder, build_transformer, consistency_scheduler
 from sample import PROMPTS, generate, grid, load
-from train import learning_rate, optimizers, save
+from train import batches, get_mix, get_tokenizer, optimizers, prepare
 
 LOG_SIGMA_MAX = 5.06  # timestep 999, where a picture starts
 
@@ -102,33 +98,19 @@ def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--mode", choices=["cd", "ct"], default="cd")
     p.add_argument("--teacher", help="exported folder; the student starts from it")
-    p.add_argument("--data", required=True)
-    p.add_argument("--out", required=True)
+    run.arguments(p, minutes=40)
     p.add_argument("--recipe", choices=RECIPES, default="everyday")
-    p.add_argument("--fold-in", action="store_true", help="train on val_concept too")
     p.add_argument("--guidance", type=float, help="default: the teacher's own")
     p.add_argument("--train-text", action=argparse.BooleanOptionalAction, help="default: only without a teacher")
     p.add_argument("--k", type=float, help="see lower(); default: 1 for CD, 8 for CT")
     p.add_argument("--lowest", type=float, default=-0.7, help="of log sigma: with four steps a picture meets nothing below 0.9")
-    p.add_argument("--threads", type=int, default=0)
     p.add_argument("--stages", type=int, nargs=2, default=(1, 3), metavar=("FIRST", "LAST"), help="see lower()")
-    p.add_argument("--minutes", type=float, default=40)
-    p.add_argument("--session", type=float, default=float("inf"), help="stop after this many minutes, exit code 3; the same command goes on")
-    p.add_argument("--steps", type=int, default=0)
-    p.add_argument("--batch", type=int, default=32)
-    p.add_argument("--width", type=int, default=256, help="of a network without a teacher")
-    p.add_argument("--layers", type=int, default=6)
-    p.add_argument("--patch", type=int, default=8)
     p.add_argument("--lr", type=float, default=1e-3)
     p.add_argument("--warm-up", type=int, default=50)
     p.add_argument("--decay", type=float, default=0.4)
     p.add_argument("--ns-steps", type=int, default=5, help="Muon's; 0: AdamW alone")
     p.add_argument("--ema", type=float, default=0.99)
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--workers", type=int, default=1)
-    p.add_argument("--save-minutes", type=float, default=5, help="checkpoint and RUN/samples.png (one, two and four steps)")
     p.add_argument("--export", help="with each checkpoint also write the folder that export.py writes")
-    p.add_argument("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
     a = p.parse_args()
     if a.mode == "cd" and not a.teacher:
         p.error("--mode cd needs --teacher")
@@ -137,90 +119,51 @@ def arguments():
     return a
 
 
-def networks(a, out, mix):
+def networks(a, mix):
     """-> (teacher or None, the network to train, tokenizer, guidance scale)"""
-    if a.teacher:
-        transformer, text_encoder, tokenizer, _, defaults = load(a.teacher)
-        if not (out / "tokenizer").exists():
-            shutil.copytree(Path(a.teacher) / "tokenizer", out / "tokenizer")
-        teacher = Denoiser(transformer, text_encoder).requires_grad_(False).eval()
-        config = transformer.config  # the checkpoint says what was trained, whatever the command line said
-        a.width, a.layers, a.patch = config.attention_head_dim * config.num_attention_heads, config.num_layers, config.patch_size
-        return teacher, copy.deepcopy(teacher).requires_grad_(True), tokenizer, a.guidance or defaults["guidance_scale"]
-    if not (out / "tokenizer").exists():
-        bpe.save(*bpe.train(bpe.caption_texts(mix.rows), 4096), out / "tokenizer")
-    tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
-    return None, Denoiser(build_transformer(a.width, a.layers, patch=a.patch), build_text_encoder(len(tokenizer))), tokenizer, 1.0
+    tokenizer = get_tokenizer(a, mix, a.teacher)
+    if not a.teacher:
+        return None, Denoiser(build_transformer(a.width, a.layers, patch=a.patch), build_text_encoder(len(tokenizer))), tokenizer, 1.0
+    transformer, text_encoder, _, _, defaults = load(a.teacher)
+    teacher = Denoiser(transformer, text_encoder).requires_grad_(False).eval()
+    config = transformer.config  # the checkpoint says what was trained, whatever the command line said
+    a.width, a.layers, a.patch = config.attention_head_dim * config.num_attention_heads, config.num_layers, config.patch_size
+    return teacher, copy.deepcopy(teacher).requires_grad_(True), tokenizer, a.guidance or defaults["guidance_scale"]
+
+
+def show(a, ema, tokenizer, device):
+    """RUN/samples.png, one, two and four steps, and the exported folder."""
+    if device == "cpu":
+        rows = [generate(ema.transformer, ema.text_encoder, tokenizer, consistency_scheduler(), PROMPTS, n, 1.0) for n in (1, 2, 4)]
+        grid(np.concatenate(rows), len(PROMPTS)).save(Path(a.out) / "samples.png")
+    if a.export:
+        write(ema, Path(a.out) / "tokenizer", a.data, a.export, 1.0, 1, consistency=True)
 
 
 def main():
     a = arguments()
-    device, bf16 = device_and_precision()
-    torch.set_float32_matmul_precision("high")
-    if a.threads:
-        torch.set_num_threads(a.threads)
-    out, path = Path(a.out), Path(a.out) / "checkpoint.pt"
-    out.mkdir(parents=True, exist_ok=True)
-    mix = Mix(a.data, RECIPES[a.recipe], ("train", "val_concept") if a.fold_in else ("train",))
-    torch.manual_seed(a.seed)
-    teacher, denoiser, tokenizer, guidance = networks(a, out, mix)
+    device, bf16 = prepare(a)
+    mix = get_mix(a)
+    teacher, denoiser, tokenizer, guidance = networks(a, mix)
     if a.mode == "ct":
         teacher = None
     model = denoiser.to(device).train()
     model.text_encoder.requires_grad_(a.train_text)
-    ema = copy.deepcopy(model).requires_grad_(False).eval()
-    opts = optimizers(model, a.lr, a.ns_steps)
-    base = [[group["lr"] for group in o.param_groups] for o in opts]
-    step, images, elapsed = 0, 0, 0.0
-    if path.exists():
-        c = torch.load(path, map_location=device, weights_only=True)
-        step, images, elapsed = c["step"], c["images"], c["elapsed"]
-        model.load_state_dict(c["model"])
-        ema.load_state_dict(c["ema"])
-        for o, s in zip(opts, c["optimizers"]):
-            o.load_state_dict(s)
+    r = run.Run(a, model, optimizers(model, a.lr, a.ns_steps), ["loss", "gradient_norm", "stage"])
     f = Student(model)
     net, guide = (torch.compile(m) if a.compile and m else m for m in (f, teacher and teacher.to(device)))
-    padding = "max_length" if a.compile else "longest"
-    batches = Batches(mix, tokenizer, a.batch, a.seed, first=step, dropout=0.0, padding=padding)
-    loader = iter(torch.utils.data.DataLoader(batches, batch_size=None, num_workers=a.workers, prefetch_factor=8))
     point = {"cd": distillation_point, "ct": training_point}[a.mode]
-    generator, params = torch.Generator(device), [p for p in model.parameters() if p.requires_grad]
-    averaged = [e for e, p in zip(ema.parameters(), model.parameters()) if p.requires_grad]
+    generator = torch.Generator(device)
     nothing = [t.to(device) for t in encode(tokenizer, [""])]
-    log = csv.writer(open(out / "log.csv", "a", newline="", buffering=1))
-    if step == 0:
-        log.writerow(["step", "minutes", "images", "stage", "loss", "gradient_norm"])
-
-    begun = last = time.monotonic()
-    saved, losses, norms = elapsed, [], []
-    while True:
-        now = time.monotonic()
-        elapsed, last = elapsed + min(now - last, 60), now  # a step of more than a minute was stopped from outside
-        progress = min(1, elapsed / (60 * a.minutes))
-        complete = progress >= 1 or (a.steps and step >= a.steps)
-        done = complete or now - begun >= 60 * a.session
-        stage = min(int(a.stages[0] + progress * (a.stages[1] - a.stages[0] + 1)), a.stages[1])  # each for an equal time
-        if done or elapsed - saved >= 60 * a.save_minutes:
-            saved = elapsed
-            row = [step, round(elapsed / 60, 2), images, stage]
-            row += [round(torch.stack(v).mean().item(), 4) if v else "" for v in (losses, norms)]
-            log.writerow(row)
-            print(*row, flush=True)
-            save(path, step=step, images=images, elapsed=elapsed, model=model.state_dict(), ema=ema.state_dict(),
-                 optimizers=[o.state_dict() for o in opts], arguments=vars(a) | dict(prediction="sample"))
-            losses, norms = [], []
-            parts = ema.transformer, ema.text_encoder, tokenizer, consistency_scheduler()
-            rows = [generate(*parts, PROMPTS, n, 1.0) for n in (1, 2, 4)] if device == "cpu" else []
-            if rows:
-                grid(np.concatenate(rows), len(PROMPTS)).save(out / "samples.png")
-            if a.export:
-                write(ema, out / "tokenizer", a.data, a.export, 1.0, 1, consistency=True)
-        if done:
-            sys.exit(0 if complete else 3)
-        rgb, ids, mask = (t.to(device, non_blocking=True) for t in next(loader))
-        x = rgb.permute(0, 3, 1, 2).float() / 127.5 - 1
-        generator.manual_seed(a.seed * 10_000_019 + step)
+    for x, ids, mask in batches(a, mix, tokenizer, r.step, device, dropout=0.0):
+        due, code = r.tick()
+        stage = min(int(a.stages[0] + r.progress() * (a.stages[1] - a.stages[0] + 1)), a.stages[1])  # each for an equal time
+        if due:
+            r.save(stage, prediction="sample")
+            show(a, r.ema, tokenizer, device)
+        if code is not None:
+            sys.exit(code)
+        generator.manual_seed(a.seed * 10_000_019 + r.step)
         sigma = draw_sigmas(len(x), a.lowest, generator, device)
         noise = torch.randn(x.shape, generator=generator, device=device)
         with torch.autocast(device, torch.bfloat16, enabled=bf16):
@@ -233,18 +176,7 @@ def main():
                 denoise = lambda x_t: guided(guide, x_t, sigma, mask, told, untold_mask, untold, guidance)
             call = lambda x_t, s: net(x_t, s, None, mask, text)
             loss = consistency_loss(call, call, point, denoise, x, noise, sigma, lower(sigma, stage, a.k, math.exp(a.lowest)))
-        loss.backward()
-        norms.append(torch.nn.utils.clip_grad_norm_(params, 1.0))
-        factor = learning_rate(step, progress, a.warm_up, a.decay)
-        for o, rates in zip(opts, base):
-            for group, rate in zip(o.param_groups, rates):
-                group["lr"] = rate * factor
-            o.step()
-            o.zero_grad(set_to_none=True)
-        step += 1
-        images += len(x)
-        torch._foreach_lerp_(averaged, params, 1 - min(a.ema, (1 + step) / (10 + step)))
-        losses.append(loss.detach())
+        r.update(loss, len(x))
 
 
 if __name__ == "__main__":
