@@ -35,20 +35,23 @@ macro_rules! embed {
     };
 }
 
-/// The model that commands use when none is named.
-pub const DEFAULT: &str = "icons-64";
+/// The model that pictures are made with when none is named: one step is enough.
+pub const DEFAULT: &str = "icons-64-consistency";
+
+/// The same for what needs a schedule to start in the middle of, or guided steps to time.
+pub const DIFFUSION: &str = "icons-64";
 
 /// All of them.
 pub const BUNDLED: &[Bundled] = &[
     Bundled {
-        name: "icons-64",
-        summary: "64x64 icons and emoji from text; a pixel-space diffusion transformer",
-        files: embed!("icons-64"),
+        name: DEFAULT,
+        summary: "64x64 icons and emoji from text in one to four steps; a consistency model distilled from icons-64",
+        files: embed!("icons-64-consistency"),
     },
     Bundled {
-        name: "icons-64-consistency",
-        summary: "the same in one to four steps; a consistency model distilled from icons-64",
-        files: embed!("icons-64-consistency"),
+        name: DIFFUSION,
+        summary: "the same in twenty steps, by any sampler; a pixel-space diffusion transformer",
+        files: embed!("icons-64"),
     },
 ];
 

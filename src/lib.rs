@@ -9,7 +9,7 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let device = headwater::open_device(&headwater::DeviceChoice::Auto, &Default::default())?;
-//! let files = headwater::bundled::find("icons-64").expect("bundled").files();
+//! let files = headwater::bundled::find("icons-64-consistency").expect("bundled").files();
 //! let mut pipe = TextToImage::from_pretrained(device.as_ref(), &files, Default::default())?;
 //! let request = Request { prompt: "a red heart".into(), seed: 7, ..pipe.defaults() };
 //! let outcome = pipe.run(&request, |_event| ControlFlow::Continue(()))?;

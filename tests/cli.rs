@@ -77,7 +77,7 @@ fn a_prompt_becomes_a_picture_that_tells_how_it_was_made() {
 
     let info = succeed(folder.path(), &["info", "a-red-heart-7.png"]).stdout;
     assert!(info.contains("a red heart\nSteps: 2, Sampler: "), "{info}");
-    assert!(info.contains("Seed: 7, Size: 64x64, Model: icons-64"), "{info}");
+    assert!(info.contains("Seed: 7, Size: 64x64, Model: icons-64-consistency"), "{info}");
     let json = succeed(folder.path(), &["info", "--json", "a-red-heart-7.png"]).stdout;
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["headwater"]["prompt"], "a red heart");
@@ -154,7 +154,7 @@ fn lists() {
         assert!(names.contains(&name), "{names:?}");
     }
     let models = succeed(folder.path(), &["models", "--json"]).stdout;
-    assert_eq!(serde_json::from_str::<serde_json::Value>(&models).unwrap()[0]["name"], "icons-64");
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&models).unwrap()[0]["name"], "icons-64-consistency");
     let devices = succeed(folder.path(), &["devices", "--json"]).stdout;
     let devices: serde_json::Value = serde_json::from_str(&devices).unwrap();
     let devices = devices.as_array().unwrap();
@@ -287,7 +287,7 @@ fn ctrl_c_stops_between_steps_and_leaves_no_file() {
     use std::io::{BufRead as _, BufReader};
     let folder = tempfile::tempdir().unwrap();
     let steps = folder.path().join("steps");
-    let arguments = ["generate", "a red heart", "--device", "cpu", "--steps", "1000", "-s", "1", "--save-steps"];
+    let arguments = ["generate", "a red heart", "-m", "icons-64", "--device", "cpu", "--steps", "1000", "-s", "1", "--save-steps"];
     let arguments = [&arguments[..], &[steps.to_str().unwrap()]].concat();
     let mut child = headwater(folder.path(), &arguments).stderr(Stdio::piped()).spawn().unwrap();
     // The first kept step shows that sampling has begun.

@@ -85,6 +85,18 @@ fn without(prefix: &str, to: &Path) {
 
 const IMG2IMG: [&str; 6] = ["img2img", "input:waves.png", "a red square", "-m", "model:stable_diffusion", "-s3"];
 
+/// One step from a picture would be no step: without a model's name this is the bundled diffusion model, not its consistency model.
+#[test]
+fn a_picture_is_edited_by_the_bundled_diffusion_model() {
+    let folder = tempfile::tempdir().unwrap();
+    for command in [&["img2img", "input:square.png", "a fox"][..], &["inpaint", "input:square.png", "a fox", "--mask", "input:mask.png"]]
+    {
+        let size = ["-W", "64", "-H", "64", "--json"];
+        let json: serde_json::Value = serde_json::from_str(&succeed(folder.path(), &[command, &size].concat())).unwrap();
+        assert_eq!((&json["model"], &json["steps"]), (&"icons-64".into(), &20.into()), "{command:?}");
+    }
+}
+
 #[test]
 fn an_image_of_a_picture_has_its_size_and_tells_its_strength() {
     let folder = tempfile::tempdir().unwrap();
@@ -298,7 +310,7 @@ fn flags_that_say_nothing_of_a_model_are_refused() {
         (&["x", "-m", "model:stable_diffusion", "--config", &config], 2, "--config is for single files"),
         (&["x", "-m", "one.safetensors", "--variant", "fp16"], 1, "so there are none of the variant fp16"),
         (&["x", "--variant", "fp16"], 1, "so there are none of the variant fp16"),
-        (&["x", "--config", &config], 2, "--config is for single files, and icons-64 is none"),
+        (&["x", "--config", &config], 2, "--config is for single files, and icons-64-consistency is none"),
     ] {
         fail(place, &[&["generate"], arguments].concat(), code, part);
     }

@@ -1,7 +1,7 @@
 """Trains a consistency model (Song et al. 2023, "Consistency models"), by distillation or from nothing.
 
     python consistency.py --teacher ../assets/models/icons-64 --data DIR --out RUN --minutes 40        # distillation (CD)
-    python consistency.py --mode ct --data DIR --out RUN --recipe badges --width 128 --layers 4        # training (CT)
+    python consistency.py --mode ct --data DIR --out RUN --recipe shapes --width 128 --layers 4        # training (CT)
 
 f(x + sigma n, sigma) is the clean picture at the start of the probability-flow ODE's path through x + sigma n. Both losses pull
 f at a noise level towards f at a lower one on the same path, and differ in how they find the point there. Noise levels come
@@ -132,7 +132,7 @@ def networks(a, mix):
 
 
 def show(a, ema, tokenizer, device):
-    """RUN/samples.png, one, two and four steps, and the exported folder."""
+    """RUN/samples.png (one, two and four steps) and the exported folder."""
     if device == "cpu":
         rows = [generate(ema.transformer, ema.text_encoder, tokenizer, consistency_scheduler(), PROMPTS, n, 1.0) for n in (1, 2, 4)]
         grid(np.concatenate(rows), len(PROMPTS)).save(Path(a.out) / "samples.png")

@@ -64,6 +64,7 @@ class Recipe:
     """What is drawn how often. The chances are per sample."""
 
     sets: tuple = tuple(STYLE)
+    names: str = ""  # a regular expression, if only the things so named are drawn
     groups: tuple = ()  # (group, factor on its drawings' weights)
     named_colour: float = 1.0  # factor on drawings whose name holds a colour word ("purple heart")
     favourites: tuple = ()  # (name, weight) of drawings so named, colour words and " face" apart
@@ -98,10 +99,10 @@ RECIPES = {
                 ("Animals and nature", 0.5), ("Food and drink", 0.5), ("Travel and places", 0.3), ("Activities and events", 0.3)),
         style=0.05, colour=0.35, recolour=0.2, background=0.0, pair=0.0, copies=0.0, small=0.0, mirror=0.0, jitter=1,
     ),
-    # 180 round badges, nothing changed but their place: small enough to learn from nothing in minutes.
-    "badges": Recipe(
-        sets=("kameleon",), style=0.0, default_set="kameleon", colour=0.0, recolour=0.0, background=0.0, pair=0.0, copies=0.0,
-        small=0.0, mirror=0.0, jitter=1,
+    # Three shapes in seven colours, less a blue circle, which is held out: small enough to learn from nothing in minutes.
+    "shapes": Recipe(
+        sets=("twemoji",), names="(red|orange|yellow|green|blue|purple|brown) (heart|circle|square)", style=0.0, default_set="twemoji",
+        colour=0.0, recolour=0.0, background=0.0, pair=0.0, copies=0.0, small=0.0, mirror=0.0, jitter=1,
     ),
     # Twice the things and a second style, so that a colour, a thing and a style can be put together.
     "everyday": Recipe(
@@ -190,7 +191,8 @@ class Mix:
         self.rng = np.random.default_rng(seed)
 
     def wanted(self, r):
-        return r["set"] in self.recipe.sets and (self.recipe.skin_tones or "skin tone" not in r["name"])
+        named = not self.recipe.names or re.fullmatch(self.recipe.names, r["name"])
+        return r["set"] in self.recipe.sets and named and (self.recipe.skin_tones or "skin tone" not in r["name"])
 
     def is_favourite(self, r):
         return COLOUR_WORD.sub("", r["name"]).strip().removesuffix(" face") in dict(self.recipe.favourites)

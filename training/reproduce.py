@@ -20,11 +20,13 @@ PRESETS = {
     "cpu": dict(
         recipe="common",
         teacher=["--recipe", "emoji", "--fold-in", "--minutes", 105],
-        judge=["--pictures", 20_000, "--batch", 64],
-        student=["--minutes", 60, "--batch", 16, "--threads", 1, "--ns-steps", 0, "--lr", 1e-3, "--warm-up", 15, "--ema", 0.98,
-                 "--stages", 1, 2, "--decay", 0.5, "--save-minutes", 4, "--seed", 1],
-        ct=["--recipe", "badges", "--minutes", 20, "--batch", 32, "--threads", 1, "--width", 128, "--layers", 4, "--ns-steps", 0,
-            "--lr", 6e-3, "--stages", 0, 3, "--warm-up", 20, "--ema", 0.98, "--lowest", -1.6],
+        broader=["--recipe", "common", "--minutes", 54, "--threads", 1, "--ns-steps", 0, "--lr", 2e-3, "--warm-up", 40, "--decay", 0.35,
+                 "--ema", 0.995, "--seed", 5],
+        judge=["--pictures", 120_000],
+        student=["--minutes", 42, "--batch", 16, "--threads", 1, "--ns-steps", 0, "--lr", 1e-3, "--warm-up", 30, "--ema", 0.995,
+                 "--stages", 1, 3, "--decay", 0.5, "--save-minutes", 4, "--seed", 1],
+        ct=["--recipe", "shapes", "--minutes", 14, "--threads", 1, "--width", 128, "--layers", 4, "--ns-steps", 0, "--lr", 3e-3,
+            "--stages", 0, 3, "--lowest", -1.6, "--save-minutes", 2],
         count=100,
     ),
     # patches of 4x4 in as many weights; both styles; what two cores cannot do
@@ -33,7 +35,7 @@ PRESETS = {
         teacher=["--patch", 4, "--batch", 512, "--workers", 15, "--minutes", 15, "--decay", 0.4, "--ema", 0.999, "--lr", 5e-3, "--save-minutes", 2],
         judge=["--pictures", 400_000, "--batch", 256, "--workers", 15],
         student=["--batch", 256, "--workers", 15, "--minutes", 7, "--lr", 1e-3, "--ema", 0.998, "--save-minutes", 2],
-        ct=["--recipe", "badges", "--batch", 256, "--workers", 15, "--minutes", 3, "--lr", 3e-3, "--stages", 0, 3],
+        ct=["--recipe", "shapes", "--batch", 256, "--workers", 15, "--minutes", 3, "--lr", 3e-3, "--stages", 0, 3, "--lowest", -1.6],
         count=1000,
     ),
 }
@@ -88,6 +90,9 @@ def main():
         export("teacher", teacher)
         if not complete:
             sys.exit("the teacher has not had all its minutes: run the same command again")
+        if "broader" in preset:
+            run("train.py", "--data", data, "--init", teacher, "--out", work / "broader", *preset["broader"])
+            export("broader", teacher)
     if "judge" in a.only and not (work / "judge.pt").exists():
         run("evaluator.py", *recipe, "--out", work / "judge.pt", *preset["judge"])
     if "student" in a.only:
@@ -98,15 +103,15 @@ def main():
     if "ct" in a.only:
         run("consistency.py", "--mode", "ct", "--data", data, "--out", work / "ct", *preset["ct"])
         export("ct", work / "ct-model", "--consistency")
-        run("sample.py", work / "ct-model", *"a castle;a bomb;a crab;a donut".split(";"), "--out", HERE / "samples-ct.png")
+        run("sample.py", work / "ct-model", "a red heart", "a green circle", "an orange square", "a blue circle", "--out", HERE / "samples-ct.png")
     if "quality" in a.only:
         run("quality.py", *recipe, "--evaluator", work / "judge.pt", "--teacher", teacher, "--student", student,
             "--count", preset["count"], "--out", HERE / "quality.json")
     if "plots" in a.only:
-        run("plot.py", work / "teacher/log.csv", "--out", HERE / "loss.png")
+        run("plot.py", work / "teacher/log.csv", *work.glob("broader/log.csv"), "--out", HERE / "loss.png")
         run("plot.py", work / "student/log.csv", work / "ct/log.csv", "--out", HERE / "loss-consistency.png")
-        for folder, name in ((teacher, "samples.png"), (student, "samples-consistency.png")):
-            run("sample.py", folder, "--out", HERE / name)
+        run("sample.py", teacher, "--out", HERE / "samples.png")
+        run("sample.py", student, "--steps", 1, 2, 4, "--out", HERE / "samples-consistency.png")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// A bundled model's name, a folder in diffusers' layout, or a hub's id, OWNER/REPO[@REVISION]
-    #[arg(short, long, value_name = "NAME|DIR|OWNER/REPO", default_value = crate::bundled::DEFAULT)]
+    #[arg(short, long, value_name = "NAME|DIR|OWNER/REPO", default_value = crate::bundled::DIFFUSION)]
     model: PathBuf,
 
     /// auto, cpu, gpu, gpu:N, or part of an adapter's name

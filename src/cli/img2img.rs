@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 /// Make an image from a picture: what it shows is kept more or less.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("model", |model| model.default_value(crate::bundled::DIFFUSION)))]
 pub(super) struct Args {
     /// Picture to start from: PNG, JPEG or WebP; its transparency is ignored
     input: PathBuf,

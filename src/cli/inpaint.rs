@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 /// Make a part of a picture anew and keep the rest, bit for bit.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("model", |model| model.default_value(crate::bundled::DIFFUSION)))]
 pub(super) struct Args {
     /// Picture to change: PNG, JPEG or WebP; its transparency is ignored
     input: PathBuf,
