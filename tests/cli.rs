@@ -287,7 +287,8 @@ fn ctrl_c_stops_between_steps_and_leaves_no_file() {
     use std::io::{BufRead as _, BufReader};
     let folder = tempfile::tempdir().unwrap();
     let steps = folder.path().join("steps");
-    let arguments = ["generate", "a red heart", "-m", "icons-64", "--device", "cpu", "--steps", "1000", "-s", "1", "--save-steps"];
+    let arguments =
+        ["generate", "a red heart", "-m", "icons-64", "--device", "cpu", "--steps", "1000", "-s", "1", "--save-steps"];
     let arguments = [&arguments[..], &[steps.to_str().unwrap()]].concat();
     let mut child = headwater(folder.path(), &arguments).stderr(Stdio::piped()).spawn().unwrap();
     // The first kept step shows that sampling has begun.

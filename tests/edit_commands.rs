@@ -89,10 +89,13 @@ const IMG2IMG: [&str; 6] = ["img2img", "input:waves.png", "a red square", "-m", 
 #[test]
 fn a_picture_is_edited_by_the_bundled_diffusion_model() {
     let folder = tempfile::tempdir().unwrap();
-    for command in [&["img2img", "input:square.png", "a fox"][..], &["inpaint", "input:square.png", "a fox", "--mask", "input:mask.png"]]
-    {
+    for command in [
+        &["img2img", "input:square.png", "a fox"][..],
+        &["inpaint", "input:square.png", "a fox", "--mask", "input:mask.png"],
+    ] {
         let size = ["-W", "64", "-H", "64", "--json"];
-        let json: serde_json::Value = serde_json::from_str(&succeed(folder.path(), &[command, &size].concat())).unwrap();
+        let json: serde_json::Value =
+            serde_json::from_str(&succeed(folder.path(), &[command, &size].concat())).unwrap();
         assert_eq!((&json["model"], &json["steps"]), (&"icons-64".into(), &20.into()), "{command:?}");
     }
 }
