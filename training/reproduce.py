@@ -23,11 +23,12 @@ PRESETS = {
         broader=["--recipe", "common", "--minutes", 54, "--threads", 1, "--ns-steps", 0, "--lr", 2e-3, "--warm-up", 40, "--decay", 0.35,
                  "--ema", 0.995, "--seed", 5],
         judge=["--pictures", 120_000],
-        student=["--minutes", 42, "--batch", 16, "--threads", 1, "--ns-steps", 0, "--lr", 1e-3, "--warm-up", 30, "--ema", 0.995,
-                 "--stages", 1, 3, "--decay", 0.5, "--save-minutes", 4, "--seed", 1],
-        ct=["--recipe", "shapes", "--minutes", 14, "--threads", 1, "--width", 128, "--layers", 4, "--ns-steps", 0, "--lr", 3e-3,
-            "--stages", 0, 3, "--lowest", -1.6, "--save-minutes", 2],
-        count=100,
+        # one stage: the second and third made the pictures fall apart within 28 minutes (training/README.md)
+        student=["--minutes", 18, "--batch", 16, "--threads", 1, "--ns-steps", 0, "--lr", 7e-4, "--warm-up", 20, "--ema", 0.99,
+                 "--stages", 1, 1, "--decay", 0.75, "--save-minutes", 3, "--seed", 2],
+        ct=["--recipe", "shapes", "--minutes", 23, "--threads", 1, "--width", 128, "--layers", 4, "--ns-steps", 0, "--lr", 6e-3,
+            "--stages", 0, 2, "--lowest", -1.6, "--decay", 0.5, "--save-minutes", 2],
+        count=104,
     ),
     # patches of 4x4 in as many weights; both styles; what two cores cannot do
     "gpu": dict(
@@ -103,7 +104,8 @@ def main():
     if "ct" in a.only:
         run("consistency.py", "--mode", "ct", "--data", data, "--out", work / "ct", *preset["ct"])
         export("ct", work / "ct-model", "--consistency")
-        run("sample.py", work / "ct-model", "a red heart", "a green circle", "an orange square", "a blue circle", "--out", HERE / "samples-ct.png")
+        prompts = "a red heart", "a green circle", "an orange square", "a yellow heart", "a purple square", "a brown circle", "a blue heart", "a blue circle"
+        run("sample.py", work / "ct-model", *prompts, "--steps", 1, 2, 4, "--seed", 3, "--out", HERE / "samples-ct.png")
     if "quality" in a.only:
         run("quality.py", *recipe, "--evaluator", work / "judge.pt", "--teacher", teacher, "--student", student,
             "--count", preset["count"], "--out", HERE / "quality.json")
