@@ -124,7 +124,7 @@ def main():
     p.add_argument("--recipe", choices=RECIPES, default="everyday", help="the recipe that the models were trained with")
     p.add_argument("--teacher")
     p.add_argument("--student")
-    p.add_argument("--teacher-steps", type=int, nargs="*", default=[10, 20, 40])
+    p.add_argument("--teacher-steps", type=int, nargs="*", default=[5, 10, 20], help="guided: two evaluations each")
     p.add_argument("--student-steps", type=int, nargs="*", default=[1, 2, 4])
     p.add_argument("--guidance", type=float, help="default: the model's own")
     p.add_argument("--count", type=int, default=200, help="generated pictures per row, fewer where there are fewer captions")

@@ -28,7 +28,7 @@ PRESETS = {
                  "--stages", 1, 1, "--decay", 0.75, "--save-minutes", 3, "--seed", 2],
         ct=["--recipe", "shapes", "--minutes", 23, "--threads", 1, "--width", 128, "--layers", 4, "--ns-steps", 0, "--lr", 6e-3,
             "--stages", 0, 2, "--lowest", -1.6, "--decay", 0.5, "--save-minutes", 2],
-        count=104,
+        count=300,
     ),
     # patches of 4x4 in as many weights; both styles; what two cores cannot do
     "gpu": dict(

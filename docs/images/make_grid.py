@@ -13,7 +13,7 @@ from PIL import Image
 
 PROMPTS = [
     "a red heart", "a strawberry", "a rocket", "a pizza", "a cat face", "a green apple",
-    "a blue fish", "a purple heart", "a ghost", "a yellow star", "a mushroom", "a purple fox, 3d style",
+    "a blue fish", "a purple heart", "a mushroom", "a blue rose", "a blue fox", "a red bear",
 ]
 COLUMNS, SCALE, GAP = 6, 2, 8
 
