@@ -98,23 +98,20 @@ def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--mode", choices=["cd", "ct"], default="cd")
     p.add_argument("--teacher", help="exported folder; the student starts from it")
-    run.arguments(p, minutes=40)
+    run.arguments(p, minutes=40, warm_up=50, decay=0.4, ema=0.99)
     p.add_argument("--recipe", choices=RECIPES, default="everyday")
     p.add_argument("--guidance", type=float, help="default: the teacher's own")
     p.add_argument("--train-text", action=argparse.BooleanOptionalAction, help="default: only without a teacher")
     p.add_argument("--k", type=float, help="see lower(); default: 1 for CD, 8 for CT")
     p.add_argument("--lowest", type=float, default=-0.7, help="of log sigma: with four steps a picture meets nothing below 0.9")
-    p.add_argument("--stages", type=int, nargs=2, default=(1, 3), metavar=("FIRST", "LAST"), help="see lower()")
+    p.add_argument("--stages", type=int, nargs=2, metavar=("FIRST", "LAST"), help="see lower(); default: 1 1 for CD, which falls apart later, 0 2 for CT")
     p.add_argument("--lr", type=float, default=1e-3)
-    p.add_argument("--warm-up", type=int, default=50)
-    p.add_argument("--decay", type=float, default=0.4)
-    p.add_argument("--ns-steps", type=int, default=5, help="Muon's; 0: AdamW alone")
-    p.add_argument("--ema", type=float, default=0.99)
     p.add_argument("--export", help="with each checkpoint also write the folder that export.py writes")
     a = p.parse_args()
     if a.mode == "cd" and not a.teacher:
         p.error("--mode cd needs --teacher")
     a.k = {"cd": 1.0, "ct": 8.0}[a.mode] if a.k is None else a.k
+    a.stages = a.stages or {"cd": (1, 1), "ct": (0, 2)}[a.mode]
     a.train_text = not a.teacher if a.train_text is None else a.train_text
     return a
 

@@ -20,14 +20,13 @@ PRESETS = {
     "cpu": dict(
         recipe="common",
         teacher=["--recipe", "emoji", "--fold-in", "--minutes", 105],
-        broader=["--recipe", "common", "--minutes", 54, "--threads", 1, "--ns-steps", 0, "--lr", 2e-3, "--warm-up", 40, "--decay", 0.35,
+        broader=["--minutes", 54, "--threads", 1, "--ns-steps", 0, "--lr", 2e-3, "--warm-up", 40, "--decay", 0.35,
                  "--ema", 0.995, "--seed", 5],
         judge=["--pictures", 120_000],
-        # one stage: the second and third made the pictures fall apart within 28 minutes (training/README.md)
         student=["--minutes", 18, "--batch", 16, "--threads", 1, "--ns-steps", 0, "--lr", 7e-4, "--warm-up", 20, "--ema", 0.99,
-                 "--stages", 1, 1, "--decay", 0.75, "--save-minutes", 3, "--seed", 2],
+                 "--decay", 0.75, "--save-minutes", 3, "--seed", 2],
         ct=["--recipe", "shapes", "--minutes", 23, "--threads", 1, "--width", 128, "--layers", 4, "--ns-steps", 0, "--lr", 6e-3,
-            "--stages", 0, 2, "--lowest", -1.6, "--decay", 0.5, "--save-minutes", 2],
+            "--lowest", -1.6, "--decay", 0.5, "--save-minutes", 2],
         count=300,
     ),
     # patches of 4x4 in as many weights; both styles; what two cores cannot do
@@ -36,7 +35,7 @@ PRESETS = {
         teacher=["--patch", 4, "--batch", 512, "--workers", 15, "--minutes", 15, "--decay", 0.4, "--ema", 0.999, "--lr", 5e-3, "--save-minutes", 2],
         judge=["--pictures", 400_000, "--batch", 256, "--workers", 15],
         student=["--batch", 256, "--workers", 15, "--minutes", 7, "--lr", 1e-3, "--ema", 0.998, "--save-minutes", 2],
-        ct=["--recipe", "shapes", "--batch", 256, "--workers", 15, "--minutes", 3, "--lr", 3e-3, "--stages", 0, 3, "--lowest", -1.6],
+        ct=["--recipe", "shapes", "--batch", 256, "--workers", 15, "--minutes", 3, "--lr", 3e-3, "--lowest", -1.6],
         count=1000,
     ),
 }
@@ -86,14 +85,13 @@ def main():
         if a.parts:
             pack(folder, Path(a.parts))
 
-    if "teacher" in a.only:
-        complete = run("train.py", *recipe, "--out", work / "teacher", *preset["teacher"], *minutes, may_stop=True)
-        export("teacher", teacher)
-        if not complete:
-            sys.exit("the teacher has not had all its minutes: run the same command again")
-        if "broader" in preset:
-            run("train.py", "--data", data, "--init", teacher, "--out", work / "broader", *preset["broader"])
-            export("broader", teacher)
+    for name in ("teacher", "broader") if "teacher" in a.only else ():
+        if name in preset:
+            init = ["--init", teacher] if name == "broader" else []
+            complete = run("train.py", *recipe, "--out", work / name, *init, *preset[name], *minutes, may_stop=True)
+            export(name, teacher)
+            if not complete:
+                sys.exit("the teacher has not had all its minutes: run the same command again")
     if "judge" in a.only and not (work / "judge.pt").exists():
         run("evaluator.py", *recipe, "--out", work / "judge.pt", *preset["judge"])
     if "student" in a.only:

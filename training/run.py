@@ -14,8 +14,8 @@ import torch
 STOPPED = 3  # exit code of a run that stopped for --session before all its minutes
 
 
-def arguments(p, minutes):
-    """What every run takes."""
+def arguments(p, minutes, warm_up, decay, ema):
+    """What every run takes; the defaults that differ are the script's."""
     p.add_argument("--data", required=True, help="folder of atlas_*.webp and captions.jsonl")
     p.add_argument("--out", required=True, help="folder for checkpoint.pt, log.csv and tokenizer/")
     p.add_argument("--fold-in", action="store_true", help="train on val_concept too (not for a model that is to be measured)")
@@ -27,6 +27,10 @@ def arguments(p, minutes):
     p.add_argument("--width", type=int, default=256, help="of a network made from nothing")
     p.add_argument("--layers", type=int, default=6)
     p.add_argument("--patch", type=int, default=8, help="pixels; half of it draws finer and takes four times as long")
+    p.add_argument("--warm-up", type=int, default=warm_up, help="steps")
+    p.add_argument("--decay", type=float, default=decay, help="last part of the time, in which the learning rate goes to zero")
+    p.add_argument("--ema", type=float, default=ema)
+    p.add_argument("--ns-steps", type=int, default=5, help="Muon's Newton-Schulz steps; 3 are enough where they cost much, 0: AdamW alone")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--workers", type=int, default=1)
     p.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice)")
@@ -89,7 +93,7 @@ class Run:
         os.replace(f"{self.path}.part", self.path)
 
     def update(self, loss, images):
-        """One step of the optimizers, linear warm-up, constant, then linear to zero over the last part of the time."""
+        """One step of the optimizers, at a rate that is warmed up linearly, constant, and linear to zero over the last part of the time."""
         loss.backward()
         self.norms.append(torch.nn.utils.clip_grad_norm_(self.params, 1.0))
         self.losses.append(loss.detach())

@@ -29,16 +29,12 @@ HELD_OUT_SIGMAS = (0.2, 0.5, 1.0, 2.0, 5.0, 20.0)
 
 def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    run.arguments(p, minutes=105)
+    run.arguments(p, minutes=105, warm_up=150, decay=0.25, ema=0.997)
     p.add_argument("--init", help="start from the weights and the tokenizer of this exported folder")
     p.add_argument("--recipe", choices=RECIPES, default="emoji")
     p.add_argument("--prediction", choices=["sample", "edm"], default="sample")
     p.add_argument("--lr", type=float, default=6e-3, help="Muon's; the rest follows in fixed proportion")
     p.add_argument("--log-sigma", type=float, nargs=2, default=(1.5, 1.3), metavar=("MEAN", "STD"))
-    p.add_argument("--warm-up", type=int, default=150, help="steps")
-    p.add_argument("--decay", type=float, default=0.25, help="last part of the time, in which the learning rate goes to zero")
-    p.add_argument("--ns-steps", type=int, default=5, help="Muon's Newton-Schulz steps; 3 are enough where they cost much, 0: AdamW alone")
-    p.add_argument("--ema", type=float, default=0.997)
     p.add_argument("--held-out", type=int, default=96, help="pictures in the held-out loss")
     return p.parse_args()
 
