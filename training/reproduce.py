@@ -15,13 +15,14 @@ import tarfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
+ON = ["--ns-steps", 0, "--lr", 2e-3, "--warm-up", 40]  # of runs that go on from an exported folder
 PRESETS = {
     # the settings of the bundled weights (see the model cards for how long they ran)
     "cpu": dict(
-        recipe="common",
+        recipe="styles",
         teacher=["--recipe", "emoji", "--fold-in", "--minutes", 105],
-        broader=["--minutes", 54, "--threads", 1, "--ns-steps", 0, "--lr", 2e-3, "--warm-up", 40, "--decay", 0.35,
-                 "--ema", 0.995, "--seed", 5],
+        broader=["--recipe", "common", "--minutes", 54, "--threads", 1, *ON, "--ema", 0.995, "--decay", 0.35, "--seed", 5],
+        styles=["--minutes", 85, "--threads", 2, *ON, "--ema", 0.998, "--decay", 0.5, "--seed", 6],
         judge=["--pictures", 120_000],
         student=["--minutes", 18, "--batch", 16, "--threads", 1, "--ns-steps", 0, "--lr", 7e-4, "--warm-up", 20, "--ema", 0.99,
                  "--decay", 0.75, "--save-minutes", 3, "--seed", 2],
@@ -39,6 +40,7 @@ PRESETS = {
         count=1000,
     ),
 }
+TEACHERS = ["teacher", "broader", "styles"]  # runs, each from where the last one ended
 STEPS = ["teacher", "judge", "student", "ct", "quality", "plots"]
 
 
@@ -85,9 +87,9 @@ def main():
         if a.parts:
             pack(folder, Path(a.parts))
 
-    for name in ("teacher", "broader") if "teacher" in a.only else ():
+    for name in TEACHERS if "teacher" in a.only else ():
         if name in preset:
-            init = ["--init", teacher] if name == "broader" else []
+            init = ["--init", teacher] if name != TEACHERS[0] else []
             complete = run("train.py", *recipe, "--out", work / name, *init, *preset[name], *minutes, may_stop=True)
             export(name, teacher)
             if not complete:
@@ -108,7 +110,7 @@ def main():
         run("quality.py", *recipe, "--evaluator", work / "judge.pt", "--teacher", teacher, "--student", student,
             "--count", preset["count"], "--out", HERE / "quality.json")
     if "plots" in a.only:
-        run("plot.py", work / "teacher/log.csv", *work.glob("broader/log.csv"), "--out", HERE / "loss.png")
+        run("plot.py", work / "teacher/log.csv", *(work / f"{name}/log.csv" for name in TEACHERS[1:] if name in preset), "--out", HERE / "loss.png")
         run("plot.py", work / "student/log.csv", work / "ct/log.csv", "--out", HERE / "loss-consistency.png")
         run("sample.py", teacher, "--out", HERE / "samples.png")
         run("sample.py", student, "--steps", 1, 2, 4, "--out", HERE / "samples-consistency.png")
