@@ -5,7 +5,7 @@
 For captions as in training, captions whose colour the thing never had in training, and the held-out drawings' captions:
 - distance: Frechet distance (Heusel et al. 2017) between features of generated pictures and of real ones with such captions
 - precision, recall: Kynkaanniemi et al. 2019, three neighbours
-- retrieval: how often the picture fits its own caption best, among it and 99 others
+- retrieval: how often the picture fits its own caption best, among it and 99 others; favourites: the same for the recipe's favourites
 - memorised: how often the nearest training drawing is nearer than it is to half of the held-out real drawings
 The first row, real pictures, is the ceiling."""
 
@@ -102,11 +102,12 @@ def features(judge, pictures):
 
 @torch.no_grad()
 def retrieval(judge, task, feats, seed=0):
-    rng, hits = np.random.default_rng(seed), 0
+    """-> for each caption, whether it was found"""
+    rng, hits = np.random.default_rng(seed), []
     for i, caption in enumerate(task.captions):
         bags = torch.tensor([evaluator.bag(c) for c in [caption, *task.distractors(i, rng)]])
-        hits += int(judge.match(feats[i : i + 1], bags).argmax() == 0)
-    return hits / len(task.captions)
+        hits.append(int(judge.match(feats[i : i + 1], bags).argmax()) == 0)
+    return np.array(hits)
 
 
 def nearest(pictures, drawings):
@@ -134,6 +135,7 @@ def main():
     judge = evaluator.load(a.evaluator)
     mix = Mix(a.data, RECIPES[a.recipe])
     wanted = mix.is_favourite if mix.recipe.favourites else lambda r: True
+    favourites = {r["concept"] for r in mix.rows if mix.is_favourite(r)}
     others = training_captions(mix, 1000, 404)
     tasks = [Task("training captions", training_captions(mix, a.count, 101), others),
              Task("held-out colours", thin(colour_combinations(mix, wanted), a.count), colour_combinations(mix, wanted, False))]
@@ -148,10 +150,12 @@ def main():
     def measure(model, steps, evaluations, task, pictures):
         feats, real = features(judge, pictures), features(judge, task.pictures)
         precision, recall = precision_recall(real.numpy(), feats.numpy())
+        found, favourite = retrieval(judge, task, feats), np.array([concept in favourites for concept, *_ in task.keys])
         rows.append(dict(
             model=model, steps=steps, evaluations=evaluations, captions=task.name, pictures=len(pictures),
             distance=round(frechet(reference.get(task.name, real.numpy()), feats.numpy()), 2) if len(pictures) > 100 else None,
-            precision=round(precision, 3), recall=round(recall, 3), retrieval=round(retrieval(judge, task, feats), 3),
+            precision=round(precision, 3), recall=round(recall, 3), retrieval=round(float(found.mean()), 3),
+            favourites=round(float(found[favourite].mean()), 3) if favourite.any() else None,
             among=1 + len(task.distractors(0, np.random.default_rng(0))),
             nearest=round(float(np.median(nearest(pictures, train))), 4), memorised=round(float((nearest(pictures, train) < near).mean()), 3)))
         print("| " + " | ".join(str(v) for v in rows[-1].values()) + " |", flush=True)
