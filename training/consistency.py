@@ -46,7 +46,7 @@ class Student(torch.nn.Module):
 def lower(sigma, stage, k=8.0, lowest=0.2):
     """The noise level that is compared with sigma: Geng et al. 2024, section 3.3, r = t (1 - n(t) / q^stage) with q = 2 and
     n(t) = 1 + k sigmoid(-t). Stage 0 compares with the clean picture: that is denoising. With their k = 8 so does the first
-    stage below sigma 2, which suits CT; a teacher's guess there is still a blur, so CD takes smaller steps (k = 1).
+    stage below sigma 2, which suits CT; a teacher's guess there is still a blur, so CD halves sigma at every step (k = 0).
 
     Below the lowest level that is trained, the clean picture takes over: a chain that ended at another value of f would be
     anchored to nothing, and f collapses to a constant."""
@@ -102,15 +102,15 @@ def arguments():
     p.add_argument("--recipe", choices=RECIPES, default="everyday")
     p.add_argument("--guidance", type=float, help="default: the teacher's own")
     p.add_argument("--train-text", action=argparse.BooleanOptionalAction, help="default: only without a teacher")
-    p.add_argument("--k", type=float, help="see lower(); default: 1 for CD, 8 for CT")
-    p.add_argument("--lowest", type=float, default=-0.7, help="of log sigma: with four steps a picture meets nothing below 0.9")
+    p.add_argument("--k", type=float, help="see lower(); default: 0 for CD, 8 for CT")
+    p.add_argument("--lowest", type=float, default=-2.0, help="of log sigma; the last of four steps starts at sigma 1, and from there the chain takes three more")
     p.add_argument("--stages", type=int, nargs=2, metavar=("FIRST", "LAST"), help="see lower(); default: 1 1 for CD, which falls apart later, 0 2 for CT")
     p.add_argument("--lr", type=float, default=1e-3)
     p.add_argument("--export", help="with each checkpoint also write the folder that export.py writes")
     a = p.parse_args()
     if a.mode == "cd" and not a.teacher:
         p.error("--mode cd needs --teacher")
-    a.k = {"cd": 1.0, "ct": 8.0}[a.mode] if a.k is None else a.k
+    a.k = {"cd": 0.0, "ct": 8.0}[a.mode] if a.k is None else a.k
     a.stages = a.stages or {"cd": (1, 1), "ct": (0, 2)}[a.mode]
     a.train_text = not a.teacher if a.train_text is None else a.train_text
     return a

@@ -16,6 +16,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ON = ["--ns-steps", 0, "--lr", 2e-3, "--warm-up", 40]  # of runs that go on from an exported folder
+STUDENT = ["--batch", 16, "--ns-steps", 0, "--warm-up", 20, "--ema", 0.995, "--decay", 0.75, "--save-minutes", 4, "--seed", 2]
 PRESETS = {
     # the settings of the bundled weights (see the model cards for how long they ran)
     "cpu": dict(
@@ -24,8 +25,8 @@ PRESETS = {
         broader=["--recipe", "common", "--minutes", 54, "--threads", 1, *ON, "--ema", 0.995, "--decay", 0.35, "--seed", 5],
         styles=["--minutes", 85, "--threads", 2, *ON, "--ema", 0.998, "--decay", 0.5, "--seed", 6],
         judge=["--pictures", 120_000],
-        student=["--minutes", 18, "--batch", 16, "--threads", 1, "--ns-steps", 0, "--lr", 7e-4, "--warm-up", 20, "--ema", 0.99,
-                 "--decay", 0.75, "--save-minutes", 3, "--seed", 2],
+        student=["--minutes", 30, *STUDENT, "--threads", 1, "--lr", 7e-4, "--k", 1, "--lowest", -0.7],
+        lower=["--minutes", 43, *STUDENT, "--threads", 2, "--lr", 9e-4],
         ct=["--recipe", "shapes", "--minutes", 23, "--threads", 1, "--width", 128, "--layers", 4, "--ns-steps", 0, "--lr", 6e-3,
             "--lowest", -1.6, "--decay", 0.5, "--save-minutes", 2],
         count=300,
@@ -41,6 +42,7 @@ PRESETS = {
     ),
 }
 TEACHERS = ["teacher", "broader", "styles"]  # runs, each from where the last one ended
+STUDENTS = ["student", "lower"]  # the second goes on with the first one's run
 STEPS = ["teacher", "judge", "student", "ct", "quality", "plots"]
 
 
@@ -97,7 +99,8 @@ def main():
     if "judge" in a.only and not (work / "judge.pt").exists():
         run("evaluator.py", *recipe, "--out", work / "judge.pt", *preset["judge"])
     if "student" in a.only:
-        complete = run("consistency.py", "--teacher", teacher, *recipe, "--out", work / "student", *preset["student"], *minutes, may_stop=True)
+        complete = all(run("consistency.py", "--teacher", teacher, *recipe, "--out", work / "student", *preset[name], *minutes, may_stop=True)
+                       for name in STUDENTS if name in preset)
         export("student", student, "--consistency")
         if not complete:
             sys.exit("the student has not had all its minutes: run the same command again")

@@ -12,8 +12,8 @@ from pathlib import Path
 from PIL import Image
 
 PROMPTS = [
-    "a red heart", "a strawberry", "a rocket", "a pizza", "a cat face", "a green apple",
-    "a blue fish", "a purple heart", "a mushroom", "a blue rose", "a blue fox", "a red bear",
+    "a red heart", "a strawberry", "a rocket", "a pizza", "a fox", "a green apple",
+    "a butterfly", "a house, 3d style", "a blue rose", "a pink star", "a green rocket", "a purple fox, 3d style",
 ]
 COLUMNS, SCALE, GAP = 6, 2, 8
 
