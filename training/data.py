@@ -7,7 +7,7 @@ caption.
 import json
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -99,14 +99,6 @@ RECIPES = {
                 ("Animals and nature", 0.5), ("Food and drink", 0.5), ("Travel and places", 0.3), ("Activities and events", 0.3)),
         style=0.05, colour=0.35, recolour=0.2, background=0.0, pair=0.0, copies=0.0, small=0.0, mirror=0.0, jitter=1,
     ),
-    # The same things in a second style, and more of them in colours they do not have.
-    "styles": Recipe(
-        sets=("twemoji", "fluent_3d"), default_set="twemoji", named_colour=2.0, skin_tones=False,
-        favourites=(*((name, 30.0) for name in (*COMMON, *NAMED)), ("heart", 12.0)),
-        groups=(("Flags", 0.0), ("People", 0.02), ("Symbols", 0.05), ("Objects", 0.15), ("Smileys and emotions", 0.3),
-                ("Animals and nature", 0.5), ("Food and drink", 0.5), ("Travel and places", 0.3), ("Activities and events", 0.3)),
-        style=0.1, colour=0.35, recolour=0.3, background=0.0, pair=0.0, copies=0.0, small=0.0, mirror=0.0, jitter=1,
-    ),
     # Three shapes in seven colours, less a blue circle, which is held out: small enough to learn from nothing in minutes.
     "shapes": Recipe(
         sets=("twemoji",), names="(red|orange|yellow|green|blue|purple|brown) (heart|circle|square)", style=0.0, default_set="twemoji",
@@ -121,6 +113,11 @@ RECIPES = {
         style=0.25, colour=0.35, recolour=0.2, background=0.0, pair=0.0, copies=0.0, small=0.0, mirror=0.0, jitter=1,
     ),
 }
+# The same things in a second style, and more of them in colours they do not have.
+RECIPES["styles"] = replace(
+    RECIPES["common"], sets=("twemoji", "fluent_3d"), default_set="twemoji", style=0.1, recolour=0.3,
+    favourites=(*((name, 30.0) for name in (*COMMON, *NAMED)), ("heart", 12.0)),
+)
 
 
 def held_out(row, colour):

@@ -65,6 +65,16 @@ def training_captions(mix, count, seed):
     return items
 
 
+def said_of_another(mix, r, colour):
+    """Whether training may say the same of another drawing: "star" is also what a glowing star is called."""
+    for o in (mix.rows[i] for i in mix.idx):
+        if o["set"] == r["set"] and o["concept"] != r["concept"] and r["name"] in (o["name"], *o["aliases"]):
+            turned = o["group"] in COLOURABLE and o["main_colour"] in CHROMATIC and not held_out(o, colour)
+            if turned or o["main_colour"] == colour:
+                return True
+    return False
+
+
 def colour_combinations(mix, only, unseen=True):
     """Each favourite in each colour that held_out() kept from training (or did not), its hue turned until the word fits."""
     for r in mix.rows:
@@ -72,6 +82,8 @@ def colour_combinations(mix, only, unseen=True):
             continue
         for colour in CHROMATIC:
             if colour == r["main_colour"] or held_out(r, colour) != unseen or any(c in r["name"].split() for c in CHROMATIC):
+                continue
+            if unseen and said_of_another(mix, r, colour):
                 continue
             turned = mix.px[r["index"]].copy()
             for degrees in range(40, 321, 10):
