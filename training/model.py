@@ -117,7 +117,7 @@ def scheduler(prediction="sample"):
         return EDMEulerScheduler(sigma_min=0.002, sigma_max=80.0, sigma_data=0.5, prediction_type="epsilon")
     return DPMSolverMultistepScheduler(
         num_train_timesteps=1000, beta_schedule="linear", beta_start=0.0001, beta_end=0.02, prediction_type="sample",
-        algorithm_type="dpmsolver++", solver_order=2, lower_order_final=True, use_karras_sigmas=True, final_sigmas_type="zero",
+        algorithm_type="dpmsolver++", solver_order=2, lower_order_final=True, timestep_spacing="trailing", final_sigmas_type="zero",
     )
 
 

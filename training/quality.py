@@ -5,7 +5,8 @@
 For captions as in training, captions whose colour the thing never had in training, and the held-out drawings' captions:
 - distance: Frechet distance (Heusel et al. 2017) between features of generated pictures and of real ones with such captions
 - precision, recall: Kynkaanniemi et al. 2019, three neighbours
-- retrieval: how often the picture fits its own caption best, among it and 99 others; favourites: the same for the recipe's favourites
+- retrieval: how often the picture fits its own caption best, among it and 99 others; favourites, others: the same for what is one of
+  the recipe's favourites and for what is none
 - memorised: how often the nearest training drawing is nearer than it is to half of the held-out real drawings
 The first row, real pictures, is the ceiling."""
 
@@ -163,11 +164,11 @@ def main():
         feats, real = features(judge, pictures), features(judge, task.pictures)
         precision, recall = precision_recall(real.numpy(), feats.numpy())
         found, favourite = retrieval(judge, task, feats), np.array([concept in favourites for concept, *_ in task.keys])
+        share = lambda which: round(float(found[which].mean()), 3) if which.any() else None
         rows.append(dict(
             model=model, steps=steps, evaluations=evaluations, captions=task.name, pictures=len(pictures),
             distance=round(frechet(reference.get(task.name, real.numpy()), feats.numpy()), 2) if len(pictures) > 100 else None,
-            precision=round(precision, 3), recall=round(recall, 3), retrieval=round(float(found.mean()), 3),
-            favourites=round(float(found[favourite].mean()), 3) if favourite.any() else None,
+            precision=round(precision, 3), recall=round(recall, 3), retrieval=share(np.ones_like(found)), favourites=share(favourite), others=share(~favourite),
             among=1 + len(task.distractors(0, np.random.default_rng(0))),
             nearest=round(float(np.median(nearest(pictures, train))), 4), memorised=round(float((nearest(pictures, train) < near).mean()), 3)))
         print("| " + " | ".join(str(v) for v in rows[-1].values()) + " |", flush=True)

@@ -5,7 +5,8 @@
 
 A stopped run goes on where it was. --only names steps. For a machine that is lent for minutes at a time: --session 8 stops a
 run after eight minutes (the same command goes on), and --parts DIR leaves the exported folders there as tar files of at most
-15 MiB (cat them in order | tar x)."""
+15 MiB (cat them in order | tar x). --rehearse takes each step of a preset for seconds, in small batches, and leaves all of it
+under RUNS: a quarter of an hour on two cores tells whether the hours will end well."""
 
 import argparse
 import io
@@ -16,24 +17,26 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ON = ["--ns-steps", 0, "--lr", 2e-3, "--warm-up", 40]  # of runs that go on from an exported folder
-STUDENT = ["--batch", 16, "--ns-steps", 0, "--warm-up", 20, "--ema", 0.995, "--decay", 0.75, "--save-minutes", 4, "--seed", 2]
+WIDE = ["--lr", 2.5e-3, "--log-sigma", 1.2, 1.5]
 PRESETS = {
     # the settings of the bundled weights (see the model cards for how long they ran)
     "cpu": dict(
-        recipe="styles",
+        recipe="everyday",
         teacher=["--recipe", "emoji", "--fold-in", "--minutes", 105],
         broader=["--recipe", "common", "--minutes", 54, "--threads", 1, *ON, "--ema", 0.995, "--decay", 0.35, "--seed", 5],
-        styles=["--minutes", 85, "--threads", 2, *ON, "--ema", 0.998, "--decay", 0.5, "--seed", 6],
+        styles=["--recipe", "styles", "--minutes", 85, "--threads", 2, *ON, "--ema", 0.998, "--decay", 0.5, "--seed", 6],
+        even=["--recipe", "even", "--minutes", 56, "--steps", 2675, "--threads", 2, *ON, *WIDE, "--ema", 0.999, "--decay", 0.5, "--seed", 8],
+        wider=["--minutes", 38, "--threads", 2, *ON, *WIDE, "--ema", 0.998, "--decay", 0.6, "--seed", 9],
         judge=["--pictures", 120_000],
-        student=["--minutes", 30, *STUDENT, "--threads", 1, "--lr", 7e-4, "--k", 1, "--lowest", -0.7],
-        lower=["--minutes", 43, *STUDENT, "--threads", 2, "--lr", 9e-4],
+        student=["--batch", 32, "--minutes", 35, "--threads", 2, "--lr", 1e-3, "--ns-steps", 0, "--warm-up", 40, "--ema", 0.998,
+                 "--decay", 0.6, "--save-minutes", 4, "--seed", 2],
         ct=["--recipe", "shapes", "--minutes", 23, "--threads", 1, "--width", 128, "--layers", 4, "--ns-steps", 0, "--lr", 6e-3,
             "--lowest", -1.6, "--decay", 0.5, "--save-minutes", 2],
         count=300,
     ),
-    # patches of 4x4 in as many weights; both styles; what two cores cannot do
+    # patches of 4x4 in as many weights; every style; what two cores cannot do
     "gpu": dict(
-        recipe="everyday",
+        recipe="full",
         teacher=["--patch", 4, "--batch", 512, "--workers", 15, "--minutes", 15, "--decay", 0.4, "--ema", 0.999, "--lr", 5e-3, "--save-minutes", 2],
         judge=["--pictures", 400_000, "--batch", 256, "--workers", 15],
         student=["--batch", 256, "--workers", 15, "--minutes", 7, "--lr", 1e-3, "--ema", 0.998, "--save-minutes", 2],
@@ -41,8 +44,7 @@ PRESETS = {
         count=1000,
     ),
 }
-TEACHERS = ["teacher", "broader", "styles"]  # runs, each from where the last one ended
-STUDENTS = ["student", "lower"]  # the second goes on with the first one's run
+TEACHERS = ["teacher", "broader", "styles", "even", "wider"]  # runs, each from where the last one ended
 STEPS = ["teacher", "judge", "student", "ct", "quality", "plots"]
 
 
@@ -74,14 +76,17 @@ def main():
     p.add_argument("--models", default=HERE / "../assets/models")
     p.add_argument("--preset", choices=PRESETS, default="cpu")
     p.add_argument("--only", nargs="*", choices=STEPS, default=STEPS)
-    p.add_argument("--minutes", type=float, help="of the teacher's and the student's runs instead of the preset's (to rehearse)")
+    p.add_argument("--rehearse", action="store_true")
     p.add_argument("--session", type=float)
     p.add_argument("--parts")
     a = p.parse_args()
-    preset, data, work, models = PRESETS[a.preset], Path(a.data).resolve(), Path(a.work).resolve(), Path(a.models).resolve()
+    preset, data, work = PRESETS[a.preset], Path(a.data).resolve(), Path(a.work).resolve()
+    models, results = (work / "models", work) if a.rehearse else (Path(a.models).resolve(), HERE)
     recipe = ["--recipe", preset["recipe"], "--data", data]
-    minutes = [] if a.minutes is None else ["--minutes", a.minutes]
-    minutes += [] if a.session is None else ["--session", a.session]
+    # the last of two equal flags counts
+    short = ["--minutes", 0.3, "--batch", 8, "--workers", 1] if a.rehearse else []
+    minutes = short + ([] if a.session is None else ["--session", a.session])
+    fewer = ["--pictures", 2000, "--batch", 100, "--workers", 1] if a.rehearse else []
     teacher, student = models / "icons-64", models / "icons-64-consistency"
 
     def export(name, folder, *options):
@@ -97,26 +102,25 @@ def main():
             if not complete:
                 sys.exit("the teacher has not had all its minutes: run the same command again")
     if "judge" in a.only and not (work / "judge.pt").exists():
-        run("evaluator.py", *recipe, "--out", work / "judge.pt", *preset["judge"])
+        run("evaluator.py", *recipe, "--out", work / "judge.pt", *preset["judge"], *fewer)
     if "student" in a.only:
-        complete = all(run("consistency.py", "--teacher", teacher, *recipe, "--out", work / "student", *preset[name], *minutes, may_stop=True)
-                       for name in STUDENTS if name in preset)
+        complete = run("consistency.py", "--teacher", teacher, *recipe, "--out", work / "student", *preset["student"], *minutes, may_stop=True)
         export("student", student, "--consistency")
         if not complete:
             sys.exit("the student has not had all its minutes: run the same command again")
     if "ct" in a.only:
-        run("consistency.py", "--mode", "ct", "--data", data, "--out", work / "ct", *preset["ct"])
+        run("consistency.py", "--mode", "ct", "--data", data, "--out", work / "ct", *preset["ct"], *short)
         export("ct", work / "ct-model", "--consistency")
         prompts = "a red heart", "a green circle", "an orange square", "a yellow heart", "a purple square", "a brown circle", "a blue heart", "a blue circle"
-        run("sample.py", work / "ct-model", *prompts, "--steps", 1, 2, 4, "--seed", 3, "--out", HERE / "samples-ct.png")
+        run("sample.py", work / "ct-model", *prompts, "--steps", 1, 2, 4, "--seed", 3, "--out", results / "samples-ct.png")
     if "quality" in a.only:
         run("quality.py", *recipe, "--evaluator", work / "judge.pt", "--teacher", teacher, "--student", student,
-            "--count", preset["count"], "--out", HERE / "quality.json")
+            "--count", 24 if a.rehearse else preset["count"], "--out", results / "quality.json")
     if "plots" in a.only:
-        run("plot.py", work / "teacher/log.csv", *(work / f"{name}/log.csv" for name in TEACHERS[1:] if name in preset), "--out", HERE / "loss.png")
-        run("plot.py", work / "student/log.csv", work / "ct/log.csv", "--out", HERE / "loss-consistency.png")
-        run("sample.py", teacher, "--out", HERE / "samples.png")
-        run("sample.py", student, "--steps", 1, 2, 4, "--out", HERE / "samples-consistency.png")
+        run("plot.py", work / "teacher/log.csv", *(work / f"{name}/log.csv" for name in TEACHERS[1:] if name in preset), "--out", results / "loss.png")
+        run("plot.py", work / "student/log.csv", work / "ct/log.csv", "--out", results / "loss-consistency.png")
+        run("sample.py", teacher, "--out", results / "samples.png")
+        run("sample.py", student, "--steps", 1, 2, 4, "--out", results / "samples-consistency.png")
 
 
 if __name__ == "__main__":

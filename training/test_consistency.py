@@ -6,6 +6,7 @@ import torch
 
 from consistency import Student, consistency_loss, distillation_point, lower, training_point
 from model import Denoiser, boundary, build_text_encoder, build_transformer, consistency_scheduler, ddpm_sigmas
+from train import square_error
 
 MU, SD = 0.3, 0.5
 
@@ -100,6 +101,13 @@ def test_one_step_of_the_scheduler_is_the_student():
         theirs = scheduler.step(model.net(x, t[None], text, mask), t, x).prev_sample
         ours = Student(model)(x * (1 + sigma**2).sqrt(), sigma, ids, mask)
     assert (ours - theirs).abs().max() < 1e-4
+
+
+def test_what_is_wrong_over_a_whole_patch_counts_for_more():
+    flat, chequered = torch.ones(2, 3, 64, 64), torch.ones(2, 3, 64, 64)
+    chequered[..., ::2] = -1
+    torch.testing.assert_close(square_error(flat), torch.full((2,), (1 + 2 + 4 + 8 + 16) / 5))
+    torch.testing.assert_close(square_error(chequered), torch.full((2,), 1 / 5))
 
 
 if __name__ == "__main__":
