@@ -26,9 +26,9 @@ PRESETS = {
         broader=["--recipe", "common", "--minutes", 54, "--threads", 1, *ON, "--ema", 0.995, "--decay", 0.35, "--seed", 5],
         styles=["--recipe", "styles", "--minutes", 85, "--threads", 2, *ON, "--ema", 0.998, "--decay", 0.5, "--seed", 6],
         even=["--recipe", "even", "--minutes", 56, "--steps", 2675, "--threads", 2, *ON, *WIDE, "--ema", 0.999, "--decay", 0.5, "--seed", 8],
-        wider=["--minutes", 38, "--threads", 2, *ON, *WIDE, "--ema", 0.998, "--decay", 0.6, "--seed", 9],
+        everyday=["--minutes", 38, "--threads", 2, *ON, *WIDE, "--ema", 0.998, "--decay", 0.6, "--seed", 9],
         judge=["--pictures", 120_000],
-        student=["--batch", 32, "--minutes", 35, "--threads", 2, "--lr", 1e-3, "--ns-steps", 0, "--warm-up", 40, "--ema", 0.998,
+        student=["--batch", 32, "--minutes", 42, "--threads", 2, "--lr", 1e-3, "--ns-steps", 0, "--warm-up", 40, "--ema", 0.998,
                  "--decay", 0.6, "--save-minutes", 4, "--seed", 2],
         ct=["--recipe", "shapes", "--minutes", 23, "--threads", 1, "--width", 128, "--layers", 4, "--ns-steps", 0, "--lr", 6e-3,
             "--lowest", -1.6, "--decay", 0.5, "--save-minutes", 2],
@@ -44,7 +44,7 @@ PRESETS = {
         count=1000,
     ),
 }
-TEACHERS = ["teacher", "broader", "styles", "even", "wider"]  # runs, each from where the last one ended
+TEACHERS = ["teacher", "broader", "styles", "even", "everyday"]  # runs, each from where the last one ended
 STEPS = ["teacher", "judge", "student", "ct", "quality", "plots"]
 
 
