@@ -13,7 +13,7 @@ from PIL import Image
 
 PROMPTS = [
     "a red heart", "a strawberry", "a rocket", "a pizza", "a fox", "a green apple",
-    "a butterfly", "a house, 3d style", "a blue rose", "a blue fox", "a green rocket", "a purple fox, 3d style",
+    "a lion", "a house, 3d style", "a blue rose", "a blue fox", "a green rocket", "a purple fox, 3d style",
 ]
 COLUMNS, SCALE, GAP = 6, 2, 8
 
