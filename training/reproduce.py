@@ -6,7 +6,7 @@
 A stopped run goes on where it was. --only names steps. For a machine that is lent for minutes at a time: --session 8 stops a
 run after eight minutes (the same command goes on), and --parts DIR leaves the exported folders there as tar files of at most
 15 MiB (cat them in order | tar x). --rehearse takes each step of a preset for seconds, in small batches, and leaves all of it
-under RUNS: a quarter of an hour on two cores tells whether the hours will end well."""
+under RUNS: half an hour on two busy cores tells whether the hours will end well."""
 
 import argparse
 import io
