@@ -168,7 +168,7 @@ def main():
         rows.append(dict(
             model=model, steps=steps, evaluations=evaluations, captions=task.name, pictures=len(pictures),
             distance=round(frechet(reference.get(task.name, real.numpy()), feats.numpy()), 2) if len(pictures) > 100 else None,
-            precision=round(precision, 3), recall=round(recall, 3), retrieval=share(np.ones_like(found)), favourites=share(favourite), others=share(~favourite),
+            precision=round(precision, 3), recall=round(recall, 3), retrieval=round(float(found.mean()), 3), favourites=share(favourite), others=share(~favourite),
             among=1 + len(task.distractors(0, np.random.default_rng(0))),
             nearest=round(float(np.median(nearest(pictures, train))), 4), memorised=round(float((nearest(pictures, train) < near).mean()), 3)))
         print("| " + " | ".join(str(v) for v in rows[-1].values()) + " |", flush=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ON = ["--ns-steps", 0, "--lr", 2e-3, "--warm-up", 40]  # of runs that go on from an exported folder
-WIDE = ["--lr", 2.5e-3, "--log-sigma", 1.2, 1.5]
+LATER = ["--lr", 2.5e-3, "--log-sigma", 1.2, 1.5]  # of the last two of them; of two equal flags the later counts
 PRESETS = {
     # the settings of the bundled weights (see the model cards for how long they ran)
     "cpu": dict(
@@ -25,8 +25,8 @@ PRESETS = {
         teacher=["--recipe", "emoji", "--fold-in", "--minutes", 105],
         broader=["--recipe", "common", "--minutes", 54, "--threads", 1, *ON, "--ema", 0.995, "--decay", 0.35, "--seed", 5],
         styles=["--recipe", "styles", "--minutes", 85, "--threads", 2, *ON, "--ema", 0.998, "--decay", 0.5, "--seed", 6],
-        even=["--recipe", "even", "--minutes", 56, "--steps", 2675, "--threads", 2, *ON, *WIDE, "--ema", 0.999, "--decay", 0.5, "--seed", 8],
-        everyday=["--minutes", 38, "--threads", 2, *ON, *WIDE, "--ema", 0.998, "--decay", 0.6, "--seed", 9],
+        even=["--recipe", "even", "--minutes", 56, "--steps", 2675, "--threads", 2, *ON, *LATER, "--ema", 0.999, "--decay", 0.5, "--seed", 8],
+        everyday=["--minutes", 38, "--threads", 2, *ON, *LATER, "--ema", 0.998, "--decay", 0.6, "--seed", 9],
         judge=["--pictures", 120_000],
         student=["--batch", 32, "--minutes", 42, "--threads", 2, "--lr", 1e-3, "--ns-steps", 0, "--warm-up", 40, "--ema", 0.998,
                  "--decay", 0.6, "--save-minutes", 4, "--seed", 2],
@@ -83,9 +83,8 @@ def main():
     preset, data, work = PRESETS[a.preset], Path(a.data).resolve(), Path(a.work).resolve()
     models, results = (work / "models", work) if a.rehearse else (Path(a.models).resolve(), HERE)
     recipe = ["--recipe", preset["recipe"], "--data", data]
-    # the last of two equal flags counts
     short = ["--minutes", 0.3, "--batch", 8, "--workers", 1] if a.rehearse else []
-    minutes = short + ([] if a.session is None else ["--session", a.session])
+    limits = short + ([] if a.session is None else ["--session", a.session])
     fewer = ["--pictures", 2000, "--batch", 100, "--workers", 1] if a.rehearse else []
     teacher, student = models / "icons-64", models / "icons-64-consistency"
 
@@ -97,14 +96,14 @@ def main():
     for name in TEACHERS if "teacher" in a.only else ():
         if name in preset:
             init = ["--init", teacher] if name != TEACHERS[0] else []
-            complete = run("train.py", *recipe, "--out", work / name, *init, *preset[name], *minutes, may_stop=True)
+            complete = run("train.py", *recipe, "--out", work / name, *init, *preset[name], *limits, may_stop=True)
             export(name, teacher)
             if not complete:
                 sys.exit("the teacher has not had all its minutes: run the same command again")
     if "judge" in a.only and not (work / "judge.pt").exists():
         run("evaluator.py", *recipe, "--out", work / "judge.pt", *preset["judge"], *fewer)
     if "student" in a.only:
-        complete = run("consistency.py", "--teacher", teacher, *recipe, "--out", work / "student", *preset["student"], *minutes, may_stop=True)
+        complete = run("consistency.py", "--teacher", teacher, *recipe, "--out", work / "student", *preset["student"], *limits, may_stop=True)
         export("student", student, "--consistency")
         if not complete:
             sys.exit("the student has not had all its minutes: run the same command again")

@@ -71,12 +71,12 @@ def draw_sigmas(n, log_sigma, generator, device):
     return torch.where(torch.rand(n, generator=generator, device=device) < 0.2, uniform, normal).clamp(-4.6, 5.06).exp()
 
 
-def square_error(difference, scales=SCALES):
-    """Per sample, the mean of d |difference, averaged over d x d pixels|^2 over the scales d, after the multiscale loss of
+def square_error(difference):
+    """Per sample, the mean of d |difference, averaged over d x d pixels|^2 over d in SCALES, after the multiscale loss of
     Hoogeboom et al. 2023 ("Simple diffusion"). The best prediction is the same as with one scale; but where a patch as a whole
     is too dark or too light, which shows in flat areas, the plain square counts it little among what the patch holds."""
     of = lambda d: d * torch.nn.functional.avg_pool2d(difference, d).square().mean((1, 2, 3))
-    return sum(of(d) for d in scales) / len(scales)
+    return sum(of(d) for d in SCALES) / len(SCALES)
 
 
 class HeldOut:
