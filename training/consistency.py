@@ -10,6 +10,7 @@ closer together as the run goes on, as in easy consistency tuning (Geng et al. 2
 
 import argparse
 import copy
+import functools
 import math
 import os
 import sys
@@ -25,9 +26,10 @@ from data import RECIPES, encode
 from export import write
 from model import Denoiser, boundary, build_text_encoder, build_transformer, consistency_scheduler
 from sample import PROMPTS, generate, grid, load
-from train import batches, get_mix, get_tokenizer, optimizers, prepare
+from train import batches, get_mix, get_tokenizer, optimizers, prepare, visible_error
 
 LOG_SIGMA_MAX = 5.06  # timestep 999, where a picture starts
+CLOSE = 4 / 127.5  # a teacher's guess so near to white, four levels of a byte, is meant to be white
 
 
 class Student(torch.nn.Module):
@@ -74,17 +76,28 @@ def training_point(denoise, x, noise, sigma, r):
     return x + sigma * noise, x + r * noise
 
 
-def consistency_loss(f, target, point, denoise, x, noise, sigma, r):
+def picture_distance(error):
+    """Pseudo-Huber distance of whole pictures with c = 0.00054 sqrt(dimensions) (Song & Dhariwal 2023, section 3.3)."""
+    c = 0.00054 * error[0].numel() ** 0.5
+    return (error.square().flatten(1).sum(1) + c**2).sqrt() - c
+
+
+def pixel_distance(error, c=0.03):
+    """The same of each value by itself, on the same scale. A whole picture's distance is that of its edges, and a faint pattern in flat
+    areas costs next to nothing beside them; here it counts as much. Its minimum is a median, which suits a target that is the same
+    each time, such as a teacher's (Song et al. 2023 find L1 better than L2 for CD)."""
+    return ((error.square() + c**2).sqrt() - c).flatten(1).sum(1) / error[0].numel() ** 0.5
+
+
+def consistency_loss(f, target, point, denoise, x, noise, sigma, r, error=torch.sub, distance=picture_distance):
     """E d(f(x_t, t), f-(x_r, r)): equations 7 (CD) and 10 (CT) of Song et al. 2023, f- being f without gradient and without
-    EMA, and d the pseudo-Huber distance, both after Song & Dhariwal 2023 (sections 3.2 and 3.3; c = 0.00054 sqrt(dimensions))."""
+    EMA (Song & Dhariwal 2023, section 3.2), and d the distance of an error."""
     wide = (len(x),) + (1,) * (x.ndim - 1)
     with torch.no_grad():
         x_t, x_r = point(denoise, x, noise, sigma.view(wide), r.view(wide))
         # at r = 0 the point is the clean picture itself: f is the identity there
         goal = torch.where(r.view(wide) > 0, target(x_r, r.clamp(min=0.01)), x_r)
-    c = 0.00054 * x[0].numel() ** 0.5
-    square = (f(x_t, sigma) - goal).square().flatten(1).sum(1)
-    return ((square + c**2).sqrt() - c).mean()
+    return distance(error(f(x_t, sigma), goal)).mean()
 
 
 def guided(teacher, x_t, sigma, mask, text, empty_mask, empty_text, scale):
@@ -98,6 +111,7 @@ def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--mode", choices=["cd", "ct"], default="cd")
     p.add_argument("--teacher", help="exported folder; the student starts from it")
+    p.add_argument("--before", nargs=2, metavar=("TEACHER", "STUDENT"), help="an earlier pair: the student starts from --teacher plus what told these two apart")
     run.arguments(p, minutes=40, warm_up=50, decay=0.4, ema=0.99)
     p.add_argument("--recipe", choices=RECIPES, default="everyday")
     p.add_argument("--guidance", type=float, help="default: the teacher's own")
@@ -105,15 +119,24 @@ def arguments():
     p.add_argument("--k", type=float, help="see lower(); default: 0 for CD, 8 for CT")
     p.add_argument("--lowest", type=float, default=-2.0, help="of log sigma; the last of four steps starts at sigma 1, and from there the chain takes three more")
     p.add_argument("--stages", type=int, nargs=2, metavar=("FIRST", "LAST"), help="see lower(); default: 1 1 for CD, which falls apart later, 0 2 for CT")
+    p.add_argument("--distance", choices=["picture", "pixel"], help="default: pixel for CD, picture for CT")
     p.add_argument("--lr", type=float, default=1e-3)
     p.add_argument("--export", help="with each checkpoint also write the folder that export.py writes")
     a = p.parse_args()
     if a.mode == "cd" and not a.teacher:
         p.error("--mode cd needs --teacher")
     a.k = {"cd": 0.0, "ct": 8.0}[a.mode] if a.k is None else a.k
+    a.distance = a.distance or {"cd": "pixel", "ct": "picture"}[a.mode]
     a.stages = a.stages or {"cd": (1, 1), "ct": (0, 2)}[a.mode]
     a.train_text = not a.teacher if a.train_text is None else a.train_text
     return a
+
+
+@torch.no_grad()
+def add_difference(network, teacher, student):
+    """What distillation did to an earlier teacher, done to a later one at once: the acceleration vector of Luo et al. 2023 (LCM-LoRA)."""
+    for p, a, b in zip(network.parameters(), teacher.parameters(), student.parameters(), strict=True):
+        p += b - a
 
 
 def networks(a, mix):
@@ -125,7 +148,10 @@ def networks(a, mix):
     teacher = Denoiser(transformer, text_encoder).requires_grad_(False).eval()
     config = transformer.config  # the checkpoint says what was trained, whatever the command line said
     a.width, a.layers, a.patch = config.attention_head_dim * config.num_attention_heads, config.num_layers, config.patch_size
-    return teacher, copy.deepcopy(teacher).requires_grad_(True), tokenizer, a.guidance or defaults["guidance_scale"]
+    student = copy.deepcopy(teacher).requires_grad_(True)
+    if a.before:
+        add_difference(student.transformer, *(load(folder)[0] for folder in a.before))
+    return teacher, student, tokenizer, a.guidance or defaults["guidance_scale"]
 
 
 def show(a, ema, tokenizer, device):
@@ -151,6 +177,8 @@ def main():
     net, guide = (torch.compile(m) if a.compile and m else m for m in (f, teacher and teacher.to(device)))
     point = {"cd": distillation_point, "ct": training_point}[a.mode]
     generator = torch.Generator(device)
+    error = functools.partial(visible_error, close=CLOSE) if teacher else torch.sub
+    distance = {"picture": picture_distance, "pixel": pixel_distance}[a.distance]
     nothing = [t.to(device) for t in encode(tokenizer, [""])]
     for x, ids, mask in batches(a, mix, tokenizer, r.step, device, dropout=0.0):
         due, code = r.tick()
@@ -172,7 +200,7 @@ def main():
                     untold = teacher.encode(*(t[:, : ids.shape[1]] for t in nothing)).expand(len(x), -1, -1)
                 denoise = lambda x_t: guided(guide, x_t, sigma, mask, told, untold_mask, untold, guidance)
             call = lambda x_t, s: net(x_t, s, None, mask, text)
-            loss = consistency_loss(call, call, point, denoise, x, noise, sigma, lower(sigma, stage, a.k, math.exp(a.lowest)))
+            loss = consistency_loss(call, call, point, denoise, x, noise, sigma, lower(sigma, stage, a.k, math.exp(a.lowest)), error, distance)
         r.update(loss, len(x))
 
 

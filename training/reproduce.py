@@ -10,6 +10,7 @@ under RUNS: half an hour on two busy cores tells whether the hours will end well
 
 import argparse
 import io
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -17,7 +18,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ON = ["--ns-steps", 0, "--lr", 2e-3, "--warm-up", 40]  # of runs that go on from an exported folder
-LATER = ["--lr", 2.5e-3, "--log-sigma", 1.2, 1.5]  # of the last two of them; of two equal flags the later counts
+LATER = ["--lr", 2.5e-3, "--log-sigma", 1.2, 1.5]  # of the last three of them; of two equal flags the later counts
 PRESETS = {
     # the settings of the bundled weights (see the model cards for how long they ran)
     "cpu": dict(
@@ -27,9 +28,12 @@ PRESETS = {
         styles=["--recipe", "styles", "--minutes", 85, "--threads", 2, *ON, "--ema", 0.998, "--decay", 0.5, "--seed", 6],
         even=["--recipe", "even", "--minutes", 56, "--steps", 2675, "--threads", 2, *ON, *LATER, "--ema", 0.999, "--decay", 0.5, "--seed", 8],
         everyday=["--minutes", 38, "--threads", 2, *ON, *LATER, "--ema", 0.998, "--decay", 0.6, "--seed", 9],
+        whiter=["--minutes", 72, "--threads", 2, *ON, *LATER, "--ema", 0.998, "--decay", 0.6, "--seed", 10],
         judge=["--pictures", 120_000],
         student=["--batch", 32, "--minutes", 42, "--threads", 2, "--lr", 1e-3, "--ns-steps", 0, "--warm-up", 40, "--ema", 0.998,
-                 "--decay", 0.6, "--save-minutes", 4, "--seed", 2],
+                 "--decay", 0.6, "--save-minutes", 4, "--seed", 2, "--distance", "picture"],
+        again=["--batch", 32, "--minutes", 52, "--threads", 2, "--lr", 5e-4, "--ns-steps", 0, "--warm-up", 40, "--ema", 0.998,
+               "--decay", 0.9, "--save-minutes", 4, "--seed", 3],
         ct=["--recipe", "shapes", "--minutes", 23, "--threads", 1, "--width", 128, "--layers", 4, "--ns-steps", 0, "--lr", 6e-3,
             "--lowest", -1.6, "--decay", 0.5, "--save-minutes", 2],
         count=300,
@@ -39,12 +43,14 @@ PRESETS = {
         recipe="full",
         teacher=["--patch", 4, "--batch", 512, "--workers", 15, "--minutes", 15, "--decay", 0.4, "--ema", 0.999, "--lr", 5e-3, "--save-minutes", 2],
         judge=["--pictures", 400_000, "--batch", 256, "--workers", 15],
-        student=["--batch", 256, "--workers", 15, "--minutes", 7, "--lr", 1e-3, "--ema", 0.998, "--save-minutes", 2],
+        student=["--batch", 256, "--workers", 15, "--minutes", 7, "--lr", 1e-3, "--decay", 0.9, "--ema", 0.998, "--save-minutes", 2],
         ct=["--recipe", "shapes", "--batch", 256, "--workers", 15, "--minutes", 3, "--lr", 3e-3, "--lowest", -1.6],
         count=1000,
     ),
 }
-TEACHERS = ["teacher", "broader", "styles", "even", "everyday"]  # runs, each from where the last one ended
+# a teacher's run goes on from where the last one ended, a student's belongs to the teacher of its time
+RUNS = dict(teacher="teacher", broader="teacher", styles="teacher", even="teacher", everyday="teacher", student="student",
+            whiter="teacher", again="student")
 STEPS = ["teacher", "judge", "student", "ct", "quality", "plots"]
 
 
@@ -93,20 +99,24 @@ def main():
         if a.parts:
             pack(folder, Path(a.parts))
 
-    for name in TEACHERS if "teacher" in a.only else ():
-        if name in preset:
-            init = ["--init", teacher] if name != TEACHERS[0] else []
-            complete = run("train.py", *recipe, "--out", work / name, *init, *preset[name], *limits, may_stop=True)
-            export(name, teacher)
-            if not complete:
-                sys.exit("the teacher has not had all its minutes: run the same command again")
     if "judge" in a.only and not (work / "judge.pt").exists():
         run("evaluator.py", *recipe, "--out", work / "judge.pt", *preset["judge"], *fewer)
-    if "student" in a.only:
-        complete = run("consistency.py", "--teacher", teacher, *recipe, "--out", work / "student", *preset["student"], *limits, may_stop=True)
-        export("student", student, "--consistency")
+    pair = work / "before"  # the first student and its teacher
+    for name, kind in RUNS.items():
+        if name not in preset or kind not in a.only:
+            continue
+        if kind == "teacher":
+            start, folder, options = ["train.py"] + (["--init", teacher] if name != "teacher" else []), teacher, []
+        else:
+            start, folder, options = ["consistency.py", "--teacher", teacher], student, ["--consistency"]
+            start += ["--before", pair / teacher.name, pair / student.name] if name != "student" else []
+        complete = run(*start, *recipe, "--out", work / name, *preset[name], *limits, may_stop=True)
+        export(name, folder, *options)
         if not complete:
-            sys.exit("the student has not had all its minutes: run the same command again")
+            sys.exit(f"the run {name} has not had all its minutes: run the same command again")
+        if name == "student" and not pair.exists():
+            for model in (teacher, student):
+                shutil.copytree(model, pair / model.name)
     if "ct" in a.only:
         run("consistency.py", "--mode", "ct", "--data", data, "--out", work / "ct", *preset["ct"], *short)
         export("ct", work / "ct-model", "--consistency")
@@ -116,8 +126,9 @@ def main():
         run("quality.py", *recipe, "--evaluator", work / "judge.pt", "--teacher", teacher, "--student", student,
             "--count", 24 if a.rehearse else preset["count"], "--out", results / "quality.json")
     if "plots" in a.only:
-        run("plot.py", work / "teacher/log.csv", *(work / f"{name}/log.csv" for name in TEACHERS[1:] if name in preset), "--out", results / "loss.png")
-        run("plot.py", work / "student/log.csv", work / "ct/log.csv", "--out", results / "loss-consistency.png")
+        logs = lambda kind: [work / name / "log.csv" for name, k in RUNS.items() if name in preset and k == kind]
+        run("plot.py", *logs("teacher"), "--out", results / "loss.png")
+        run("plot.py", *logs("student"), work / "ct/log.csv", "--out", results / "loss-consistency.png")
         run("sample.py", teacher, "--out", results / "samples.png")
         run("sample.py", student, "--steps", 1, 2, 4, "--out", results / "samples-consistency.png")
 

@@ -4,9 +4,9 @@ The toy is a Gaussian, N(MU, SD^2), whose score, ODE paths and consistency funct
 
 import torch
 
-from consistency import Student, consistency_loss, distillation_point, lower, training_point
+from consistency import Student, consistency_loss, distillation_point, lower, picture_distance, pixel_distance, training_point
 from model import Denoiser, boundary, build_text_encoder, build_transformer, consistency_scheduler, ddpm_sigmas
-from train import square_error
+from train import square_error, visible_error
 
 MU, SD = 0.3, 0.5
 
@@ -108,6 +108,23 @@ def test_what_is_wrong_over_a_whole_patch_counts_for_more():
     chequered[..., ::2] = -1
     torch.testing.assert_close(square_error(flat), torch.full((2,), (1 + 2 + 4 + 8 + 16) / 5))
     torch.testing.assert_close(square_error(chequered), torch.full((2,), 1 / 5))
+
+
+def test_too_white_is_white():
+    goal = torch.tensor([1.0, 1.0, 1.0, -1.0, -1.0, 0.98, 0.5, 0.5])
+    guess = torch.tensor([1.2, 1.0, 0.9, -1.2, -0.9, 1.2, 1.2, 0.4])
+    torch.testing.assert_close(visible_error(guess, goal), torch.tensor([0.0, 0.0, -0.1, 0.0, 0.1, 0.22, 0.7, -0.1]))
+    torch.testing.assert_close(visible_error(guess, goal, 0.03), torch.tensor([0.0, 0.0, -0.1, 0.0, 0.1, 0.0, 0.7, -0.1]))
+
+
+def test_the_two_distances_have_one_scale_and_weigh_a_faint_pattern_differently():
+    even = torch.full((1, 3, 64, 64), 0.5)
+    assert 0.9 < (pixel_distance(even) / picture_distance(even)).item() < 1
+    edge = torch.zeros(1, 3, 64, 64)
+    edge[..., 32] = 1
+    faint = torch.full_like(edge, 0.05)
+    more = lambda distance: (distance(edge + faint) / distance(edge)).item()
+    assert more(picture_distance) < 1.15 and more(pixel_distance) > 2
 
 
 if __name__ == "__main__":
