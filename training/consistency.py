@@ -174,7 +174,7 @@ def main():
     model.text_encoder.requires_grad_(a.train_text)
     r = run.Run(a, model, optimizers(model, a.lr, a.ns_steps), ["loss", "gradient_norm", "stage"])
     f = Student(model)
-    net, guide = (torch.compile(m) if a.compile and m else m for m in (f, teacher and teacher.to(device)))
+    net, guide = (torch.compile(m, dynamic=False) if a.compile and m else m for m in (f, teacher and teacher.to(device)))
     point = {"cd": distillation_point, "ct": training_point}[a.mode]
     generator = torch.Generator(device)
     error = functools.partial(visible_error, close=CLOSE) if teacher else torch.sub

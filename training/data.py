@@ -66,6 +66,7 @@ class Recipe:
     sets: tuple = tuple(STYLE)
     names: str = ""  # a regular expression, if only the things so named are drawn
     groups: tuple = ()  # (group, factor on its drawings' weights)
+    shares: tuple = ()  # (set, factor on its drawings' weights)
     named_colour: float = 1.0  # factor on drawings whose name holds a colour word ("purple heart")
     favourites: tuple = ()  # (name, weight) of drawings so named, colour words and " face" apart
     skin_tones: bool = True
@@ -115,6 +116,15 @@ RECIPES["even"] = replace(RECIPES["styles"], favourites=tuple((name, weight / 5)
 # With the second helping: what the bundled models draw.
 RECIPES["everyday"] = replace(
     RECIPES["styles"], favourites=(*((name.replace("_", " "), 30.0) for name in (*COMMON, *NAMED, *MORE)), ("heart", 12.0)),
+)
+# A third of the pictures for what is no favourite, and a fifth in five more styles: for a budget of a million.
+RECIPES["wide"] = replace(
+    RECIPES["everyday"], sets=("twemoji", "fluent_3d", "noto", "fluent_flat", "fluent_mono", "dcss", "gameicons"),
+    shares=(("noto", 0.15), ("fluent_flat", 0.15), ("fluent_mono", 0.12), ("dcss", 0.2), ("gameicons", 0.12)),
+    favourites=(*((name, 9.0) for name, _ in RECIPES["everyday"].favourites if name != "heart"), ("heart", 6.0)),
+    groups=(("Flags", 0.0), ("People", 0.02), ("Symbols", 0.05), ("Objects", 0.3), ("Smileys and emotions", 0.3),
+            ("Animals and nature", 0.7), ("Food and drink", 0.7), ("Travel and places", 0.5), ("Activities and events", 0.5),
+            ("Pixel art", 0.03), ("Silhouette", 0.02)),
 )
 
 
@@ -202,10 +212,11 @@ class Mix:
 
     def weight(self, r):
         c = self.recipe
+        share = dict(c.shares).get(r["set"], 1.0)
         if self.is_favourite(r):
-            return dict(c.favourites)[COLOUR_WORD.sub("", r["name"]).strip().removesuffix(" face")]
+            return share * dict(c.favourites)[COLOUR_WORD.sub("", r["name"]).strip().removesuffix(" face")]
         named = c.named_colour if COLOUR_WORD.search(r["name"]) else 1.0
-        return r["weight"] * dict(c.groups).get(r["group"], 1.0) * named
+        return share * r["weight"] * dict(c.groups).get(r["group"], 1.0) * named
 
     def pick(self, seq):
         return seq[int(self.rng.integers(len(seq)))]
@@ -238,7 +249,7 @@ class Mix:
         """Maybe another hue, or the hue it has, named in the caption -> (rgba, caption)."""
         g, old = self.rng, COLOUR_WORD.search(x)
         if r["set"] == "gameicons" and (g.random() < 0.5 or background == "black"):
-            k = self.pick([k for k in [*CHROMATIC, "white", "black"] if k != background])
+            k = self.pick([k for k in [*CHROMATIC, "white", "black"] if k != background and not (self.hold_out and held_out(r, k))])
             a = a.copy()
             a[..., :3] = RGB[k]
             return a, f"{k} {x}"
@@ -299,12 +310,12 @@ class Mix:
 
 class Batches(torch.utils.data.IterableDataset):
     """Endless batches (pictures as uint8, ids, mask), each determined by (seed, batch number) alone, so that a resumed
-    run sees what an uninterrupted one would have seen. Padding "longest" pads captions only to the longest of the batch: padding
-    is masked everywhere, so the result is the same as with "max_length" and text costs a third."""
+    run sees what an uninterrupted one would have seen. Captions are padded only to the longest of the batch, or to a `multiple` of so many
+    tokens: padding is masked everywhere, so the result is the same, and text costs a third."""
 
-    def __init__(self, mix, tokenizer, batch, seed, first=0, dropout=0.1, padding="longest"):
+    def __init__(self, mix, tokenizer, batch, seed, first=0, dropout=0.1, multiple=1):
         self.mix, self.tokenizer, self.batch, self.seed, self.first = mix, tokenizer, batch, seed, first
-        self.dropout, self.padding = dropout, padding
+        self.dropout, self.multiple = dropout, multiple
 
     def __iter__(self):
         info = torch.utils.data.get_worker_info()
@@ -314,10 +325,10 @@ class Batches(torch.utils.data.IterableDataset):
             self.mix.seed(self.seed, number)
             samples = [self.mix.sample() for _ in range(self.batch)]
             texts = ["" if self.mix.rng.random() < self.dropout else text for _, text in samples]
-            yield torch.from_numpy(np.stack([rgb for rgb, _ in samples])), *encode(self.tokenizer, texts, self.padding)
+            yield torch.from_numpy(np.stack([rgb for rgb, _ in samples])), *encode(self.tokenizer, texts, "longest", self.multiple)
             number += workers
 
 
-def encode(tokenizer, texts, padding="max_length"):
-    out = tokenizer(texts, padding=padding, max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt")
+def encode(tokenizer, texts, padding="max_length", multiple=None):
+    out = tokenizer(texts, padding=padding, pad_to_multiple_of=multiple, max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt")
     return out.input_ids, out.attention_mask

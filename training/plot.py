@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 WIDTH, HEIGHT, MARGIN = 420, 300, 48
+COLUMNS = 4
 INK = ["#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#7f7f7f"]
 
 
@@ -39,9 +40,9 @@ def main():
     p.add_argument("--out", required=True)
     a = p.parse_args()
     panels = [panel(path) for path in a.logs]
-    image = Image.new("RGB", (WIDTH * len(panels), HEIGHT), "white")
+    image = Image.new("RGB", (WIDTH * min(len(panels), COLUMNS), HEIGHT * -(-len(panels) // COLUMNS)), "white")
     for n, one in enumerate(panels):
-        image.paste(one, (WIDTH * n, 0))
+        image.paste(one, (WIDTH * (n % COLUMNS), HEIGHT * (n // COLUMNS)))
     image.save(a.out)
 
 

@@ -18,21 +18,23 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ON = ["--ns-steps", 0, "--lr", 2e-3, "--warm-up", 40]  # of runs that go on from an exported folder
-LATER = ["--lr", 2.5e-3, "--log-sigma", 1.2, 1.5]  # of the last three of them; of two equal flags the later counts
+LATER = ["--lr", 2.5e-3, "--log-sigma", 1.2, 1.5]  # of the later ones; of two equal flags the last counts
 PRESETS = {
     # the settings of the bundled weights (see the model cards for how long they ran)
     "cpu": dict(
-        recipe="everyday",
+        recipe="wide",
         teacher=["--recipe", "emoji", "--fold-in", "--minutes", 105],
         broader=["--recipe", "common", "--minutes", 54, "--threads", 1, *ON, "--ema", 0.995, "--decay", 0.35, "--seed", 5],
         styles=["--recipe", "styles", "--minutes", 85, "--threads", 2, *ON, "--ema", 0.998, "--decay", 0.5, "--seed", 6],
         even=["--recipe", "even", "--minutes", 56, "--steps", 2675, "--threads", 2, *ON, *LATER, "--ema", 0.999, "--decay", 0.5, "--seed", 8],
-        everyday=["--minutes", 38, "--threads", 2, *ON, *LATER, "--ema", 0.998, "--decay", 0.6, "--seed", 9],
-        whiter=["--minutes", 72, "--threads", 2, *ON, *LATER, "--ema", 0.998, "--decay", 0.6, "--seed", 10],
+        everyday=["--recipe", "everyday", "--minutes", 38, "--threads", 2, *ON, *LATER, "--ema", 0.998, "--decay", 0.6, "--seed", 9],
+        whiter=["--recipe", "everyday", "--minutes", 72, "--threads", 2, *ON, *LATER, "--ema", 0.998, "--decay", 0.6, "--seed", 10],
+        wide=["--minutes", 76, "--batch", 64, "--compile", "--threads", 2, *ON, *LATER, "--lr", 3e-3, "--warm-up", 200, "--ema", 0.999, "--decay", 0.6,
+              "--seed", 11],
         judge=["--pictures", 120_000],
-        student=["--batch", 32, "--minutes", 42, "--threads", 2, "--lr", 1e-3, "--ns-steps", 0, "--warm-up", 40, "--ema", 0.998,
+        student=["--recipe", "everyday", "--batch", 32, "--minutes", 42, "--threads", 2, "--lr", 1e-3, "--ns-steps", 0, "--warm-up", 40, "--ema", 0.998,
                  "--decay", 0.6, "--save-minutes", 4, "--seed", 2, "--distance", "picture"],
-        again=["--batch", 32, "--minutes", 52, "--threads", 2, "--lr", 5e-4, "--ns-steps", 0, "--warm-up", 40, "--ema", 0.998,
+        again=["--recipe", "everyday", "--batch", 32, "--minutes", 52, "--threads", 2, "--lr", 5e-4, "--ns-steps", 0, "--warm-up", 40, "--ema", 0.998,
                "--decay", 0.9, "--save-minutes", 4, "--seed", 3],
         ct=["--recipe", "shapes", "--minutes", 23, "--threads", 1, "--width", 128, "--layers", 4, "--ns-steps", 0, "--lr", 6e-3,
             "--lowest", -1.6, "--decay", 0.5, "--save-minutes", 2],
@@ -50,7 +52,7 @@ PRESETS = {
 }
 # a teacher's run goes on from where the last one ended, a student's belongs to the teacher of its time
 RUNS = dict(teacher="teacher", broader="teacher", styles="teacher", even="teacher", everyday="teacher", student="student",
-            whiter="teacher", again="student")
+            whiter="teacher", again="student", wide="teacher", wide_student="student")
 STEPS = ["teacher", "judge", "student", "ct", "quality", "plots"]
 
 
@@ -101,7 +103,7 @@ def main():
 
     if "judge" in a.only and not (work / "judge.pt").exists():
         run("evaluator.py", *recipe, "--out", work / "judge.pt", *preset["judge"], *fewer)
-    pair = work / "before"  # the first student and its teacher
+    before = None  # the last student and its teacher
     for name, kind in RUNS.items():
         if name not in preset or kind not in a.only:
             continue
@@ -109,14 +111,15 @@ def main():
             start, folder, options = ["train.py"] + (["--init", teacher] if name != "teacher" else []), teacher, []
         else:
             start, folder, options = ["consistency.py", "--teacher", teacher], student, ["--consistency"]
-            start += ["--before", pair / teacher.name, pair / student.name] if name != "student" else []
+            start += ["--before", before / teacher.name, before / student.name] if before else []
         complete = run(*start, *recipe, "--out", work / name, *preset[name], *limits, may_stop=True)
         export(name, folder, *options)
         if not complete:
             sys.exit(f"the run {name} has not had all its minutes: run the same command again")
-        if name == "student" and not pair.exists():
+        if kind == "student":
+            before = work / name / "pair"
             for model in (teacher, student):
-                shutil.copytree(model, pair / model.name)
+                shutil.copytree(model, before / model.name, dirs_exist_ok=True)
     if "ct" in a.only:
         run("consistency.py", "--mode", "ct", "--data", data, "--out", work / "ct", *preset["ct"], *short)
         export("ct", work / "ct-model", "--consistency")

@@ -137,8 +137,7 @@ def get_mix(a):
 
 def batches(a, mix, tokenizer, first, device, dropout=0.1):
     """Endless (pictures -1..1, ids, mask) from step `first` on."""
-    # fixed text length where shapes are compiled
-    data = Batches(mix, tokenizer, a.batch, a.seed, first, dropout, padding="max_length" if a.compile else "longest")
+    data = Batches(mix, tokenizer, a.batch, a.seed, first, dropout, multiple=8 if a.compile else 1)  # few shapes to compile
     for batch in torch.utils.data.DataLoader(data, batch_size=None, num_workers=a.workers, prefetch_factor=8):
         rgb, ids, mask = (t.to(device, non_blocking=True) for t in batch)
         yield rgb.permute(0, 3, 1, 2).float() / 127.5 - 1, ids, mask
@@ -156,7 +155,7 @@ def main():
         model.text_encoder.load_state_dict(text_encoder.state_dict())
     r = run.Run(a, model, optimizers(model, a.lr, a.ns_steps), ["train_loss", "gradient_norm", *(f"held_out_{s}" for s in HELD_OUT_SIGMAS)])
     held_out = HeldOut(mix, tokenizer, device, a.held_out)
-    net = torch.compile(model) if a.compile else model
+    net = torch.compile(model, dynamic=False) if a.compile else model
     generator = torch.Generator(device)
     for x, ids, mask in batches(a, mix, tokenizer, r.step, device):
         due, code = r.tick()
