@@ -19,6 +19,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ON = ["--ns-steps", 0, "--lr", 2e-3, "--warm-up", 40]  # of runs that go on from an exported folder
 LATER = ["--lr", 2.5e-3, "--log-sigma", 1.2, 1.5]  # of the later ones; of two equal flags the last counts
+DISTIL = ["--threads", 2, "--ns-steps", 0, "--warm-up", 40, "--ema", 0.998, "--save-minutes", 4]
 PRESETS = {
     # the settings of the bundled weights (see the model cards for how long they ran)
     "cpu": dict(
@@ -29,13 +30,12 @@ PRESETS = {
         even=["--recipe", "even", "--minutes", 56, "--steps", 2675, "--threads", 2, *ON, *LATER, "--ema", 0.999, "--decay", 0.5, "--seed", 8],
         everyday=["--recipe", "everyday", "--minutes", 38, "--threads", 2, *ON, *LATER, "--ema", 0.998, "--decay", 0.6, "--seed", 9],
         whiter=["--recipe", "everyday", "--minutes", 72, "--threads", 2, *ON, *LATER, "--ema", 0.998, "--decay", 0.6, "--seed", 10],
-        wide=["--minutes", 76, "--batch", 64, "--compile", "--threads", 2, *ON, *LATER, "--lr", 3e-3, "--warm-up", 200, "--ema", 0.999, "--decay", 0.6,
-              "--seed", 11],
-        judge=["--pictures", 120_000],
-        student=["--recipe", "everyday", "--batch", 32, "--minutes", 42, "--threads", 2, "--lr", 1e-3, "--ns-steps", 0, "--warm-up", 40, "--ema", 0.998,
-                 "--decay", 0.6, "--save-minutes", 4, "--seed", 2, "--distance", "picture"],
-        again=["--recipe", "everyday", "--batch", 32, "--minutes", 52, "--threads", 2, "--lr", 5e-4, "--ns-steps", 0, "--warm-up", 40, "--ema", 0.998,
-               "--decay", 0.9, "--save-minutes", 4, "--seed", 3],
+        wide=["--minutes", 76, "--batch", 64, "--compile", "--threads", 2, *ON, *LATER, "--lr", 3e-3, "--warm-up", 200, "--ema", 0.999,
+              "--decay", 0.6, "--seed", 11],
+        judge=["--pictures", 300_000],
+        student=["--recipe", "everyday", "--minutes", 42, *DISTIL, "--lr", 1e-3, "--decay", 0.6, "--seed", 2, "--distance", "picture"],
+        again=["--recipe", "everyday", "--minutes", 52, *DISTIL, "--lr", 5e-4, "--decay", 0.9, "--seed", 3],
+        wide_student=["--minutes", 30, "--batch", 64, "--compile", *DISTIL, "--lr", 7e-4, "--decay", 0.9, "--seed", 4],
         ct=["--recipe", "shapes", "--minutes", 23, "--threads", 1, "--width", 128, "--layers", 4, "--ns-steps", 0, "--lr", 6e-3,
             "--lowest", -1.6, "--decay", 0.5, "--save-minutes", 2],
         count=300,
@@ -126,14 +126,18 @@ def main():
         prompts = "a red heart", "a green circle", "an orange square", "a yellow heart", "a purple square", "a brown circle", "a blue heart", "a blue circle"
         run("sample.py", work / "ct-model", *prompts, "--steps", 1, 2, 4, "--seed", 3, "--out", results / "samples-ct.png")
     if "quality" in a.only:
-        run("quality.py", *recipe, "--evaluator", work / "judge.pt", "--teacher", teacher, "--student", student,
-            "--count", 24 if a.rehearse else preset["count"], "--out", results / "quality.json")
+        for captions, file in (preset["recipe"], "quality.json"), ("everyday", "quality-everyday.json"):
+            run("quality.py", "--data", data, "--recipe", captions, "--evaluator", work / "judge.pt", "--teacher", teacher, "--student", student,
+                "--count", 24 if a.rehearse else preset["count"], "--out", results / file)
     if "plots" in a.only:
         logs = lambda kind: [work / name / "log.csv" for name, k in RUNS.items() if name in preset and k == kind]
         run("plot.py", *logs("teacher"), "--out", results / "loss.png")
         run("plot.py", *logs("student"), work / "ct/log.csv", "--out", results / "loss-consistency.png")
         run("sample.py", teacher, "--out", results / "samples.png")
         run("sample.py", student, "--steps", 1, 2, 4, "--out", results / "samples-consistency.png")
+        things = "cat rose rocket mushroom heart fish house frog butterfly guitar pizza rabbit".split()
+        styles = "", ", 3d style", ", flat vector style", ", noto emoji style", ", black and white icon", ", silhouette icon"
+        run("sample.py", teacher, *(f"a {thing}{style}" for style in styles for thing in things), "--columns", len(things), "--out", results / "samples-styles.png")
 
 
 if __name__ == "__main__":

@@ -71,12 +71,15 @@ def main():
     p.add_argument("--guidance", type=float)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--count", type=int, default=4, help="pictures per prompt: one row of the grid")
+    p.add_argument("--columns", type=int, help="one picture per prompt instead, so many a row")
     p.add_argument("--scale", type=int, default=2)
     a = p.parse_intermixed_args()
     *parts, defaults = load(a.model)
     steps, guidance = a.steps or [defaults["num_inference_steps"]], a.guidance or defaults["guidance_scale"]
     prompts = a.prompts or PROMPTS
-    if len(steps) > 1:
+    if a.columns:
+        rows, columns = [generate(*parts, prompts, *steps, guidance, seed=a.seed)], a.columns
+    elif len(steps) > 1:
         rows, columns = [generate(*parts, prompts, n, guidance, seed=a.seed) for n in steps], len(prompts)
     else:
         rows, columns = [generate(*parts, [prompt] * a.count, *steps, guidance, seed=a.seed) for prompt in prompts], a.count

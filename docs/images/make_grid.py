@@ -12,8 +12,8 @@ from pathlib import Path
 from PIL import Image
 
 PROMPTS = [
-    "a red heart", "a strawberry", "a rocket", "a pizza", "a fox", "a green apple",
-    "a lion", "a house, 3d style", "a blue rose", "a blue fox", "a green rocket", "a purple fox, 3d style",
+    "a red heart", "a strawberry", "a rocket", "a pizza", "a fox", "a butterfly, black and white icon",
+    "a lion", "a frog, 3d style", "a blue rose", "a blue fox", "a green rocket", "a purple fox, 3d style",
 ]
 COLUMNS, SCALE, GAP = 6, 2, 8
 
