@@ -67,20 +67,18 @@ def main():
     p.add_argument("model")
     p.add_argument("prompts", nargs="*", default=PROMPTS)
     p.add_argument("--out", default="grid.png")
-    p.add_argument("--steps", type=int, nargs="*", help="several: a row of each, a column per prompt")
+    p.add_argument("--steps", type=int, nargs="*", help="several: one picture per prompt and number, a row of each number")
     p.add_argument("--guidance", type=float)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--count", type=int, default=4, help="pictures per prompt: one row of the grid")
-    p.add_argument("--columns", type=int, help="one picture per prompt instead, so many a row")
+    p.add_argument("--columns", type=int, help="one picture per prompt, so many a row")
     p.add_argument("--scale", type=int, default=2)
     a = p.parse_intermixed_args()
     *parts, defaults = load(a.model)
     steps, guidance = a.steps or [defaults["num_inference_steps"]], a.guidance or defaults["guidance_scale"]
     prompts = a.prompts or PROMPTS
-    if a.columns:
-        rows, columns = [generate(*parts, prompts, *steps, guidance, seed=a.seed)], a.columns
-    elif len(steps) > 1:
-        rows, columns = [generate(*parts, prompts, n, guidance, seed=a.seed) for n in steps], len(prompts)
+    if a.columns or len(steps) > 1:
+        rows, columns = [generate(*parts, prompts, n, guidance, seed=a.seed) for n in steps], a.columns or len(prompts)
     else:
         rows, columns = [generate(*parts, [prompt] * a.count, *steps, guidance, seed=a.seed) for prompt in prompts], a.count
     grid(np.concatenate(rows), columns, a.scale).save(a.out)
