@@ -56,9 +56,13 @@ def lower(sigma, stage, k=8.0, lowest=0.2):
     return torch.where(r < lowest, torch.zeros_like(r), r)
 
 
-def draw_sigmas(n, lowest, generator, device):
-    """Uniform in log sigma, so that each step of the chain counts alike, and the start of a picture more often than that."""
+def draw_sigmas(n, lowest, generator, device, middle=0.0):
+    """Uniform in log sigma, so that each step of the chain counts alike, and the start of a picture more often than that. A share
+    `middle` of the rest lies around sigma 3, where the picture is decided and f is hardest to learn."""
     log = torch.empty(n, device=device).uniform_(lowest, LOG_SIGMA_MAX, generator=generator)
+    if middle:
+        normal = 1.1 + 0.8 * torch.randn(n, generator=generator, device=device)
+        log = torch.where(torch.rand(n, generator=generator, device=device) < middle, normal.clamp(lowest, LOG_SIGMA_MAX), log)
     return torch.where(torch.rand(n, generator=generator, device=device) < 0.15, LOG_SIGMA_MAX, log).exp()
 
 
@@ -118,6 +122,7 @@ def arguments():
     p.add_argument("--train-text", action=argparse.BooleanOptionalAction, help="default: only without a teacher")
     p.add_argument("--k", type=float, help="see lower(); default: 0 for CD, 8 for CT")
     p.add_argument("--lowest", type=float, default=-2.0, help="of log sigma; the last of four steps starts at sigma 1, and from there the chain takes three more")
+    p.add_argument("--middle", type=float, default=0.0, help="share of the noise levels that lies around sigma 3, see draw_sigmas()")
     p.add_argument("--stages", type=int, nargs=2, metavar=("FIRST", "LAST"), help="see lower(); default: 1 1 for CD, which falls apart later, 0 2 for CT")
     p.add_argument("--distance", choices=["picture", "pixel"], help="default: pixel for CD, picture for CT")
     p.add_argument("--lr", type=float, default=1e-3)
@@ -189,7 +194,7 @@ def main():
         if code is not None:
             sys.exit(code)
         generator.manual_seed(a.seed * 10_000_019 + r.step)
-        sigma = draw_sigmas(len(x), a.lowest, generator, device)
+        sigma = draw_sigmas(len(x), a.lowest, generator, device, a.middle)
         noise = torch.randn(x.shape, generator=generator, device=device)
         with torch.autocast(device, torch.bfloat16, enabled=bf16):
             text, denoise = model.encode(ids, mask), None

@@ -32,10 +32,14 @@ PRESETS = {
         whiter=["--recipe", "everyday", "--minutes", 72, "--threads", 2, *ON, *LATER, "--ema", 0.998, "--decay", 0.6, "--seed", 10],
         wide=["--minutes", 76, "--batch", 64, "--compile", "--threads", 2, *ON, *LATER, "--lr", 3e-3, "--warm-up", 200, "--ema", 0.999,
               "--decay", 0.6, "--seed", 11],
+        wide_even=["--recipe", "wide_even", "--minutes", 68, "--batch", 64, "--compile", "--threads", 2, *ON, *LATER, "--lr", 3e-3,
+                   "--warm-up", 200, "--ema", 0.999, "--decay", 0.6, "--seed", 12],
         judge=["--pictures", 300_000],
         student=["--recipe", "everyday", "--minutes", 42, *DISTIL, "--lr", 1e-3, "--decay", 0.6, "--seed", 2, "--distance", "picture"],
         again=["--recipe", "everyday", "--minutes", 52, *DISTIL, "--lr", 5e-4, "--decay", 0.9, "--seed", 3],
         wide_student=["--minutes", 30, "--batch", 64, "--compile", *DISTIL, "--lr", 7e-4, "--decay", 0.9, "--seed", 4],
+        even_student=["--recipe", "wide_even", "--minutes", 26, "--batch", 64, "--compile", *DISTIL, "--lr", 7e-4, "--decay", 0.9, "--middle", 0.4,
+                      "--seed", 5],
         ct=["--recipe", "shapes", "--minutes", 23, "--threads", 1, "--width", 128, "--layers", 4, "--ns-steps", 0, "--lr", 6e-3,
             "--lowest", -1.6, "--decay", 0.5, "--save-minutes", 2],
         count=300,
@@ -52,7 +56,7 @@ PRESETS = {
 }
 # a teacher's run goes on from where the last one ended, a student's belongs to the teacher of its time
 RUNS = dict(teacher="teacher", broader="teacher", styles="teacher", even="teacher", everyday="teacher", student="student",
-            whiter="teacher", again="student", wide="teacher", wide_student="student")
+            whiter="teacher", again="student", wide="teacher", wide_student="student", wide_even="teacher", even_student="student")
 STEPS = ["teacher", "judge", "student", "ct", "quality", "plots"]
 
 
