@@ -44,7 +44,7 @@ def generate(transformer, text_encoder, tokenizer, scheduler, prompts, steps, gu
     free = guidance == 1.0
     ids, mask = encode(tokenizer, [negative] * (0 if free else len(prompts)) + list(prompts), "longest")
     text = text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-    scheduler.set_timesteps(**({"num_inference_steps": steps} if isinstance(steps, int) else {"timesteps": steps}))
+    scheduler.set_timesteps(steps) if isinstance(steps, int) else scheduler.set_timesteps(timesteps=steps)
     x = x * scheduler.init_noise_sigma
     for t in scheduler.timesteps:
         both = scheduler.scale_model_input(x if free else torch.cat([x, x]), t)
