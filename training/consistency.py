@@ -24,11 +24,11 @@ import torch
 import run
 from data import RECIPES, encode
 from export import write
-from model import Denoiser, boundary, build_text_encoder, build_transformer, consistency_scheduler
+from model import CONSISTENCY_BETAS, Denoiser, boundary, build_text_encoder, build_transformer, consistency_scheduler, ddpm_sigmas, fit_time_embedding
 from sample import PROMPTS, generate, grid, load
 from train import batches, get_mix, get_tokenizer, optimizers, prepare, visible_error
 
-LOG_SIGMA_MAX = 5.06  # timestep 999, where a picture starts
+LOG_SIGMA_MAX = math.log(ddpm_sigmas(*CONSISTENCY_BETAS)[-1])  # timestep 999, where a picture starts
 CLOSE = 4 / 127.5  # a teacher's guess so near to white, four levels of a byte, is meant to be white
 
 
@@ -104,11 +104,19 @@ def consistency_loss(f, target, point, denoise, x, noise, sigma, r, error=torch.
     return distance(error(f(x_t, sigma), goal)).mean()
 
 
-def guided(teacher, x_t, sigma, mask, text, empty_mask, empty_text, scale):
-    """The teacher's classifier-free guided prediction u + g (c - u) at a fixed scale, which the student learns as its own."""
+def guidance_at(sigma, low, middle, high):
+    """The guidance scale at a noise level: low up to sigma 1, middle at 12, high at the start, linear in log sigma between. Guidance is
+    needed where it decides what is drawn; below that it only drives pictures away from real ones, and above it makes colours too strong
+    (Kynkaanniemi et al. 2024, "Applying guidance in a limited interval")."""
+    log, knee = sigma.log().clamp(0, LOG_SIGMA_MAX), math.log(12)
+    return torch.where(log < knee, low + (middle - low) * log / knee, middle + (high - middle) * (log - knee) / (LOG_SIGMA_MAX - knee))
+
+
+def guided(teacher, x_t, sigma, mask, text, empty_mask, empty_text, scales):
+    """The teacher's classifier-free guided prediction u + g (c - u), which the student learns as its own."""
     masks, texts = torch.cat([mask, empty_mask]), torch.cat([text, empty_text])
     c, u = teacher(torch.cat([x_t, x_t]), sigma.repeat(2), None, masks, texts).chunk(2)
-    return u + scale * (c - u)
+    return u + guidance_at(sigma, *scales)[:, None, None, None] * (c - u)
 
 
 def arguments():
@@ -118,7 +126,7 @@ def arguments():
     p.add_argument("--before", nargs=2, metavar=("TEACHER", "STUDENT"), help="an earlier pair: the student starts from --teacher plus what told these two apart")
     run.arguments(p, minutes=40, warm_up=50, decay=0.4, ema=0.99)
     p.add_argument("--recipe", choices=RECIPES, default="everyday")
-    p.add_argument("--guidance", type=float, help="default: the teacher's own")
+    p.add_argument("--guidance", type=float, nargs=3, metavar=("LOW", "MIDDLE", "HIGH"), help="at these noise levels, see guidance_at(); default: the teacher's own at all")
     p.add_argument("--train-text", action=argparse.BooleanOptionalAction, help="default: only without a teacher")
     p.add_argument("--k", type=float, help="see lower(); default: 0 for CD, 8 for CT")
     p.add_argument("--lowest", type=float, default=-2.0, help="of log sigma; the last of four steps starts at sigma 1, and from there the chain takes three more")
@@ -137,26 +145,40 @@ def arguments():
     return a
 
 
-@torch.no_grad()
-def add_difference(network, teacher, student):
-    """What distillation did to an earlier teacher, done to a later one at once: the acceleration vector of Luo et al. 2023 (LCM-LoRA)."""
-    for p, a, b in zip(network.parameters(), teacher.parameters(), student.parameters(), strict=True):
-        p += b - a
+def from_folder(folder):
+    """-> (the exported folder's Denoiser, in its own schedule; defaults)"""
+    transformer, text_encoder, _, scheduler, defaults = load(folder)
+    return Denoiser(transformer, text_encoder, betas=(scheduler.config.beta_start, scheduler.config.beta_end)), defaults
+
+
+def begin(teacher, before):
+    """The teacher in a consistency model's schedule, and, where there is an earlier pair, what distillation did to that teacher, done to
+    this one at once: the acceleration vector of Luo et al. 2023 (LCM-LoRA)."""
+    student = Denoiser(copy.deepcopy(teacher.transformer), copy.deepcopy(teacher.text_encoder), betas=CONSISTENCY_BETAS).requires_grad_(False)
+    timestep = torch.arange(0, 999.01, 0.5)
+    sigma = student.sigma(timestep)
+    with torch.no_grad():
+        time = teacher.time_embedding(sigma)
+        if before:  # embeddings are added as functions of the noise, whatever the timesteps are
+            time += before[1].time_embedding(sigma) - before[0].time_embedding(sigma)
+            for p, a, b in zip(student.transformer.parameters(), *(m.transformer.parameters() for m in before), strict=True):
+                p += b - a
+    fit_time_embedding(student.transformer, timestep, time)
+    return student.requires_grad_(True)
 
 
 def networks(a, mix):
-    """-> (teacher or None, the network to train, tokenizer, guidance scale)"""
+    """-> (teacher or None, the network to train, tokenizer, guidance scales)"""
     tokenizer = get_tokenizer(a, mix, a.teacher)
     if not a.teacher:
-        return None, Denoiser(build_transformer(a.width, a.layers, patch=a.patch), build_text_encoder(len(tokenizer))), tokenizer, 1.0
-    transformer, text_encoder, _, _, defaults = load(a.teacher)
-    teacher = Denoiser(transformer, text_encoder).requires_grad_(False).eval()
-    config = transformer.config  # the checkpoint says what was trained, whatever the command line said
+        new = build_transformer(a.width, a.layers, patch=a.patch), build_text_encoder(len(tokenizer))
+        return None, Denoiser(*new, betas=CONSISTENCY_BETAS), tokenizer, None
+    teacher, defaults = from_folder(a.teacher)
+    teacher.requires_grad_(False).eval()
+    config = teacher.transformer.config  # the checkpoint says what was trained, whatever the command line said
     a.width, a.layers, a.patch = config.attention_head_dim * config.num_attention_heads, config.num_layers, config.patch_size
-    student = copy.deepcopy(teacher).requires_grad_(True)
-    if a.before:
-        add_difference(student.transformer, *(load(folder)[0] for folder in a.before))
-    return teacher, student, tokenizer, a.guidance or defaults["guidance_scale"]
+    student = begin(teacher, [from_folder(folder)[0] for folder in a.before or []])
+    return teacher, student, tokenizer, a.guidance or [defaults["guidance_scale"]] * 3
 
 
 def show(a, ema, tokenizer, device):

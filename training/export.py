@@ -35,6 +35,9 @@ def write(model, tokenizer, data, out, guidance=3.0, steps=20, consistency=False
     sched = consistency_scheduler() if consistency else scheduler(model.prediction)
     for part, name in ((model.transformer, "transformer"), (model.text_encoder, "text_encoder")):
         copy.deepcopy(part).half().save_pretrained(out / name)
+    config = json.loads((out / "transformer/config.json").read_text())
+    config.pop("_name_or_path", None)  # of the folder it was loaded from, on this machine
+    (out / "transformer/config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     sched.save_pretrained(out / "scheduler")
     shutil.copytree(tokenizer, out / "tokenizer", dirs_exist_ok=True)
     shutil.copyfile(Path(data) / "NOTICE.md", out / "NOTICE.md")

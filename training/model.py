@@ -12,6 +12,10 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 SIZE = 64
 TOKENS = 32  # longest caption, begin and end marks included
+BETAS = 0.0001, 0.02  # first and last, linear between them (Ho et al. 2020)
+# A consistency model with two or four steps adds noise again at timesteps 499, or 759, 499 and 259. With the betas above they are sigma
+# 3.4, or 19, 3.4 and 1.0, where what is drawn has long been decided; falling betas that end as high make them 27, or 83, 27 and 6.6.
+CONSISTENCY_BETAS = 0.016, 0.0043
 
 
 def build_transformer(width=256, layers=6, heads=4, caption_channels=256, patch=8):
@@ -70,11 +74,11 @@ class Denoiser(nn.Module):
     "edm": the preconditioning of Karras et al. 2022, table 1, as diffusers' EDM schedulers apply it.
     """
 
-    def __init__(self, transformer, text_encoder, prediction="sample", sigma_data=0.5):
+    def __init__(self, transformer, text_encoder, prediction="sample", sigma_data=0.5, betas=BETAS):
         super().__init__()
         self.transformer, self.text_encoder = transformer, text_encoder
         self.prediction, self.sigma_data = prediction, sigma_data
-        log_sigmas = torch.tensor(np.log(ddpm_sigmas()), dtype=torch.float32)
+        log_sigmas = torch.tensor(np.log(ddpm_sigmas(*betas)), dtype=torch.float32)
         self.register_buffer("log_sigmas", log_sigmas, persistent=False)
 
     def timestep(self, sigma):
@@ -83,6 +87,14 @@ class Denoiser(nn.Module):
         low = (torch.searchsorted(self.log_sigmas, s, right=True) - 1).clamp(0, len(self.log_sigmas) - 2)
         a, b = self.log_sigmas[low], self.log_sigmas[low + 1]
         return low + (s - a) / (b - a)
+
+    def sigma(self, timestep):
+        """The inverse."""
+        low = timestep.long().clamp(max=len(self.log_sigmas) - 2)
+        return torch.lerp(self.log_sigmas[low], self.log_sigmas[low + 1], timestep - low).exp()
+
+    def time_embedding(self, sigma):
+        return time_embedding(self.transformer, self.timestep(sigma))
 
     def encode(self, ids, mask):
         return self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -116,7 +128,7 @@ def scheduler(prediction="sample"):
     if prediction == "edm":
         return EDMEulerScheduler(sigma_min=0.002, sigma_max=80.0, sigma_data=0.5, prediction_type="epsilon")
     return DPMSolverMultistepScheduler(
-        num_train_timesteps=1000, beta_schedule="linear", beta_start=0.0001, beta_end=0.02, prediction_type="sample",
+        num_train_timesteps=1000, beta_schedule="linear", beta_start=BETAS[0], beta_end=BETAS[1], prediction_type="sample",
         algorithm_type="dpmsolver++", solver_order=2, lower_order_final=True, timestep_spacing="trailing", final_sigmas_type="zero",
     )
 
@@ -124,7 +136,7 @@ def scheduler(prediction="sample"):
 def consistency_scheduler():
     """The same for a consistency model: from the highest timestep, denoise and add noise again, as often as there are steps."""
     return LCMScheduler(
-        num_train_timesteps=1000, beta_schedule="linear", beta_start=0.0001, beta_end=0.02, prediction_type="sample",
+        num_train_timesteps=1000, beta_schedule="linear", beta_start=CONSISTENCY_BETAS[0], beta_end=CONSISTENCY_BETAS[1], prediction_type="sample",
         original_inference_steps=50, timestep_scaling=10.0, clip_sample=True, set_alpha_to_one=True,
     )
 
@@ -135,7 +147,31 @@ def boundary(timestep, scaling=10.0, sigma_data=0.5):
     return sigma_data**2 / (t**2 + sigma_data**2), t / (t**2 + sigma_data**2).sqrt()
 
 
-def ddpm_sigmas():
-    """sigma of timesteps 0..999 in the schedule above: sqrt((1 - abar) / abar), from 0.01 to 157."""
-    abar = np.cumprod(1 - np.linspace(0.0001, 0.02, 1000))
+def ddpm_sigmas(first=BETAS[0], last=BETAS[1]):
+    """sigma of timesteps 0..999: sqrt((1 - abar) / abar), from 0.01 to 157 with BETAS, from 0.13 to 165 with CONSISTENCY_BETAS."""
+    abar = np.cumprod(1 - np.linspace(first, last, 1000))
     return np.sqrt((1 - abar) / abar)
+
+
+def time_embedding(transformer, timestep):
+    e = transformer.adaln_single.emb
+    return e.timestep_embedder(e.time_proj(timestep))
+
+
+def fit_time_embedding(transformer, timestep, goal, iterations=1000):
+    """Makes the time embedding give `goal` at the timesteps, as nearly as it can: least squares by L-BFGS in double precision. A network
+    gets another schedule by it: the same embedding for the same noise, at other timesteps."""
+    e = transformer.adaln_single.emb
+    fitted = e.timestep_embedder.double().requires_grad_(True)
+    x, goal = e.time_proj(timestep).double(), goal.detach().double()
+    optimizer = torch.optim.LBFGS(fitted.parameters(), max_iter=iterations, history_size=20, line_search_fn="strong_wolfe", tolerance_grad=0, tolerance_change=0)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = (fitted(x) - goal).square().mean()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    fitted.zero_grad()
+    e.timestep_embedder.float()

@@ -143,7 +143,7 @@ def main():
     p.add_argument("--teacher")
     p.add_argument("--student")
     p.add_argument("--teacher-steps", type=int, nargs="*", default=[5, 10, 20], help="guided: two evaluations each")
-    p.add_argument("--student-steps", type=number_or_timesteps, nargs="*", default=[1, 2, [999, 699], 4, [999, 899, 799, 699]],
+    p.add_argument("--student-steps", type=number_or_timesteps, nargs="*", default=[1, 2, 4],
                    help="how many, spaced by the scheduler, or the timesteps themselves: 999,699")
     p.add_argument("--guidance", type=float, help="default: the model's own")
     p.add_argument("--count", type=int, default=200, help="generated pictures per row, fewer where there are fewer captions")

@@ -40,6 +40,10 @@ PRESETS = {
         wide_student=["--minutes", 30, "--batch", 64, "--compile", *DISTIL, "--lr", 7e-4, "--decay", 0.9, "--seed", 4],
         even_student=["--recipe", "wide_even", "--minutes", 26, "--batch", 64, "--compile", *DISTIL, "--lr", 7e-4, "--decay", 0.9, "--middle", 0.4,
                       "--seed", 5],
+        ramp_student=["--recipe", "wide_even", "--minutes", 75, "--batch", 64, "--compile", *DISTIL, "--lr", 7e-4, "--decay", 0.9, "--middle", 0.4,
+                      "--guidance", 1, 4, 4, "--seed", 6],
+        interval_student=["--recipe", "wide_even", "--minutes", 17, "--batch", 64, "--compile", *DISTIL, "--lr", 5e-4, "--decay", 1, "--ema", 0.99,
+                          "--middle", 0.2, "--guidance", 1.5, 3.5, 2, "--seed", 7],
         ct=["--recipe", "shapes", "--minutes", 23, "--threads", 1, "--width", 128, "--layers", 4, "--ns-steps", 0, "--lr", 6e-3,
             "--lowest", -1.6, "--decay", 0.5, "--save-minutes", 2],
         count=300,
@@ -49,14 +53,16 @@ PRESETS = {
         recipe="full",
         teacher=["--patch", 4, "--batch", 512, "--workers", 15, "--minutes", 15, "--decay", 0.4, "--ema", 0.999, "--lr", 5e-3, "--save-minutes", 2],
         judge=["--pictures", 400_000, "--batch", 256, "--workers", 15],
-        student=["--batch", 256, "--workers", 15, "--minutes", 7, "--lr", 1e-3, "--decay", 0.9, "--ema", 0.998, "--save-minutes", 2],
+        student=["--batch", 256, "--workers", 15, "--minutes", 7, "--lr", 1e-3, "--decay", 0.9, "--ema", 0.998, "--middle", 0.4,
+                 "--guidance", 1.5, 3.5, 2, "--save-minutes", 2],
         ct=["--recipe", "shapes", "--batch", 256, "--workers", 15, "--minutes", 3, "--lr", 3e-3, "--lowest", -1.6],
         count=1000,
     ),
 }
 # a teacher's run goes on from where the last one ended, a student's belongs to the teacher of its time
 RUNS = dict(teacher="teacher", broader="teacher", styles="teacher", even="teacher", everyday="teacher", student="student",
-            whiter="teacher", again="student", wide="teacher", wide_student="student", wide_even="teacher", even_student="student")
+            whiter="teacher", again="student", wide="teacher", wide_student="student", wide_even="teacher", even_student="student",
+            ramp_student="student", interval_student="student")
 STEPS = ["teacher", "judge", "student", "ct", "quality", "plots"]
 
 

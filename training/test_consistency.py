@@ -4,8 +4,8 @@ The toy is a Gaussian, N(MU, SD^2), whose score, ODE paths and consistency funct
 
 import torch
 
-from consistency import Student, consistency_loss, distillation_point, lower, picture_distance, pixel_distance, training_point
-from model import Denoiser, boundary, build_text_encoder, build_transformer, consistency_scheduler, ddpm_sigmas
+from consistency import Student, begin, consistency_loss, distillation_point, guidance_at, lower, picture_distance, pixel_distance, training_point
+from model import CONSISTENCY_BETAS, Denoiser, boundary, build_text_encoder, build_transformer, consistency_scheduler, ddpm_sigmas
 from train import square_error, visible_error
 
 MU, SD = 0.3, 0.5
@@ -89,18 +89,41 @@ def test_scalings_are_the_schedulers():
 
 def test_one_step_of_the_scheduler_is_the_student():
     torch.manual_seed(0)
-    model = Denoiser(build_transformer(32, 1, 2, 32), build_text_encoder(64, 32, 1, 2))
+    model = Denoiser(build_transformer(32, 1, 2, 32), build_text_encoder(64, 32, 1, 2), betas=CONSISTENCY_BETAS)
     torch.nn.init.normal_(model.transformer.proj_out.weight, std=0.02)
     ids, mask = torch.tensor([[62, 5, 63]]), torch.ones(1, 3, dtype=torch.long)
     scheduler = consistency_scheduler()
     scheduler.set_timesteps(1)
     x, t = torch.randn(1, 3, 64, 64), scheduler.timesteps[0]
-    sigma = torch.tensor([ddpm_sigmas()[t]], dtype=torch.float32)
+    sigma = torch.tensor([ddpm_sigmas(*CONSISTENCY_BETAS)[t]], dtype=torch.float32)
     with torch.no_grad():
         text = model.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         theirs = scheduler.step(model.net(x, t[None], text, mask), t, x).prev_sample
         ours = Student(model)(x * (1 + sigma**2).sqrt(), sigma, ids, mask)
     assert (ours - theirs).abs().max() < 1e-4
+
+
+def test_a_student_begins_as_its_teacher_in_another_schedule():
+    torch.manual_seed(0)
+    teacher = Denoiser(build_transformer(64, 2, 2, 32), build_text_encoder(64, 32, 1, 2)).requires_grad_(False)
+    for p in (teacher.transformer.proj_out.weight, teacher.transformer.adaln_single.linear.weight):
+        torch.nn.init.normal_(p, std=0.1)
+    student = begin(teacher, [])
+    assert student.timestep(torch.tensor([3.4])) < 300 < teacher.timestep(torch.tensor([3.4]))
+    sigma = torch.tensor([0.2, 1.0, 3.6, 13.0, 47.0, 150.0])
+    torch.testing.assert_close(student.sigma(student.timestep(sigma)), sigma)
+    ids, mask, x = torch.tensor([[62, 5, 63]]).expand(6, -1), torch.ones(6, 3, dtype=torch.long), sigma[:, None, None, None] * torch.randn(6, 3, 64, 64)
+    with torch.no_grad():
+        theirs, ours = teacher(x, sigma, ids, mask), student(x, sigma, ids, mask)
+        other = teacher(x, 2 * sigma, ids, mask)
+    assert (ours - theirs).std() < 0.2 * (other - theirs).std()
+
+
+def test_guidance_is_what_was_asked_for_at_three_levels_and_linear_in_log_sigma_between():
+    most = float(ddpm_sigmas(*CONSISTENCY_BETAS)[-1])
+    sigma = torch.tensor([0.1, 1.0, 12**0.5, 12.0, (12 * most) ** 0.5, most, 1e4])
+    torch.testing.assert_close(guidance_at(sigma, 1.0, 4.0, 2.0), torch.tensor([1.0, 1.0, 2.5, 4.0, 3.0, 2.0, 2.0]))
+    torch.testing.assert_close(guidance_at(sigma, 3.0, 3.0, 3.0), torch.full((7,), 3.0))
 
 
 def test_what_is_wrong_over_a_whole_patch_counts_for_more():
