@@ -129,7 +129,7 @@ def arguments():
     p.add_argument("--guidance", type=float, nargs=3, metavar=("LOW", "MIDDLE", "HIGH"), help="at these noise levels, see guidance_at(); default: the teacher's own at all")
     p.add_argument("--train-text", action=argparse.BooleanOptionalAction, help="default: only without a teacher")
     p.add_argument("--k", type=float, help="see lower(); default: 0 for CD, 8 for CT")
-    p.add_argument("--lowest", type=float, default=-2.0, help="of log sigma; the last of four steps starts at sigma 1, and from there the chain takes three more")
+    p.add_argument("--lowest", type=float, default=-2.0, help="of log sigma: where the chain ends, below any level that a step starts from")
     p.add_argument("--middle", type=float, default=0.0, help="share of the noise levels that lies around sigma 3, see draw_sigmas()")
     p.add_argument("--stages", type=int, nargs=2, metavar=("FIRST", "LAST"), help="see lower(); default: 1 1 for CD, which falls apart later, 0 2 for CT")
     p.add_argument("--distance", choices=["picture", "pixel"], help="default: pixel for CD, picture for CT")
@@ -152,8 +152,8 @@ def from_folder(folder):
 
 
 def begin(teacher, before):
-    """The teacher in a consistency model's schedule, and, where there is an earlier pair, what distillation did to that teacher, done to
-    this one at once: the acceleration vector of Luo et al. 2023 (LCM-LoRA)."""
+    """The student to start from: the teacher in a consistency model's schedule, and, where there is an earlier pair, what distillation did
+    to that teacher, done to this one at once: the acceleration vector of Luo et al. 2023 (LCM-LoRA)."""
     student = Denoiser(copy.deepcopy(teacher.transformer), copy.deepcopy(teacher.text_encoder), betas=CONSISTENCY_BETAS).requires_grad_(False)
     timestep = torch.arange(0, 999.01, 0.5)
     sigma = student.sigma(timestep)

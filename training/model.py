@@ -89,7 +89,7 @@ class Denoiser(nn.Module):
         return low + (s - a) / (b - a)
 
     def sigma(self, timestep):
-        """The inverse."""
+        """The inverse of timestep()."""
         low = timestep.long().clamp(max=len(self.log_sigmas) - 2)
         return torch.lerp(self.log_sigmas[low], self.log_sigmas[low + 1], timestep - low).exp()
 
