@@ -24,7 +24,7 @@ import torch
 import run
 from data import RECIPES, encode
 from export import write
-from model import CONSISTENCY_BETAS, Denoiser, boundary, build_text_encoder, build_transformer, consistency_scheduler, ddpm_sigmas, fit_time_embedding
+from model import CONSISTENCY_BETAS, Denoiser, boundary, build_text_encoder, build_transformer, consistency_scheduler, ddpm_sigmas
 from sample import PROMPTS, generate, grid, load
 from train import batches, get_mix, get_tokenizer, optimizers, prepare, visible_error
 
@@ -151,20 +151,17 @@ def from_folder(folder):
     return Denoiser(transformer, text_encoder, betas=(scheduler.config.beta_start, scheduler.config.beta_end)), defaults
 
 
-def begin(teacher, before):
-    """The student to start from: the teacher in a consistency model's schedule, and, where there is an earlier pair, what distillation did
-    to that teacher, done to this one at once: the acceleration vector of Luo et al. 2023 (LCM-LoRA)."""
-    student = Denoiser(copy.deepcopy(teacher.transformer), copy.deepcopy(teacher.text_encoder), betas=CONSISTENCY_BETAS).requires_grad_(False)
-    timestep = torch.arange(0, 999.01, 0.5)
-    sigma = student.sigma(timestep)
+def begin(student, teacher, before):
+    """A copy of the teacher learns its own schedule, and, where there is an earlier pair, what distillation did to that teacher, at once:
+    the acceleration vector of Luo et al. 2023 (LCM-LoRA)."""
+    sigma = student.sigma(torch.arange(0, 999.01, 0.5))
     with torch.no_grad():
         time = teacher.time_embedding(sigma)
         if before:  # embeddings are added as functions of the noise, whatever the timesteps are
             time += before[1].time_embedding(sigma) - before[0].time_embedding(sigma)
             for p, a, b in zip(student.transformer.parameters(), *(m.transformer.parameters() for m in before), strict=True):
                 p += b - a
-    fit_time_embedding(student.transformer, timestep, time)
-    return student.requires_grad_(True)
+    student.fit_time_embedding(sigma, time)
 
 
 def networks(a, mix):
@@ -177,7 +174,9 @@ def networks(a, mix):
     teacher.requires_grad_(False).eval()
     config = teacher.transformer.config  # the checkpoint says what was trained, whatever the command line said
     a.width, a.layers, a.patch = config.attention_head_dim * config.num_attention_heads, config.num_layers, config.patch_size
-    student = begin(teacher, [from_folder(folder)[0] for folder in a.before or []])
+    student = Denoiser(copy.deepcopy(teacher.transformer), copy.deepcopy(teacher.text_encoder), betas=CONSISTENCY_BETAS).requires_grad_(True)
+    if not (Path(a.out) / "checkpoint.pt").exists():  # which has what it began with, and more
+        begin(student, teacher, [from_folder(folder)[0] for folder in a.before or []])
     return teacher, student, tokenizer, a.guidance or [defaults["guidance_scale"]] * 3
 
 

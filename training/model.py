@@ -94,7 +94,27 @@ class Denoiser(nn.Module):
         return torch.lerp(self.log_sigmas[low], self.log_sigmas[low + 1], timestep - low).exp()
 
     def time_embedding(self, sigma):
-        return time_embedding(self.transformer, self.timestep(sigma))
+        e = self.transformer.adaln_single.emb
+        return e.timestep_embedder(e.time_proj(self.timestep(sigma)))
+
+    def fit_time_embedding(self, sigma, goal, iterations=1000):
+        """Makes the time embedding give `goal` at the noise levels, as nearly as it can: least squares by L-BFGS in double precision.
+        A network gets another schedule by it: the same embedding for the same noise, at other timesteps."""
+        e = self.transformer.adaln_single.emb
+        x, goal = e.time_proj(self.timestep(sigma)).double(), goal.detach().double()
+        fitted = e.timestep_embedder.double().requires_grad_(True)
+        optimizer = torch.optim.LBFGS(
+            fitted.parameters(), max_iter=iterations, history_size=20, line_search_fn="strong_wolfe", tolerance_grad=0, tolerance_change=0)
+
+        def closure():
+            optimizer.zero_grad()
+            loss = (fitted(x) - goal).square().mean()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        optimizer.zero_grad()
+        fitted.float()
 
     def encode(self, ids, mask):
         return self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -151,27 +171,3 @@ def ddpm_sigmas(first=BETAS[0], last=BETAS[1]):
     """sigma of timesteps 0..999: sqrt((1 - abar) / abar), from 0.01 to 157 with BETAS, from 0.13 to 165 with CONSISTENCY_BETAS."""
     abar = np.cumprod(1 - np.linspace(first, last, 1000))
     return np.sqrt((1 - abar) / abar)
-
-
-def time_embedding(transformer, timestep):
-    e = transformer.adaln_single.emb
-    return e.timestep_embedder(e.time_proj(timestep))
-
-
-def fit_time_embedding(transformer, timestep, goal, iterations=1000):
-    """Makes the time embedding give `goal` at the timesteps, as nearly as it can: least squares by L-BFGS in double precision. A network
-    gets another schedule by it: the same embedding for the same noise, at other timesteps."""
-    e = transformer.adaln_single.emb
-    fitted = e.timestep_embedder.double().requires_grad_(True)
-    x, goal = e.time_proj(timestep).double(), goal.detach().double()
-    optimizer = torch.optim.LBFGS(fitted.parameters(), max_iter=iterations, history_size=20, line_search_fn="strong_wolfe", tolerance_grad=0, tolerance_change=0)
-
-    def closure():
-        optimizer.zero_grad()
-        loss = (fitted(x) - goal).square().mean()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    fitted.zero_grad()
-    e.timestep_embedder.float()

@@ -131,10 +131,6 @@ def nearest(pictures, drawings):
     return np.sqrt(np.clip(d.min(1), 0, None) / a.shape[1])
 
 
-def number_or_timesteps(text):
-    return [int(t) for t in text.split(",")] if "," in text else int(text)
-
-
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--data", required=True)
@@ -143,8 +139,7 @@ def main():
     p.add_argument("--teacher")
     p.add_argument("--student")
     p.add_argument("--teacher-steps", type=int, nargs="*", default=[5, 10, 20], help="guided: two evaluations each")
-    p.add_argument("--student-steps", type=number_or_timesteps, nargs="*", default=[1, 2, 4],
-                   help="how many, spaced by the scheduler, or the timesteps themselves: 999,699")
+    p.add_argument("--student-steps", type=int, nargs="*", default=[1, 2, 4])
     p.add_argument("--guidance", type=float, help="default: the model's own")
     p.add_argument("--count", type=int, default=200, help="generated pictures per row, fewer where there are fewer captions")
     p.add_argument("--reference", type=int, default=2000, help="real pictures the training captions' rows are compared with")
@@ -194,11 +189,10 @@ def main():
             for task in tasks if model == "student" or steps == defaults["num_inference_steps"] else tasks[:1]:
                 texts = task.captions
                 pictures = np.concatenate([generate(*parts, texts[i : i + 20], steps, guidance, seed=1000 + i) for i in range(0, len(texts), 20)])
-                number, label = (steps, steps) if isinstance(steps, int) else (len(steps), ",".join(map(str, steps)))
-                measure(model, label, number * (2 if guidance != 1 else 1), task, list(pictures))
+                measure(model, steps, steps * (2 if guidance != 1 else 1), task, list(pictures))
                 if a.out:
                     grid(np.stack([*pictures[:48], *[np.full((64, 64, 3), 255, np.uint8)] * (-len(pictures[:48]) % 12)]), 12, 1).save(
-                        Path(a.out).with_name(f"{model}-{label}-{task.name.split(' (')[-1].strip(')').replace(' ', '-')}.png"))
+                        Path(a.out).with_name(f"{model}-{steps}-{task.name.split(' (')[-1].strip(')').replace(' ', '-')}.png"))
 
 
 if __name__ == "__main__":

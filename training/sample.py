@@ -34,7 +34,7 @@ def load(folder):
 
 @torch.no_grad()
 def generate(transformer, text_encoder, tokenizer, scheduler, prompts, steps, guidance, negative="", seed=0):
-    """-> uint8 (len(prompts), 64, 64, 3). Picture i starts from the noise of seed + i. steps: how many, or a list of timesteps.
+    """-> uint8 (len(prompts), 64, 64, 3). Picture i starts from the noise of seed + i.
 
     Classifier-free guidance: x' = u + g (c - u) on the model's output (Ho & Salimans 2022); at g = 1 that is c alone."""
     size = transformer.config.sample_size
@@ -44,7 +44,7 @@ def generate(transformer, text_encoder, tokenizer, scheduler, prompts, steps, gu
     free = guidance == 1.0
     ids, mask = encode(tokenizer, [negative] * (0 if free else len(prompts)) + list(prompts), "longest")
     text = text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-    scheduler.set_timesteps(steps) if isinstance(steps, int) else scheduler.set_timesteps(timesteps=steps)
+    scheduler.set_timesteps(steps)
     x = x * scheduler.init_noise_sigma
     for t in scheduler.timesteps:
         both = scheduler.scale_model_input(x if free else torch.cat([x, x]), t)

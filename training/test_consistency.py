@@ -2,6 +2,8 @@
 
 The toy is a Gaussian, N(MU, SD^2), whose score, ODE paths and consistency function are known in closed form."""
 
+import copy
+
 import torch
 
 from consistency import Student, begin, consistency_loss, distillation_point, guidance_at, lower, picture_distance, pixel_distance, training_point
@@ -108,7 +110,8 @@ def test_a_student_begins_as_its_teacher_in_another_schedule():
     teacher = Denoiser(build_transformer(64, 2, 2, 32), build_text_encoder(64, 32, 1, 2)).requires_grad_(False)
     for p in (teacher.transformer.proj_out.weight, teacher.transformer.adaln_single.linear.weight):
         torch.nn.init.normal_(p, std=0.1)
-    student = begin(teacher, [])
+    student = Denoiser(copy.deepcopy(teacher.transformer), teacher.text_encoder, betas=CONSISTENCY_BETAS)
+    begin(student, teacher, [])
     assert student.timestep(torch.tensor([3.4])) < 300 < teacher.timestep(torch.tensor([3.4]))
     sigma = torch.tensor([0.2, 1.0, 3.6, 13.0, 47.0, 150.0])
     torch.testing.assert_close(student.sigma(student.timestep(sigma)), sigma)
