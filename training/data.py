@@ -136,6 +136,12 @@ RECIPES["wide_even"] = replace(
             ("Pixel art", 0.01), ("Silhouette", 0.01)),
 )
 
+# The same, and twice or three times as many in the five rarer styles, of which pixel art, silhouettes and line icons were not yet drawn well.
+RECIPES["wide_styles"] = replace(
+    RECIPES["wide_even"],
+    shares=(("noto", 0.25), ("fluent_flat", 0.25), ("fluent_mono", 0.4), ("dcss", 1.2), ("gameicons", 0.8)),
+)
+
 
 def held_out(row, colour):
     """One (thing, colour it does not have) in eight is never drawn, so that new combinations can be measured; nor is a purple fox."""

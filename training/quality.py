@@ -5,8 +5,8 @@
 For captions as in training, captions whose colour the thing never had in training, and the held-out drawings' captions:
 - distance: Frechet distance (Heusel et al. 2017) between features of generated pictures and of real ones with such captions
 - precision, recall: Kynkaanniemi et al. 2019, three neighbours
-- retrieval: how often the picture fits its own caption best, among it and 99 others; favourites, others: the same for what is one of
-  the recipe's favourites and for what is none
+- retrieval: how often the picture fits its own caption best, among it and 99 others; favourites, others, style: the same for what is
+  one of the recipe's favourites, for what is none, and for each set of drawings
 - memorised: how often the nearest training drawing is nearer than it is to half of the held-out real drawings
 The first row, real pictures, is the ceiling."""
 
@@ -142,6 +142,7 @@ def main():
     p.add_argument("--student-steps", type=int, nargs="*", default=[1, 2, 4])
     p.add_argument("--guidance", type=float, help="default: the model's own")
     p.add_argument("--count", type=int, default=200, help="generated pictures per row, fewer where there are fewer captions")
+    p.add_argument("--draws", type=int, default=4, help="of so many captions as in training, and of noise; a row is their mean, since one may be easy")
     p.add_argument("--reference", type=int, default=2000, help="real pictures the training captions' rows are compared with")
     p.add_argument("--out", help="a JSON file; a table goes to standard output; grids go next to it")
     a = p.parse_args()
@@ -150,35 +151,41 @@ def main():
     wanted = mix.is_favourite if mix.recipe.favourites else lambda r: True
     favourites = {r["concept"] for r in mix.rows if mix.is_favourite(r)}
     others = training_captions(mix, 1000, 404)
-    tasks = [Task("training captions", training_captions(mix, a.count, 101), others),
-             Task("held-out colours", thin(colour_combinations(mix, wanted), a.count), colour_combinations(mix, wanted, False))]
-    tasks += [Task(f"held-out drawings ({s})", v, others) for s in ("val_pair", "val_concept")
-              if (v := thin(split_captions(mix, s), a.count))]
-    reference = {tasks[0].name: features(judge, [r for r, *_ in training_captions(mix, a.reference, 202)]).numpy()}
+    as_trained = lambda seed: [Task("training captions", training_captions(mix, a.count, seed + n), others) for n in range(a.draws)]
+    groups = [as_trained(101), [Task("held-out colours", thin(colour_combinations(mix, wanted), a.count), colour_combinations(mix, wanted, False))]]
+    groups += [[Task(f"held-out drawings ({s})", v, others)] for s in ("val_pair", "val_concept") if (v := thin(split_captions(mix, s), a.count))]
+    reference = {"training captions": features(judge, [r for r, *_ in training_captions(mix, a.reference, 202)]).numpy()}
     train = [over(mix.px[i], np.float32(255)) for i in mix.idx]
     unseen = [rgb for s in ("val_pair", "val_concept") for rgb, *_ in split_captions(mix, s)]
     near = float(np.median(nearest(unseen, train)))
     rows = []
 
-    def measure(model, steps, evaluations, task, pictures):
+    def numbers(task, pictures):
         feats, real = features(judge, pictures), features(judge, task.pictures)
         precision, recall = precision_recall(real.numpy(), feats.numpy())
         found, favourite = retrieval(judge, task, feats), np.array([concept in favourites for concept, *_ in task.keys])
-        share = lambda which: round(float(found[which].mean()), 3) if which.any() else None
-        rows.append(dict(
-            model=model, steps=steps, evaluations=evaluations, captions=task.name, pictures=len(pictures),
-            distance=round(frechet(reference.get(task.name, real.numpy()), feats.numpy()), 2) if len(pictures) > 100 else None,
-            precision=round(precision, 3), recall=round(recall, 3), retrieval=round(float(found.mean()), 3), favourites=share(favourite), others=share(~favourite),
-            among=1 + len(task.distractors(0, np.random.default_rng(0))),
-            nearest=round(float(np.median(nearest(pictures, train))), 4), memorised=round(float((nearest(pictures, train) < near).mean()), 3)))
-        print("| " + " | ".join(str(v) for v in rows[-1].values()) + " |", flush=True)
+        style = np.array([drawn for _, drawn, _ in task.keys])
+        share = lambda which: float(found[which].mean()) if which.any() else None
+        away = nearest(pictures, train)
+        return dict(
+            distance=frechet(reference.get(task.name, real.numpy()), feats.numpy()) if len(pictures) > 100 else None, precision=precision, recall=recall,
+            retrieval=float(found.mean()), favourites=share(favourite), others=share(~favourite),
+            **{f"style {name}": share(style == name) for name in mix.recipe.sets}, nearest=float(np.median(away)), memorised=float((away < near).mean()))
+
+    def measure(model, steps, evaluations, group, pictures):
+        each = [numbers(*pair) for pair in zip(group, pictures)]
+        mean = {k: None if any(n[k] is None for n in each) else round(sum(n[k] for n in each) / len(each), 4) for k in each[0]}
+        spread = [round(n["retrieval"], 3) for n in each]
+        among = 1 + len(group[0].distractors(0, np.random.default_rng(0)))
+        rows.append(dict(model=model, steps=steps, evaluations=evaluations, captions=group[0].name, pictures=sum(map(len, pictures)), **mean, among=among,
+                         **(dict(retrieval_of_draws=spread) if len(spread) > 1 else {})))
+        print("| " + " | ".join(str(v) for k, v in rows[-1].items() if not k.startswith("style ")) + " |", flush=True)
         if a.out:
             Path(a.out).write_text(json.dumps(dict(nearest_of_unseen_drawings=round(near, 4), rows=rows), indent=1) + "\n")
 
     print(f"held-out real drawings to the nearest training drawing: {near:.4f} (median of {len(unseen)})")
-    for task in tasks:
-        again = Task(task.name, training_captions(mix, a.count, 303), others) if task.name in reference else task
-        measure("real pictures", "", "", again, again.pictures)
+    for group in [as_trained(303), *groups[1:]]:
+        measure("real pictures", "", "", group, [task.pictures for task in group])
     for model, folder, all_steps in (("teacher", a.teacher, a.teacher_steps), ("student", a.student, a.student_steps)):
         if not folder:
             continue
@@ -186,13 +193,15 @@ def main():
         guidance = a.guidance or defaults["guidance_scale"] if model == "teacher" else defaults["guidance_scale"]
         for steps in all_steps:
             # many steps of a teacher are slow: what is held out is measured with its default number only
-            for task in tasks if model == "student" or steps == defaults["num_inference_steps"] else tasks[:1]:
-                texts = task.captions
-                pictures = np.concatenate([generate(*parts, texts[i : i + 20], steps, guidance, seed=1000 + i) for i in range(0, len(texts), 20)])
-                measure(model, steps, steps * (2 if guidance != 1 else 1), task, list(pictures))
+            for group in groups if model == "student" or steps == defaults["num_inference_steps"] else groups[:1]:
+                pictures = [[p for i in range(0, len(task.captions), 20)
+                             for p in generate(*parts, task.captions[i : i + 20], steps, guidance, seed=1000 * (1 + draw) + i)]
+                            for draw, task in enumerate(group)]
+                measure(model, steps, steps * (2 if guidance != 1 else 1), group, pictures)
                 if a.out:
-                    grid(np.stack([*pictures[:48], *[np.full((64, 64, 3), 255, np.uint8)] * (-len(pictures[:48]) % 12)]), 12, 1).save(
-                        Path(a.out).with_name(f"{model}-{steps}-{task.name.split(' (')[-1].strip(')').replace(' ', '-')}.png"))
+                    shown = pictures[0][:48]
+                    grid(np.stack([*shown, *[np.full((64, 64, 3), 255, np.uint8)] * (-len(shown) % 12)]), 12, 1).save(
+                        Path(a.out).with_name(f"{model}-{steps}-{group[0].name.split(' (')[-1].strip(')').replace(' ', '-')}.png"))
 
 
 if __name__ == "__main__":

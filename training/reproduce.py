@@ -44,6 +44,10 @@ PRESETS = {
                       "--guidance", 1, 4, 4, "--seed", 6],
         interval_student=["--recipe", "wide_even", "--minutes", 17, "--batch", 64, "--compile", *DISTIL, "--lr", 5e-4, "--decay", 1, "--ema", 0.99,
                           "--middle", 0.2, "--guidance", 1.5, 3.5, 2, "--seed", 7],
+        wide_styles=["--recipe", "wide_styles", "--minutes", 66, "--batch", 64, "--compile", "--threads", 2, *ON, *LATER, "--lr", 3e-3,
+                     "--warm-up", 200, "--ema", 0.999, "--decay", 0.6, "--seed", 13],
+        styles_student=["--recipe", "wide_styles", "--minutes", 34, "--batch", 64, "--compile", *DISTIL, "--lr", 7e-4, "--decay", 0.9,
+                        "--middle", 0.2, "--lowest", -1.7, "--guidance", 1.5, 3.5, 2, "--seed", 8],
         ct=["--recipe", "shapes", "--minutes", 23, "--threads", 1, "--width", 128, "--layers", 4, "--ns-steps", 0, "--lr", 6e-3,
             "--lowest", -1.6, "--decay", 0.5, "--save-minutes", 2],
         count=300,
@@ -62,7 +66,7 @@ PRESETS = {
 # a teacher's run goes on from where the last one ended, a student's belongs to the teacher of its time
 RUNS = dict(teacher="teacher", broader="teacher", styles="teacher", even="teacher", everyday="teacher", student="student",
             whiter="teacher", again="student", wide="teacher", wide_student="student", wide_even="teacher", even_student="student",
-            ramp_student="student", interval_student="student")
+            ramp_student="student", interval_student="student", wide_styles="teacher", styles_student="student")
 STEPS = ["teacher", "judge", "student", "ct", "quality", "plots"]
 
 
@@ -146,7 +150,7 @@ def main():
         run("sample.py", teacher, "--out", results / "samples.png")
         run("sample.py", student, "--steps", 1, 2, 4, "--out", results / "samples-consistency.png")
         things = "cat rose rocket mushroom heart fish house frog butterfly guitar pizza rabbit".split()
-        styles = "", ", 3d style", ", flat vector style", ", noto emoji style", ", black and white icon", ", silhouette icon"
+        styles = "", ", 3d style", ", flat vector style", ", noto emoji style", ", black and white icon", ", silhouette icon", ", pixel art"
         run("sample.py", teacher, *(f"a {thing}{style}" for style in styles for thing in things), "--columns", len(things), "--out", results / "samples-styles.png")
 
 
