@@ -50,7 +50,6 @@ PRESETS = {
                         "--middle", 0.2, "--lowest", -1.7, "--guidance", 1.5, 3.5, 2, "--seed", 8],
         ct=["--recipe", "shapes", "--minutes", 23, "--threads", 1, "--width", 128, "--layers", 4, "--ns-steps", 0, "--lr", 6e-3,
             "--lowest", -1.6, "--decay", 0.5, "--save-minutes", 2],
-        count=300,
     ),
     # patches of 4x4 in as many weights; every style; what two cores cannot do
     "gpu": dict(
@@ -60,7 +59,6 @@ PRESETS = {
         student=["--batch", 256, "--workers", 15, "--minutes", 7, "--lr", 1e-3, "--decay", 0.9, "--ema", 0.998, "--middle", 0.4,
                  "--guidance", 1.5, 3.5, 2, "--save-minutes", 2],
         ct=["--recipe", "shapes", "--batch", 256, "--workers", 15, "--minutes", 3, "--lr", 3e-3, "--lowest", -1.6],
-        count=1000,
     ),
 }
 # a teacher's run goes on from where the last one ended, a student's belongs to the teacher of its time
@@ -142,7 +140,7 @@ def main():
     if "quality" in a.only:
         for captions, file in (preset["recipe"], "quality.json"), ("everyday", "quality-everyday.json"):
             run("quality.py", "--data", data, "--recipe", captions, "--evaluator", work / "judge.pt", "--teacher", teacher, "--student", student,
-                "--count", 24 if a.rehearse else preset["count"], "--out", results / file)
+                "--count", 24 if a.rehearse else 300, "--out", results / file)
     if "plots" in a.only:
         logs = lambda kind: [work / name / "log.csv" for name, k in RUNS.items() if name in preset and k == kind]
         run("plot.py", *logs("teacher"), "--out", results / "loss.png")
