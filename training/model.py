@@ -19,11 +19,13 @@ CONSISTENCY_BETAS = 0.016, 0.0043
 
 
 def build_transformer(width=256, layers=6, heads=4, caption_channels=256, patch=8):
-    """PixArtTransformer2DModel, started so that each block is close to the identity and the first prediction is zero."""
+    """PixArtTransformer2DModel, started so that each block is close to the identity and the first prediction is zero. A place means the
+    same whatever the patches are: its unit is 8 pixels."""
     net = PixArtTransformer2DModel(
         sample_size=SIZE, in_channels=3, out_channels=3, patch_size=patch, num_layers=layers, num_attention_heads=heads,
         attention_head_dim=width // heads, cross_attention_dim=width, caption_channels=caption_channels,
         norm_type="ada_norm_single", norm_elementwise_affine=False, use_additional_conditions=False,
+        interpolation_scale=8 / patch,
     )
     nn.init.zeros_(net.adaln_single.linear.weight)
     nn.init.zeros_(net.adaln_single.linear.bias)
@@ -39,6 +41,23 @@ def build_transformer(width=256, layers=6, heads=4, caption_channels=256, patch=
         for last, gain in ((block.attn1.to_out[0], 0.2), (block.attn2.to_out[0], 1.0), (block.ff.net[2], 0.2)):
             nn.init.normal_(last.weight, std=gain / (width * layers) ** 0.5)
             nn.init.zeros_(last.bias)
+    return net
+
+
+def finer(coarse, patch):
+    """The transformer for smaller patches, as a start for training: each is read as if the larger one held copies of it, and drawn as the
+    mean of what would be drawn there. Where the picture is such a pattern and places do not matter, both draw the same."""
+    c = coarse.config
+    k, rest = divmod(c.patch_size, patch)
+    if rest:
+        raise ValueError(f"patches of {patch} pixels do not fill one of {c.patch_size}")
+    net = build_transformer(c.num_attention_heads * c.attention_head_dim, c.num_layers, c.num_attention_heads, c.caption_channels, patch)
+    weights = dict(coarse.state_dict())
+    of = lambda name, *shape: weights[name].reshape(shape)
+    weights["pos_embed.proj.weight"] = of("pos_embed.proj.weight", -1, 3, k, patch, k, patch).sum((2, 4))
+    weights["proj_out.weight"] = of("proj_out.weight", k, patch, k, patch, 3, -1).mean((0, 2)).flatten(0, 2)
+    weights["proj_out.bias"] = of("proj_out.bias", k, patch, k, patch, 3).mean((0, 2)).flatten()
+    net.load_state_dict(weights)
     return net
 
 

@@ -7,7 +7,7 @@ import copy
 import torch
 
 from consistency import Student, begin, consistency_loss, distillation_point, guidance_at, lower, picture_distance, pixel_distance, training_point
-from model import CONSISTENCY_BETAS, Denoiser, boundary, build_text_encoder, build_transformer, consistency_scheduler, ddpm_sigmas
+from model import CONSISTENCY_BETAS, Denoiser, boundary, build_text_encoder, build_transformer, consistency_scheduler, ddpm_sigmas, finer
 from train import square_error, visible_error
 
 MU, SD = 0.3, 0.5
@@ -127,6 +127,25 @@ def test_guidance_is_what_was_asked_for_at_three_levels_and_linear_in_log_sigma_
     sigma = torch.tensor([0.1, 1.0, 12**0.5, 12.0, (12 * most) ** 0.5, most, 1e4])
     torch.testing.assert_close(guidance_at(sigma, 1.0, 4.0, 2.0), torch.tensor([1.0, 1.0, 2.5, 4.0, 3.0, 2.0, 2.0]))
     torch.testing.assert_close(guidance_at(sigma, 3.0, 3.0, 3.0), torch.full((7,), 3.0))
+
+
+@torch.no_grad()
+def test_smaller_patches_begin_with_what_larger_ones_know():
+    torch.manual_seed(0)
+    coarse = build_transformer(32, 2, 2, 16).eval()
+    for p in coarse.parameters():
+        p.copy_(0.3 * torch.randn_like(p))
+    fine = finer(coarse, 4).eval()
+    assert fine.pos_embed.pos_embed.shape[1] == 4 * coarse.pos_embed.pos_embed.shape[1]
+    torch.testing.assert_close(fine.pos_embed.pos_embed.view(8, 2, 8, 2, 32)[:, 0, :, 0], coarse.pos_embed.pos_embed.view(8, 8, 32))
+    fine.pos_embed.pos_embed.zero_()
+    coarse.pos_embed.pos_embed.zero_()
+    patches = torch.randn(1, 3, 8, 1, 4, 8, 1, 4)  # each of 8x8 is four times the same of 4x4
+    rest = dict(encoder_hidden_states=torch.randn(1, 5, 16), timestep=torch.tensor([300.0]))
+    drawn = [net(patches.expand(1, 3, 8, 2, 4, 8, 2, 4).reshape(1, 3, 64, 64), **rest).sample.view(patches.shape[:3] + (2, 4, 8, 2, 4)) for net in (coarse, fine)]
+    mean = drawn[0].mean((3, 6), keepdim=True).expand_as(drawn[1])
+    assert mean.std() > 0.1
+    torch.testing.assert_close(drawn[1], mean, rtol=1e-4, atol=1e-4)
 
 
 def test_what_is_wrong_over_a_whole_patch_counts_for_more():

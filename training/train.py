@@ -21,7 +21,7 @@ from transformers import CLIPTokenizer
 import run
 import tokenizer as bpe
 from data import RECIPES, Batches, Mix, encode
-from model import Denoiser, build_text_encoder, build_transformer, device_and_precision
+from model import Denoiser, build_text_encoder, build_transformer, device_and_precision, finer
 from muon import Muon
 from sample import load
 
@@ -32,7 +32,7 @@ SCALES = (1, 2, 4, 8, 16)
 def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     run.arguments(p, minutes=105, warm_up=150, decay=0.25, ema=0.997)
-    p.add_argument("--init", help="start from the weights and the tokenizer of this exported folder")
+    p.add_argument("--init", help="start from the weights and the tokenizer of this exported folder, whose patches may be larger")
     p.add_argument("--recipe", choices=RECIPES, default="emoji")
     p.add_argument("--prediction", choices=["sample", "edm"], default="sample")
     p.add_argument("--lr", type=float, default=6e-3, help="Muon's; the rest follows in fixed proportion")
@@ -151,7 +151,7 @@ def main():
     model = Denoiser(build_transformer(a.width, a.layers, patch=a.patch), build_text_encoder(len(tokenizer)), a.prediction).to(device)
     if a.init:
         transformer, text_encoder, *_ = load(a.init)
-        model.transformer.load_state_dict(transformer.state_dict())
+        model.transformer.load_state_dict(finer(transformer, a.patch).state_dict())
         model.text_encoder.load_state_dict(text_encoder.state_dict())
     r = run.Run(a, model, optimizers(model, a.lr, a.ns_steps), ["train_loss", "gradient_norm", *(f"held_out_{s}" for s in HELD_OUT_SIGMAS)])
     held_out = HeldOut(mix, tokenizer, device, a.held_out)
