@@ -129,7 +129,7 @@ def arguments():
     p.add_argument("--guidance", type=float, nargs=3, metavar=("LOW", "MIDDLE", "HIGH"), help="at these noise levels, see guidance_at(); default: the teacher's own at all")
     p.add_argument("--train-text", action=argparse.BooleanOptionalAction, help="default: only without a teacher")
     p.add_argument("--k", type=float, help="see lower(); default: 0 for CD, 8 for CT")
-    p.add_argument("--lowest", type=float, default=-2.0, help="of log sigma: where the chain ends, below any level that a step starts from")
+    p.add_argument("--lowest", type=float, default=-1.7, help="of log sigma: where the chain ends, at timestep 1 or above, below any level that a step starts from")
     p.add_argument("--middle", type=float, default=0.0, help="share of the noise levels that lies around sigma 3, see draw_sigmas()")
     p.add_argument("--stages", type=int, nargs=2, metavar=("FIRST", "LAST"), help="see lower(); default: 1 1 for CD, which falls apart later, 0 2 for CT")
     p.add_argument("--distance", choices=["picture", "pixel"], help="default: pixel for CD, picture for CT")

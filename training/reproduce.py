@@ -47,7 +47,7 @@ PRESETS = {
         wide_styles=["--recipe", "wide_styles", "--minutes", 66, "--batch", 64, "--compile", "--threads", 2, *ON, *LATER, "--lr", 3e-3,
                      "--warm-up", 200, "--ema", 0.999, "--decay", 0.6, "--seed", 13],
         styles_student=["--recipe", "wide_styles", "--minutes", 34, "--batch", 64, "--compile", *DISTIL, "--lr", 7e-4, "--decay", 0.9,
-                        "--middle", 0.2, "--lowest", -1.7, "--guidance", 1.5, 3.5, 2, "--seed", 8],
+                        "--middle", 0.2, "--guidance", 1.5, 3.5, 2, "--seed", 8],
         ct=["--recipe", "shapes", "--minutes", 23, "--threads", 1, "--width", 128, "--layers", 4, "--ns-steps", 0, "--lr", 6e-3,
             "--lowest", -1.6, "--decay", 0.5, "--save-minutes", 2],
     ),
