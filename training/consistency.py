@@ -24,7 +24,7 @@ import torch
 import run
 from data import RECIPES, encode
 from export import write
-from model import CONSISTENCY_BETAS, Denoiser, boundary, build_text_encoder, build_transformer, consistency_scheduler, ddpm_sigmas
+from model import CONSISTENCY_BETAS, Denoiser, boundary, build_text_encoder, build_transformer, consistency_scheduler, ddpm_sigmas, finer
 from sample import PROMPTS, generate, grid, load
 from train import batches, get_mix, get_tokenizer, optimizers, prepare, visible_error
 
@@ -159,7 +159,8 @@ def begin(student, teacher, before):
         time = teacher.time_embedding(sigma)
         if before:  # embeddings are added as functions of the noise, whatever the timesteps are
             time += before[1].time_embedding(sigma) - before[0].time_embedding(sigma)
-            for p, a, b in zip(student.transformer.parameters(), *(m.transformer.parameters() for m in before), strict=True):
+            earlier = (finer(m.transformer, student.transformer.config.patch_size).parameters() for m in before)
+            for p, a, b in zip(student.transformer.parameters(), *earlier, strict=True):
                 p += b - a
     student.fit_time_embedding(sigma, time)
 

@@ -7,7 +7,7 @@ import copy
 import torch
 
 from consistency import Student, begin, consistency_loss, distillation_point, guidance_at, lower, picture_distance, pixel_distance, training_point
-from model import CONSISTENCY_BETAS, Denoiser, boundary, build_text_encoder, build_transformer, consistency_scheduler, ddpm_sigmas, finer
+from model import BETAS, CONSISTENCY_BETAS, Denoiser, boundary, build_text_encoder, build_transformer, consistency_scheduler, ddpm_sigmas, finer
 from train import square_error, visible_error
 
 MU, SD = 0.3, 0.5
@@ -146,6 +146,22 @@ def test_smaller_patches_begin_with_what_larger_ones_know():
     mean = drawn[0].mean((3, 6), keepdim=True).expand_as(drawn[1])
     assert mean.std() > 0.1
     torch.testing.assert_close(drawn[1], mean, rtol=1e-4, atol=1e-4)
+
+
+def test_what_an_earlier_student_learnt_is_added_to_a_teacher_of_smaller_patches():
+    torch.manual_seed(0)
+    text = build_text_encoder(64, 32, 1, 2)
+    before = [Denoiser(build_transformer(64, 2, 2, 32), text, betas=betas) for betas in (BETAS, CONSISTENCY_BETAS)]
+    for p in (p for m in before for p in m.transformer.parameters()):
+        torch.nn.init.normal_(p, std=0.1)
+    teacher = Denoiser(finer(before[0].transformer, 4), text).requires_grad_(False)
+    student = Denoiser(copy.deepcopy(teacher.transformer), text, betas=CONSISTENCY_BETAS)
+    begin(student, teacher, before)
+    goal, told = finer(before[1].transformer, 4).state_dict(), student.transformer.state_dict()
+    time = [name for name in goal if "timestep_embedder" in name]
+    assert len(time) == 4
+    for name in goal.keys() - time:
+        torch.testing.assert_close(told[name], goal[name], rtol=1e-4, atol=1e-6)
 
 
 def test_what_is_wrong_over_a_whole_patch_counts_for_more():
