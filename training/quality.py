@@ -23,6 +23,7 @@ import torch
 import evaluator
 from colour_words import colours
 from data import CHROMATIC, COLOURABLE, RECIPES, STYLE, Mix, article, held_out, over, rotate_hue
+from model import keep_memory
 from sample import generate, grid, load
 
 
@@ -146,6 +147,7 @@ def main():
     p.add_argument("--reference", type=int, default=2000, help="real pictures the training captions' rows are compared with")
     p.add_argument("--out", help="a JSON file; a table goes to standard output; grids go next to it")
     a = p.parse_args()
+    keep_memory()
     judge = evaluator.load(a.evaluator)
     mix = Mix(a.data, RECIPES[a.recipe])
     wanted = mix.is_favourite if mix.recipe.favourites else lambda r: True

@@ -6,7 +6,6 @@ Stops and resumes: run the same command again and it goes on from RUN/checkpoint
 """
 
 import argparse
-import ctypes
 import os
 import shutil
 import sys
@@ -22,13 +21,12 @@ from transformers import CLIPTokenizer
 import run
 import tokenizer as bpe
 from data import RECIPES, Batches, Mix, encode
-from model import Denoiser, build_text_encoder, build_transformer, device_and_precision, finer
+from model import Denoiser, build_text_encoder, build_transformer, device_and_precision, finer, keep_memory
 from muon import Muon
 from sample import load
 
 HELD_OUT_SIGMAS = (0.2, 0.5, 1.0, 2.0, 5.0, 20.0)
 SCALES = (1, 2, 4, 8, 16)
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 
 def arguments():
@@ -123,15 +121,6 @@ def prepare(a):
     if device == "cpu":
         keep_memory()
     return device, bf16
-
-
-def keep_memory():
-    """glibc gives a large block back to the system when it is freed, and gets it anew, page by page, when the next step needs it:
-    a quarter of the time of a step with many tokens. This process keeps what it has had."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt:  # other C libraries have none, and do not need it
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def get_tokenizer(a, mix, folder=None):
