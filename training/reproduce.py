@@ -1,7 +1,7 @@
 """Everything in one command: teacher, judge, student, a CT run from nothing, measurements, plots.
 
     python reproduce.py --data DIR --work RUNS                         # two CPU cores
-    python reproduce.py --data DIR --work RUNS --preset gpu            # one large GPU, half an hour
+    python reproduce.py --data DIR --work RUNS --preset gpu            # goes on from the bundled models: one large GPU, a quarter of an hour
 
 A stopped run goes on where it was. --only names steps. For a machine that is lent for minutes at a time: --session 8 stops a
 run after eight minutes (the same command goes on), and --parts DIR leaves the exported folders there as tar files of at most
@@ -51,20 +51,22 @@ PRESETS = {
         ct=["--recipe", "shapes", "--minutes", 23, "--threads", 1, "--width", 128, "--layers", 4, "--ns-steps", 0, "--lr", 6e-3,
             "--lowest", -1.6, "--decay", 0.5, "--save-minutes", 2],
     ),
-    # patches of 4x4 in as many weights; every style; what two cores cannot do
+    # goes on from the bundled pair: every style, what two cores cannot do
     "gpu": dict(
         recipe="full",
-        teacher=["--patch", 4, "--batch", 512, "--workers", 15, "--minutes", 15, "--decay", 0.4, "--ema", 0.999, "--lr", 5e-3, "--save-minutes", 2],
+        full=["--patch", 4, "--batch", 512, "--workers", 15, "--minutes", 7, "--decay", 0.6, "--ema", 0.999, "--lr", 3e-3, "--log-sigma", 1.2, 1.5,
+              "--save-minutes", 2, "--seed", 31],
         judge=["--pictures", 400_000, "--batch", 256, "--workers", 15],
-        student=["--batch", 256, "--workers", 15, "--minutes", 7, "--lr", 1e-3, "--decay", 0.9, "--ema", 0.998, "--middle", 0.4,
-                 "--guidance", 1.5, 3.5, 2, "--save-minutes", 2],
+        full_student=["--batch", 256, "--workers", 15, "--minutes", 4, "--lr", 7e-4, "--decay", 0.9, "--ema", 0.998, "--middle", 0.2,
+                      "--guidance", 1.5, 3.5, 2, "--save-minutes", 2, "--seed", 32],
         ct=["--recipe", "shapes", "--batch", 256, "--workers", 15, "--minutes", 3, "--lr", 3e-3, "--lowest", -1.6],
     ),
 }
 # a teacher's run goes on from where the last one ended, a student's belongs to the teacher of its time
 RUNS = dict(teacher="teacher", broader="teacher", styles="teacher", even="teacher", everyday="teacher", student="student",
             whiter="teacher", again="student", wide="teacher", wide_student="student", wide_even="teacher", even_student="student",
-            ramp_student="student", interval_student="student", wide_styles="teacher", styles_student="student")
+            ramp_student="student", interval_student="student", wide_styles="teacher", styles_student="student", full="teacher",
+            full_student="student")
 STEPS = ["teacher", "judge", "student", "ct", "quality", "plots"]
 
 
@@ -116,6 +118,14 @@ def main():
     if "judge" in a.only and not (work / "judge.pt").exists():
         run("evaluator.py", *recipe, "--out", work / "judge.pt", *preset["judge"], *fewer)
     before = None  # the last student and its teacher
+    if "teacher" not in preset:  # the preset goes on from the bundled pair
+        before = work / "start"
+        for model in (teacher, student):
+            bundled = (HERE / "../assets/models" / model.name).resolve()
+            if not (before / model.name).exists():
+                shutil.copytree(bundled, before / model.name)
+                if model != bundled:
+                    shutil.copytree(bundled, model, dirs_exist_ok=True)
     for name, kind in RUNS.items():
         if name not in preset or kind not in a.only:
             continue
