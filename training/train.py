@@ -115,11 +115,10 @@ def prepare(a):
     torch.set_float32_matmul_precision("high")
     Path(a.out).mkdir(parents=True, exist_ok=True)
     torch.manual_seed(a.seed)
+    keep_memory()
     device, bf16 = device_and_precision()
     if device == "cpu" and bf16:
         torch.backends.cuda.enable_flash_sdp(False)  # the CPU's too, whose backward pass in bf16 takes a quarter of a step
-    if device == "cpu":
-        keep_memory()
     return device, bf16
 
 
