@@ -17,8 +17,8 @@ SIZE = 64
 TOKENS = 32  # longest caption, begin and end marks included
 BETAS = 0.0001, 0.02  # first and last, linear between them (Ho et al. 2020)
 # A consistency model with two or four steps adds noise again at timesteps 499, or 759, 499 and 259. With the betas above they are sigma
-# 3.4, or 19, 3.4 and 1.0, where what is drawn has long been decided; falling betas that end as high make them 27, or 83, 27 and 6.6.
-CONSISTENCY_BETAS = 0.016, 0.0043
+# 3.4, or 19, 3.4 and 1.0, where what is drawn has long been decided; falling betas that end as high make them 45, or 120, 45 and 9.8.
+CONSISTENCY_BETAS = 0.02, 0.0003
 
 
 def build_transformer(width=256, layers=6, heads=4, caption_channels=256, patch=8):
