@@ -101,5 +101,5 @@ fn goldens() -> Result<(), Failure> {
     for (script, arguments) in GOLDENS {
         python(&environment, &[&[*script], *arguments].concat()).run()?;
     }
-    Ok(())
+    python(&environment, &["tests/goldens/test_bundled.py"]).run()
 }
