@@ -143,7 +143,7 @@ def main():
     p.add_argument("--student-steps", type=int, nargs="*", default=[1, 2, 4])
     p.add_argument("--guidance", type=float, help="default: the model's own")
     p.add_argument("--count", type=int, default=200, help="generated pictures per row, fewer where there are fewer captions")
-    p.add_argument("--draws", type=int, default=4, help="of so many captions as in training, and of noise; a row is their mean, since one may be easy")
+    p.add_argument("--draws", type=int, default=8, help="of so many captions as in training, and of noise; a row is their mean, since one may be easy")
     p.add_argument("--reference", type=int, default=2000, help="real pictures the training captions' rows are compared with")
     p.add_argument("--out", help="a JSON file; a table goes to standard output; grids go next to it")
     a = p.parse_args()
@@ -154,7 +154,8 @@ def main():
     favourites = {r["concept"] for r in mix.rows if mix.is_favourite(r)}
     others = training_captions(mix, 1000, 404)
     as_trained = lambda seed: [Task("training captions", training_captions(mix, a.count, seed + n), others) for n in range(a.draws)]
-    groups = [as_trained(101), [Task("held-out colours", thin(colour_combinations(mix, wanted), a.count), colour_combinations(mix, wanted, False))]]
+    # 101 to 104 are draws by which earlier models were chosen
+    groups = [as_trained(111), [Task("held-out colours", thin(colour_combinations(mix, wanted), a.count), colour_combinations(mix, wanted, False))]]
     groups += [[Task(f"held-out drawings ({s})", v, others)] for s in ("val_pair", "val_concept") if (v := thin(split_captions(mix, s), a.count))]
     reference = {"training captions": features(judge, [r for r, *_ in training_captions(mix, a.reference, 202)]).numpy()}
     train = [over(mix.px[i], np.float32(255)) for i in mix.idx]
