@@ -54,6 +54,10 @@ PRESETS = {
                 "--warm-up", 200, "--ema", 0.999, "--decay", 0.6, "--seed", 14],
         longer_student=["--recipe", "wide_styles", "--minutes", 40, "--batch", 64, "--compile", *DISTIL, "--lr", 7e-4, "--decay", 0.9,
                         "--middle", 0.2, "--guidance", 1.5, 3.5, 2, "--seed", 11],
+        once_more=["--recipe", "wide_styles", "--minutes", 75, "--batch", 64, "--compile", "--threads", 2, *ON, *LATER, "--lr", 3e-3,
+                   "--warm-up", 200, "--ema", 0.999, "--decay", 0.6, "--seed", 15],
+        once_more_student=["--recipe", "wide_styles", "--minutes", 38, "--batch", 64, "--compile", *DISTIL, "--lr", 7e-4, "--decay", 0.9,
+                           "--middle", 0.2, "--guidance", 1.5, 3.5, 2, "--seed", 12],
         ct=["--recipe", "shapes", "--minutes", 23, "--threads", 1, "--width", 128, "--layers", 4, "--ns-steps", 0, "--lr", 6e-3,
             "--lowest", -1.6, "--decay", 0.5, "--save-minutes", 2],
     ),
@@ -72,7 +76,8 @@ PRESETS = {
 RUNS = dict(teacher="teacher", broader="teacher", styles="teacher", even="teacher", everyday="teacher", student="student",
             whiter="teacher", again="student", wide="teacher", wide_student="student", wide_even="teacher", even_student="student",
             ramp_student="student", interval_student="student", wide_styles="teacher", styles_student="student",
-            styles_again="student", longer="teacher", longer_student="student", full="teacher", full_student="student")
+            styles_again="student", longer="teacher", longer_student="student", once_more="teacher", once_more_student="student",
+            full="teacher", full_student="student")
 STEPS = ["teacher", "judge", "student", "ct", "quality", "plots"]
 
 
