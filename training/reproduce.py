@@ -20,6 +20,9 @@ HERE = Path(__file__).parent
 ON = ["--ns-steps", 0, "--lr", 2e-3, "--warm-up", 40]  # of runs that go on from an exported folder
 LATER = ["--lr", 2.5e-3, "--log-sigma", 1.2, 1.5]  # of the later ones; of two equal flags the last counts
 DISTIL = ["--threads", 2, "--ns-steps", 0, "--warm-up", 40, "--ema", 0.998, "--save-minutes", 4]
+# of several runs that differ in length and seed alone
+STYLES = ["--recipe", "wide_styles", "--batch", 64, "--compile", "--threads", 2, *ON, *LATER, "--lr", 3e-3, "--warm-up", 200, "--ema", 0.999, "--decay", 0.6]
+STYLES_STUDENT = ["--recipe", "wide_styles", "--batch", 64, "--compile", *DISTIL, "--lr", 7e-4, "--decay", 0.9, "--middle", 0.2, "--guidance", 1.5, 3.5, 2]
 PRESETS = {
     # the settings of the bundled weights (see the model cards for how long they ran)
     "cpu": dict(
@@ -44,20 +47,13 @@ PRESETS = {
                       "--guidance", 1, 4, 4, "--seed", 6],
         interval_student=["--recipe", "wide_even", "--minutes", 17, "--batch", 64, "--compile", *DISTIL, "--lr", 5e-4, "--decay", 1, "--ema", 0.99,
                           "--middle", 0.2, "--guidance", 1.5, 3.5, 2, "--seed", 7],
-        wide_styles=["--recipe", "wide_styles", "--minutes", 66, "--batch", 64, "--compile", "--threads", 2, *ON, *LATER, "--lr", 3e-3,
-                     "--warm-up", 200, "--ema", 0.999, "--decay", 0.6, "--seed", 13],
-        styles_student=["--recipe", "wide_styles", "--minutes", 34, "--batch", 64, "--compile", *DISTIL, "--lr", 7e-4, "--decay", 0.9,
-                        "--middle", 0.2, "--guidance", 1.5, 3.5, 2, "--seed", 8],
-        styles_again=["--recipe", "wide_styles", "--minutes", 26, "--batch", 64, "--compile", *DISTIL, "--lr", 7e-4, "--decay", 0.9,
-                      "--middle", 0.2, "--guidance", 1.5, 3.5, 2, "--seed", 10],
-        longer=["--recipe", "wide_styles", "--minutes", 60, "--batch", 64, "--compile", "--threads", 2, *ON, *LATER, "--lr", 3e-3,
-                "--warm-up", 200, "--ema", 0.999, "--decay", 0.6, "--seed", 14],
-        longer_student=["--recipe", "wide_styles", "--minutes", 40, "--batch", 64, "--compile", *DISTIL, "--lr", 7e-4, "--decay", 0.9,
-                        "--middle", 0.2, "--guidance", 1.5, 3.5, 2, "--seed", 11],
-        once_more=["--recipe", "wide_styles", "--minutes", 75, "--batch", 64, "--compile", "--threads", 2, *ON, *LATER, "--lr", 3e-3,
-                   "--warm-up", 200, "--ema", 0.999, "--decay", 0.6, "--seed", 15],
-        once_more_student=["--recipe", "wide_styles", "--minutes", 38, "--batch", 64, "--compile", *DISTIL, "--lr", 7e-4, "--decay", 0.9,
-                           "--middle", 0.2, "--guidance", 1.5, 3.5, 2, "--seed", 12],
+        wide_styles=["--minutes", 66, "--seed", 13, *STYLES],
+        styles_student=["--minutes", 34, "--seed", 8, *STYLES_STUDENT],
+        styles_again=["--minutes", 26, "--seed", 10, *STYLES_STUDENT],
+        longer=["--minutes", 60, "--seed", 14, *STYLES],
+        longer_student=["--minutes", 40, "--seed", 11, *STYLES_STUDENT],
+        once_more=["--minutes", 75, "--seed", 15, *STYLES],
+        once_more_student=["--minutes", 38, "--seed", 12, *STYLES_STUDENT],
         ct=["--recipe", "shapes", "--minutes", 23, "--threads", 1, "--width", 128, "--layers", 4, "--ns-steps", 0, "--lr", 6e-3,
             "--lowest", -1.6, "--decay", 0.5, "--save-minutes", 2],
     ),
