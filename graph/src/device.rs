@@ -147,7 +147,7 @@ pub enum DeviceError {
 }
 
 /// Something that can run graphs.
-pub trait Device {
+pub trait Device: Send + Sync {
     /// How it presents itself.
     fn info(&self) -> &DeviceInfo;
 
@@ -165,7 +165,7 @@ pub trait Device {
 }
 
 /// A graph bound to a device and its weights: built once, replayed every step.
-pub trait Plan {
+pub trait Plan: Send {
     /// Sets an input, row-major. Writing an input of rate `Once` makes the next run redo what depends on it.
     ///
     /// # Errors

@@ -5,8 +5,8 @@ use graph::{
     Device, DeviceError, DeviceInfo, DeviceKind, Graph, MemoryUse, NodeTime, Op, Plan, PlanOptions, Slots, Storage,
     StorageType, WeightSource, passes,
 };
-use std::cell::Cell;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Another device whose plans together may take so many bytes: one that would take more is [`DeviceError::OutOfMemory`] before anything
 /// of it is allocated.
@@ -16,20 +16,25 @@ use std::rc::Rc;
 pub(crate) struct Limited {
     device: Box<dyn Device>,
     limit: u64,
-    used: Rc<Cell<u64>>,
+    used: Arc<AtomicU64>,
 }
 
 impl Limited {
     pub(crate) fn new(device: Box<dyn Device>, limit: u64) -> Self {
-        Self { device, limit, used: Rc::default() }
+        Self { device, limit, used: Arc::default() }
     }
 
     fn full(&self, need: u64) -> Result<(), DeviceError> {
-        if self.used.get().saturating_add(need) <= self.limit {
+        if self.used.load(Ordering::Relaxed).saturating_add(need) <= self.limit {
             return Ok(());
         }
         let mib = |bytes: u64| bytes >> 20;
-        let doing = format!("planning {} MiB beside {} MiB of {}", mib(need), mib(self.used.get()), mib(self.limit));
+        let doing = format!(
+            "planning {} MiB beside {} MiB of {}",
+            mib(need),
+            mib(self.used.load(Ordering::Relaxed)),
+            mib(self.limit)
+        );
         Err(DeviceError::OutOfMemory { device: self.device.info().name.clone(), doing })
     }
 
@@ -68,20 +73,20 @@ impl Device for Limited {
         let plan = self.device.plan(graph, weights, options)?;
         let memory = plan.memory();
         let bytes = memory.weights + memory.activations;
-        self.used.set(self.used.get() + bytes);
-        Ok(Box::new(LimitedPlan { plan, bytes, used: Rc::clone(&self.used) }))
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+        Ok(Box::new(LimitedPlan { plan, bytes, used: Arc::clone(&self.used) }))
     }
 }
 
 struct LimitedPlan {
     plan: Box<dyn Plan>,
     bytes: u64,
-    used: Rc<Cell<u64>>,
+    used: Arc<AtomicU64>,
 }
 
 impl Drop for LimitedPlan {
     fn drop(&mut self) {
-        self.used.set(self.used.get() - self.bytes);
+        self.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
