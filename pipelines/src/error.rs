@@ -7,6 +7,14 @@ pub enum PipelineError {
     /// The request itself makes no sense: a size, a number of steps, a name.
     #[error("{0}")]
     Request(String),
+    /// The model was trained for one task alone, and another was asked of it.
+    #[error("{message}")]
+    OtherTask {
+        /// What it needs, in one sentence.
+        message: &'static str,
+        /// The name of its task: `inpaint` or `upscale`.
+        task: &'static str,
+    },
     /// The checkpoint's parts do not fit together, or its scheduler's configuration cannot be honoured.
     #[error("{0}")]
     Checkpoint(String),
@@ -23,16 +31,20 @@ pub enum PipelineError {
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// The result is not a picture.
-    #[error("step {step} gave values that are not finite numbers; the checkpoint or its --dtype is unsuitable")]
+    #[error(
+        "step {step} gave values that are not finite numbers; the checkpoint, or the precision that its weights are kept in, is unsuitable"
+    )]
     NotFinite {
         /// Counts from 1.
         step: usize,
     },
     /// The autoencoder overflowed.
-    #[error("the autoencoder gave values that are not finite numbers; try --dtype f32")]
+    #[error("the autoencoder gave values that are not finite numbers; its weights may need single precision")]
     NotDecoded,
     /// The autoencoder overflowed on a picture.
-    #[error("the autoencoder made values that are not finite numbers of the picture; try --dtype f32")]
+    #[error(
+        "the autoencoder made values that are not finite numbers of the picture; its weights may need single precision"
+    )]
     NotEncoded,
 }
 
@@ -40,7 +52,13 @@ impl PipelineError {
     /// Whether the person who asked can mend it by asking differently.
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        matches!(self, PipelineError::Request(_) | PipelineError::Scheduler(_))
+        matches!(self, PipelineError::Request(_) | PipelineError::OtherTask { .. } | PipelineError::Scheduler(_))
             || matches!(self, PipelineError::Device(DeviceError::NoAdapter(_)))
+    }
+
+    /// Whether weights kept in single precision may mend it.
+    #[must_use]
+    pub fn is_precision(&self) -> bool {
+        matches!(self, PipelineError::NotFinite { .. } | PipelineError::NotDecoded | PipelineError::NotEncoded)
     }
 }

@@ -1,43 +1,44 @@
-//! Tasks: what people ask of a model. Text to image first.
+//! Tasks: what people ask of a model.
 //!
-//! **Invariant: tasks differ only in the denoiser.** D(x; σ) is one graph ([`denoiser_graph`]); the loop interprets a
-//! sampler's program and reports every step, and no task has a loop of its own. This crate opens devices and reads model
-//! folders, and never touches the environment, standard streams or the exit code.
+//! A [`Request`] says what is wanted; [`Pipeline::job`] decides everything that it leaves open; [`Pipeline::start`] gives a [`Run`], which its
+//! caller resumes step by step, and which ends in the picture.
+//!
+//! **Invariant: tasks differ only in where a run begins and in what [`Replacement`] and [`Constraint`] do to it.** D(x; σ) is one graph; one
+//! loop interprets every sampler's program, and no task has a loop of its own. This crate opens devices and reads model folders, and never
+//! touches the environment, standard streams or the exit code.
 
-mod autoencoder;
-mod binning;
-mod config;
+mod bench;
+mod conditioning;
 mod denoiser;
-mod device;
-mod encoder;
+mod devices;
+mod edit;
 mod error;
-mod image;
-mod image_to_image;
-mod inpaint;
-mod limit;
-mod model;
-mod network;
+mod job;
+mod lane;
+mod networks;
 pub mod noise;
+mod parts;
+mod picture;
+mod pipeline;
 mod problems;
-mod prompt;
 mod request;
-mod resize;
-mod selftest;
-mod text_encoder;
-mod text_to_image;
-mod tiles;
-mod unconditional;
-mod upscale;
+mod resolve;
+mod run;
+mod tasks;
 
-pub use denoiser::{Conditioning, Denoiser, ModelInputs, SampleShape, denoiser_graph};
-pub use device::{DeviceChoice, DeviceSettings, automatic, devices, open_device};
+pub use bench::Bench;
+pub use conditioning::SampleShape;
+pub use devices::{
+    DeviceChoice, DeviceSettings, SelftestCase, SharedDevice, automatic, devices, open_device, selftest,
+};
+pub use edit::{Constraint, Replacement};
 pub use error::PipelineError;
-pub use image::{RgbImage, nchw_from_nhwc, nhwc_from_nchw};
-pub use image_to_image::{Source, Task};
+pub use job::{Job, Settings};
 pub use noise::Rng;
+pub use parts::PromptSyntax;
+pub use picture::{Filter, RgbImage, nchw_from_nhwc, nhwc_from_nchw};
+pub use pipeline::{Estimate, Pipeline};
 pub use problems::problems;
-pub use prompt::PromptSyntax;
-pub use request::{Bench, Event, Generated, Outcomes, Request, Timings};
-pub use resize::Filter;
-pub use selftest::{SelftestCase, selftest};
-pub use text_to_image::TextToImage;
+pub use request::{Request, StartingNoise};
+pub use run::{Batch, Generated, Run, RunId, Step, Timings};
+pub use tasks::{ImageToImage, Inpaint, Task, Upscale};

@@ -1,40 +1,39 @@
-//! What is asked of a pipeline, and what comes back.
+//! What is asked of a pipeline.
 
-use crate::denoiser::SampleShape;
-use crate::image::RgbImage;
-use crate::image_to_image::Source;
 use crate::noise::Rng;
-use crate::prompt::PromptSyntax;
-use graph::NodeTime;
-use scheduler::Steps;
-use std::time::Duration;
+use crate::parts::PromptSyntax;
+use crate::tasks::Task;
+use scheduler::{NamedSampler, NamedSchedule, Steps};
+use std::sync::Arc;
 
-/// What is asked for. [`TextToImage::defaults`](crate::TextToImage::defaults) gives the model's own values.
-#[derive(Debug, Clone, PartialEq)]
+/// What is asked for. Whatever is left out is the model's own, or the task's: [`Request::default`] leaves everything out.
+#[derive(Debug, Clone, Default)]
 pub struct Request {
     /// What the picture shows.
     pub prompt: String,
     /// What it should not show; matters only with guidance.
-    pub negative_prompt: String,
+    pub negative_prompt: Option<String>,
     /// Pixels (or latents, where there is no autoencoder).
-    pub width: usize,
-    /// Pixels.
-    pub height: usize,
+    pub width: Option<usize>,
+    /// As the width.
+    pub height: Option<usize>,
     /// Where to step.
-    pub steps: Steps,
-    /// A sampler's name; the checkpoint's own if absent.
-    pub sampler: Option<String>,
-    /// A schedule's name; the checkpoint's own if absent.
-    pub schedule: Option<String>,
-    /// Share of fresh noise of the samplers that have one; the sampler's own if absent.
+    pub steps: Option<Steps>,
+    /// How to step; the name may carry a schedule ("DPM++ 2M Karras").
+    pub sampler: Option<NamedSampler>,
+    /// Which noise levels to step over; goes before the one that the sampler's name carries.
+    pub schedule: Option<NamedSchedule>,
+    /// Share of fresh noise, of the samplers that have one.
     pub eta: Option<f64>,
     /// Weight of the prompt against the negative prompt; 1 and below turns guidance off, as in diffusers, except for the CFG++ samplers,
     /// whose guidance lies between 0 and 1.
-    pub guidance_scale: f64,
+    pub guidance_scale: Option<f64>,
     /// The same seed, model and settings give the same picture.
     pub seed: u64,
     /// Whose noise the seed means.
     pub rng: Rng,
+    /// The noise that the run starts with.
+    pub noise: StartingNoise,
     /// Layers of CLIP that the prompt leaves out at its end, diffusers' `clip_skip`: one less than other tools count. The negative prompt
     /// and the embedding of a whole prompt leave out none, as in diffusers.
     pub clip_skip: usize,
@@ -43,89 +42,24 @@ pub struct Request {
     pub prompt_syntax: Option<PromptSyntax>,
     /// Which of its classes a class-conditional model draws; chosen by the seed if absent.
     pub class_label: Option<usize>,
-    /// The picture that the image is made from; absent where it is made from noise alone.
-    pub source: Option<Source>,
+    /// What the picture is made from; noise alone by default.
+    pub task: Task,
 }
 
-/// One denoising step, as it happens.
-#[derive(Debug)]
-pub struct Event<'a> {
-    /// Counts from 0.
-    pub index: usize,
-    /// How many there will be; 0 if the sampler chooses its own steps.
-    pub steps: usize,
-    /// Noise level of `x`.
-    pub sigma: f64,
-    /// The noisy sample this step starts from, `[H, W, C]`.
-    pub x: &'a [f32],
-    /// The model's estimate of the clean sample.
-    pub denoised: &'a [f32],
-    /// Extents of both.
-    pub shape: SampleShape,
-    /// Since the first step began.
-    pub elapsed: Duration,
-}
-
-/// A finished generation.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Generated {
-    /// The final sample, `[H, W, C]`, values about −1..1.
-    pub sample: Vec<f32>,
-    /// Its extents.
-    pub shape: SampleShape,
-    /// The picture, where the sample is one (latents without an autoencoder are not).
-    pub image: Option<RgbImage>,
-    /// Tokens of the prompts that did not fit the text encoder.
-    pub tokens_dropped: usize,
-    /// The sampler that ran.
-    pub sampler: &'static str,
-    /// The schedule that was asked for, by itself or after the sampler's name.
-    pub schedule: Option<&'static str>,
-    /// Steps taken.
-    pub steps: usize,
-    /// How often the model ran.
-    pub evaluations: usize,
-    /// How long it took.
-    pub timings: Timings,
-    /// The class that was drawn, of a class-conditional model.
-    pub class_label: Option<usize>,
-    /// How much of the schedule was run, of an image that was made from a picture.
-    pub strength: Option<f64>,
-    /// Of inpainting the whole picture as the model made it, before what the mask keeps was put back to the bit.
-    pub repainted: Option<RgbImage>,
-    /// Of enlarging, how much noise was put over the picture.
-    pub noise_level: Option<usize>,
-}
-
-/// Where the time went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Timings {
-    /// Planning the denoiser and uploading its weights: only the first generation of a size pays this.
-    pub prepare: Duration,
-    /// Reading the prompts and the picture; the first generation also plans what reads them.
-    pub encode: Duration,
-    /// All steps.
-    pub sample: Duration,
-    /// The autoencoder, planned on the first picture of a size.
-    pub decode: Duration,
-}
-
-/// What a denoising step costs.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Bench {
-    /// Every timed step, reading the result included.
-    pub seconds: Vec<f64>,
-    /// Floating-point operations of one step.
-    pub flops: u64,
-    /// Every operation of a step, timed alone.
-    pub nodes: Vec<NodeTime>,
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Outcomes {
-    /// With a picture.
-    Finished(Box<Generated>),
-    /// The event handler asked to stop.
-    Stopped,
+/// The noise that a run starts with.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum StartingNoise {
+    /// Drawn from the seed.
+    #[default]
+    Seed,
+    /// The caller's own: standard normal numbers, `[H, W, C]` of the sample. Later draws are the seed's, as if the first had been used.
+    Given(Arc<[f32]>),
+    /// On the way from the seed's noise to another seed's, along the great circle through both (Shoemake 1985), so that it stays as long as
+    /// noise is: pictures change smoothly with the share. All draws of the run are made this way.
+    Slerp {
+        /// The other seed.
+        to: u64,
+        /// How far on the way, 0 being the request's own seed and 1 the other.
+        share: f64,
+    },
 }

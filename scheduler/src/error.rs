@@ -76,7 +76,7 @@ impl fmt::Display for Error {
                 write!(f, "the scheduler class {class} is not supported")
             }
             Self::NoSampler { class } => {
-                write!(f, "the sampler of {class} is not available; choose one with --sampler")
+                write!(f, "the sampler of {class} is not available: choose another")
             }
             Self::UnknownField { class, field } => {
                 write!(f, "the scheduler configuration ({class}) has a field {field} of unknown meaning")

@@ -10,6 +10,9 @@
 //! - *what a model predicts*: [`Prediction`] and its [`Scalings`];
 //! - *how to step*: [`SAMPLERS`].
 //!
+//! A [`Stepper`] runs a program and stops wherever it needs the model, a draw of noise, or has a step to show; [`run`] drives one with
+//! closures.
+//!
 //! ```
 //! use scheduler::{Draw, Frame, Outcome, Schedule, Settings, TimestepMap, run, sampler, sigmas};
 //! use std::ops::ControlFlow;
@@ -36,6 +39,7 @@ mod expr;
 mod frame;
 pub mod likelihood;
 mod program;
+mod registers;
 mod run;
 mod samplers;
 mod scaling;
@@ -43,6 +47,7 @@ mod schedule;
 mod sde;
 pub mod sigmas;
 mod special;
+mod stepper;
 
 pub use builder::Builder;
 pub use config::{Field, NamedSchedule, Request, SCHEDULES, Sampling, SchedulerConfig, Steps};
@@ -50,8 +55,10 @@ pub use error::Error;
 pub use expr::Expr;
 pub use frame::Frame;
 pub use program::{Limit, Op, Program, Reg, Tolerance};
-pub use run::{Denoiser, Draw, Element, Event, Outcome, Registers, run};
-pub use samplers::{Aliases, SAMPLERS, Sampler, Settings, SolverType, Variance, sampler, sampler_and_schedule};
+pub use registers::{Element, Registers};
+pub use run::{Denoiser, Outcome, run};
+pub use samplers::{Aliases, NamedSampler, SAMPLERS, Sampler, Settings, SolverType, Variance, sampler};
 pub use scaling::{Prediction, Scalings};
 pub use schedule::{Schedule, TimestepMap};
 pub use sde::Sde;
+pub use stepper::{Ask, Draw, Event, Stepper};

@@ -165,21 +165,41 @@ pub fn sampler(name: &str) -> Result<&'static Sampler, Error> {
         .ok_or_else(|| Error::UnknownSampler { name: name.to_owned(), nearest: nearest_names(name, spellings()) })
 }
 
-/// A sampler's name with a schedule's after it, as AUTOMATIC1111 writes them: "DPM++ 2M Karras".
-///
-/// # Errors
-/// [`Error::UnknownSampler`], with the nearest names.
-pub fn sampler_and_schedule(name: &str) -> Result<(&'static Sampler, Option<NamedSchedule>), Error> {
-    let unknown = match sampler(name) {
-        Ok(sampler) => return Ok((sampler, None)),
-        Err(error) => error,
-    };
-    let wanted = plain(name);
-    SCHEDULES
-        .iter()
-        .flat_map(|(schedule, names)| names.iter().map(move |name| (*schedule, plain(name))))
-        .find_map(|(schedule, suffix)| Some((sampler(wanted.strip_suffix(&suffix)?).ok()?, Some(schedule))))
-        .ok_or(unknown)
+/// A sampler asked for by name, with the schedule that its name may end in, as AUTOMATIC1111 writes them: "DPM++ 2M Karras".
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NamedSampler {
+    /// Which sampler.
+    pub sampler: &'static Sampler,
+    /// The schedule after its name.
+    pub schedule: Option<NamedSchedule>,
+}
+
+impl From<&'static Sampler> for NamedSampler {
+    fn from(sampler: &'static Sampler) -> Self {
+        Self { sampler, schedule: None }
+    }
+}
+
+impl std::str::FromStr for NamedSampler {
+    type Err = Error;
+
+    /// # Errors
+    /// [`Error::UnknownSampler`], with the nearest names.
+    fn from_str(name: &str) -> Result<Self, Error> {
+        let unknown = match sampler(name) {
+            Ok(sampler) => return Ok(sampler.into()),
+            Err(error) => error,
+        };
+        let wanted = plain(name);
+        SCHEDULES
+            .iter()
+            .flat_map(|(schedule, names)| names.iter().map(move |name| (*schedule, plain(name))))
+            .find_map(|(schedule, suffix)| {
+                let sampler = sampler(wanted.strip_suffix(&suffix)?).ok()?;
+                Some(Self { sampler, schedule: Some(schedule) })
+            })
+            .ok_or(unknown)
+    }
 }
 
 fn spellings() -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -214,11 +234,11 @@ mod tests {
         ] {
             assert_eq!(sampler(typed).unwrap().name, name);
         }
-        let (dpmpp, karras) = sampler_and_schedule("DPM++ 2M Karras").unwrap();
+        let NamedSampler { sampler: dpmpp, schedule: karras } = "DPM++ 2M Karras".parse().unwrap();
         assert_eq!((dpmpp.name, karras), ("dpmpp_2m", Some(NamedSchedule::Karras)));
-        let (heun, none) = sampler_and_schedule("Heun").unwrap();
+        let NamedSampler { sampler: heun, schedule: none } = "Heun".parse().unwrap();
         assert_eq!((heun.name, none), ("heun", None));
-        assert!(sampler_and_schedule("Karras").is_err());
+        assert!("Karras".parse::<NamedSampler>().is_err());
         let error = sampler("eular").unwrap_err().to_string();
         assert!(error.starts_with("there is no sampler \"eular\"; did you mean euler"), "{error}");
         assert!(sampler("").is_err());

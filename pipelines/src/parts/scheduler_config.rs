@@ -15,13 +15,13 @@ const FLAT: &str = "scheduler_config.json";
 ///
 /// # Errors
 /// When the file is missing or no JSON object, or has a class or field that cannot be honoured.
-pub(crate) fn scheduler_config(files: &ModelFiles) -> Result<SchedulerConfig, PipelineError> {
+pub(crate) fn own(files: &ModelFiles) -> Result<SchedulerConfig, PipelineError> {
     // The first checkpoints of diffusers have no folders; it still reads them.
     read(files, if !files.exists(PATH) && files.exists(FLAT) { FLAT } else { PATH })
 }
 
 /// The configuration by which an upscaler puts noise over the picture.
-pub(crate) fn low_res_scheduler_config(files: &ModelFiles) -> Result<SchedulerConfig, PipelineError> {
+pub(crate) fn low_res(files: &ModelFiles) -> Result<SchedulerConfig, PipelineError> {
     read(files, "low_res_scheduler/scheduler_config.json")
 }
 

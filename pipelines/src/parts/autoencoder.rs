@@ -1,10 +1,11 @@
 //! From latents to pictures, and back.
 
-use crate::denoiser::SampleShape;
-use crate::encoder::{Encoder, Latents};
+use super::encoder::{Encoder, Latents};
+use crate::conditioning::SampleShape;
+use crate::devices::residency::{Host, Places};
 use crate::error::PipelineError;
-use crate::tiles::{self, Blend, Tiles};
-use graph::{Device, DeviceError, Graph, MemoryUse, Plan, PlanOptions, Rate, Scope, Tensor, passes};
+use crate::picture::tiles::{self, Blend, Tiles};
+use graph::{DeviceError, Graph, MemoryUse, Plan, Rate, Scope, Tensor};
 use models::{
     AutoencoderKlConfig, AutoencoderTinyConfig, Checkpoint, ModelFiles, ModelIndex, autoencoder_kl_decode,
     autoencoder_tiny_decode,
@@ -15,8 +16,8 @@ pub(crate) struct Autoencoder {
     decoder: Decoder,
     encoder: Encoder,
     weights: Checkpoint,
-    /// Planned for latents of this shape.
-    plan: Option<(SampleShape, Box<dyn Plan>)>,
+    /// By the latents' extents.
+    plans: Places<SampleShape, Box<dyn Plan>>,
 }
 
 pub(crate) enum Decoder {
@@ -82,7 +83,7 @@ impl Autoencoder {
             Decoder::Kl(AutoencoderKlConfig::from_json(&path, &text)?)
         };
         let weights = Checkpoint::open(files, "vae", None)?.without(ENCODER);
-        let model = Self { decoder, encoder: Encoder::new(files), weights, plan: None };
+        let model = Self { decoder, encoder: Encoder::new(files), weights, plans: Places::default() };
         let smallest = SampleShape { height: 1, width: 1, channels: model.latent_channels() };
         model.weights.check(&model.graph(smallest)?.weights())?;
         Ok(Some(model))
@@ -103,9 +104,14 @@ impl Autoencoder {
         matches!(self.decoder.out_channels(), 1 | 3)
     }
 
-    /// What its plan holds, once there is one.
-    pub(crate) fn memory(&self) -> Option<MemoryUse> {
-        self.plan.as_ref().map(|(_, plan)| plan.memory())
+    /// What its plans hold.
+    pub(crate) fn memory(&self) -> MemoryUse {
+        self.plans.memory()
+    }
+
+    /// What the plan for latents of this shape will hold.
+    pub(crate) fn estimate(&self, host: &Host, shape: SampleShape) -> Result<MemoryUse, PipelineError> {
+        Ok(host.estimate(&self.graph(shape)?, &self.weights))
     }
 
     fn graph(&self, shape: SampleShape) -> Result<Graph, PipelineError> {
@@ -115,42 +121,19 @@ impl Autoencoder {
         Ok(s.finish(&[("image", &image)])?)
     }
 
-    /// Forgets its plan.
-    pub(crate) fn let_go(&mut self) -> bool {
-        self.plan.take().is_some()
-    }
-
-    /// The picture of latents `[H, W, C]`, about −1..1, with its extents. Where the device has no room for all of it, `make_room` may let
-    /// something else go, and tells whether it did; in the end the picture is decoded in tiles.
+    /// The picture of latents `[H, W, C]`, about −1..1, with its extents. Where the device has no room for all of it, it is decoded in tiles.
     pub(crate) fn decode(
-        &mut self,
-        device: &dyn Device,
-        options: PlanOptions,
+        &self,
+        host: &Host,
         latents: &[f32],
         shape: SampleShape,
-        mut make_room: impl FnMut() -> bool,
     ) -> Result<(Vec<f32>, SampleShape), PipelineError> {
-        let mut tile = shape.height.max(shape.width);
-        loop {
-            let error = match self.decode_in_tiles(device, options, latents, shape, tile) {
-                // More than one value of the graph may hold, or than there is.
-                Err(PipelineError::Device(error @ DeviceError::Unsupported { .. })) => error,
-                Err(PipelineError::Device(DeviceError::OutOfMemory { .. })) if make_room() => continue,
-                Err(PipelineError::Device(error @ DeviceError::OutOfMemory { .. })) => error,
-                result => return result,
-            };
-            self.let_go();
-            if tile <= SMALLEST_TILE {
-                return Err(error.into());
-            }
-            tile = tile.div_ceil(2);
-        }
+        in_smaller_tiles(shape.height.max(shape.width), |tile| self.decode_in_tiles(host, latents, shape, tile))
     }
 
     fn decode_in_tiles(
-        &mut self,
-        device: &dyn Device,
-        options: PlanOptions,
+        &self,
+        host: &Host,
         latents: &[f32],
         shape: SampleShape,
         tile: usize,
@@ -158,7 +141,7 @@ impl Autoencoder {
         let (rows, columns) = (Tiles::over(shape.height, tile), Tiles::over(shape.width, tile));
         let part = SampleShape { height: rows.extent, width: columns.extent, channels: shape.channels };
         if part == shape {
-            return self.decode_whole(device, options, latents, shape);
+            return self.decode_whole(host, latents, shape);
         }
         let factor = self.factor();
         let (height, width) = (shape.height * factor, shape.width * factor);
@@ -167,7 +150,7 @@ impl Autoencoder {
         for (y, top) in rows.starts.iter().enumerate() {
             for (x, left) in columns.starts.iter().enumerate() {
                 let latents = tiles::cut(latents, shape, (*top, *left), part);
-                let (decoded, _) = self.decode_whole(device, options, &latents, part)?;
+                let (decoded, _) = self.decode_whole(host, &latents, part)?;
                 blend.add(&decoded, (&rows, y), (&columns, x), factor);
             }
         }
@@ -175,30 +158,31 @@ impl Autoencoder {
     }
 
     fn decode_whole(
-        &mut self,
-        device: &dyn Device,
-        options: PlanOptions,
+        &self,
+        host: &Host,
         latents: &[f32],
         shape: SampleShape,
     ) -> Result<(Vec<f32>, SampleShape), PipelineError> {
-        let plan = match self.plan.take() {
-            Some((known, plan)) if known == shape => plan,
-            // The old plan's memory is free before the new one asks for more.
-            old => {
-                drop(old);
-                device.plan(&passes::optimize(&self.graph(shape)?), &self.weights, options)?
-            }
-        };
         let factor = self.factor();
         let extents = SampleShape {
             height: shape.height * factor,
             width: shape.width * factor,
             channels: self.decoder.out_channels(),
         };
-        let (_, plan) = self.plan.insert((shape, plan));
-        plan.write("latents", latents)?;
-        plan.run()?;
-        Ok((plan.read("image")?, extents))
+        let place = self.plans.at(&host.shared, &shape);
+        let decoded = place.with(
+            || host.plan(&self.graph(shape)?, &self.weights),
+            |plan| {
+                plan.write("latents", latents)?;
+                plan.run()?;
+                Ok(plan.read("image")?)
+            },
+        );
+        if decoded.is_err() {
+            // A plan that failed half-way is in nobody's way when smaller tiles are tried.
+            place.let_go();
+        }
+        Ok((decoded?, extents))
     }
 
     /// Channels of the pictures that [`encode`](Self::encode) takes; none if their latents are not what the decoder reads.
@@ -207,28 +191,17 @@ impl Autoencoder {
         (matches!(channels, 1 | 3) && factor == self.factor()).then_some(channels)
     }
 
-    /// The latents of a picture `[H, W, C]` of −1..1. Where the device has no room for all of it, as [`decode`](Self::decode).
-    pub(crate) fn encode(
-        &mut self,
-        device: (&dyn Device, PlanOptions),
-        picture: &[f32],
-        shape: SampleShape,
-        make_room: &mut dyn FnMut() -> bool,
-    ) -> Result<Latents, PipelineError> {
+    /// The latents of a picture `[H, W, C]` of −1..1. Where the device has no room for all of it, it is encoded in tiles.
+    pub(crate) fn encode(&self, host: &Host, picture: &[f32], shape: SampleShape) -> Result<Latents, PipelineError> {
         let factor = self.factor();
-        let mut tile = shape.height.max(shape.width) / factor;
-        loop {
-            let error = match self.encoder.encode(&self.decoder, device, (picture, shape), (tile, factor)) {
-                Err(PipelineError::Device(error @ DeviceError::Unsupported { .. })) => error,
-                Err(PipelineError::Device(DeviceError::OutOfMemory { .. })) if self.let_go() || make_room() => continue,
-                Err(PipelineError::Device(error @ DeviceError::OutOfMemory { .. })) => error,
-                result => return result,
-            };
-            if tile <= SMALLEST_TILE {
-                return Err(error.into());
-            }
-            tile = tile.div_ceil(2);
-        }
+        in_smaller_tiles(shape.height.max(shape.width) / factor, |tile| {
+            self.encoder.encode(&self.decoder, host, (picture, shape), (tile, factor))
+        })
+    }
+
+    /// Lets the encoder's plans go, whose memory the network needs.
+    pub(crate) fn finish_encoding(&self) {
+        self.encoder.let_go();
     }
 
     /// Whether latents of a picture are drawn from a distribution.
@@ -237,46 +210,70 @@ impl Autoencoder {
     }
 }
 
+/// Works in tiles of this many latents a side, and in ever smaller ones where one needs more memory than there is or a value of the graph is
+/// larger than the device allows.
+fn in_smaller_tiles<T>(mut tile: usize, work: impl Fn(usize) -> Result<T, PipelineError>) -> Result<T, PipelineError> {
+    loop {
+        match work(tile) {
+            Err(PipelineError::Device(DeviceError::Unsupported { .. } | DeviceError::OutOfMemory { .. }))
+                if tile > SMALLEST_TILE =>
+            {
+                tile = tile.div_ceil(2);
+            }
+            result => return result,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limit::Limited;
-    use crate::{DeviceChoice, DeviceSettings, Outcomes, Request, TextToImage, open_device};
-    use std::ops::ControlFlow;
+    use crate::devices::{Limited, SharedDevice};
+    use crate::{Pipeline, Request};
+    use graph::{Device, PlanOptions};
     use std::path::Path;
 
     fn cpu() -> Box<dyn Device> {
-        open_device(&DeviceChoice::Cpu, &DeviceSettings::default()).expect("the CPU is always there")
+        Box::new(cpu::CpuDevice::new(None).expect("the CPU is always there"))
+    }
+
+    fn host(device: Box<dyn Device>) -> Host {
+        Host { shared: SharedDevice::new(device), options: PlanOptions::default() }
+    }
+
+    fn golden(name: &str) -> ModelFiles {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/pipelines").join(name);
+        ModelFiles::folder(folder).expect("a golden")
+    }
+
+    fn autoencoder(files: &ModelFiles) -> Autoencoder {
+        let index = ModelIndex::read(files).expect("an index");
+        Autoencoder::load(files, &index).expect("it loads").expect("it has one")
     }
 
     /// Tiles end in zeros where the picture goes on, so they differ; but they fade into each other without a seam.
     #[test]
     fn tiles_join_without_seams() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/pipelines/latent_consistency");
-        let files = ModelFiles::folder(folder).expect("a golden");
-        let (device, options) = (cpu(), PlanOptions::default());
-        let mut pipe = TextToImage::from_pretrained(device.as_ref(), &files, options).expect("a whole checkpoint");
-        let request = Request { prompt: "a red square".into(), width: 96, height: 128, seed: 3, ..pipe.defaults() };
-        let Ok(Outcomes::Finished(generated)) = pipe.run(&request, |_| ControlFlow::Continue(())) else {
-            panic!("no picture")
+        let files = golden("latent_consistency");
+        let pipe = Pipeline::from_pretrained(&SharedDevice::new(cpu()), &files, PlanOptions::default())
+            .expect("a whole checkpoint");
+        let request = Request {
+            prompt: "a red square".into(),
+            width: Some(96),
+            height: Some(128),
+            seed: 3,
+            ..Request::default()
         };
+        let generated = pipe.generate(&request).expect("a picture");
         let (latents, shape) = (&generated.sample, generated.shape);
-        let mut autoencoder = Autoencoder::load(&files, &ModelIndex::read(&files).expect("read before"))
-            .expect("loaded before")
-            .expect("it has one");
-        let (whole, extents) =
-            autoencoder.decode(device.as_ref(), options, latents, shape, || false).expect("there is room");
-        let memory = autoencoder.memory().expect("planned");
-        let limited = Limited::new(cpu(), memory.weights + memory.activations / 2);
-        autoencoder.let_go();
-        let mut asked = 0;
-        let (tiled, _) = autoencoder
-            .decode(&limited, options, latents, shape, || {
-                asked += 1;
-                false
-            })
-            .expect("tiles fit");
-        assert!(asked > 0 && autoencoder.memory().is_some_and(|m| m.activations <= memory.activations / 2));
+        let whole_autoencoder = autoencoder(&files);
+        let (whole, extents) = whole_autoencoder.decode(&host(cpu()), latents, shape).expect("there is room");
+        let memory = whole_autoencoder.memory();
+        let limited = host(Box::new(Limited::new(cpu(), memory.weights + memory.activations / 2)));
+        let autoencoder = autoencoder(&files);
+        let (tiled, _) = autoencoder.decode(&limited, latents, shape).expect("tiles fit");
+        let held = autoencoder.memory().activations;
+        assert!(held > 0 && held <= memory.activations / 2);
         let differences: Vec<f32> = tiled.iter().zip(&whole).map(|(a, b)| a - b).collect();
         let row = extents.width * extents.channels;
         let step = |image: &[f32]| image[row..].iter().zip(image).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -287,29 +284,19 @@ mod tests {
     /// Latents of tiles differ from those of the whole only where a tile ends and the picture goes on.
     #[test]
     fn pictures_are_encoded_in_tiles_where_there_is_little_room() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/pipelines/stable_diffusion");
-        let files = ModelFiles::folder(folder).expect("a golden");
-        let index = ModelIndex::read(&files).expect("an index");
+        let files = golden("stable_diffusion");
         let shape = SampleShape { height: 96, width: 128, channels: 3 };
         let wave = |i: usize| ((i / 3 % 128) as f32 * 0.11).sin() * ((i / 384) as f32 * 0.07 + (i % 3) as f32).cos();
         let picture: Vec<f32> = (0..shape.numel()).map(wave).collect();
-        let mut rooms = 0;
-        let mut encode = |device: &dyn Device| {
-            let mut autoencoder = Autoencoder::load(&files, &index).expect("loads").expect("it has one");
-            autoencoder.encode((device, PlanOptions::default()), &picture, shape, &mut || {
-                rooms += 1;
-                false
-            })
-        };
+        let encode = |device: Box<dyn Device>| autoencoder(&files).encode(&host(device), &picture, shape);
         let mean = |latents: Latents| latents.sample(|| vec![0.0; 48 * 64 * 4]);
-        let whole = mean(encode(cpu().as_ref()).expect("there is room"));
-        let tiled = mean(encode(&Limited::new(cpu(), 1 << 20)).expect("tiles fit"));
+        let whole = mean(encode(cpu()).expect("there is room"));
+        let tiled = mean(encode(Box::new(Limited::new(cpu(), 1 << 20))).expect("tiles fit"));
         let largest = whole.iter().fold(0.0_f32, |largest, v| largest.max(v.abs()));
         let differences: Vec<f32> = tiled.iter().zip(&whole).map(|(a, b)| (a - b).abs()).collect();
         let (worst, sum) = differences.iter().fold((0.0_f32, 0.0), |(worst, sum), d| (worst.max(*d), sum + d));
         let typical = sum / differences.len() as f32;
         assert!(worst > 0.0 && worst < 0.2 * largest && typical < 0.02 * largest, "{worst}, {typical} of {largest}");
-        assert!(encode(&Limited::new(cpu(), 1 << 10)).is_err(), "a kilobyte is too little");
-        assert!(rooms >= 2);
+        assert!(encode(Box::new(Limited::new(cpu(), 1 << 10))).is_err(), "a kilobyte is too little");
     }
 }

@@ -1,7 +1,8 @@
 //! Which device a request means: the best GPU, a named one, or the CPU.
 
+use crate::devices::limit::Limited;
+use crate::devices::residency::SharedDevice;
 use crate::error::PipelineError;
-use crate::limit::Limited;
 use graph::{Device, DeviceError, DeviceInfo, DeviceKind};
 use std::convert::Infallible;
 use std::str::FromStr;
@@ -70,7 +71,7 @@ impl DeviceSettings {
 ///
 /// # Errors
 /// When no adapter fits, or its driver refuses.
-pub fn open_device(choice: &DeviceChoice, settings: &DeviceSettings) -> Result<Box<dyn Device>, PipelineError> {
+pub fn open_device(choice: &DeviceChoice, settings: &DeviceSettings) -> Result<SharedDevice, PipelineError> {
     let native = || -> Result<Box<dyn Device>, DeviceError> { Ok(Box::new(cpu::CpuDevice::new(settings.threads)?)) };
     let device: Box<dyn Device> = match choice {
         DeviceChoice::Cpu => native()?,
@@ -84,10 +85,10 @@ pub fn open_device(choice: &DeviceChoice, settings: &DeviceSettings) -> Result<B
         },
     };
     let native = settings.max_native_memory.filter(|_| device.info().kind == DeviceKind::Cpu);
-    Ok(match settings.max_memory.or(native) {
+    Ok(SharedDevice::new(match settings.max_memory.or(native) {
         Some(limit) => Box::new(Limited::new(device, limit)),
         None => device,
-    })
+    }))
 }
 
 /// Everything that can compute here: all adapters, the best first, then the CPU.

@@ -1,6 +1,6 @@
 //! A picture decoded in overlapping tiles that fade into each other, for a decoder that cannot hold all of it at once.
 
-use crate::denoiser::SampleShape;
+use crate::conditioning::SampleShape;
 
 /// Where the tiles of one extent begin, and how far they reach.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -37,25 +37,30 @@ impl Limited {
         );
         Err(DeviceError::OutOfMemory { device: self.device.info().name.clone(), doing })
     }
+}
 
-    /// What a plan will hold, without making it.
-    fn need(&self, graph: &Graph, weights: &dyn WeightSource, options: PlanOptions) -> u64 {
-        let native = self.device.info().kind == DeviceKind::Cpu;
-        let weight = |node: &graph::Node| {
-            let Op::Weight(weight) = &node.op else { return 0 };
-            let half = match options.storage {
-                // Products are computed in singles there.
-                _ if native => false,
-                Storage::F32 => false,
-                Storage::F16 => true,
-                Storage::Auto => weights.stored_as(&weight.name) == Some(StorageType::F16),
-            };
-            // Biases and norms stay in single precision.
-            numel(&node.shape) as u64 * if half && node.shape.len() > 1 { 2 } else { 4 }
+/// What a plan of this graph will hold, without making it.
+pub(crate) fn estimate(
+    device: &DeviceInfo,
+    graph: &Graph,
+    weights: &dyn WeightSource,
+    options: PlanOptions,
+) -> MemoryUse {
+    let native = device.kind == DeviceKind::Cpu;
+    let weight = |node: &graph::Node| {
+        let Op::Weight(weight) = &node.op else { return 0 };
+        let half = match options.storage {
+            // Products are computed in singles there.
+            _ if native => false,
+            Storage::F32 => false,
+            Storage::F16 => true,
+            Storage::Auto => weights.stored_as(&weight.name) == Some(StorageType::F16),
         };
-        let values: usize = Slots::assign(&passes::hoist(graph)).sizes().iter().sum();
-        graph.nodes().iter().map(weight).sum::<u64>() + 4 * values as u64
-    }
+        // Biases and norms stay in single precision.
+        numel(&node.shape) as u64 * if half && node.shape.len() > 1 { 2 } else { 4 }
+    };
+    let values: usize = Slots::assign(&passes::hoist(graph)).sizes().iter().sum();
+    MemoryUse { weights: graph.nodes().iter().map(weight).sum(), activations: 4 * values as u64 }
 }
 
 impl Device for Limited {
@@ -69,7 +74,8 @@ impl Device for Limited {
         weights: &dyn WeightSource,
         options: PlanOptions,
     ) -> Result<Box<dyn Plan>, DeviceError> {
-        self.full(self.need(graph, weights, options))?;
+        let need = estimate(self.info(), graph, weights, options);
+        self.full(need.weights + need.activations)?;
         let plan = self.device.plan(graph, weights, options)?;
         let memory = plan.memory();
         let bytes = memory.weights + memory.activations;

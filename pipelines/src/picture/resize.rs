@@ -1,6 +1,6 @@
 //! Pictures of another size, as Pillow's `Image.resize` makes them: what diffusers' image processors use.
 
-use crate::image::RgbImage;
+use crate::picture::RgbImage;
 
 /// A kernel of resampling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +127,7 @@ mod tests {
     /// `tests/goldens/make_resized.py`: a picture of these bytes, resized by Pillow.
     #[test]
     fn pillow_resizes_so() {
-        let golden = include_str!("../tests/resized.json");
+        let golden = include_str!("../../tests/resized.json");
         let golden: serde_json::Value = serde_json::from_str(golden).expect("the golden is JSON");
         let bytes = |value: &serde_json::Value| -> Vec<u8> {
             value

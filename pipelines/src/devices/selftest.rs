@@ -1,6 +1,6 @@
 //! Whether a device computes what the references say.
 
-use crate::device::{DeviceChoice, DeviceSettings};
+use crate::devices::choice::{DeviceChoice, DeviceSettings};
 use crate::error::PipelineError;
 use gpu::{CaseResult, Outcome};
 use graph::random::random_graph;

@@ -5,6 +5,7 @@
 mod brownian;
 mod mt19937;
 mod philox;
+pub(crate) mod slerp;
 mod torch_cpu;
 mod torch_cuda;
 
@@ -17,7 +18,7 @@ pub use torch_cpu::TorchCpu;
 pub use torch_cuda::TorchCuda;
 
 /// A stream of standard normal numbers.
-pub trait Noise {
+pub trait Noise: Send {
     /// The next draw: `out.len()` independent standard normal numbers.
     fn fill(&mut self, out: &mut [f32]);
 

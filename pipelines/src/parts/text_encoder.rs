@@ -1,16 +1,18 @@
 //! From a prompt to what the network reads of it.
 
+use super::prompt::{self, Chunk, PromptSyntax};
+use crate::devices::residency::{Host, Places, add, lock};
 use crate::error::PipelineError;
-use crate::network::Network;
-use crate::prompt::{self, Chunk, PromptSyntax};
-use graph::{Device, Graph, MemoryUse, Plan, PlanOptions, Rate, Scope, passes};
+use crate::networks::{Network, TextInput};
+use graph::{Graph, MemoryUse, Plan, Rate, Scope};
 use models::{
     Checkpoint, ClipHiddenState, ClipTextConfig, Learned, LearnedWeights, ModelFiles, ModelIndex, T5Config,
     TextualInversion, Tokenizer, clip_text_model, clip_text_model_with_projection, t5_encoder_model,
 };
+use std::sync::{Arc, Mutex};
 
 /// A prompt as the network reads it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct EncodedPrompt {
     /// `[S, D]`.
     pub(crate) hidden_states: Vec<f32>,
@@ -36,9 +38,26 @@ impl Tokenized {
     }
 }
 
+/// A prompt with all that its encoding depends on.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Prompt {
+    pub(crate) tokenized: Tokenized,
+    /// As many as the longer of the prompt and the negative prompt has: both are one batch.
+    pub(crate) chunks: usize,
+    /// Layers that the prompt leaves out at the end of CLIP.
+    pub(crate) clip_skip: usize,
+    /// Whether this is what the picture should not show.
+    pub(crate) negative: bool,
+}
+
+/// As many encoded prompts are kept.
+const KNOWN: usize = 16;
+
 /// One or two text encoders, the channels of which stand side by side.
 pub(crate) struct TextEncoders {
     parts: Vec<TextEncoder>,
+    /// What was encoded last, the latest first.
+    known: Mutex<Vec<(Prompt, Arc<EncodedPrompt>)>>,
     /// Whether an empty negative prompt is read as zeros, not as an empty text.
     zeros_for_empty: bool,
     /// How prompts may be read: of CLIP beside a UNet, as AUTOMATIC1111's web UI reads them.
@@ -51,8 +70,8 @@ struct TextEncoder {
     config: Config,
     weights: LearnedWeights,
     form: Form,
-    /// With the number of layers that it can skip.
-    plan: Option<(usize, Box<dyn Plan>)>,
+    /// By the number of layers that a plan can skip.
+    plans: Places<usize, Box<dyn Plan>>,
 }
 
 /// Either family.
@@ -92,18 +111,23 @@ impl Config {
 /// What a network takes of an encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// The last hidden states,
+    /// The last hidden states; `masked` where padding is hidden from the encoder.
     Last { masked: bool },
-    /// those of the last layer but one, without the final layer norm,
+    /// The hidden states of the last layer but one, without the final layer norm.
     Penultimate,
-    /// or these with the embedding of the whole prompt.
+    /// Those of [`Form::Penultimate`], and the embedding of the whole prompt.
     Projected,
 }
 
 impl TextEncoders {
     /// Reads and checks what this network wants.
-    pub(crate) fn load(files: &ModelFiles, index: &ModelIndex, network: &Network) -> Result<Self, PipelineError> {
-        let parts = if network.pooled_channels().is_some() {
+    pub(crate) fn load(
+        files: &ModelFiles,
+        index: &ModelIndex,
+        network: &Network,
+        wanted: TextInput,
+    ) -> Result<Self, PipelineError> {
+        let parts = if wanted.pooled.is_some() {
             index.require("text_encoder", &["CLIPTextModel"])?;
             index.require("text_encoder_2", &["CLIPTextModelWithProjection"])?;
             vec![
@@ -111,7 +135,7 @@ impl TextEncoders {
                 TextEncoder::load(files, ("text_encoder_2", "tokenizer_2"), Form::Projected)?,
             ]
         } else {
-            let masked = network.masks_padding();
+            let masked = wanted.masks_padding;
             let known: &[&str] = if masked { &["CLIPTextModel", "T5EncoderModel"] } else { &["CLIPTextModel"] };
             let class = &index.require("text_encoder", known)?.class_name;
             let place = ("text_encoder", "tokenizer");
@@ -124,9 +148,10 @@ impl TextEncoders {
         };
         // Without the field, diffusers' default.
         let field = index.options.get("force_zeros_for_empty_prompt").and_then(serde_json::Value::as_bool);
-        let weighs = !network.masks_padding();
-        let mut encoders = Self { zeros_for_empty: parts.len() == 2 && field.unwrap_or(true), weighs, parts };
-        encoders.check(files, network)?;
+        let weighs = !wanted.masks_padding;
+        let zeros_for_empty = parts.len() == 2 && field.unwrap_or(true);
+        let mut encoders = Self { zeros_for_empty, weighs, parts, known: Mutex::default() };
+        encoders.check(files, network.folder, wanted)?;
         encoders.learn(files)?;
         Ok(encoders)
     }
@@ -146,15 +171,14 @@ impl TextEncoders {
         Ok(())
     }
 
-    fn check(&self, files: &ModelFiles, network: &Network) -> Result<(), PipelineError> {
+    fn check(&self, files: &ModelFiles, folder: &str, wanted: TextInput) -> Result<(), PipelineError> {
         let broken = |message: String| PipelineError::Checkpoint(format!("{}: {message}", files.describe("")));
-        let folder = network.folder();
-        let (given, taken) = (self.channels(), network.text_channels());
+        let (given, taken) = (self.channels(), wanted.channels);
         if given != taken {
             let what = if self.parts.len() == 1 { "encoder gives" } else { "encoders give" };
             return Err(broken(format!("the text {what} {given} channels and the {folder} takes {taken}")));
         }
-        let (given, taken) = (self.pooled_channels(), network.pooled_channels());
+        let (given, taken) = (self.pooled_channels(), wanted.pooled);
         if given != taken {
             let [given, taken] = [given, taken].map(|channels| channels.unwrap_or(0));
             return Err(broken(format!(
@@ -183,13 +207,16 @@ impl TextEncoders {
         self.parts[0].max_tokens()
     }
 
-    /// Forgets all plans; tells whether there were any.
-    pub(crate) fn let_go(&mut self) -> bool {
-        self.parts.iter_mut().filter_map(|part| part.plan.take()).count() > 0
+    /// Memory that the plans hold.
+    pub(crate) fn memory(&self) -> MemoryUse {
+        self.parts.iter().map(|part| part.plans.memory()).fold(MemoryUse::default(), add)
     }
 
-    pub(crate) fn memory(&self) -> impl Iterator<Item = MemoryUse> + '_ {
-        self.parts.iter().filter_map(|part| part.plan.as_ref()).map(|(_, plan)| plan.memory())
+    /// What their plans will hold for prompts that leave out so many layers.
+    pub(crate) fn estimate(&self, host: &Host, clip_skip: usize) -> Result<MemoryUse, PipelineError> {
+        let parts = self.parts.iter();
+        let parts = parts.map(|part| Ok(host.estimate(&part.graph(part.form, clip_skip)?, &part.weights)));
+        parts.collect::<Result<Vec<_>, PipelineError>>().map(|all| all.into_iter().fold(MemoryUse::default(), add))
     }
 
     /// Whether this many layers can be skipped.
@@ -236,18 +263,26 @@ impl TextEncoders {
         Ok((Tokenized { parts, empty: prompt.is_empty() }, dropped))
     }
 
-    /// A prompt by all encoders, without their last `skip` layers but for the embedding of the whole prompt, which is that of its first
-    /// chunk; with so many `chunks`, empty ones after its own. `planned` is the number that prompts of this run skip, or else nothing: only
-    /// diffusers' negative prompts.
-    pub(crate) fn encode(
-        &mut self,
-        device: &dyn Device,
-        options: PlanOptions,
-        (prompt, chunks): (&Tokenized, usize),
-        (skip, planned): (bool, usize),
-    ) -> Result<EncodedPrompt, PipelineError> {
-        let parts = self.parts.iter_mut().zip(&prompt.parts);
-        let mut parts = parts.map(|(part, own)| part.encode(device, options, (own, chunks), (skip, planned)));
+    /// A prompt as the network reads it; the last few are kept, so that what was encoded is not encoded again.
+    pub(crate) fn encode(&self, host: &Host, prompt: &Prompt) -> Result<Arc<EncodedPrompt>, PipelineError> {
+        if let Some((_, encoded)) = lock(&self.known).iter().find(|(known, _)| known == prompt) {
+            return Ok(Arc::clone(encoded));
+        }
+        let encoded = Arc::new(if prompt.negative && prompt.tokenized.empty && self.zeros_for_empty {
+            self.zeros(prompt.chunks)
+        } else {
+            self.encode_text(host, prompt)?
+        });
+        let mut known = lock(&self.known);
+        known.truncate(KNOWN - 1);
+        known.insert(0, (prompt.clone(), Arc::clone(&encoded)));
+        Ok(encoded)
+    }
+
+    /// A text by all encoders, whose channels come to stand side by side.
+    fn encode_text(&self, host: &Host, prompt: &Prompt) -> Result<EncodedPrompt, PipelineError> {
+        let parts = self.parts.iter().zip(&prompt.tokenized.parts);
+        let mut parts = parts.map(|(part, own)| part.encode(host, own, prompt));
         let mut all = parts.next().expect("there is one at least")?;
         for part in parts {
             let part = part?;
@@ -260,23 +295,14 @@ impl TextEncoders {
         Ok(all)
     }
 
-    /// The same of a negative prompt, which may be none. It skips no layer, as in diffusers.
-    pub(crate) fn encode_negative(
-        &mut self,
-        device: &dyn Device,
-        options: PlanOptions,
-        (prompt, chunks): (&Tokenized, usize),
-        planned: usize,
-    ) -> Result<EncodedPrompt, PipelineError> {
-        if !(self.zeros_for_empty && prompt.empty) {
-            return self.encode(device, options, (prompt, chunks), (false, planned));
-        }
+    /// What stands for no negative prompt.
+    fn zeros(&self, chunks: usize) -> EncodedPrompt {
         let tokens = chunks * self.max_tokens();
-        Ok(EncodedPrompt {
+        EncodedPrompt {
             hidden_states: vec![0.0; tokens * self.channels()],
             text_embeds: vec![0.0; self.pooled_channels().unwrap_or(0)],
             attention_mask: vec![1.0; tokens],
-        })
+        }
     }
 }
 
@@ -307,7 +333,8 @@ impl TextEncoder {
     ) -> Result<Self, PipelineError> {
         let weights = Checkpoint::open(files, folder, None)?;
         let tokenizer = Tokenizer::open(files, tokenizer)?;
-        let part = Self { folder, tokenizer, config, weights: LearnedWeights::new(weights), form, plan: None };
+        let part =
+            Self { folder, tokenizer, config, weights: LearnedWeights::new(weights), form, plans: Places::default() };
         let (largest, rows) = (part.tokenizer.largest_id(), part.config.vocab_size());
         if largest as usize >= rows {
             let message = format!("the tokenizer has a token {largest} and the text encoder {rows} rows");
@@ -402,37 +429,32 @@ impl TextEncoder {
         self.max_tokens().saturating_sub(before + after)
     }
 
-    /// Every chunk by itself, one after the other, and empty ones up to their number.
-    fn encode(
-        &mut self,
-        device: &dyn Device,
-        options: PlanOptions,
-        (own, chunks): (&[Chunk], usize),
-        (skip, planned): (bool, usize),
-    ) -> Result<EncodedPrompt, PipelineError> {
-        if self.plan.as_ref().is_none_or(|(skips, _)| *skips != planned) {
-            self.plan = None;
-            let graph = passes::optimize(&self.graph(self.form, planned)?);
-            self.plan = Some((planned, device.plan(&graph, &self.weights, options)?));
-        }
-        let empty = Chunk::default();
-        let mut all = EncodedPrompt { hidden_states: Vec::new(), text_embeds: Vec::new(), attention_mask: Vec::new() };
-        for i in 0..chunks {
-            let encoded = self.encode_chunk(own.get(i).unwrap_or(&empty), if skip { planned } else { 0 })?;
-            all.hidden_states.extend(encoded.hidden_states);
-            all.attention_mask.extend(encoded.attention_mask);
-            if i == 0 {
-                all.text_embeds = encoded.text_embeds;
+    /// Every chunk by itself, one after the other, and empty ones up to their number. The embedding of the whole prompt is that of the
+    /// first chunk.
+    fn encode(&self, host: &Host, own: &[Chunk], prompt: &Prompt) -> Result<EncodedPrompt, PipelineError> {
+        let planned = prompt.clip_skip;
+        // Only the prompt leaves layers out: diffusers' negative prompts do not.
+        let skip = if prompt.negative { 0 } else { planned };
+        let make = || host.plan(&self.graph(self.form, planned)?, &self.weights);
+        self.plans.at(&host.shared, &planned).with(make, |plan| {
+            let empty = Chunk::default();
+            let mut all = EncodedPrompt::default();
+            for i in 0..prompt.chunks {
+                let encoded = self.encode_chunk(plan.as_mut(), own.get(i).unwrap_or(&empty), skip)?;
+                all.hidden_states.extend(encoded.hidden_states);
+                all.attention_mask.extend(encoded.attention_mask);
+                if i == 0 {
+                    all.text_embeds = encoded.text_embeds;
+                }
             }
-        }
-        Ok(all)
+            Ok(all)
+        })
     }
 
     /// One run of the plan.
-    fn encode_chunk(&mut self, chunk: &Chunk, skip: usize) -> Result<EncodedPrompt, PipelineError> {
+    fn encode_chunk(&self, plan: &mut dyn Plan, chunk: &Chunk, skip: usize) -> Result<EncodedPrompt, PipelineError> {
         let length = self.max_tokens();
         let encoding = self.tokenizer.framed(&chunk.tokens, length)?;
-        let (_, plan) = self.plan.as_mut().expect("planned by the caller");
         let attention_mask = encoding.mask_f32();
         plan.write("input_ids", &encoding.ids_f32())?;
         match self.form {

@@ -1,6 +1,6 @@
 //! Between a model's numbers and pictures.
 
-use crate::denoiser::SampleShape;
+use crate::conditioning::SampleShape;
 
 /// An 8-bit RGB picture, row by row.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,21 +1,25 @@
 //! From pictures to latents.
 
-use crate::autoencoder::Decoder;
-use crate::denoiser::SampleShape;
+use super::autoencoder::Decoder;
+use crate::conditioning::SampleShape;
+use crate::devices::residency::{Host, Places, lock};
 use crate::error::PipelineError;
-use crate::tiles::{self, Blend, Tiles};
-use graph::{Device, Graph, PlanOptions, Rate, Scope, passes};
+use crate::picture::tiles::{self, Blend, Tiles};
+use graph::{Graph, Plan, Rate, Scope};
 use models::{Checkpoint, ModelFiles, autoencoder_kl_encode, autoencoder_tiny_encode};
+use std::sync::{Arc, Mutex};
 
-/// The half of an autoencoder that makes latents of pictures: nothing of it is read before the first picture comes.
+/// The half of an autoencoder that makes latents of pictures. Its weights are opened only when the first picture comes.
 pub(crate) struct Encoder {
     files: ModelFiles,
-    weights: Option<Checkpoint>,
+    weights: Mutex<Option<Arc<Checkpoint>>>,
+    /// By the extents of a tile.
+    plans: Places<SampleShape, Box<dyn Plan>>,
     /// What was encoded last: several images are often made from one picture.
-    known: Vec<(SampleShape, Vec<f32>, Latents)>,
+    known: Mutex<Vec<(SampleShape, Vec<f32>, Latents)>>,
 }
 
-/// As many pictures as one image is made from: the picture, and what a mask leaves of it.
+/// An image is made from two pictures at most: the one given, and what a mask leaves of it.
 const KNOWN: usize = 2;
 
 /// The half that makes pictures of latents.
@@ -48,45 +52,48 @@ impl Latents {
 
 impl Encoder {
     pub(crate) fn new(files: &ModelFiles) -> Self {
-        Self { files: files.clone(), weights: None, known: Vec::new() }
+        Self { files: files.clone(), weights: Mutex::default(), plans: Places::default(), known: Mutex::default() }
     }
 
-    /// The latents of a picture `[H, W, C]` of −1..1, in tiles of at most `tile` latents a side, `factor` pixels each. The plan is gone
-    /// afterwards: the network needs the memory.
+    /// The latents of a picture `[H, W, C]` of −1..1, in tiles of at most `tile` latents a side, `factor` pixels each.
     pub(crate) fn encode(
-        &mut self,
+        &self,
         kind: &Decoder,
-        (device, options): (&dyn Device, PlanOptions),
+        host: &Host,
         (picture, shape): (&[f32], SampleShape),
         (tile, factor): (usize, usize),
     ) -> Result<Latents, PipelineError> {
         // Pictures of one colour differ in nothing but their extents.
-        let known = self.known.iter().find(|(extents, known, _)| *extents == shape && known == picture);
-        if let Some((.., latents)) = known {
+        let is_known = |(extents, known, _): &&(SampleShape, Vec<f32>, Latents)| *extents == shape && known == picture;
+        if let Some((.., latents)) = lock(&self.known).iter().find(is_known) {
             return Ok(latents.clone());
         }
         let (height, width) = (shape.height / factor, shape.width / factor);
         let (rows, columns) = (Tiles::over(height, tile), Tiles::over(width, tile));
         let part = SampleShape { height: rows.extent * factor, width: columns.extent * factor, ..shape };
         let graph = graph(kind, part)?;
-        let weights = match self.weights.take() {
-            Some(weights) => weights,
-            None => {
-                let weights = Checkpoint::open(&self.files, "vae", None)?.without(DECODER);
-                weights.check(&graph.weights())?;
-                weights
-            }
-        };
-        let mut plan = device.plan(&passes::optimize(&graph), self.weights.insert(weights), options)?;
+        let weights = self.weights(&graph)?;
         let extents = SampleShape { height, width, channels: kind.latent_channels() };
+        let place = self.plans.at(&host.shared, &part);
+        let encode_tile = |tile: &[f32]| {
+            place.with(
+                || host.plan(&graph, weights.as_ref()),
+                |plan| {
+                    plan.write("image", tile)?;
+                    plan.run()?;
+                    let logvar = matches!(kind, Decoder::Kl(_)).then(|| plan.read("logvar")).transpose()?;
+                    Ok((plan.read("mean")?, logvar))
+                },
+            )
+        };
         let (mut mean, mut deviation) = (Blend::new(extents), Blend::new(extents));
         for (y, top) in rows.starts.iter().enumerate() {
             for (x, left) in columns.starts.iter().enumerate() {
-                plan.write("image", &tiles::cut(picture, shape, (top * factor, left * factor), part))?;
-                plan.run()?;
-                mean.add(&plan.read("mean")?, (&rows, y), (&columns, x), 1);
-                if matches!(kind, Decoder::Kl(_)) {
-                    let std: Vec<f32> = plan.read("logvar")?.into_iter().map(|logvar| (0.5 * logvar).exp()).collect();
+                let tile = tiles::cut(picture, shape, (top * factor, left * factor), part);
+                let (tile_mean, logvar) = encode_tile(&tile)?;
+                mean.add(&tile_mean, (&rows, y), (&columns, x), 1);
+                if let Some(logvar) = logvar {
+                    let std: Vec<f32> = logvar.into_iter().map(|logvar| (0.5 * logvar).exp()).collect();
                     deviation.add(&std, (&rows, y), (&columns, x), 1);
                 }
             }
@@ -105,9 +112,26 @@ impl Encoder {
         if !values.all(|v| v.is_finite()) {
             return Err(PipelineError::NotEncoded);
         }
-        self.known.truncate(KNOWN - 1);
-        self.known.insert(0, (shape, picture.to_vec(), latents.clone()));
+        let mut known = lock(&self.known);
+        known.truncate(KNOWN - 1);
+        known.insert(0, (shape, picture.to_vec(), latents.clone()));
         Ok(latents)
+    }
+
+    /// Lets the plans go.
+    pub(crate) fn let_go(&self) {
+        self.plans.let_go();
+    }
+
+    /// The encoder's weights, opened and checked when the first picture comes.
+    fn weights(&self, graph: &Graph) -> Result<Arc<Checkpoint>, PipelineError> {
+        let mut weights = lock(&self.weights);
+        if let Some(weights) = weights.as_ref() {
+            return Ok(Arc::clone(weights));
+        }
+        let opened = Checkpoint::open(&self.files, "vae", None)?.without(DECODER);
+        opened.check(&graph.weights())?;
+        Ok(Arc::clone(weights.insert(Arc::new(opened))))
     }
 }
 

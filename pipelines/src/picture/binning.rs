@@ -1,6 +1,6 @@
 //! Resolution binning: PixArt was trained on pictures of some sizes, and diffusers makes the nearest of them, then fits it to what was asked.
 
-use crate::denoiser::SampleShape;
+use crate::conditioning::SampleShape;
 
 /// (height over width, height, width), in pixels.
 type Bin = (f64, usize, usize);

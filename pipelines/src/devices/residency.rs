@@ -1,0 +1,240 @@
+//! Whose plans stay on a device when memory is short: one rule for all pipelines that share it.
+
+use crate::error::PipelineError;
+use graph::{Device, DeviceError, DeviceInfo, Graph, MemoryUse, Plan, PlanOptions, WeightSource, passes};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// A device that pipelines share, on one thread or on several.
+///
+/// It knows every plan that its pipelines hold on it. Where a new one finds no room, the plan that was used longest ago is let go, whichever
+/// pipeline it belongs to, and the next, until there is room; its pipeline makes it again when it needs it.
+#[derive(Clone)]
+pub struct SharedDevice(Arc<Shared>);
+
+struct Shared {
+    device: Box<dyn Device>,
+    /// Held by whoever makes a plan: two at once would take each other's room.
+    planning: Mutex<()>,
+    places: Mutex<Vec<Weak<dyn Held>>>,
+    /// Counts uses, to tell which was last.
+    uses: AtomicU64,
+}
+
+impl fmt::Debug for SharedDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SharedDevice").field(self.0.device.info()).finish()
+    }
+}
+
+impl SharedDevice {
+    /// Shares a device.
+    #[must_use]
+    pub fn new(device: Box<dyn Device>) -> Self {
+        Self(Arc::new(Shared {
+            device,
+            planning: Mutex::default(),
+            places: Mutex::default(),
+            uses: AtomicU64::default(),
+        }))
+    }
+
+    /// How it presents itself.
+    #[must_use]
+    pub fn info(&self) -> &DeviceInfo {
+        self.0.device.info()
+    }
+
+    /// The device itself.
+    pub(crate) fn device(&self) -> &dyn Device {
+        self.0.device.as_ref()
+    }
+
+    /// Lets the plan go that was used longest ago, other than one; tells whether there was any.
+    fn let_one_go(&self, but: *const ()) -> bool {
+        let mut places: Vec<Arc<dyn Held>> = lock(&self.0.places).iter().filter_map(Weak::upgrade).collect();
+        places.retain(|place| !std::ptr::addr_eq(Arc::as_ptr(place), but) && place.is_held());
+        places.sort_by_key(|place| place.last_use());
+        places.iter().any(|place| place.let_go())
+    }
+}
+
+/// Where the parts of a model are planned, and how.
+#[derive(Debug, Clone)]
+pub(crate) struct Host {
+    pub(crate) shared: SharedDevice,
+    pub(crate) options: PlanOptions,
+}
+
+impl Host {
+    /// Plans a graph after the passes that every graph goes through.
+    pub(crate) fn plan(&self, graph: &Graph, weights: &dyn WeightSource) -> Result<Box<dyn Plan>, PipelineError> {
+        Ok(self.shared.device().plan(&passes::optimize(graph), weights, self.options)?)
+    }
+
+    /// What such a plan will hold, without making it.
+    pub(crate) fn estimate(&self, graph: &Graph, weights: &dyn WeightSource) -> MemoryUse {
+        super::estimate(self.shared.info(), &passes::optimize(graph), weights, self.options)
+    }
+}
+
+/// What can be held on a device: a plan, with what belongs to it.
+pub(crate) trait Resident: Send {
+    /// Memory it holds.
+    fn memory(&self) -> MemoryUse;
+}
+
+impl Resident for Box<dyn Plan> {
+    fn memory(&self) -> MemoryUse {
+        self.as_ref().memory()
+    }
+}
+
+/// A place as the manager sees it.
+trait Held: Send + Sync {
+    fn is_held(&self) -> bool;
+    fn last_use(&self) -> u64;
+    /// Waits for whoever uses it now, and lets it go; tells whether it was still there.
+    fn let_go(&self) -> bool;
+}
+
+struct Slot<S> {
+    resident: Mutex<Option<S>>,
+    held: AtomicBool,
+    last_use: AtomicU64,
+}
+
+impl<S: Resident> Held for Slot<S> {
+    fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire)
+    }
+
+    fn last_use(&self) -> u64 {
+        self.last_use.load(Ordering::Relaxed)
+    }
+
+    fn let_go(&self) -> bool {
+        let mut resident = lock(&self.resident);
+        self.held.store(false, Ordering::Release);
+        resident.take().is_some()
+    }
+}
+
+/// A place on a device for one plan. It may be empty at any time: [`with`](Self::with) makes the plan again where it is.
+pub(crate) struct Place<S> {
+    device: SharedDevice,
+    slot: Arc<Slot<S>>,
+}
+
+impl<S: Resident + 'static> Place<S> {
+    /// An empty one.
+    pub(crate) fn new(device: &SharedDevice) -> Self {
+        let slot =
+            Arc::new(Slot { resident: Mutex::new(None), held: AtomicBool::default(), last_use: AtomicU64::default() });
+        let held: Weak<Slot<S>> = Arc::downgrade(&slot);
+        let mut places = lock(&device.0.places);
+        places.retain(|place| place.strong_count() > 0);
+        places.push(held);
+        Self { device: device.clone(), slot }
+    }
+
+    /// Works with the plan that is here; `make` makes it first if there is none.
+    ///
+    /// Neither closure may come back to a place of the same device: a thread that makes a plan may have to wait for whoever uses one, so
+    /// whoever uses one must not wait for a plan.
+    pub(crate) fn with<R>(
+        &self,
+        make: impl Fn() -> Result<S, PipelineError>,
+        work: impl FnOnce(&mut S) -> Result<R, PipelineError>,
+    ) -> Result<R, PipelineError> {
+        self.slot.last_use.store(self.device.0.uses.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        if let Some(resident) = lock(&self.slot.resident).as_mut() {
+            return work(resident);
+        }
+        // In this order everywhere: the right to plan, then a place.
+        let planning = lock(&self.device.0.planning);
+        let mut place = lock(&self.slot.resident);
+        let resident = match place.as_mut() {
+            Some(resident) => resident,
+            None => {
+                let made = loop {
+                    match make() {
+                        Err(error) if is_full(&error) && self.device.let_one_go(self.address()) => {}
+                        result => break result?,
+                    }
+                };
+                self.slot.held.store(true, Ordering::Release);
+                place.insert(made)
+            }
+        };
+        drop(planning);
+        work(resident)
+    }
+
+    /// Lets the plan go; tells whether there was one.
+    pub(crate) fn let_go(&self) -> bool {
+        self.slot.let_go()
+    }
+
+    /// Memory that the plan here holds.
+    pub(crate) fn memory(&self) -> MemoryUse {
+        lock(&self.slot.resident).as_ref().map_or(MemoryUse::default(), Resident::memory)
+    }
+
+    fn address(&self) -> *const () {
+        Arc::as_ptr(&self.slot).cast()
+    }
+}
+
+/// Places by what their plans depend on. A plan that nobody is using goes as soon as another is wanted; runs that are under way keep theirs.
+pub(crate) struct Places<K, S> {
+    known: Mutex<Vec<(K, Arc<Place<S>>)>>,
+}
+
+impl<K, S> Default for Places<K, S> {
+    fn default() -> Self {
+        Self { known: Mutex::default() }
+    }
+}
+
+impl<K: PartialEq + Clone, S: Resident + 'static> Places<K, S> {
+    /// The place of this key. Whoever holds it keeps its plan from being replaced by another key's.
+    pub(crate) fn at(&self, device: &SharedDevice, key: &K) -> Arc<Place<S>> {
+        let mut known = lock(&self.known);
+        if let Some((_, place)) = known.iter().find(|(own, _)| own == key) {
+            return Arc::clone(place);
+        }
+        known.retain(|(_, place)| Arc::strong_count(place) > 1);
+        let place = Arc::new(Place::new(device));
+        known.push((key.clone(), Arc::clone(&place)));
+        place
+    }
+
+    /// Lets all plans go; tells whether there were any.
+    pub(crate) fn let_go(&self) -> bool {
+        let known: Vec<_> = lock(&self.known).iter().map(|(_, place)| Arc::clone(place)).collect();
+        known.iter().filter(|place| place.let_go()).count() > 0
+    }
+
+    /// Memory that the plans hold together.
+    pub(crate) fn memory(&self) -> MemoryUse {
+        let known: Vec<_> = lock(&self.known).iter().map(|(_, place)| Arc::clone(place)).collect();
+        known.iter().map(|place| place.memory()).fold(MemoryUse::default(), add)
+    }
+}
+
+/// The sum of two uses.
+pub(crate) fn add(a: MemoryUse, b: MemoryUse) -> MemoryUse {
+    MemoryUse { weights: a.weights + b.weights, activations: a.activations + b.activations }
+}
+
+/// Whether a device had no room for something.
+pub(crate) fn is_full(error: &PipelineError) -> bool {
+    matches!(error, PipelineError::Device(DeviceError::OutOfMemory { .. }))
+}
+
+/// What a thread left behind that panicked is still whole here: plans are only ever put in or taken out.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,133 @@
+//! A request with nothing left open.
+
+use crate::conditioning::{Layout, SampleShape};
+use crate::noise::{Noise, Rng, slerp::Slerp};
+use crate::parts::{Prompt, PromptSyntax, Size};
+use crate::request::StartingNoise;
+use crate::tasks::Prepared;
+use scheduler::{NamedSchedule, Op, Program, Sampling, Steps};
+use std::sync::Arc;
+
+/// Everything that is decided before anything is computed: what [`Pipeline::job`](crate::Pipeline::job) makes of a request, and what
+/// [`Pipeline::start`](crate::Pipeline::start) runs.
+#[derive(Debug, Clone)]
+pub struct Job {
+    pub(crate) settings: Settings,
+    pub(crate) sampling: Sampling,
+    pub(crate) program: Program,
+    pub(crate) noise: StartingNoise,
+    pub(crate) layout: Layout,
+    /// The size that the picture is made at where it is fitted to another afterwards.
+    pub(crate) bin: Option<Size>,
+    pub(crate) text: Option<Text>,
+    pub(crate) prepared: Arc<dyn Prepared>,
+}
+
+/// What was asked for, with the model's and the task's own values where nothing was.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// What the picture shows.
+    pub prompt: String,
+    /// What it should not show.
+    pub negative_prompt: String,
+    /// Pixels (or latents, where there is no autoencoder).
+    pub width: usize,
+    /// As the width.
+    pub height: usize,
+    /// Where to step.
+    pub steps: Steps,
+    /// The schedule that was asked for, by itself or after the sampler's name.
+    pub schedule: Option<NamedSchedule>,
+    /// Share of fresh noise that was asked for.
+    pub eta: Option<f64>,
+    /// Weight of the prompt against the negative prompt.
+    pub guidance_scale: f64,
+    /// Seed of the noise.
+    pub seed: u64,
+    /// Whose noise the seed means.
+    pub rng: Rng,
+    /// Layers of CLIP that the prompt leaves out.
+    pub clip_skip: usize,
+    /// How prompts are read, where it was said.
+    pub prompt_syntax: Option<PromptSyntax>,
+    /// The class that is drawn, of a class-conditional model.
+    pub class_label: Option<usize>,
+    /// How much of the schedule is run, of an image that is made from a picture.
+    pub strength: Option<f64>,
+    /// Of enlarging, how much noise is put over the picture.
+    pub noise_level: Option<usize>,
+}
+
+/// The prompts as the text encoders take them.
+#[derive(Debug, Clone)]
+pub(crate) struct Text {
+    /// The negative prompt under guidance, then the prompt.
+    pub(crate) prompts: Vec<Prompt>,
+    /// Tokens that did not fit.
+    pub(crate) dropped: usize,
+}
+
+impl Job {
+    /// What was asked for, nothing left open.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// How the sampler steps, where, and what the model predicts.
+    #[must_use]
+    pub fn sampling(&self) -> &Sampling {
+        &self.sampling
+    }
+
+    /// The sampler applied to its noise levels.
+    #[must_use]
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Extents of the sample.
+    #[must_use]
+    pub fn shape(&self) -> SampleShape {
+        self.layout.shape
+    }
+
+    /// How many steps there will be; none if the sampler chooses its own.
+    #[must_use]
+    pub fn steps(&self) -> Option<usize> {
+        self.program.is_fixed().then(|| self.program.steps())
+    }
+
+    /// How often the model will run for a sample (each time twice, under classifier-free guidance); none if the sampler chooses its own steps.
+    #[must_use]
+    pub fn evaluations(&self) -> Option<usize> {
+        self.program.is_fixed().then(|| self.program.evaluations())
+    }
+
+    /// The noise level of every step.
+    #[must_use]
+    pub fn sigmas(&self) -> Vec<f64> {
+        let level = |op: &Op| if let Op::Step { sigma, .. } = op { Some(*sigma) } else { None };
+        self.program.ops().iter().filter_map(level).collect()
+    }
+
+    /// Tokens of the prompts that do not fit the text encoder.
+    #[must_use]
+    pub fn tokens_dropped(&self) -> usize {
+        self.text.as_ref().map_or(0, |text| text.dropped)
+    }
+
+    /// The stream of all its noise, at its beginning.
+    pub(crate) fn stream(&self) -> Box<dyn Noise> {
+        let (rng, seed) = (self.settings.rng, self.settings.seed);
+        match self.noise {
+            StartingNoise::Slerp { to, share } => Box::new(Slerp::new(rng.stream(seed), rng.stream(to), share)),
+            StartingNoise::Seed | StartingNoise::Given(_) => rng.stream(seed),
+        }
+    }
+
+    /// The caller's own noise to start with.
+    pub(crate) fn given_noise(&self) -> Option<&[f32]> {
+        if let StartingNoise::Given(noise) = &self.noise { Some(noise) } else { None }
+    }
+}

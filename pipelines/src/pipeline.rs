@@ -1,0 +1,368 @@
+//! A loaded model, and what can be asked of it.
+
+use crate::conditioning::{Condition, Conditioning, Layout};
+use crate::denoiser::{Denoiser, denoiser_graph};
+use crate::devices::SharedDevice;
+use crate::devices::residency::{Host, Places, add};
+use crate::error::PipelineError;
+use crate::job::{Job, Text};
+use crate::lane::{Beginning, Lane};
+use crate::networks::{Concatenated, Guidance, NETWORKS, ReadNetwork, Source};
+use crate::noise::Rng;
+use crate::parts::{Model, Size, scheduler_config};
+use crate::picture::{RgbImage, binning};
+use crate::request::Request;
+use crate::run::{Batch, Generated, Run, RunId, Timings};
+use crate::tasks::{Begin, Finished, Task, TaskDefaults};
+use graph::{Graph, MemoryUse, PlanOptions};
+use models::ModelFiles;
+use scheduler::{SchedulerConfig, Steps};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A loaded model on a device: the one type that jobs are made and started with.
+///
+/// Copies share everything. A pipeline may be sent to another thread, and used by several at once: their runs take turns at its plans.
+///
+/// ```
+/// # use pipelines::{DeviceChoice, DeviceSettings, Pipeline, Request, open_device};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/goldens/pipelines/pixels");
+/// let device = open_device(&DeviceChoice::Cpu, &DeviceSettings::default())?;
+/// let pipe = Pipeline::from_pretrained(&device, &models::ModelFiles::folder(folder)?, Default::default())?;
+/// let job = pipe.job(&Request { prompt: "a red square".into(), seed: 7, ..Request::default() })?; // checked; nothing is computed yet
+/// let mut run = pipe.start(&job)?;
+/// while let Some(step) = run.next()? {
+///     println!("step {}: sigma {}", step.index, step.sigma);
+/// }
+/// let image = run.finish()?.image;
+/// # assert!(image.is_some());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Pipeline {
+    shared: Arc<Shared>,
+}
+
+/// Memory that the plans of a job will hold. Not all of them need be there at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Estimate {
+    /// Of the text encoders.
+    pub text: MemoryUse,
+    /// Of the network with its scalings and guidance.
+    pub denoiser: MemoryUse,
+    /// Of the autoencoder's half that makes pictures.
+    pub decoder: MemoryUse,
+}
+
+/// What all copies of a pipeline and its runs share.
+pub(crate) struct Shared {
+    pub(crate) host: Host,
+    pub(crate) model: Model,
+    pub(crate) denoisers: Places<Layout, Denoiser>,
+    scheduler: SchedulerConfig,
+}
+
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pipeline").field("network", &self.shared.model.network).finish_non_exhaustive()
+    }
+}
+
+impl Pipeline {
+    /// Reads a diffusers folder (or the same files from memory): every config, name and shape is checked here; weights
+    /// are uploaded when the first picture's size is known.
+    ///
+    /// # Errors
+    /// When a file is missing or damaged, or a configuration is one we cannot honour.
+    pub fn from_pretrained(
+        device: &SharedDevice,
+        files: &ModelFiles,
+        options: PlanOptions,
+    ) -> Result<Self, PipelineError> {
+        Self::with_networks(device, files, options, NETWORKS)
+    }
+
+    /// The same where the network is one of these kinds.
+    pub(crate) fn with_networks(
+        device: &SharedDevice,
+        files: &ModelFiles,
+        options: PlanOptions,
+        kinds: &[ReadNetwork],
+    ) -> Result<Self, PipelineError> {
+        let model = Model::load(files, kinds)?;
+        let scheduler = scheduler_config::own(files)?;
+        let host = Host { shared: device.clone(), options };
+        Ok(Self { shared: Arc::new(Shared { host, model, scheduler, denoisers: Places::default() }) })
+    }
+
+    /// The device that it computes on.
+    #[must_use]
+    pub fn device(&self) -> &SharedDevice {
+        &self.shared.host.shared
+    }
+
+    /// Whether pictures come out; otherwise they are latents of an autoencoder that the checkpoint lacks.
+    #[must_use]
+    pub fn makes_pictures(&self) -> bool {
+        self.shared.model.makes_pictures()
+    }
+
+    /// Whether the samples of every step are pictures; otherwise they are latents.
+    #[must_use]
+    pub fn samples_are_pictures(&self) -> bool {
+        self.shared.model.samples_are_pictures()
+    }
+
+    /// Whether it reads a prompt.
+    #[must_use]
+    pub fn takes_prompt(&self) -> bool {
+        self.shared.model.network.text.is_some()
+    }
+
+    /// How many classes a class-conditional model has.
+    #[must_use]
+    pub fn classes(&self) -> Option<usize> {
+        self.shared.model.network.classes.map(|classes| classes.count)
+    }
+
+    /// A request with the model's own values for a picture made from noise alone.
+    #[must_use]
+    pub fn defaults(&self) -> Request {
+        self.defaults_for(Task::default())
+    }
+
+    /// A request with the model's and the task's own values.
+    #[must_use]
+    pub fn defaults_for(&self, task: Task) -> Request {
+        let (own, steps) = self.shared.defaults(&task);
+        Request {
+            negative_prompt: Some(self.shared.model.defaults().negative_prompt.clone().unwrap_or_default()),
+            width: Some(own.size.width),
+            height: Some(own.size.height),
+            steps: Some(steps),
+            guidance_scale: Some(own.guidance_scale),
+            task,
+            ..Request::default()
+        }
+    }
+
+    /// Decides everything that a request leaves open, and checks it. Nothing is computed on the device.
+    ///
+    /// # Errors
+    /// When the request makes no sense or asks for something that the model cannot do.
+    pub fn job(&self, request: &Request) -> Result<Job, PipelineError> {
+        crate::resolve::resolve(&self.shared, request)
+    }
+
+    /// Encodes what the job says, and plans for its size. No step is taken yet.
+    ///
+    /// # Errors
+    /// When the device fails or has too little memory.
+    pub fn start(&self, job: &Job) -> Result<Run, PipelineError> {
+        Ok(Run::new(self.start_all(std::slice::from_ref(job))?))
+    }
+
+    /// The same for several jobs, which run together where memory allows.
+    ///
+    /// # Errors
+    /// When they differ in size, in the number of their prompts' chunks, or in whether they are guided; and as [`start`](Self::start).
+    pub fn start_all(&self, jobs: &[Job]) -> Result<Batch, PipelineError> {
+        let Some(first) = jobs.first() else {
+            return Err(PipelineError::Request("there is nothing to run: give one job at least".into()));
+        };
+        if jobs.iter().any(|job| job.layout != first.layout) {
+            let message = "jobs that run together must have one size, and be guided or not alike";
+            return Err(PipelineError::Request(message.into()));
+        }
+        let encoding = Instant::now();
+        let lanes = jobs.iter().map(|job| self.shared.begin(job)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(autoencoder) = &self.shared.model.autoencoder {
+            autoencoder.finish_encoding();
+        }
+        let timings = Timings { encode: encoding.elapsed(), ..Timings::default() };
+        Batch::new(&self.shared, lanes, timings)
+    }
+
+    /// Makes one picture.
+    ///
+    /// # Errors
+    /// As [`job`](Self::job), [`start`](Self::start) and [`Run::next`].
+    pub fn generate(&self, request: &Request) -> Result<Generated, PipelineError> {
+        self.start(&self.job(request)?)?.finish()
+    }
+
+    /// What the network sees besides its sample, which only some tasks give it.
+    pub(crate) fn concatenated(&self) -> Concatenated {
+        self.shared.model.network.concatenated
+    }
+
+    /// Memory that its plans hold now.
+    #[must_use]
+    pub fn memory(&self) -> MemoryUse {
+        add(self.shared.model.memory(), self.shared.denoisers.memory())
+    }
+
+    /// Memory that the plans of `samples` such jobs run together will hold, without making any.
+    ///
+    /// # Errors
+    /// When the model cannot be built at this size.
+    pub fn estimate(&self, job: &Job, samples: usize) -> Result<Estimate, PipelineError> {
+        let Shared { host, model, .. } = self.shared.as_ref();
+        let layout = Layout { samples, ..job.layout.clone() };
+        let text = model.text.as_ref().map(|text| text.estimate(host, job.settings.clip_skip)).transpose()?;
+        let decoder = model.autoencoder.as_ref().map(|own| own.estimate(host, layout.shape)).transpose()?;
+        Ok(Estimate {
+            text: text.unwrap_or_default(),
+            denoiser: host.estimate(&self.shared.graph(&layout)?, model.weights()),
+            decoder: decoder.unwrap_or_default(),
+        })
+    }
+}
+
+impl Shared {
+    pub(crate) fn scheduler(&self) -> &SchedulerConfig {
+        &self.scheduler
+    }
+
+    /// What the task takes where a request does not say, and the model's steps.
+    pub(crate) fn defaults(&self, task: &Task) -> (TaskDefaults, Steps) {
+        let (said, network) = (self.model.defaults(), &self.model.network.defaults);
+        let trained = self.model.default_size();
+        let own = TaskDefaults {
+            size: Size { width: said.width.unwrap_or(trained.width), height: said.height.unwrap_or(trained.height) },
+            guidance_scale: said.guidance_scale.unwrap_or(network.guidance_scale),
+        };
+        let steps = Steps::Count(said.num_inference_steps.unwrap_or(network.steps));
+        (task.kind().defaults(&self.model, own), steps)
+    }
+
+    fn graph(&self, layout: &Layout) -> Result<Graph, PipelineError> {
+        denoiser_graph(layout, &self.model.network.build, self.model.pixels_per_element())
+    }
+
+    /// Plans a denoiser.
+    pub(crate) fn denoiser(&self, layout: &Layout) -> Result<Denoiser, PipelineError> {
+        Denoiser::new(&self.host, &self.graph(layout)?, layout, self.model.weights())
+    }
+
+    /// Encodes what a job says, and draws what it starts from.
+    pub(crate) fn begin(&self, job: &Job) -> Result<Lane, PipelineError> {
+        let text = job.text.as_ref().map(|text| self.encode(text)).transpose()?.unwrap_or_default();
+        let mut noise = job.stream();
+        let start = job.prepared.start(&mut Begin {
+            model: &self.model,
+            host: &self.host,
+            sampling: &job.sampling,
+            shape: job.layout.shape,
+            strength: job.settings.strength,
+            noise: noise.as_mut(),
+            given: job.given_noise(),
+        })?;
+        let conditions = job.layout.conditions.iter().zip(&self.model.network.conditions);
+        let conditions = conditions.map(|((name, shape), taken)| Condition {
+            name,
+            shape: shape.clone(),
+            data: self.condition(job, &text, taken.source),
+        });
+        let conditioning = Conditioning {
+            conditions: conditions.collect(),
+            concatenated: start.concatenated,
+            guidance_scale: job.settings.guidance_scale,
+        };
+        // PyTorch's stream goes on behind the copy's noise; ours counts draws, and has no use for it.
+        let both = job.layout.guided && self.model.network.draws_twice && job.settings.rng != Rng::Philox;
+        Ok(Lane::new(
+            RunId::new(),
+            job,
+            Beginning {
+                x: start.x,
+                conditioning,
+                noise,
+                draws: if both { 2 } else { 1 },
+                constraint: start.constraint,
+                replacement: start.replacement,
+            },
+        ))
+    }
+
+    /// Hidden states, mask and embeddings of a job's prompts, under guidance the negative one's first.
+    fn encode(&self, text: &Text) -> Result<Encoded, PipelineError> {
+        let Some(encoders) = &self.model.text else { return Ok(Encoded::default()) };
+        let mut all = Encoded::default();
+        for prompt in &text.prompts {
+            let encoded = encoders.encode(&self.host, prompt)?;
+            all.hidden_states.extend_from_slice(&encoded.hidden_states);
+            all.attention_mask.extend_from_slice(&encoded.attention_mask);
+            all.text_embeds.extend_from_slice(&encoded.text_embeds);
+        }
+        Ok(all)
+    }
+
+    /// All rows of a condition.
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        reason = "ids are below 2²⁴; devices compute in f32"
+    )]
+    fn condition(&self, job: &Job, text: &Encoded, source: Source) -> Vec<f32> {
+        match source {
+            Source::Text => text.hidden_states.clone(),
+            Source::TextMask => text.attention_mask.clone(),
+            Source::TextEmbeds => text.text_embeds.clone(),
+            Source::Guidance => vec![job.settings.guidance_scale as f32],
+            Source::Class => {
+                let class = job.settings.class_label.or(job.settings.noise_level).unwrap_or(0);
+                let null = self.model.network.classes.and_then(|classes| classes.null).unwrap_or(class);
+                let rows = if job.layout.guided { vec![null, class] } else { vec![class] };
+                rows.into_iter().map(|class| class as f32).collect()
+            }
+        }
+    }
+
+    /// The picture of a run that has ended.
+    pub(crate) fn finish(&self, lane: Lane, mut timings: Timings) -> Result<Generated, PipelineError> {
+        let (run, steps, evaluations, shape) = (lane.id, lane.steps, lane.evaluations(), lane.shape());
+        let (job, sample) = lane.finish()?;
+        let decoding = Instant::now();
+        let image = self.picture(&job, &sample)?;
+        timings.decode = decoding.elapsed();
+        let (image, repainted) = match image.map(|image| job.prepared.finish(image)) {
+            Some(Finished { image, repainted }) => (Some(image), repainted),
+            None => (None, None),
+        };
+        Ok(Generated { run, sample, shape, image, steps, evaluations, timings, repainted })
+    }
+
+    /// The picture of a sample, if it is one or can be decoded to one.
+    fn picture(&self, job: &Job, sample: &[f32]) -> Result<Option<RgbImage>, PipelineError> {
+        let shape = job.layout.shape;
+        if !self.model.makes_pictures() {
+            return Ok(None);
+        }
+        let Some(autoencoder) = &self.model.autoencoder else { return Ok(RgbImage::from_sample(sample, shape)) };
+        let (decoded, shape) = autoencoder.decode(&self.host, sample, shape)?;
+        if !decoded.iter().all(|v| v.is_finite()) {
+            return Err(PipelineError::NotDecoded);
+        }
+        if job.bin.is_some() {
+            let (fitted, shape) = binning::cover(&decoded, shape, job.settings.height, job.settings.width);
+            return Ok(RgbImage::from_sample(&fitted, shape));
+        }
+        Ok(RgbImage::from_sample(&decoded, shape))
+    }
+
+    /// Whether the network can predict twice for one sample.
+    pub(crate) fn guides(&self) -> bool {
+        self.model.network.guidance == Guidance::ClassifierFree
+    }
+}
+
+/// What the text encoders gave, row by row.
+#[derive(Default)]
+struct Encoded {
+    hidden_states: Vec<f32>,
+    attention_mask: Vec<f32>,
+    text_embeds: Vec<f32>,
+}

@@ -1,0 +1,190 @@
+//! From a request to a job: everything that a request leaves open is decided here, once.
+
+use crate::conditioning::Layout;
+use crate::error::PipelineError;
+use crate::job::{Job, Settings, Text};
+use crate::networks::Guidance;
+use crate::parts::{Prompt, Size, TextEncoders};
+use crate::pipeline::Shared;
+use crate::request::{Request, StartingNoise};
+use crate::tasks::Wanted;
+use scheduler::{NamedSchedule, Sampling, Steps};
+
+pub(crate) fn resolve(shared: &Shared, request: &Request) -> Result<Job, PipelineError> {
+    let model = &shared.model;
+    let kind = request.task.kind();
+    let (own, steps) = shared.defaults(&request.task);
+    let mut settings = Settings {
+        prompt: request.prompt.clone(),
+        negative_prompt: (request.negative_prompt.clone())
+            .unwrap_or_else(|| model.defaults().negative_prompt.clone().unwrap_or_default()),
+        width: request.width.unwrap_or(own.size.width),
+        height: request.height.unwrap_or(own.size.height),
+        steps: request.steps.clone().unwrap_or(steps),
+        schedule: request.schedule.or(request.sampler.and_then(|sampler| sampler.schedule)),
+        eta: request.eta,
+        guidance_scale: request.guidance_scale.unwrap_or(own.guidance_scale),
+        seed: request.seed,
+        rng: request.rng,
+        clip_skip: request.clip_skip,
+        prompt_syntax: request.prompt_syntax,
+        class_label: None,
+        strength: kind.strength(&model.network),
+        noise_level: None,
+    };
+    let size = Size { height: settings.height, width: settings.width };
+    let bin = model.bin(size).filter(|_| kind.may_bin());
+    let shape = model.sample_shape(size, bin)?;
+    let prepared = kind.prepare(&Wanted { model, size, shape })?;
+    settings.noise_level = prepared.noise_level();
+    check_guidance(settings.guidance_scale)?;
+    settings.class_label = class_label(shared, request, &settings)?;
+    let sampling = sampling(shared, request, &settings, bin.unwrap_or(size))?;
+    let program = sampling.program();
+    check_noise(&request.noise, shape.numel())?;
+
+    // CFG++ needs the unguided image, however little guidance there is. A network that takes guidance as an input, or knows none, has no
+    // such image: CFG++ is then the plain sampler.
+    let guided = shared.guides() && (settings.guidance_scale > 1.0 || program.wants_unguided());
+    let text = text(model.text.as_ref(), &settings, guided)?;
+    let tokens = text.as_ref().zip(model.text.as_ref());
+    let tokens = tokens.map_or(0, |(text, encoders)| text.prompts[0].chunks * encoders.max_tokens());
+    let layout = Layout {
+        shape,
+        samples: 1,
+        guided,
+        conditions: model.condition_shapes(tokens),
+        concatenated: model.network.concatenated.channels(),
+    };
+    Ok(Job { settings, sampling, program, noise: request.noise.clone(), layout, bin, text, prepared })
+}
+
+/// How this checkpoint, sampler and schedule step, for a picture made at this size.
+fn sampling(shared: &Shared, request: &Request, settings: &Settings, size: Size) -> Result<Sampling, PipelineError> {
+    let sampler = request.sampler.map(|named| named.sampler);
+    if let Some(sampler) = sampler.filter(|sampler| sampler.inverts) {
+        let name = sampler.name;
+        let reason = format!("the sampler {name} leads from an image to noise, not to an image");
+        return Err(PipelineError::Request(reason));
+    }
+    // Explicit timesteps are a schedule, and leave no room for the configuration's own (karras, say). A consistency model has but one.
+    let several = shared.scheduler().class() != "CMStochasticIterativeScheduler";
+    let explicit = (matches!(settings.steps, Steps::Timesteps(_)) && several).then_some(NamedSchedule::Normal);
+    let model = &shared.model;
+    let wanted = scheduler::Request {
+        steps: settings.steps.clone(),
+        sampler,
+        schedule: settings.schedule.or(explicit),
+        eta: settings.eta,
+        image_seq_len: Some((size.height / model.side()) * (size.width / model.side())),
+    };
+    let Some(strength) = settings.strength else { return Ok(shared.scheduler().plan(&wanted)?) };
+    let spreads = model.network.guidance == Guidance::Embedded && request.task.kind().spreads_steps();
+    Ok(shared.scheduler().plan_for_strength(&wanted, strength, spreads)?)
+}
+
+/// The class to draw, of a model that has classes; refuses what the model cannot be asked for.
+fn class_label(shared: &Shared, request: &Request, settings: &Settings) -> Result<Option<usize>, PipelineError> {
+    let refuse = |message: String| Err(PipelineError::Request(message));
+    let network = &shared.model.network;
+    let reads = network.text.is_some();
+    if !reads && !(settings.prompt.is_empty() && settings.negative_prompt.is_empty()) {
+        return refuse("this model reads no text: leave the prompt out".into());
+    }
+    if let Some(syntax) = settings.prompt_syntax.filter(|_| !reads) {
+        let syntax = syntax.name();
+        return refuse(format!("the syntax {syntax} is not possible: this model reads no text"));
+    }
+    if network.guidance == Guidance::Embedded && !settings.negative_prompt.is_empty() {
+        return refuse(
+            "a negative prompt is not possible: this model takes guidance as an input and reads no second prompt"
+                .into(),
+        );
+    }
+    if network.guidance == Guidance::None && settings.guidance_scale > 1.0 {
+        let scale = settings.guidance_scale;
+        return refuse(format!("guidance {scale} is not possible: this model was not trained for it, so leave it out"));
+    }
+    let classes = network.classes.map(|classes| classes.count);
+    match (classes, request.class_label) {
+        (None, None) => Ok(None),
+        (None, Some(label)) => refuse(format!("class {label} is not possible: this model has no classes")),
+        (Some(classes), Some(label)) if label >= classes => {
+            refuse(format!("class {label} is not possible: this model has classes 0 to {}", classes - 1))
+        }
+        (Some(_), Some(label)) => Ok(Some(label)),
+        (Some(classes), None) => Ok(Some(label_of_seed(settings.seed, classes))),
+    }
+}
+
+/// The prompts, cut into what the text encoders read at once; under guidance the negative one first.
+fn text(encoders: Option<&TextEncoders>, settings: &Settings, guided: bool) -> Result<Option<Text>, PipelineError> {
+    let (clip_skip, syntax) = (settings.clip_skip, settings.prompt_syntax);
+    let Some(encoders) = encoders else {
+        if clip_skip > 0 {
+            let message = format!("clip_skip = {clip_skip} is not possible: this model reads no text");
+            return Err(PipelineError::Request(message));
+        }
+        return Ok(None);
+    };
+    encoders.check_skip(clip_skip)?;
+    let (positive, mut dropped) = encoders.tokenize(&settings.prompt, syntax)?;
+    let negative = guided.then(|| encoders.tokenize(&settings.negative_prompt, syntax)).transpose()?;
+    // Both sides of guidance are one batch.
+    let chunks = negative.iter().map(|(prompt, _)| prompt.chunks()).fold(positive.chunks(), usize::max);
+    let prompt = |tokenized, negative| Prompt { tokenized, chunks, clip_skip, negative };
+    let mut prompts = Vec::new();
+    if let Some((negative, more)) = negative {
+        prompts.push(prompt(negative, true));
+        dropped += more;
+    }
+    prompts.push(prompt(positive, false));
+    Ok(Some(Text { prompts, dropped }))
+}
+
+/// Guidance is an `f32` on every device, and must be a number there.
+fn check_guidance(scale: f64) -> Result<(), PipelineError> {
+    if scale.is_finite() && scale.abs() <= f64::from(f32::MAX) {
+        return Ok(());
+    }
+    Err(PipelineError::Request(format!("guidance must be a number of single precision, not {scale}")))
+}
+
+fn check_noise(noise: &StartingNoise, elements: usize) -> Result<(), PipelineError> {
+    let message = match noise {
+        StartingNoise::Given(noise) if noise.len() != elements => {
+            format!("the noise to start with has {} numbers, and the sample has {elements}", noise.len())
+        }
+        StartingNoise::Given(noise) if !noise.iter().all(|v| v.is_finite()) => {
+            "the noise to start with has values that are not finite numbers".into()
+        }
+        StartingNoise::Slerp { share, .. } if !share.is_finite() => {
+            format!("the share of another seed's noise must be a number, not {share}")
+        }
+        _ => return Ok(()),
+    };
+    Err(PipelineError::Request(message))
+}
+
+/// A class that the seed chooses, each as often as any: SplitMix64's first number.
+fn label_of_seed(seed: u64, classes: usize) -> usize {
+    let z = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    let scaled = u128::from(z ^ (z >> 31)) * classes as u128;
+    usize::try_from(scaled >> 64).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_choose_every_class_about_equally_often() {
+        let mut counts = [0; 10];
+        (0..10_000).for_each(|seed| counts[label_of_seed(seed, 10)] += 1);
+        // Five standard deviations of a binomial distribution.
+        assert!(counts.iter().all(|count| (850..1150).contains(count)), "{counts:?}");
+        assert_eq!(label_of_seed(u64::MAX, 1), 0);
+    }
+}

@@ -1,0 +1,289 @@
+//! Jobs that are running: steppers that their caller resumes.
+
+use crate::conditioning::{Conditioning, Layout, SampleShape};
+use crate::denoiser::{Denoiser, Evaluation};
+use crate::devices::residency::{Place, is_full};
+use crate::error::PipelineError;
+use crate::lane::{Lane, State};
+use crate::picture::RgbImage;
+use crate::pipeline::Shared;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Names a run for as long as the program lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RunId(u64);
+
+impl RunId {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// One denoising step, as it happens.
+#[derive(Debug, Clone, Copy)]
+pub struct Step<'a> {
+    /// The run that it is a step of.
+    pub run: RunId,
+    /// Counts from 0.
+    pub index: usize,
+    /// How many there will be; 0 if the sampler chooses its own steps.
+    pub steps: usize,
+    /// Noise level of `x`.
+    pub sigma: f64,
+    /// How often the model has run for this sample so far.
+    pub evaluations: usize,
+    /// The noisy sample this step starts from, `[H, W, C]`.
+    pub x: &'a [f32],
+    /// The model's estimate of the clean sample.
+    pub denoised: &'a [f32],
+    /// Extents of both.
+    pub shape: SampleShape,
+    /// Since the first step began.
+    pub elapsed: Duration,
+}
+
+/// A finished generation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Generated {
+    /// The run that made it.
+    pub run: RunId,
+    /// The final sample, `[H, W, C]`, values about −1..1.
+    pub sample: Vec<f32>,
+    /// Its extents.
+    pub shape: SampleShape,
+    /// The picture, where the sample is one or can be decoded (latents without an autoencoder cannot).
+    pub image: Option<RgbImage>,
+    /// Steps taken.
+    pub steps: usize,
+    /// How often the model ran.
+    pub evaluations: usize,
+    /// How long it took.
+    pub timings: Timings,
+    /// Of inpainting, the whole picture as the model made it, before what the mask keeps was put back to the bit.
+    pub repainted: Option<RgbImage>,
+}
+
+/// Where the time went. Runs of one batch share all of it but the decoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Timings {
+    /// Planning the denoiser and uploading its weights: only the first generation of a size pays this.
+    pub prepare: Duration,
+    /// Reading the prompts and the picture; the first generation also plans what reads them.
+    pub encode: Duration,
+    /// All steps.
+    pub sample: Duration,
+    /// The autoencoder, planned on the first picture of a size.
+    pub decode: Duration,
+}
+
+/// A job that is running. Ask for the [`next`](Self::next) step when you want it, in between do what you like, and drop it to cancel.
+///
+/// Several runs of one pipeline, or of several, may be asked in turn.
+#[derive(Debug)]
+pub struct Run(Batch);
+
+impl Run {
+    pub(crate) fn new(batch: Batch) -> Self {
+        Self(batch)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn id(&self) -> RunId {
+        self.0.lanes[0].id
+    }
+
+    /// The next step; none when all steps are done.
+    ///
+    /// # Errors
+    /// When the device fails, or the model's values are not finite.
+    #[allow(clippy::should_implement_trait, reason = "a step borrows from the run, which no iterator's item can")]
+    pub fn next(&mut self) -> Result<Option<Step<'_>>, PipelineError> {
+        self.0.next()
+    }
+
+    /// Runs the steps that are left, and decodes the picture.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub fn finish(self) -> Result<Generated, PipelineError> {
+        Ok(self.0.finish()?.remove(0))
+    }
+}
+
+/// Jobs that run together: as many samples in one graph as there is memory for, group by group.
+///
+/// Each has its own seed, noise, prompt and picture to start from, and its own sampler; all have one size and are guided or not alike.
+pub struct Batch {
+    shared: Arc<Shared>,
+    lanes: Vec<Lane>,
+    /// Those in the graph now.
+    group: Range<usize>,
+    /// Of the graph.
+    layout: Layout,
+    place: Arc<Place<Denoiser>>,
+    /// Names the group's conditions in the denoiser, which other runs may use in between.
+    owner: u64,
+    started: Instant,
+    timings: Timings,
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch").field("runs", &self.lanes.len()).field("layout", &self.layout).finish_non_exhaustive()
+    }
+}
+
+impl Batch {
+    /// Plans for as many lanes at once as there is room for.
+    pub(crate) fn new(shared: &Arc<Shared>, lanes: Vec<Lane>, mut timings: Timings) -> Result<Self, PipelineError> {
+        let planning = Instant::now();
+        let mut layout = lanes[0].job.layout.clone();
+        layout.samples = lanes.len();
+        let place = loop {
+            // Groups of one size, as far as that goes: a smaller one at the end would cost as much.
+            layout.samples = lanes.len().div_ceil(lanes.len().div_ceil(layout.samples));
+            let place = shared.denoisers.at(&shared.host.shared, &layout);
+            match place.with(|| shared.denoiser(&layout), |_| Ok(())) {
+                Err(error) if is_full(&error) && layout.samples > 1 => layout.samples /= 2,
+                result => {
+                    result?;
+                    break place;
+                }
+            }
+        };
+        timings.prepare += planning.elapsed();
+        let group = 0..layout.samples.min(lanes.len());
+        let (shared, owner, started) = (Arc::clone(shared), RunId::new().0, Instant::now());
+        Ok(Self { shared, lanes, group, layout, place, owner, started, timings })
+    }
+
+    /// The runs' names, in the order of their jobs.
+    #[must_use]
+    pub fn ids(&self) -> Vec<RunId> {
+        self.lanes.iter().map(|lane| lane.id).collect()
+    }
+
+    /// How many samples the graph takes at once.
+    #[must_use]
+    pub fn samples_at_once(&self) -> usize {
+        self.layout.samples
+    }
+
+    /// Cancels one run; the others go on.
+    pub fn stop(&mut self, run: RunId) {
+        self.lanes.iter_mut().filter(|lane| lane.id == run).for_each(Lane::stop);
+    }
+
+    /// The next step of any run; none when all are done.
+    ///
+    /// # Errors
+    /// When the device fails, or the model's values are not finite.
+    #[allow(clippy::should_implement_trait, reason = "a step borrows from the batch, which no iterator's item can")]
+    pub fn next(&mut self) -> Result<Option<Step<'_>>, PipelineError> {
+        let Some(at) = self.go_on()? else { return Ok(None) };
+        let lane = &mut self.lanes[at];
+        let (run, shape, elapsed) = (lane.id, lane.shape(), self.started.elapsed());
+        Ok(lane.event().map(|event| Step {
+            run,
+            index: event.index,
+            steps: event.steps,
+            sigma: event.sigma,
+            evaluations: event.evaluations,
+            x: event.x,
+            denoised: event.denoised,
+            shape,
+            elapsed,
+        }))
+    }
+
+    /// Goes on until a run has a step to report, and tells which.
+    fn go_on(&mut self) -> Result<Option<usize>, PipelineError> {
+        loop {
+            for at in self.group.clone() {
+                if self.lanes[at].state() == State::Ready && self.lanes[at].go_on()? {
+                    return Ok(Some(at));
+                }
+            }
+            let waiting = self.lanes[self.group.clone()].iter().any(|lane| lane.state() == State::Denoise);
+            if waiting {
+                self.denoise()?;
+            } else if self.group.end < self.lanes.len() {
+                self.group = self.group.end..(self.group.end + self.layout.samples).min(self.lanes.len());
+                self.owner = RunId::new().0;
+            } else {
+                self.timings.sample = self.timings.sample.max(self.started.elapsed());
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Goes on until every lane of the group waits for the model, or is over.
+    pub(crate) fn reach_model(&mut self) -> Result<(), PipelineError> {
+        for lane in &mut self.lanes[self.group.clone()] {
+            while lane.state() == State::Ready {
+                lane.go_on()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the model once for every lane of the group that waits for it.
+    fn denoise(&mut self) -> Result<(), PipelineError> {
+        let unguided =
+            self.layout.guided && self.lanes[self.group.clone()].iter().any(|lane| lane.job.program.wants_unguided());
+        let (denoised, unguided) = self.with_denoiser(|denoiser, evaluations| {
+            let denoised = denoiser.denoise(evaluations)?;
+            Ok((denoised, unguided.then(|| denoiser.unguided()).transpose()?))
+        })?;
+        let size = self.layout.shape.numel();
+        let group = &mut self.lanes[self.group.clone()];
+        for (i, lane) in group.iter_mut().enumerate().filter(|(_, lane)| lane.state() == State::Denoise) {
+            let own = i * size..(i + 1) * size;
+            lane.answer(&denoised[own.clone()], unguided.as_ref().map(|all| &all[own]))?;
+        }
+        Ok(())
+    }
+
+    /// Works with the denoiser, which holds the group's conditions, and what its lanes wait for.
+    pub(crate) fn with_denoiser<R>(
+        &mut self,
+        work: impl FnOnce(&mut Denoiser, &[Option<Evaluation<'_>>]) -> Result<R, PipelineError>,
+    ) -> Result<R, PipelineError> {
+        let group = &mut self.lanes[self.group.clone()];
+        let (shared, layout, owner) = (&self.shared, &self.layout, self.owner);
+        self.place.with(
+            || shared.denoiser(layout),
+            |denoiser| {
+                let conditionings: Vec<&Conditioning> = group.iter().map(|lane| &lane.conditioning).collect();
+                denoiser.condition(owner, &conditionings)?;
+                let evaluations: Vec<_> = group.iter_mut().map(Lane::evaluation).collect();
+                work(denoiser, &evaluations)
+            },
+        )
+    }
+
+    /// Runs the steps that are left, and decodes the pictures of all runs that were not stopped, in the order of their jobs.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub fn finish(mut self) -> Result<Vec<Generated>, PipelineError> {
+        while self.go_on()?.is_some() {}
+        let (shared, timings) = (self.shared, self.timings);
+        // Decoding may need the denoiser's memory.
+        drop(self.place);
+        let finished = self.lanes.into_iter().filter(Lane::is_finished);
+        finished.map(|lane| shared.finish(lane, timings)).collect()
+    }
+}

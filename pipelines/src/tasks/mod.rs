@@ -1,0 +1,219 @@
+//! Tasks: what a picture is made from. Each is one file, and fills the places that [`crate::edit`] has in a run; the loop knows none of them.
+
+mod image_to_image;
+mod inpaint;
+mod text_to_image;
+mod upscale;
+
+pub use image_to_image::ImageToImage;
+pub use inpaint::Inpaint;
+pub use upscale::Upscale;
+
+use crate::conditioning::SampleShape;
+use crate::devices::residency::Host;
+use crate::edit::{Constraint, Replacement};
+use crate::error::PipelineError;
+use crate::networks::Network;
+use crate::noise::Noise;
+use crate::parts::{Model, Size};
+use crate::picture::{RgbImage, nhwc_from_nchw};
+use scheduler::Sampling;
+use std::fmt;
+use std::sync::Arc;
+
+/// What a picture is made from: noise alone unless a request says otherwise.
+///
+/// ```
+/// use pipelines::{ImageToImage, Request, RgbImage};
+///
+/// let image = RgbImage { width: 1, height: 1, pixels: vec![255, 0, 0] };
+/// let request = Request { prompt: "a red heart".into(), task: ImageToImage { image, strength: Some(0.6) }.into(), ..Request::default() };
+/// ```
+#[derive(Clone)]
+pub struct Task(Arc<dyn Kind>);
+
+impl Task {
+    /// One of a kind.
+    pub(crate) fn new(kind: impl Kind + 'static) -> Self {
+        Self(Arc::new(kind))
+    }
+
+    pub(crate) fn kind(&self) -> &dyn Kind {
+        self.0.as_ref()
+    }
+}
+
+impl Default for Task {
+    fn default() -> Self {
+        Self::new(text_to_image::TextToImage)
+    }
+}
+
+impl fmt::Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a task decides.
+pub(crate) trait Kind: fmt::Debug + Send + Sync {
+    /// What the task takes where a request does not say, given what the model takes from noise alone.
+    fn defaults(&self, _model: &Model, own: TaskDefaults) -> TaskDefaults {
+        own
+    }
+
+    /// The share of the schedule that is run, in 0..=1; none where a run starts from noise alone.
+    fn strength(&self, _network: &Network) -> Option<f64> {
+        None
+    }
+
+    /// Whether a model that was distilled to a list of timesteps spreads all steps over what a strength leaves of the list, as only its
+    /// image-to-image pipeline does in diffusers.
+    fn spreads_steps(&self) -> bool {
+        false
+    }
+
+    /// Whether the picture may be made at another size and fitted afterwards. One that starts from a picture must lie where that did.
+    fn may_bin(&self) -> bool {
+        false
+    }
+
+    /// Checks what was given, and does what needs no device and no noise: resizing pictures and masks.
+    fn prepare(&self, wanted: &Wanted<'_>) -> Result<Arc<dyn Prepared>, PipelineError>;
+}
+
+/// What a task decides where a request does not say.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct TaskDefaults {
+    pub(crate) size: Size,
+    pub(crate) guidance_scale: f64,
+}
+
+/// What is known when a task prepares.
+pub(crate) struct Wanted<'a> {
+    pub(crate) model: &'a Model,
+    /// Of the picture, in pixels.
+    pub(crate) size: Size,
+    /// Of the sample.
+    pub(crate) shape: SampleShape,
+}
+
+/// A task that is ready to start.
+pub(crate) trait Prepared: fmt::Debug + Send + Sync {
+    /// Where a run begins. Noise is drawn in diffusers' order.
+    fn start(&self, begin: &mut Begin<'_>) -> Result<Start, PipelineError>;
+
+    /// The picture as it is handed over, made of the one that the model made.
+    fn finish(&self, made: RgbImage) -> Finished {
+        Finished { image: made, repainted: None }
+    }
+
+    /// The level of the noise over a picture that the network sees.
+    fn noise_level(&self) -> Option<usize> {
+        None
+    }
+}
+
+/// A picture handed over.
+pub(crate) struct Finished {
+    pub(crate) image: RgbImage,
+    /// The picture as the model made it, where a part of it was put back to the bit.
+    pub(crate) repainted: Option<RgbImage>,
+}
+
+/// What a starting run has at hand.
+pub(crate) struct Begin<'a> {
+    pub(crate) model: &'a Model,
+    pub(crate) host: &'a Host,
+    pub(crate) sampling: &'a Sampling,
+    pub(crate) shape: SampleShape,
+    /// The share of the schedule that is run.
+    pub(crate) strength: Option<f64>,
+    pub(crate) noise: &'a mut dyn Noise,
+    /// `[H, W, C]`: the caller's own noise to start with, in place of what is drawn.
+    pub(crate) given: Option<&'a [f32]>,
+}
+
+impl Begin<'_> {
+    /// Standard normal noise of this shape, `[H, W, C]`.
+    pub(crate) fn draw(&mut self, shape: SampleShape) -> Vec<f32> {
+        let mut nchw = vec![0.0; shape.numel()];
+        self.noise.fill(&mut nchw);
+        nhwc_from_nchw(&nchw, shape)
+    }
+
+    /// The noise that the sample starts with, or is put under.
+    pub(crate) fn starting_noise(&mut self) -> Vec<f32> {
+        // Drawn in any case, so that later draws are the same.
+        let drawn = self.draw(self.shape);
+        self.given.map_or(drawn, <[f32]>::to_vec)
+    }
+
+    /// The clean sample of a picture `[H, W, C]` of −1..1.
+    pub(crate) fn latents(&mut self, picture: &[f32], extents: SampleShape) -> Result<Vec<f32>, PipelineError> {
+        let Some(autoencoder) = &self.model.autoencoder else { return Ok(picture.to_vec()) };
+        let shape = self.shape;
+        Ok(autoencoder.encode(self.host, picture, extents)?.sample(|| self.draw(shape)))
+    }
+
+    /// Noise as a sampler expects it where it starts from nothing else.
+    pub(crate) fn scaled(&self, mut noise: Vec<f32>) -> Vec<f32> {
+        #[allow(clippy::cast_possible_truncation, reason = "samples are f32")]
+        let sigma = self.sampling.schedule.init_noise_sigma as f32;
+        noise.iter_mut().for_each(|v| *v *= sigma);
+        noise
+    }
+}
+
+/// Where a run begins, and where its task takes part in it.
+pub(crate) struct Start {
+    /// `[H, W, C]`, noisy.
+    pub(crate) x: Vec<f32>,
+    /// `[H, W, E]`: channels that the network sees behind the sample's; empty of most.
+    pub(crate) concatenated: Vec<f32>,
+    pub(crate) constraint: Option<Box<dyn Constraint>>,
+    pub(crate) replacement: Option<Box<dyn Replacement>>,
+}
+
+impl From<Vec<f32>> for Start {
+    fn from(x: Vec<f32>) -> Self {
+        Self { x, concatenated: Vec::new(), constraint: None, replacement: None }
+    }
+}
+
+/// A clean sample under noise: (factor on the sample, factor on the noise).
+#[allow(clippy::cast_possible_truncation, reason = "samples are f32")]
+pub(crate) fn noised(clean: &[f32], noise: &[f32], (alpha, sigma): (f64, f64)) -> Vec<f32> {
+    let (alpha, sigma) = (alpha as f32, sigma as f32);
+    clean.iter().zip(noise).map(|(clean, noise)| alpha * clean + sigma * noise).collect()
+}
+
+/// The size of a picture, each side rounded down to a multiple that the model makes (but not to nothing).
+pub(crate) fn rounded_size(image: &RgbImage, side: usize) -> Size {
+    let rounded = |extent: usize| (extent - extent % side).max(side);
+    Size { height: rounded(image.height), width: rounded(image.width) }
+}
+
+/// Refuses a picture that is none, or that the model cannot start from; gives the channels that its picture has for it.
+fn check_picture(image: &RgbImage, model: &Model) -> Result<usize, PipelineError> {
+    if let Some(fault) = image.fault() {
+        return Err(PipelineError::Request(format!("the picture {fault}")));
+    }
+    model.picture_channels().ok_or_else(|| {
+        PipelineError::Request(
+            "this model cannot start from a picture: it makes latents, and has nothing that makes latents of pictures"
+                .into(),
+        )
+    })
+}
+
+/// Refuses a model that was trained to see what this task does not give it.
+fn check_sees_nothing(network: &Network) -> Result<(), PipelineError> {
+    use crate::networks::Concatenated;
+    let (message, task) = match network.concatenated {
+        Concatenated::Nothing => return Ok(()),
+        Concatenated::Mask(_) => ("this model makes a part of a picture anew: give it a picture and a mask", "inpaint"),
+        Concatenated::Picture { .. } => ("this model makes pictures larger: give it one", "upscale"),
+    };
+    Err(PipelineError::OtherTask { message, task })
+}
