@@ -3,16 +3,20 @@
 //! **Invariant: stdout, the environment, the file system's layout and the exit code belong to this crate alone.** The
 //! crates below take what they need as arguments and return values.
 //!
-//! ```no_run
-//! use headwater::{Request, TextToImage};
-//! use std::ops::ControlFlow;
+//! ```
+//! use headwater::{DeviceChoice, Pipeline, Request};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let device = headwater::open_device(&headwater::DeviceChoice::Auto, &Default::default())?;
+//! let device = headwater::open_device(&DeviceChoice::Auto, &Default::default())?;
 //! let files = headwater::bundled::find("icons-64-consistency").expect("bundled").files();
-//! let mut pipe = TextToImage::from_pretrained(device.as_ref(), &files, Default::default())?;
-//! let request = Request { prompt: "a red heart".into(), seed: 7, ..pipe.defaults() };
-//! let outcome = pipe.run(&request, |_event| ControlFlow::Continue(()))?;
+//! let pipe = Pipeline::from_pretrained(&device, &files, Default::default())?;
+//! let job = pipe.job(&Request { prompt: "a red heart".into(), seed: 7, ..Request::default() })?; // checked; nothing is computed yet
+//! let mut run = pipe.start(&job)?;
+//! while let Some(step) = run.next()? {
+//!     println!("step {}: sigma {:.2}", step.index, step.sigma);
+//! }
+//! let image = run.finish()?.image.expect("this model makes pictures");
+//! assert_eq!((image.width, image.height), (64, 64));
 //! # Ok(())
 //! # }
 //! ```
@@ -27,7 +31,8 @@ pub use graph::{Device, DeviceError, DeviceInfo, DeviceKind, MemoryUse, NodeTime
 pub use models::{Lora, ModelError, ModelFiles, TextualInversion};
 pub use picture::{PictureError, read_picture};
 pub use pipelines::{
-    Bench, DeviceChoice, DeviceSettings, Event, Generated, Outcomes, PipelineError, PromptSyntax, Request, RgbImage,
-    Rng, SampleShape, Source, Task, TextToImage, Timings, open_device,
+    Batch, Bench, Constraint, DeviceChoice, DeviceSettings, Estimate, Generated, ImageToImage, Inpaint, Job, Pipeline,
+    PipelineError, PromptSyntax, Replacement, Request, RgbImage, Rng, Run, RunId, SampleShape, Settings, SharedDevice,
+    StartingNoise, Step, Task, Timings, Upscale, open_device,
 };
-pub use scheduler::{SAMPLERS, Steps};
+pub use scheduler::{NamedSampler, NamedSchedule, Program, SAMPLERS, Sampler, Sampling, Steps};

@@ -5,11 +5,10 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use headwater::{
-    Device, DeviceChoice, DeviceSettings, ModelFiles, Outcomes, Request, RgbImage, Rng, Source, Steps, Task,
-    TextToImage, open_device, read_picture,
+    DeviceChoice, DeviceSettings, ImageToImage, Inpaint, ModelFiles, Pipeline, Request, RgbImage, Rng, SharedDevice,
+    Steps, Task, Upscale, open_device, read_picture,
 };
 use serde_json::Value;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// A grey level of rounding on either side.
@@ -31,32 +30,31 @@ fn count(value: &Value) -> usize {
     usize::try_from(value.as_u64().unwrap()).unwrap()
 }
 
-fn source(case: &Value) -> Source {
-    let strength = case["strength"].as_f64();
-    let task = match case["task"].as_str().unwrap() {
-        "img2img" => Task::ImageToImage { strength },
-        "inpaint" => Task::Inpaint { mask: input(case["mask_image"].as_str().unwrap()), strength },
-        "upscale" => Task::Upscale { noise_level: Some(count(&case["noise_level"])), scale: None },
+fn task(case: &Value) -> Task {
+    let (image, strength) = (input(case["image"].as_str().unwrap()), case["strength"].as_f64());
+    match case["task"].as_str().unwrap() {
+        "img2img" => ImageToImage { image, strength }.into(),
+        "inpaint" => Inpaint { image, mask: input(case["mask_image"].as_str().unwrap()), strength }.into(),
+        "upscale" => Upscale { image, noise_level: Some(count(&case["noise_level"])), scale: None }.into(),
         other => panic!("no task {other}"),
-    };
-    Source { image: input(case["image"].as_str().unwrap()), task }
+    }
 }
 
 /// What a case asks for, sizes and everything it does not name being the model's and the picture's own.
-fn request(pipe: &TextToImage<'_>, case: &Value) -> Request {
+fn request(case: &Value) -> Request {
     let text = |key: &str| case[key].as_str().unwrap().to_owned();
-    let defaults = pipe.defaults_for(source(case));
     Request {
         prompt: text("prompt"),
-        negative_prompt: text("negative_prompt"),
-        width: case["width"].as_u64().map_or(defaults.width, |_| count(&case["width"])),
-        height: case["height"].as_u64().map_or(defaults.height, |_| count(&case["height"])),
-        steps: Steps::Count(count(&case["steps"])),
-        sampler: case["sampler"].as_str().map(str::to_owned),
-        guidance_scale: case["guidance_scale"].as_f64().unwrap(),
+        negative_prompt: Some(text("negative_prompt")),
+        width: case["width"].as_u64().map(|_| count(&case["width"])),
+        height: case["height"].as_u64().map(|_| count(&case["height"])),
+        steps: Some(Steps::Count(count(&case["steps"]))),
+        sampler: case["sampler"].as_str().map(|name| name.parse().unwrap()),
+        guidance_scale: case["guidance_scale"].as_f64(),
         seed: case["seed"].as_u64().unwrap(),
         rng: Rng::TorchCpu,
-        ..defaults
+        task: task(case),
+        ..Request::default()
     }
 }
 
@@ -70,21 +68,21 @@ fn edited_pipelines() -> Vec<PathBuf> {
     folders
 }
 
-fn compare_all(device: &dyn Device) {
+fn compare_all(device: &SharedDevice) {
     let mut wrong = Vec::new();
     for folder in edited_pipelines() {
         let what = folder.file_name().unwrap().display().to_string();
         let files = ModelFiles::folder(&folder).unwrap();
-        let mut pipe = TextToImage::from_pretrained(device, &files, Default::default()).unwrap();
+        let pipe = Pipeline::from_pretrained(device, &files, Default::default()).unwrap();
         let text = std::fs::read_to_string(folder.join("edits/cases.json")).unwrap();
         let cases: Vec<Value> = serde_json::from_str(&text).unwrap();
         assert!(!cases.is_empty(), "{what} has no cases");
         for case in &cases {
             let name = format!("{what}, {}", case["file"].as_str().unwrap());
-            let request = request(&pipe, case);
-            check_timesteps(&pipe, &request, case, &name);
-            let outcome = pipe.run(&request, |_| ControlFlow::Continue(()));
-            let Ok(Outcomes::Finished(generated)) = outcome else { panic!("{name}: {outcome:?}") };
+            let job = pipe.job(&request(case)).unwrap_or_else(|e| panic!("{name}: {e}"));
+            check_timesteps(job.program(), case, &name);
+            let run = pipe.start(&job).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let generated = run.finish().unwrap_or_else(|e| panic!("{name}: {e}"));
             // Of inpainting diffusers gives what the model made of all of it.
             let ours = generated.repainted.or(generated.image).expect("a picture");
             let theirs = picture(&folder.join("edits").join(case["file"].as_str().unwrap()));
@@ -105,8 +103,7 @@ fn difference(ours: &RgbImage, theirs: &RgbImage) -> i32 {
 }
 
 /// The network must be asked at diffusers' own timesteps, in order.
-fn check_timesteps(pipe: &TextToImage<'_>, request: &Request, case: &Value, name: &str) {
-    let program = pipe.sampling(request).unwrap_or_else(|e| panic!("{name}: {e}")).program();
+fn check_timesteps(program: &scheduler::Program, case: &Value, name: &str) {
     let ours = program.ops().iter().filter_map(|op| match op {
         scheduler::Op::Denoise { timestep, .. } => Some(*timestep),
         _ => None,
@@ -117,13 +114,13 @@ fn check_timesteps(pipe: &TextToImage<'_>, request: &Request, case: &Value, name
     assert!(ours.len() == theirs.len() && ours.iter().zip(&theirs).all(close), "{name}: {ours:?} {theirs:?}");
 }
 
-fn cpu() -> Box<dyn Device> {
+fn cpu() -> SharedDevice {
     open_device(&DeviceChoice::Cpu, &DeviceSettings::default()).expect("the CPU is always there")
 }
 
 #[test]
 fn edits_on_the_cpu_are_diffusers() {
-    compare_all(cpu().as_ref());
+    compare_all(&cpu());
 }
 
 #[test]
@@ -132,7 +129,7 @@ fn edits_on_an_adapter_are_diffusers() {
     let settings = DeviceSettings { checked: true, ..Default::default() };
     let device = open_device(&DeviceChoice::Adapter("gpu".into()), &settings)
         .unwrap_or_else(|error| panic!("{error} (`cargo xtask test` sets one up)"));
-    compare_all(device.as_ref());
+    compare_all(&device);
 }
 
 /// diffusers' own values, of each of its pipelines.
@@ -140,11 +137,9 @@ fn edits_on_an_adapter_are_diffusers() {
 fn defaults_are_diffusers() {
     let device = cpu();
     let image = input("square.png");
-    let (from, part, larger) = (
-        Task::ImageToImage { strength: None },
-        Task::Inpaint { mask: input("mask.png"), strength: None },
-        Task::Upscale { noise_level: None, scale: None },
-    );
+    let from = Task::from(ImageToImage { image: image.clone(), strength: None });
+    let part = Task::from(Inpaint { image: image.clone(), mask: input("mask.png"), strength: None });
+    let larger = Task::from(Upscale { image, noise_level: None, scale: None });
     for (name, task, steps, guidance_scale) in [
         ("stable_diffusion", &from, 50, 7.5),
         ("stable_diffusion", &part, 50, 7.5),
@@ -154,10 +149,10 @@ fn defaults_are_diffusers() {
         ("upscaler", &larger, 75, 9.0),
     ] {
         let files = ModelFiles::folder(goldens().join("pipelines").join(name)).unwrap();
-        let pipe = TextToImage::from_pretrained(device.as_ref(), &files, Default::default()).unwrap();
-        let defaults = pipe.defaults_for(Source { image: image.clone(), task: task.clone() });
-        let theirs = (Steps::Count(steps), guidance_scale);
-        assert_eq!((defaults.steps, defaults.guidance_scale), theirs, "{name} {task:?}");
+        let pipe = Pipeline::from_pretrained(&device, &files, Default::default()).unwrap();
+        let defaults = pipe.defaults_for(task.clone());
+        let theirs = (Some(Steps::Count(steps)), Some(guidance_scale));
+        assert_eq!((defaults.steps, defaults.guidance_scale), theirs, "{name}");
     }
 }
 
@@ -168,13 +163,12 @@ fn a_device_with_little_memory_makes_the_same_pictures() {
         let settings = DeviceSettings { max_memory, ..Default::default() };
         let device = open_device(&DeviceChoice::Cpu, &settings).unwrap();
         let files = ModelFiles::folder(goldens().join("pipelines/stable_diffusion")).unwrap();
-        let mut pipe = TextToImage::from_pretrained(device.as_ref(), &files, Default::default()).unwrap();
+        let pipe = Pipeline::from_pretrained(&device, &files, Default::default()).unwrap();
         let mut images = Vec::new();
         for (name, prompt) in [("square.png", "a red square"), ("mask.png", "a blue square"), ("square.png", "")] {
-            let source = Source { image: input(name), task: Task::ImageToImage { strength: None } };
-            let request = Request { prompt: prompt.into(), steps: Steps::Count(4), ..pipe.defaults_for(source) };
-            let outcome = pipe.run(&request, |_| ControlFlow::Continue(()));
-            let Ok(Outcomes::Finished(generated)) = outcome else { panic!("{max_memory:?}: {outcome:?}") };
+            let task = ImageToImage { image: input(name), strength: None }.into();
+            let request = Request { prompt: prompt.into(), steps: Some(Steps::Count(4)), task, ..Request::default() };
+            let generated = pipe.generate(&request).unwrap_or_else(|e| panic!("{max_memory:?}: {e}"));
             images.push(generated.image.unwrap());
         }
         let memory = pipe.memory();
@@ -204,14 +198,12 @@ fn pictures_are_read_whatever_their_format() {
 #[test]
 fn networks_on_pixels_start_from_pictures() {
     let (device, files) = (cpu(), ModelFiles::folder(goldens().join("pipelines/epsilon")).unwrap());
-    let mut pipe = TextToImage::from_pretrained(device.as_ref(), &files, Default::default()).unwrap();
-    let mut changed = |strength: f64| {
-        let source = Source { image: input("square.png"), task: Task::ImageToImage { strength: Some(strength) } };
+    let pipe = Pipeline::from_pretrained(&device, &files, Default::default()).unwrap();
+    let changed = |strength: f64| {
+        let task = ImageToImage { image: input("square.png"), strength: Some(strength) }.into();
         let prompt = "a red square on a white background".to_owned();
-        let request = Request { prompt, steps: Steps::Count(20), ..pipe.defaults_for(source) };
-        let Ok(Outcomes::Finished(generated)) = pipe.run(&request, |_| ControlFlow::Continue(())) else {
-            panic!("nobody stopped it")
-        };
+        let request = Request { prompt, steps: Some(Steps::Count(20)), task, ..Request::default() };
+        let generated = pipe.generate(&request).unwrap();
         assert_eq!(generated.steps, (20.0 * strength) as usize);
         let (image, original) = (generated.image.unwrap(), input("square.png"));
         let pairs = image.pixels.iter().zip(&original.pixels);
@@ -227,9 +219,9 @@ fn pictures_and_masks_without_all_their_pixels_are_refused() {
     let device = cpu();
     let open = |name: &str| {
         let files = ModelFiles::folder(goldens().join("pipelines").join(name)).unwrap();
-        TextToImage::from_pretrained(device.as_ref(), &files, Default::default()).unwrap()
+        Pipeline::from_pretrained(&device, &files, Default::default()).unwrap()
     };
-    let (mut plain, mut upscaler, whole) = (open("stable_diffusion"), open("upscaler"), input("square.png"));
+    let (plain, upscaler, whole) = (open("stable_diffusion"), open("upscaler"), input("square.png"));
     let (width, height, pixels) = (whole.width, whole.height, &whole.pixels);
     for (width, height, pixels, part) in [
         (0, 0, Vec::new(), "no pixels"),
@@ -242,18 +234,16 @@ fn pictures_and_masks_without_all_their_pixels_are_refused() {
         (usize::MAX, 2, pixels.clone(), "which are not"),
     ] {
         let broken = RgbImage { width, height, pixels };
-        let image = |task: Task| Source { image: broken.clone(), task };
-        let masked = |mask: &RgbImage| Task::Inpaint { mask: mask.clone(), strength: None };
+        let (image, mask, strength) = (broken.clone(), whole.clone(), None);
         let cases = [
-            (image(Task::ImageToImage { strength: None }), "the picture "),
-            (image(masked(&whole)), "the picture "),
-            (Source { image: whole.clone(), task: masked(&broken) }, "the mask "),
-            (image(Task::Upscale { noise_level: None, scale: None }), "the picture "),
+            (&plain, Task::from(ImageToImage { image: image.clone(), strength }), "the picture "),
+            (&plain, Inpaint { image: image.clone(), mask, strength }.into(), "the picture "),
+            (&plain, Inpaint { image: whole.clone(), mask: broken, strength }.into(), "the mask "),
+            (&upscaler, Upscale { image, noise_level: None, scale: None }.into(), "the picture "),
         ];
-        for (source, what) in cases {
-            let pipe = if matches!(source.task, Task::Upscale { .. }) { &mut upscaler } else { &mut plain };
-            let request = Request { width: 32, height: 32, ..pipe.defaults_for(source) };
-            let error = pipe.run(&request, |_| ControlFlow::Continue(())).expect_err("no picture").to_string();
+        for (pipe, task, what) in cases {
+            let request = Request { width: Some(32), height: Some(32), task, ..Request::default() };
+            let error = pipe.job(&request).expect_err("no picture").to_string();
             assert!(error.starts_with(what) && error.contains(part), "{error}");
         }
     }
@@ -265,19 +255,17 @@ fn a_picture_of_other_extents_is_another() {
     let device = cpu();
     let open = || {
         let files = ModelFiles::folder(goldens().join("pipelines/stable_diffusion")).unwrap();
-        TextToImage::from_pretrained(device.as_ref(), &files, Default::default()).unwrap()
+        Pipeline::from_pretrained(&device, &files, Default::default()).unwrap()
     };
-    let make = |pipe: &mut TextToImage<'_>, width: usize, height: usize| {
+    let make = |pipe: &Pipeline, width: usize, height: usize| {
         let image = RgbImage { width, height, pixels: vec![90; width * height * 3] };
-        let source = Source { image, task: Task::ImageToImage { strength: None } };
-        let request = Request { prompt: "a red square".into(), steps: Steps::Count(2), ..pipe.defaults_for(source) };
-        let Ok(Outcomes::Finished(generated)) = pipe.run(&request, |_| ControlFlow::Continue(())) else {
-            panic!("nobody stopped it")
-        };
-        generated.image.unwrap()
+        let task = ImageToImage { image, strength: None }.into();
+        let steps = Some(Steps::Count(2));
+        let request = Request { prompt: "a red square".into(), steps, task, ..Request::default() };
+        pipe.generate(&request).unwrap().image.unwrap()
     };
-    let mut pipe = open();
+    let pipe = open();
     for (width, height) in [(32, 64), (64, 32), (32, 64)] {
-        assert!(make(&mut pipe, width, height) == make(&mut open(), width, height), "{width}x{height}");
+        assert!(make(&pipe, width, height) == make(&open(), width, height), "{width}x{height}");
     }
 }

@@ -2,8 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use headwater::{DeviceChoice, DeviceSettings, ModelFiles, Outcomes, Request, TextToImage, open_device};
-use std::ops::ControlFlow;
+use headwater::{DeviceChoice, DeviceSettings, ModelFiles, Pipeline, Request, open_device};
 use std::path::Path;
 
 struct Made {
@@ -15,14 +14,12 @@ fn make(max_memory: Option<u64>) -> Result<Made, headwater::PipelineError> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/pipelines/stable_diffusion");
     let settings = DeviceSettings { max_memory, ..Default::default() };
     let device = open_device(&DeviceChoice::Cpu, &settings)?;
-    let mut pipe = TextToImage::from_pretrained(device.as_ref(), &ModelFiles::folder(folder)?, Default::default())?;
-    let request = Request { prompt: "a red square".into(), seed: 5, ..pipe.defaults() };
+    let pipe = Pipeline::from_pretrained(&device, &ModelFiles::folder(folder)?, Default::default())?;
+    let request = Request { prompt: "a red square".into(), seed: 5, ..Request::default() };
     let mut pixels = Vec::new();
     // The second picture of the same prompt finds some parts gone.
     for _ in 0..2 {
-        let outcome = pipe.run(&request, |_| ControlFlow::Continue(()))?;
-        let Outcomes::Finished(generated) = outcome else { panic!("nobody stopped it") };
-        pixels.push(generated.image.unwrap().pixels);
+        pixels.push(pipe.generate(&request)?.image.unwrap().pixels);
     }
     assert_eq!(pixels[0], pixels[1]);
     let memory = pipe.memory();

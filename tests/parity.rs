@@ -6,10 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use headwater::bundled::BUNDLED;
-use headwater::{
-    Device, DeviceChoice, DeviceSettings, ModelFiles, Outcomes, Request, Rng, Steps, TextToImage, open_device,
-};
-use std::ops::ControlFlow;
+use headwater::{DeviceChoice, DeviceSettings, ModelFiles, Pipeline, Request, Rng, SharedDevice, Steps, open_device};
 use std::path::{Path, PathBuf};
 
 /// A grey level of rounding on either side.
@@ -49,23 +46,21 @@ fn read_case(folder: &Path, case: &serde_json::Value) -> Case {
         name: text("file"),
         request: Request {
             prompt: text("prompt"),
-            negative_prompt: text("negative_prompt"),
-            width: count("width"),
-            height: count("height"),
-            steps: match case["explicit_timesteps"].as_array() {
+            negative_prompt: Some(text("negative_prompt")),
+            width: Some(count("width")),
+            height: Some(count("height")),
+            steps: Some(match case["explicit_timesteps"].as_array() {
                 Some(list) => Steps::Timesteps(list.iter().map(|t| t.as_f64().unwrap()).collect()),
                 None => Steps::Count(count("steps")),
-            },
-            sampler: case["sampler"].as_str().map(str::to_owned),
-            schedule: None,
-            eta: None,
-            guidance_scale: case["guidance_scale"].as_f64().unwrap(),
+            }),
+            sampler: case["sampler"].as_str().map(|name| name.parse().unwrap()),
+            guidance_scale: case["guidance_scale"].as_f64(),
             seed: case["seed"].as_u64().unwrap(),
             rng: Rng::TorchCpu,
             prompt_syntax: case["prompt_syntax"].as_str().map(|name| name.parse().unwrap()),
             clip_skip: case["clip_skip"].as_u64().map_or(0, |n| usize::try_from(n).unwrap()),
             class_label: case["class_label"].as_u64().map(|label| usize::try_from(label).unwrap()),
-            source: None,
+            ..Request::default()
         },
         timesteps: case["timesteps"].as_array().unwrap().iter().map(|t| t.as_f64().unwrap()).collect(),
         width,
@@ -87,11 +82,11 @@ fn read_png(path: &Path) -> (usize, usize, Vec<u8>) {
     (frame.width as usize, frame.height as usize, pixels)
 }
 
-fn cpu() -> Box<dyn Device> {
+fn cpu() -> SharedDevice {
     open_device(&DeviceChoice::Cpu, &DeviceSettings::default()).expect("the CPU is always there")
 }
 
-fn adapter() -> Box<dyn Device> {
+fn adapter() -> SharedDevice {
     // Checked kernels: a test is where a wrong index should be found.
     let settings = DeviceSettings { checked: true, ..Default::default() };
     open_device(&DeviceChoice::Adapter("gpu".into()), &settings)
@@ -99,15 +94,14 @@ fn adapter() -> Box<dyn Device> {
 }
 
 /// Makes every case and compares it; tells the worst difference of each.
-fn compare(device: &dyn Device, files: &ModelFiles, cases: &[Case], what: &str) {
-    let mut pipe =
-        TextToImage::from_pretrained(device, files, Default::default()).unwrap_or_else(|e| panic!("{what}: {e}"));
+fn compare(device: &SharedDevice, files: &ModelFiles, cases: &[Case], what: &str) {
+    let pipe = Pipeline::from_pretrained(device, files, Default::default()).unwrap_or_else(|e| panic!("{what}: {e}"));
     let mut wrong = Vec::new();
     for case in cases {
-        let sampling = pipe.sampling(&case.request).unwrap_or_else(|e| panic!("{what}, {}: {e}", case.name));
-        check_timesteps(&sampling.program(), case, what);
-        let outcome = pipe.run(&case.request, |_| ControlFlow::Continue(()));
-        let Ok(Outcomes::Finished(generated)) = outcome else { panic!("{what}, {}: {outcome:?}", case.name) };
+        let job = pipe.job(&case.request).unwrap_or_else(|e| panic!("{what}, {}: {e}", case.name));
+        check_timesteps(job.program(), case, what);
+        let run = pipe.start(&job).unwrap_or_else(|e| panic!("{what}, {}: {e}", case.name));
+        let generated = run.finish().unwrap_or_else(|e| panic!("{what}, {}: {e}", case.name));
         let image = generated.image.expect("a picture");
         assert_eq!((image.width, image.height), (case.width, case.height), "{what}, {}", case.name);
         let differences = image.pixels.iter().zip(&case.pixels).map(|(a, b)| (i32::from(*a) - i32::from(*b)).abs());
@@ -150,7 +144,7 @@ fn tiny_checkpoints_on_the_cpu() {
     for folder in tiny_pipelines() {
         let files = ModelFiles::folder(&folder).unwrap();
         let what = format!("cpu, {}", folder.file_name().unwrap().display());
-        compare(device.as_ref(), &files, &cases(&folder.join("pictures")), &what);
+        compare(&device, &files, &cases(&folder.join("pictures")), &what);
     }
 }
 
@@ -160,7 +154,7 @@ fn tiny_checkpoints_on_an_adapter() {
     for folder in tiny_pipelines() {
         let files = ModelFiles::folder(&folder).unwrap();
         let what = format!("{}, {}", device.info().name, folder.file_name().unwrap().display());
-        compare(device.as_ref(), &files, &cases(&folder.join("pictures")), &what);
+        compare(&device, &files, &cases(&folder.join("pictures")), &what);
     }
 }
 
@@ -168,7 +162,7 @@ fn tiny_checkpoints_on_an_adapter() {
 fn bundled_models_on_the_cpu() {
     for model in BUNDLED {
         let cases = cases(&goldens().join("bundled").join(model.name));
-        compare(cpu().as_ref(), &model.files(), &cases, &format!("cpu, {}", model.name));
+        compare(&cpu(), &model.files(), &cases, &format!("cpu, {}", model.name));
     }
 }
 
@@ -179,11 +173,11 @@ fn bundled_models_on_an_adapter() {
         let mut cases = cases(&goldens().join("bundled").join(model.name));
         // The cheapest: fewest evaluations, smallest picture, no guidance.
         cases.sort_by_key(|case| {
-            let guided = if case.request.guidance_scale > 1.0 { 2 } else { 1 };
+            let guided = if case.request.guidance_scale.is_some_and(|scale| scale > 1.0) { 2 } else { 1 };
             case.timesteps.len() * guided * case.width * case.height
         });
         cases.truncate(BUNDLED_ON_ADAPTER);
-        compare(device.as_ref(), &model.files(), &cases, &format!("{}, {}", device.info().name, model.name));
+        compare(&device, &model.files(), &cases, &format!("{}, {}", device.info().name, model.name));
     }
 }
 
@@ -191,16 +185,17 @@ fn bundled_models_on_an_adapter() {
 #[test]
 fn cfg_plus_plus_takes_its_noise_from_the_negative_prompt() {
     let (device, files) = (cpu(), ModelFiles::folder(goldens().join("pipelines/pixels")).unwrap());
-    let mut pipe = TextToImage::from_pretrained(device.as_ref(), &files, Default::default()).unwrap();
-    let base = Request { steps: Steps::Count(4), ..pipe.defaults() };
-    let mut draw = |sampler: &str, prompt: &str, negative_prompt: &str, guidance_scale: f64| {
-        let (prompt, negative_prompt) = (prompt.to_owned(), negative_prompt.to_owned());
-        let request =
-            Request { sampler: Some(sampler.to_owned()), prompt, negative_prompt, guidance_scale, ..base.clone() };
-        match pipe.run(&request, |_| ControlFlow::Continue(())) {
-            Ok(Outcomes::Finished(generated)) => generated.sample,
-            other => panic!("{other:?}"),
-        }
+    let pipe = Pipeline::from_pretrained(&device, &files, Default::default()).unwrap();
+    let draw = |sampler: &str, prompt: &str, negative_prompt: &str, guidance_scale: f64| {
+        let request = Request {
+            sampler: Some(sampler.parse().unwrap()),
+            prompt: prompt.to_owned(),
+            negative_prompt: Some(negative_prompt.to_owned()),
+            guidance_scale: Some(guidance_scale),
+            steps: Some(Steps::Count(4)),
+            ..Request::default()
+        };
+        pipe.generate(&request).unwrap().sample
     };
     let (red, blue) = ("a red square on a white background", "a blue square on a green background");
     let differ = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);

@@ -4,7 +4,7 @@ use super::devices::device_settings;
 use super::error::CliError;
 use super::model;
 use graph::NodeTime;
-use pipelines::{DeviceChoice, TextToImage};
+use pipelines::{DeviceChoice, Pipeline, Request};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -33,6 +33,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     steps: u32,
 
+    /// Images that are denoised together, as many as there is memory for
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    count: u32,
+
     /// Threads of the cpu device [default: all cores]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
@@ -55,14 +59,16 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let files = model::open(&args.model, model::Wanted { quiet: args.json, ..Default::default() })?;
     let threads = args.threads.map(|n| n as usize);
     let device = pipelines::open_device(&args.device, &device_settings(false, threads))?;
-    let mut pipe = TextToImage::from_pretrained(device.as_ref(), &files, Default::default())?;
-    let defaults = pipe.defaults();
-    let request = pipelines::Request {
-        width: args.width.unwrap_or(defaults.width),
-        height: args.height.unwrap_or(defaults.height),
-        ..defaults
-    };
-    let bench = pipe.bench(&request, args.steps as usize)?;
+    let pipe = Pipeline::from_pretrained(&device, &files, Default::default())?;
+    // The model's own size, not that of the little picture that a task may need.
+    let own = pipe.defaults();
+    let job = pipe.job(&Request {
+        width: args.width.or(own.width),
+        height: args.height.or(own.height),
+        ..pipe.defaults_for(pipe.any_task())
+    })?;
+    let request = job.settings();
+    let bench = pipe.bench(&job, args.count as usize, args.steps as usize)?;
     let totals = totals(&bench.nodes);
     let median = median(&bench.seconds);
     let (fastest, slowest) = bench.seconds.iter().fold((f64::MAX, 0.0_f64), |(a, b), s| (a.min(*s), b.max(*s)));
@@ -79,7 +85,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
             .collect();
         let object = json!({
             "model": args.model.to_string_lossy(), "device": device.info().name, "width": request.width, "height": request.height,
-            "step_seconds": median, "fastest": fastest, "slowest": slowest, "flops": bench.flops,
+            "images": bench.samples, "step_seconds": median, "fastest": fastest, "slowest": slowest, "flops": bench.flops,
             "gflops": gflops(bench.flops, median), "ops": ops,
         });
         writeln!(stdout, "{object}")?;
@@ -89,10 +95,11 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     writeln!(stdout, "{} ({}, {})", info.name, info.kind, info.backend)?;
     writeln!(
         stdout,
-        "{}x{}, guidance {}: {:.2} ms a step ({:.2} to {:.2}), {:.3} GFLOP, {:.1} GFLOP/s",
+        "{}x{}, guidance {}, {} at once: {:.2} ms a step ({:.2} to {:.2}), {:.3} GFLOP, {:.1} GFLOP/s",
         request.width,
         request.height,
         request.guidance_scale,
+        bench.samples,
         median * 1e3,
         fastest * 1e3,
         slowest * 1e3,

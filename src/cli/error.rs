@@ -32,6 +32,11 @@ impl From<PipelineError> for CliError {
     fn from(error: PipelineError) -> Self {
         // Some messages come from libraries and drivers, which like several lines; ours is one.
         let message = one_line(&error.to_string());
+        let message = match error {
+            PipelineError::OtherTask { task, .. } => format!("{message} (headwater {task})"),
+            _ if error.is_precision() => format!("{message}; try --dtype f32"),
+            _ => message,
+        };
         if error.is_usage() { CliError::Usage(message) } else { CliError::Failed(message) }
     }
 }

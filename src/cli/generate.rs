@@ -2,7 +2,8 @@
 
 use super::error::CliError;
 use super::image_args::ImageArgs;
-use super::run::{self, Job};
+use super::run::{self, Work};
+use pipelines::Task;
 
 /// Make an image from text, or from noise alone by a model that reads none.
 #[derive(Debug, clap::Args)]
@@ -16,12 +17,12 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let class = args.image.class_label.map_or_else(String::new, |label| format!("class {label}"));
-    run::run(&Job {
+    run::run(&Work {
         command: "generate",
         prompt: args.prompt.as_deref(),
         name: args.prompt.as_deref().unwrap_or(&class),
         flags: &args.image,
-        source: None,
+        task: Task::default(),
         inputs: &[],
     })
 }

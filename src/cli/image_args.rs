@@ -4,8 +4,8 @@ use super::error::CliError;
 use super::model::{self, EmbeddingArg, LoraArg, Wanted};
 use clap::{Args, ValueEnum};
 use graph::{PlanOptions, Storage};
-use pipelines::{DeviceChoice, PromptSyntax, Rng};
-use scheduler::Steps;
+use pipelines::{DeviceChoice, PromptSyntax, Request, Rng, Task};
+use scheduler::{NamedSampler, NamedSchedule, Steps};
 use std::path::PathBuf;
 
 /// Flags of every image command.
@@ -44,6 +44,14 @@ pub(super) struct ImageArgs {
     /// Number of images; each takes the next seed
     #[arg(short = 'n', long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) count: u32,
+
+    /// Most images that are made together, in one graph; fewer where memory is short
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(super) batch: u32,
+
+    /// Only say what would be done: steps, noise levels, evaluations, memory
+    #[arg(long)]
+    pub(super) dry_run: bool,
 
     /// What the image should not show; matters with guidance above 1
     #[arg(long, value_name = "TEXT")]
@@ -205,40 +213,48 @@ impl ImageArgs {
         self.quiet || (self.json && !self.verbose)
     }
 
-    /// What the flags mean for the model's own request.
-    pub(super) fn apply(&self, prompt: &str, seed: u64, defaults: pipelines::Request) -> pipelines::Request {
-        pipelines::Request {
+    /// What the flags ask for.
+    pub(super) fn request(&self, prompt: &str, seed: u64, names: Names, task: Task) -> Request {
+        Request {
             prompt: prompt.to_owned(),
-            negative_prompt: self.negative_prompt.clone().unwrap_or(defaults.negative_prompt),
-            width: self.width.unwrap_or(defaults.width),
-            height: self.height.unwrap_or(defaults.height),
-            steps: self.steps().unwrap_or(defaults.steps),
-            sampler: self.sampler.clone(),
-            schedule: self.schedule.clone(),
+            negative_prompt: self.negative_prompt.clone(),
+            width: self.width,
+            height: self.height,
+            steps: self.steps(),
+            sampler: names.sampler,
+            schedule: names.schedule,
             eta: self.eta,
-            guidance_scale: self.guidance.unwrap_or(defaults.guidance_scale),
+            guidance_scale: self.guidance,
             seed,
             rng: self.rng,
             clip_skip: self.clip_skip as usize,
             prompt_syntax: self.prompt_syntax,
             class_label: self.class_label,
-            source: defaults.source,
+            task,
+            ..Request::default()
         }
     }
 
-    /// Names that no model is needed to judge: checked before anything is loaded.
-    pub(super) fn check_names(&self) -> Result<(), CliError> {
-        if let Some(name) = &self.sampler {
-            scheduler::sampler_and_schedule(name)
-                .map_err(|error| CliError::Usage(format!("{error} (`headwater samplers` lists them)")))?;
-        }
-        if let Some(name) = &self.schedule {
-            name.parse::<scheduler::NamedSchedule>().map_err(|error| {
+    /// What the names mean that no model is needed to judge: read before anything is loaded.
+    pub(super) fn names(&self) -> Result<Names, CliError> {
+        let sampler = self.sampler.as_ref().map(|name| {
+            name.parse::<NamedSampler>()
+                .map_err(|error| CliError::Usage(format!("{error} (`headwater samplers` lists them)")))
+        });
+        let schedule = self.schedule.as_ref().map(|name| {
+            name.parse::<NamedSchedule>().map_err(|error| {
                 let names: Vec<&str> =
                     scheduler::SCHEDULES.iter().filter_map(|(_, names)| names.first().copied()).collect();
                 CliError::Usage(format!("{error} (there are {})", names.join(", ")))
-            })?;
-        }
-        Ok(())
+            })
+        });
+        Ok(Names { sampler: sampler.transpose()?, schedule: schedule.transpose()? })
     }
+}
+
+/// The sampler and the schedule that the flags name.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Names {
+    sampler: Option<NamedSampler>,
+    schedule: Option<NamedSchedule>,
 }

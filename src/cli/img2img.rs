@@ -2,8 +2,8 @@
 
 use super::error::CliError;
 use super::image_args::ImageArgs;
-use super::run::{self, Job};
-use pipelines::{Source, Task};
+use super::run::{self, Work};
+use pipelines::ImageToImage;
 use std::path::PathBuf;
 
 /// Make an image from a picture: what it shows is kept more or less.
@@ -26,12 +26,12 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let image = run::picture(&args.input)?;
-    run::run(&Job {
+    run::run(&Work {
         command: "img2img",
         prompt: args.prompt.as_deref(),
         name: args.prompt.as_deref().unwrap_or(&run::stem(&args.input)),
         flags: &args.image,
-        source: Some(Source { image, task: Task::ImageToImage { strength: args.strength } }),
+        task: ImageToImage { image, strength: args.strength }.into(),
         inputs: &[("image", &args.input)],
     })
 }

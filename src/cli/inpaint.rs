@@ -2,8 +2,8 @@
 
 use super::error::CliError;
 use super::image_args::ImageArgs;
-use super::run::{self, Job};
-use pipelines::{Source, Task};
+use super::run::{self, Work};
+use pipelines::Inpaint;
 use std::path::PathBuf;
 
 /// Make a part of a picture anew and keep the rest, bit for bit.
@@ -30,12 +30,12 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let (image, mask) = (run::picture(&args.input)?, run::picture(&args.mask)?);
-    run::run(&Job {
+    run::run(&Work {
         command: "inpaint",
         prompt: args.prompt.as_deref(),
         name: args.prompt.as_deref().unwrap_or(&run::stem(&args.input)),
         flags: &args.image,
-        source: Some(Source { image, task: Task::Inpaint { mask, strength: args.strength } }),
+        task: Inpaint { image, mask, strength: args.strength }.into(),
         inputs: &[("image", &args.input), ("mask", &args.mask)],
     })
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod convert;
 mod devices;
+mod dry_run;
 mod error;
 mod generate;
 mod hub;

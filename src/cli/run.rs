@@ -1,38 +1,38 @@
 //! What every image command does: opens the model, makes the images, saves and reports them.
 
 use super::devices::device_settings;
+use super::dry_run;
 use super::error::CliError;
 use super::image_args::ImageArgs;
-use super::interrupt;
+use super::interrupt::{self, Interrupted};
 use super::output::{Destination, Saved};
 use super::progress::Progress;
 use super::save_steps::StepWriter;
 use super::settings::{parameters, settings_json};
-use pipelines::{Generated, Outcomes, RgbImage, Source, TextToImage};
+use pipelines::{Generated, Job, Pipeline, RgbImage, Task};
 use serde_json::json;
 use std::io::Write;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
 /// An image command's work.
-pub(super) struct Job<'a> {
+pub(super) struct Work<'a> {
     /// Its name.
     pub(super) command: &'static str,
     pub(super) prompt: Option<&'a str>,
     /// What a file is called where no name is asked for.
     pub(super) name: &'a str,
     pub(super) flags: &'a ImageArgs,
-    /// The picture that images are made from.
-    pub(super) source: Option<Source>,
+    /// What images are made from.
+    pub(super) task: Task,
     /// The files that it was read from, each with what it is.
     pub(super) inputs: &'a [(&'static str, &'a Path)],
 }
 
-pub(super) fn run(job: &Job<'_>) -> Result<(), CliError> {
-    let flags = job.flags;
-    flags.check_names()?;
-    let destination = Destination::new(flags.output.as_deref(), job.name, flags.count, flags.json)?;
+pub(super) fn run(work: &Work<'_>) -> Result<(), CliError> {
+    let flags = work.flags;
+    let names = flags.names()?;
+    let destination = Destination::new(flags.output.as_deref(), work.name, flags.count, flags.json)?;
     let interrupted = interrupt::install()?;
     let files = flags.open_model()?;
     let mut settings = device_settings(flags.checked, flags.threads.map(|n| n as usize));
@@ -42,71 +42,88 @@ pub(super) fn run(job: &Job<'_>) -> Result<(), CliError> {
         let info = device.info();
         eprintln!("device: {} ({}, {})", info.name, info.kind, info.backend);
     }
-    let mut pipe = TextToImage::from_pretrained(device.as_ref(), &files, flags.plan_options())?;
-    if pipe.takes_prompt() != job.prompt.is_some() {
-        let message = if pipe.takes_prompt() {
-            let input = if job.source.is_some() { " picture.png" } else { "" };
-            let command = job.command;
-            format!(
-                "this model needs a PROMPT that says what to draw, as in headwater {command}{input} \"a red heart\""
-            )
-        } else {
-            "this model reads no text: leave the prompt out".into()
-        };
-        return Err(CliError::Usage(message));
-    }
+    let pipe = Pipeline::from_pretrained(&device, &files, flags.plan_options())?;
+    check_prompt(&pipe, work)?;
     if !pipe.makes_pictures() && !destination.takes_samples() {
         let message = "this model makes latents, not pictures; give --output a name ending in .safetensors";
         return Err(CliError::Usage(message.into()));
     }
-    let defaults = job.source.clone().map_or_else(|| pipe.defaults(), |source| pipe.defaults_for(source));
     let first_seed = flags.seed.unwrap_or_else(random_seed);
-    for index in 0..flags.count {
-        let seed = first_seed.wrapping_add(u64::from(index));
-        let request = flags.apply(job.prompt.unwrap_or_default(), seed, defaults.clone());
+    let seeds = (0..flags.count).map(|index| first_seed.wrapping_add(u64::from(index)));
+    let request = |seed| flags.request(work.prompt.unwrap_or_default(), seed, names, work.task.clone());
+    let jobs = seeds.map(|seed| Ok(pipe.job(&request(seed))?)).collect::<Result<Vec<_>, CliError>>()?;
+    if flags.dry_run {
+        return dry_run::print(&pipe, &jobs, flags);
+    }
+    if jobs[0].tokens_dropped() > 0 && !flags.quiet {
+        let dropped = jobs[0].tokens_dropped();
+        eprintln!("warning: the text encoder reads only the start of a long prompt; {dropped} tokens were left out");
+    }
+    let mut index = 0;
+    for jobs in jobs.chunks(flags.batch as usize) {
         let started = Instant::now();
-        let mut progress = Progress::new(flags.is_quiet());
-        let mut steps = flags
-            .save_steps
-            .as_deref()
-            .map(|folder| StepWriter::new(folder, seed, pipe.samples_are_pictures()))
-            .transpose()?;
-        let mut write_error = None;
-        let outcome = pipe.run(&request, |event| {
-            progress.step(event);
-            if let Some(Err(error)) = steps.as_mut().map(|writer| writer.write(event)) {
-                write_error = Some(error);
-                return ControlFlow::Break(());
+        let made = make(&pipe, jobs, flags, &interrupted)?;
+        let seconds = started.elapsed().as_secs_f64() / jobs.len() as f64;
+        for (job, generated) in jobs.iter().zip(&made) {
+            let settings = settings_json(work, job, generated, &device.info().name);
+            let seed = job.settings().seed;
+            let saved = destination.save(generated, index, seed, &parameters(job, generated, flags), &settings)?;
+            index += 1;
+            match report(flags, &saved, &settings, generated, seconds) {
+                // Whoever read the paths has enough of them; the images are still wanted.
+                Err(CliError::Pipe) => {}
+                result => result?,
             }
-            if interrupted.get() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
-        progress.finish();
-        if let Some(error) = write_error {
-            return Err(error);
         }
-        let generated = match outcome {
-            Outcomes::Finished(generated) if !interrupted.get() => generated,
-            _ => return Err(CliError::Interrupted),
-        };
-        if generated.tokens_dropped > 0 && !flags.quiet {
-            let dropped = generated.tokens_dropped;
-            eprintln!(
-                "warning: the text encoder reads only the start of a long prompt; {dropped} tokens were left out"
-            );
-        }
-        let settings = settings_json(job, &request, &generated, &device.info().name);
-        let saved = destination.save(&generated, index, seed, &parameters(&request, &generated, flags), &settings)?;
         if flags.verbose {
             let memory = pipe.memory();
             eprintln!("memory: {} MB weights, {} MB activations", memory.weights >> 20, memory.activations >> 20);
         }
-        match report(flags, &saved, &settings, &generated, started) {
-            // Whoever read the paths has enough of them; the images are still wanted.
-            Err(CliError::Pipe) => {}
-            result => result?,
-        }
     }
     Ok(())
+}
+
+/// A model that reads text needs a prompt, and another has no use for one.
+fn check_prompt(pipe: &Pipeline, work: &Work<'_>) -> Result<(), CliError> {
+    if pipe.takes_prompt() == work.prompt.is_some() {
+        return Ok(());
+    }
+    let message = if pipe.takes_prompt() {
+        let input = if work.inputs.is_empty() { "" } else { " picture.png" };
+        let command = work.command;
+        format!("this model needs a PROMPT that says what to draw, as in headwater {command}{input} \"a red heart\"")
+    } else {
+        "this model reads no text: leave the prompt out".into()
+    };
+    Err(CliError::Usage(message))
+}
+
+/// Makes the images of some jobs together.
+fn make(
+    pipe: &Pipeline,
+    jobs: &[Job],
+    flags: &ImageArgs,
+    interrupted: &Interrupted,
+) -> Result<Vec<Generated>, CliError> {
+    let mut batch = pipe.start_all(jobs)?;
+    let mut progress = Progress::new(jobs.len(), flags.is_quiet());
+    let writer = |job: &Job, folder| StepWriter::new(folder, job.settings().seed, pipe.samples_are_pictures());
+    let writers = flags.save_steps.as_deref().map(|folder| jobs.iter().map(|job| writer(job, folder)).collect());
+    let writers: Option<Vec<StepWriter>> = writers.transpose()?;
+    let runs = batch.ids();
+    while let Some(step) = batch.next()? {
+        progress.step(&step);
+        if let Some(writers) = &writers {
+            let own = runs.iter().zip(writers).filter(|(run, _)| **run == step.run);
+            own.map(|(_, writer)| writer.write(&step)).collect::<Result<(), _>>()?;
+        }
+        if interrupted.get() {
+            return Err(CliError::Interrupted);
+        }
+    }
+    progress.finish();
+    let made = batch.finish()?;
+    if interrupted.get() { Err(CliError::Interrupted) } else { Ok(made) }
 }
 
 /// One line on standard output: the path, or the JSON object.
@@ -115,7 +132,7 @@ fn report(
     saved: &Saved,
     settings: &serde_json::Value,
     generated: &Generated,
-    started: Instant,
+    total: f64,
 ) -> Result<(), CliError> {
     let mut stdout = std::io::stdout().lock();
     let seconds = |d: std::time::Duration| (d.as_secs_f64() * 1e4).round() / 1e4;
@@ -127,14 +144,14 @@ fn report(
             "encode": seconds(generated.timings.encode),
             "sample": seconds(generated.timings.sample),
             "decode": seconds(generated.timings.decode),
-            "total": seconds(started.elapsed()),
+            "total": (total * 1e4).round() / 1e4,
         });
         writeln!(stdout, "{object}")?;
     } else if let Some(path) = saved.path() {
         writeln!(stdout, "{}", path.display())?;
     }
     if !flags.quiet && !flags.json {
-        eprintln!("seed {}, {:.2} s", settings["seed"], started.elapsed().as_secs_f64());
+        eprintln!("seed {}, {total:.2} s", settings["seed"]);
     }
     Ok(())
 }

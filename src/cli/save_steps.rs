@@ -3,7 +3,7 @@
 use super::error::CliError;
 use super::output::{sample_file, write_whole};
 use super::png;
-use pipelines::{Event, RgbImage};
+use pipelines::{RgbImage, Step};
 use std::path::{Path, PathBuf};
 
 pub(super) struct StepWriter {
@@ -20,13 +20,13 @@ impl StepWriter {
         Ok(Self { folder: folder.to_owned(), seed, pictures })
     }
 
-    pub(super) fn write(&mut self, event: &Event<'_>) -> Result<(), CliError> {
-        let name = |what: &str| self.folder.join(format!("{}-step-{:03}{what}", self.seed, event.index + 1));
-        let tensors = [("x", event.x), ("denoised", event.denoised)];
-        write_whole(&name(".safetensors"), &sample_file(&tensors, event.shape, &[])?)?;
-        let sigma = event.sigma.to_string();
+    pub(super) fn write(&self, step: &Step<'_>) -> Result<(), CliError> {
+        let name = |what: &str| self.folder.join(format!("{}-step-{:03}{what}", self.seed, step.index + 1));
+        let tensors = [("x", step.x), ("denoised", step.denoised)];
+        write_whole(&name(".safetensors"), &sample_file(&tensors, step.shape, &[])?)?;
+        let sigma = step.sigma.to_string();
         for (what, sample) in tensors {
-            if let Some(image) = RgbImage::from_sample(sample, event.shape).filter(|_| self.pictures) {
+            if let Some(image) = RgbImage::from_sample(sample, step.shape).filter(|_| self.pictures) {
                 write_whole(&name(&format!("-{what}.png")), &png::encode(&image, &[("sigma", &sigma)])?)?;
             }
         }

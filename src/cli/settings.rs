@@ -1,28 +1,23 @@
 //! What an image says of how it was made.
 
 use super::image_args::ImageArgs;
-use super::run::Job;
-use pipelines::{Generated, Request, Rng};
+use super::run::Work;
+use pipelines::{Generated, Job, Rng};
 use serde_json::json;
 
 /// Everything needed to make the image again.
-pub(super) fn settings_json(
-    job: &Job<'_>,
-    request: &Request,
-    generated: &Generated,
-    device: &str,
-) -> serde_json::Value {
-    let flags = job.flags;
+pub(super) fn settings_json(work: &Work<'_>, job: &Job, generated: &Generated, device: &str) -> serde_json::Value {
+    let (flags, request) = (work.flags, job.settings());
     let mut settings = json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "command": job.command,
+        "command": work.command,
         "model": flags.model.to_string_lossy(),
         "prompt": request.prompt,
         "negative_prompt": request.negative_prompt,
         "width": request.width,
         "height": request.height,
         "steps": if let scheduler::Steps::Count(count) = request.steps { count } else { generated.steps },
-        "sampler": generated.sampler,
+        "sampler": job.sampling().sampler.name,
         "evaluations": generated.evaluations,
         "guidance": request.guidance_scale,
         "seed": request.seed,
@@ -30,8 +25,8 @@ pub(super) fn settings_json(
         "dtype": flags.dtype.name(),
         "device": device,
     });
-    if let Some(schedule) = generated.schedule {
-        settings["schedule"] = json!(schedule);
+    if let Some(schedule) = request.schedule {
+        settings["schedule"] = json!(schedule.name());
     }
     if !flags.lora.is_empty() {
         settings["loras"] = super::model::loras_json(&flags.lora);
@@ -57,16 +52,16 @@ pub(super) fn settings_json(
     if let Some(syntax) = request.prompt_syntax {
         settings["prompt_syntax"] = json!(syntax.name());
     }
-    if let Some(label) = generated.class_label {
+    if let Some(label) = request.class_label {
         settings["class_label"] = json!(label);
     }
-    if let Some(strength) = generated.strength {
+    if let Some(strength) = request.strength {
         settings["strength"] = json!(strength);
     }
-    if let Some(level) = generated.noise_level {
+    if let Some(level) = request.noise_level {
         settings["noise_level"] = json!(level);
     }
-    for (what, path) in job.inputs {
+    for (what, path) in work.inputs {
         settings[*what] = json!(path.to_string_lossy());
     }
     match &request.steps {
@@ -78,19 +73,20 @@ pub(super) fn settings_json(
 }
 
 /// The text that AUTOMATIC1111's web UI and many tools read from an image.
-pub(super) fn parameters(request: &Request, generated: &Generated, flags: &ImageArgs) -> String {
+pub(super) fn parameters(job: &Job, generated: &Generated, flags: &ImageArgs) -> String {
+    let request = job.settings();
     let mut text = request.prompt.clone();
     if !request.negative_prompt.is_empty() {
         text += &format!("\nNegative prompt: {}", request.negative_prompt);
     }
     // A1111 counts the steps that a strength leaves out.
     let steps = match request.steps {
-        scheduler::Steps::Count(count) if generated.strength.is_some() => count,
+        scheduler::Steps::Count(count) if request.strength.is_some() => count,
         _ => generated.steps,
     };
-    text += &format!("\nSteps: {steps}, Sampler: {}", generated.sampler);
-    if let Some(schedule) = generated.schedule {
-        text += &format!(", Schedule type: {schedule}");
+    text += &format!("\nSteps: {steps}, Sampler: {}", job.sampling().sampler.name);
+    if let Some(schedule) = request.schedule {
+        text += &format!(", Schedule type: {}", schedule.name());
     }
     if let Some(eta) = request.eta {
         text += &format!(", Eta: {eta}");
@@ -99,10 +95,10 @@ pub(super) fn parameters(request: &Request, generated: &Generated, flags: &Image
         // There 1 is the last layer.
         text += &format!(", Clip skip: {}", request.clip_skip + 1);
     }
-    if let Some(label) = generated.class_label {
+    if let Some(label) = request.class_label {
         text += &format!(", Class: {label}");
     }
-    if let Some(strength) = generated.strength {
+    if let Some(strength) = request.strength {
         text += &format!(", Denoising strength: {strength}");
     }
     let model = flags.model.to_string_lossy();

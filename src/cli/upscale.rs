@@ -2,8 +2,8 @@
 
 use super::error::CliError;
 use super::image_args::ImageArgs;
-use super::run::{self, Job};
-use pipelines::{Source, Task};
+use super::run::{self, Work};
+use pipelines::Upscale;
 use std::path::PathBuf;
 
 /// Enlarge a picture by a model that was trained for it, as Stable Diffusion's x4 upscaler.
@@ -32,12 +32,12 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let image = run::picture(&args.input)?;
     let stem = run::stem(&args.input);
-    run::run(&Job {
+    run::run(&Work {
         command: "upscale",
         prompt: Some(&args.prompt),
         name: if args.prompt.is_empty() { &stem } else { &args.prompt },
         flags: &args.image,
-        source: Some(Source { image, task: Task::Upscale { noise_level: args.noise_level, scale: args.scale } }),
+        task: Upscale { image, noise_level: args.noise_level, scale: args.scale }.into(),
         inputs: &[("image", &args.input)],
     })
 }

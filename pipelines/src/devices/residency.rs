@@ -46,6 +46,13 @@ impl SharedDevice {
         self.0.device.info()
     }
 
+    /// Memory that the plans of all pipelines hold on it now.
+    #[must_use]
+    pub fn memory(&self) -> MemoryUse {
+        let places: Vec<Arc<dyn Held>> = lock(&self.0.places).iter().filter_map(Weak::upgrade).collect();
+        places.iter().map(|place| place.memory()).fold(MemoryUse::default(), add)
+    }
+
     /// The device itself.
     pub(crate) fn device(&self) -> &dyn Device {
         self.0.device.as_ref()
@@ -95,6 +102,7 @@ impl Resident for Box<dyn Plan> {
 trait Held: Send + Sync {
     fn is_held(&self) -> bool;
     fn last_use(&self) -> u64;
+    fn memory(&self) -> MemoryUse;
     /// Waits for whoever uses it now, and lets it go; tells whether it was still there.
     fn let_go(&self) -> bool;
 }
@@ -112,6 +120,10 @@ impl<S: Resident> Held for Slot<S> {
 
     fn last_use(&self) -> u64 {
         self.last_use.load(Ordering::Relaxed)
+    }
+
+    fn memory(&self) -> MemoryUse {
+        lock(&self.resident).as_ref().map_or(MemoryUse::default(), Resident::memory)
     }
 
     fn let_go(&self) -> bool {
@@ -179,7 +191,7 @@ impl<S: Resident + 'static> Place<S> {
 
     /// Memory that the plan here holds.
     pub(crate) fn memory(&self) -> MemoryUse {
-        lock(&self.slot.resident).as_ref().map_or(MemoryUse::default(), Resident::memory)
+        self.slot.memory()
     }
 
     fn address(&self) -> *const () {

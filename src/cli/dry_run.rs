@@ -1,0 +1,55 @@
+//! `--dry-run`: what would be done, before anything is computed.
+
+use super::error::CliError;
+use super::image_args::ImageArgs;
+use graph::MemoryUse;
+use pipelines::{Job, Pipeline};
+use serde_json::json;
+use std::io::Write;
+
+/// Prints how the images of these jobs would be made, which differ in their seeds alone.
+pub(super) fn print(pipe: &Pipeline, jobs: &[Job], flags: &ImageArgs) -> Result<(), CliError> {
+    let job = &jobs[0];
+    let settings = job.settings();
+    let together = jobs.len().min(flags.batch as usize);
+    let estimate = pipe.estimate(job, together)?;
+    let seeds: Vec<u64> = jobs.iter().map(|job| job.settings().seed).collect();
+    let (sampler, sigmas, shape) = (job.sampling().sampler.name, job.sigmas(), job.shape());
+    let parts = [("text", estimate.text), ("denoiser", estimate.denoiser), ("decoder", estimate.decoder)];
+    let mut stdout = std::io::stdout().lock();
+    if flags.json {
+        let bytes = |memory: MemoryUse| json!({ "weights": memory.weights, "activations": memory.activations });
+        let object = json!({
+            "width": settings.width, "height": settings.height,
+            "sample": [shape.height, shape.width, shape.channels],
+            "seeds": seeds, "batch": together,
+            "sampler": sampler, "schedule": settings.schedule.map(|schedule| schedule.name()),
+            "steps": job.steps(), "evaluations": job.evaluations(), "sigmas": sigmas,
+            "guidance": settings.guidance_scale, "strength": settings.strength, "class_label": settings.class_label,
+            "noise_level": settings.noise_level, "tokens_dropped": job.tokens_dropped(),
+            "memory": parts.iter().map(|(name, memory)| ((*name).to_owned(), bytes(*memory))).collect::<serde_json::Map<_, _>>(),
+            "device": pipe.device().info().name,
+        });
+        writeln!(stdout, "{object}")?;
+        return Ok(());
+    }
+    let counted = |count: Option<usize>| count.map_or("as many as it takes".to_owned(), |count| count.to_string());
+    let shown = |sigma: &f64| format!("{sigma:.4}").trim_end_matches('0').trim_end_matches('.').to_owned();
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    writeln!(stdout, "images       {} of {}x{}, {together} at once", jobs.len(), settings.width, settings.height)?;
+    writeln!(stdout, "sample       {}x{}, {} channels", shape.width, shape.height, shape.channels)?;
+    let schedule = settings.schedule.map_or(String::new(), |schedule| format!(", schedule {}", schedule.name()));
+    writeln!(stdout, "sampler      {sampler}{schedule}")?;
+    writeln!(stdout, "steps        {}", counted(job.steps()))?;
+    writeln!(stdout, "evaluations  {} for each image", counted(job.evaluations()))?;
+    writeln!(stdout, "guidance     {}", settings.guidance_scale)?;
+    if job.steps().is_some() {
+        writeln!(stdout, "sigmas       {}", sigmas.iter().map(shown).collect::<Vec<_>>().join(" "))?;
+    }
+    for (name, memory) in parts.iter().filter(|(_, memory)| *memory != MemoryUse::default()) {
+        let (weights, activations) = (mib(memory.weights), mib(memory.activations));
+        writeln!(stdout, "memory       {name}: {weights} MiB weights, {activations} MiB activations")?;
+    }
+    writeln!(stdout, "device       {}", pipe.device().info().name)?;
+    Ok(())
+}
