@@ -13,6 +13,7 @@ pub struct Bundled {
 }
 
 /// Every bundled model has the same parts.
+#[cfg(feature = "bundled")]
 macro_rules! embed {
     ($folder:literal) => {
         embed!($folder:
@@ -41,7 +42,12 @@ pub const DEFAULT: &str = "icons-64-consistency";
 /// The same for what needs a schedule to start in the middle of, or guided steps to time.
 pub const DIFFUSION: &str = "icons-64";
 
-/// All of them.
+/// All of them; none where the feature `bundled` is off.
+#[cfg(not(feature = "bundled"))]
+pub const BUNDLED: &[Bundled] = &[];
+
+/// All of them; none where the feature `bundled` is off.
+#[cfg(feature = "bundled")]
 pub const BUNDLED: &[Bundled] = &[
     Bundled {
         name: DEFAULT,

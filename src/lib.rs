@@ -3,6 +3,9 @@
 //! **Invariant: stdout, the environment, the file system's layout and the exit code belong to this crate alone.** The
 //! crates below take what they need as arguments and return values.
 //!
+//! Cargo features: `gpu` and `cpu` (where graphs run), `hub` (downloads), `bundled` (small models inside the program), `cli` (the command).
+//! All are on by default; a program that uses the library alone needs one of the first two.
+//!
 //! ```
 //! use headwater::{DeviceChoice, Pipeline, Request};
 //!
@@ -22,8 +25,10 @@
 //! ```
 
 pub mod bundled;
+#[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
+#[cfg(feature = "hub")]
 pub mod hub;
 mod picture;
 

@@ -88,7 +88,8 @@ fn class_label(shared: &Shared, request: &Request, settings: &Settings) -> Resul
     let refuse = |message: String| Err(PipelineError::Request(message));
     let network = &shared.model.network;
     let reads = network.text.is_some();
-    if !reads && !(settings.prompt.is_empty() && settings.negative_prompt.is_empty()) {
+    let asked = !settings.prompt.is_empty() || !settings.negative_prompt.is_empty();
+    if asked && !reads {
         return refuse("this model reads no text: leave the prompt out".into());
     }
     if let Some(syntax) = settings.prompt_syntax.filter(|_| !reads) {

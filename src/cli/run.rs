@@ -114,8 +114,8 @@ fn make(
     while let Some(step) = batch.next()? {
         progress.step(&step);
         if let Some(writers) = &writers {
-            let own = runs.iter().zip(writers).filter(|(run, _)| **run == step.run);
-            own.map(|(_, writer)| writer.write(&step)).collect::<Result<(), _>>()?;
+            let mut own = runs.iter().zip(writers).filter(|(run, _)| **run == step.run);
+            own.try_for_each(|(_, writer)| writer.write(&step))?;
         }
         if interrupted.get() {
             return Err(CliError::Interrupted);

@@ -48,40 +48,18 @@ pub struct DeviceSettings {
     pub max_native_memory: Option<u64>,
 }
 
-impl DeviceSettings {
-    fn backends(&self) -> Result<gpu::Backends, DeviceError> {
-        self.backends.as_deref().map_or(Ok(gpu::Backends::default()), str::parse)
-    }
-
-    fn gpu_options(&self) -> gpu::GpuOptions {
-        gpu::GpuOptions { checked: self.checked, ..Default::default() }
-    }
-
-    /// The adapter of a choice; a name in the settings stands for the best one.
-    pub(crate) fn adapter(&self, choice: &str) -> Result<gpu::GpuDevice, DeviceError> {
-        let wanted = match &self.adapter_name {
-            Some(name) if choice.eq_ignore_ascii_case("gpu") => gpu::Choice::Name(name.clone()),
-            _ => choice.parse()?,
-        };
-        gpu::choose(self.backends()?, &wanted)?.open(self.gpu_options())
-    }
-}
-
 /// Opens what a request means.
 ///
 /// # Errors
-/// When no adapter fits, or its driver refuses.
+/// When no adapter fits, or its driver refuses; or when what is asked for was left out of this build.
 pub fn open_device(choice: &DeviceChoice, settings: &DeviceSettings) -> Result<SharedDevice, PipelineError> {
-    let native = || -> Result<Box<dyn Device>, DeviceError> { Ok(Box::new(cpu::CpuDevice::new(settings.threads)?)) };
-    let device: Box<dyn Device> = match choice {
-        DeviceChoice::Cpu => native()?,
-        DeviceChoice::Adapter(text) => Box::new(settings.adapter(text)?),
-        DeviceChoice::Auto if settings.adapter_name.is_some() => Box::new(settings.adapter("gpu")?),
-        DeviceChoice::Auto => match gpu::best(settings.backends()?) {
-            Some(adapter) if adapter.info().kind != DeviceKind::SoftwareGpu => {
-                Box::new(adapter.open(settings.gpu_options())?)
-            }
-            _ => native()?,
+    let device = match choice {
+        DeviceChoice::Cpu => native(settings)?,
+        DeviceChoice::Adapter(text) => adapter(text, settings)?,
+        DeviceChoice::Auto if settings.adapter_name.is_some() => adapter("gpu", settings)?,
+        DeviceChoice::Auto => match best_adapter(settings)? {
+            Some(device) => device,
+            None => native(settings)?,
         },
     };
     let native = settings.max_native_memory.filter(|_| device.info().kind == DeviceKind::Cpu);
@@ -96,10 +74,83 @@ pub fn open_device(choice: &DeviceChoice, settings: &DeviceSettings) -> Result<S
 /// # Errors
 /// When the settings name an unknown interface.
 pub fn devices(settings: &DeviceSettings) -> Result<Vec<DeviceInfo>, PipelineError> {
-    let adapters = gpu::adapters(settings.backends()?);
-    let native = cpu::CpuDevice::new(settings.threads)?;
-    Ok(adapters.iter().map(|adapter| adapter.info().clone()).chain([native.info().clone()]).collect())
+    let mut found = adapters(settings)?;
+    found.extend(native(settings).ok().map(|device| device.info().clone()));
+    Ok(found)
 }
+
+#[cfg(feature = "cpu")]
+fn native(settings: &DeviceSettings) -> Result<Box<dyn Device>, DeviceError> {
+    Ok(Box::new(cpu::CpuDevice::new(settings.threads)?))
+}
+
+#[cfg(not(feature = "cpu"))]
+fn native(_: &DeviceSettings) -> Result<Box<dyn Device>, DeviceError> {
+    Err(DeviceError::NoAdapter("the native executor is not part of this build".into()))
+}
+
+#[cfg(feature = "gpu")]
+mod through_wgpu {
+    use super::DeviceSettings;
+    use graph::{Device, DeviceError, DeviceInfo, DeviceKind};
+
+    fn backends(settings: &DeviceSettings) -> Result<gpu::Backends, DeviceError> {
+        settings.backends.as_deref().map_or(Ok(gpu::Backends::default()), str::parse)
+    }
+
+    fn options(settings: &DeviceSettings) -> gpu::GpuOptions {
+        gpu::GpuOptions { checked: settings.checked, ..Default::default() }
+    }
+
+    /// The adapter of a choice, opened; a name in the settings stands for the best one.
+    pub(crate) fn open(choice: &str, settings: &DeviceSettings) -> Result<gpu::GpuDevice, DeviceError> {
+        let wanted = match &settings.adapter_name {
+            Some(name) if choice.eq_ignore_ascii_case("gpu") => gpu::Choice::Name(name.clone()),
+            _ => choice.parse()?,
+        };
+        gpu::choose(backends(settings)?, &wanted)?.open(options(settings))
+    }
+
+    pub(super) fn adapter(choice: &str, settings: &DeviceSettings) -> Result<Box<dyn Device>, DeviceError> {
+        Ok(Box::new(open(choice, settings)?))
+    }
+
+    /// The best adapter that is not implemented on the CPU, opened.
+    pub(super) fn best_adapter(settings: &DeviceSettings) -> Result<Option<Box<dyn Device>>, DeviceError> {
+        match gpu::best(backends(settings)?) {
+            Some(adapter) if adapter.info().kind != DeviceKind::SoftwareGpu => {
+                Ok(Some(Box::new(adapter.open(options(settings))?)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    pub(super) fn adapters(settings: &DeviceSettings) -> Result<Vec<DeviceInfo>, DeviceError> {
+        Ok(gpu::adapters(backends(settings)?).iter().map(|adapter| adapter.info().clone()).collect())
+    }
+}
+
+#[cfg(not(feature = "gpu"))]
+mod through_wgpu {
+    use super::DeviceSettings;
+    use graph::{Device, DeviceError, DeviceInfo};
+
+    pub(super) fn adapter(choice: &str, _: &DeviceSettings) -> Result<Box<dyn Device>, DeviceError> {
+        Err(DeviceError::NoAdapter(format!("there is no {choice}: graphics adapters are not part of this build")))
+    }
+
+    pub(super) fn best_adapter(_: &DeviceSettings) -> Result<Option<Box<dyn Device>>, DeviceError> {
+        Ok(None)
+    }
+
+    pub(super) fn adapters(_: &DeviceSettings) -> Result<Vec<DeviceInfo>, DeviceError> {
+        Ok(Vec::new())
+    }
+}
+
+#[cfg(feature = "gpu")]
+pub(crate) use through_wgpu::open as open_adapter;
+use through_wgpu::{adapter, adapters, best_adapter};
 
 /// Position of the device that `auto` means in the list of [`devices`]; none if the settings name one that is not there.
 #[must_use]

@@ -1,7 +1,8 @@
 //! Whether a device computes what the references say.
 
-use crate::devices::choice::{DeviceChoice, DeviceSettings};
+use crate::devices::choice::{DeviceChoice, DeviceSettings, open_device};
 use crate::error::PipelineError;
+#[cfg(feature = "gpu")]
 use gpu::{CaseResult, Outcome};
 use graph::random::random_graph;
 use graph::{Array, Device, PlanOptions, evaluate, passes};
@@ -42,21 +43,32 @@ pub fn selftest(
     settings: &DeviceSettings,
     mut on_case: impl FnMut(&SelftestCase),
 ) -> Result<(), PipelineError> {
+    let native = |on_case: &mut dyn FnMut(&SelftestCase)| {
+        let device = open_device(&DeviceChoice::Cpu, settings)?;
+        (0..GRAPHS).for_each(|seed| on_case(&native_case(device.device(), seed)));
+        Ok(())
+    };
     match choice {
-        DeviceChoice::Cpu => {
-            let device = cpu::CpuDevice::new(settings.threads)?;
-            for seed in 0..GRAPHS {
-                on_case(&native_case(&device, seed));
-            }
-        }
-        DeviceChoice::Auto | DeviceChoice::Adapter(_) => {
-            let name = if let DeviceChoice::Adapter(name) = choice { name } else { "gpu" };
-            gpu::selftest(&settings.adapter(name)?, gpu::Depth::Full, |result| on_case(&kernel_case(result)))?;
-        }
+        DeviceChoice::Cpu => native(&mut on_case),
+        DeviceChoice::Auto => kernels("gpu", settings, &mut on_case),
+        DeviceChoice::Adapter(name) => kernels(name, settings, &mut on_case),
     }
+}
+
+#[cfg(feature = "gpu")]
+fn kernels(name: &str, settings: &DeviceSettings, on_case: &mut dyn FnMut(&SelftestCase)) -> Result<(), PipelineError> {
+    let device = super::choice::open_adapter(name, settings)?;
+    gpu::selftest(&device, gpu::Depth::Full, |result| on_case(&kernel_case(result)))?;
     Ok(())
 }
 
+#[cfg(not(feature = "gpu"))]
+fn kernels(name: &str, settings: &DeviceSettings, _: &mut dyn FnMut(&SelftestCase)) -> Result<(), PipelineError> {
+    // There is no adapter to test: this says so.
+    open_device(&DeviceChoice::Adapter(name.to_owned()), settings).map(|_| ())
+}
+
+#[cfg(feature = "gpu")]
 fn kernel_case(result: &CaseResult) -> SelftestCase {
     let (error, tolerance, message) = match &result.outcome {
         Outcome::Compared(check) => (check.max_error, check.tolerance, None),

@@ -217,3 +217,76 @@ fn check_sees_nothing(network: &Network) -> Result<(), PipelineError> {
     };
     Err(PipelineError::OtherTask { message, task })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DeviceChoice, DeviceSettings, Pipeline, open_device};
+    use scheduler::Steps;
+    use std::path::Path;
+    use std::sync::Mutex;
+
+    /// What a task's hooks were asked, in order: the noise level, and which of them.
+    type Asked = Arc<Mutex<Vec<(char, f64)>>>;
+
+    /// A task as small as one can be: the first element of every denoised image is 0.5, and x is held to twice that after all.
+    #[derive(Debug, Clone, Default)]
+    struct Held(Asked);
+
+    impl Kind for Held {
+        fn prepare(&self, _: &Wanted<'_>) -> Result<Arc<dyn Prepared>, PipelineError> {
+            Ok(Arc::new(self.clone()))
+        }
+    }
+
+    impl Prepared for Held {
+        fn start(&self, begin: &mut Begin<'_>) -> Result<Start, PipelineError> {
+            let noise = begin.starting_noise();
+            let x = begin.scaled(noise);
+            let (replacement, constraint) = (Some(Box::new(self.clone()) as _), Some(Box::new(self.clone()) as _));
+            Ok(Start { replacement, constraint, ..x.into() })
+        }
+    }
+
+    impl Replacement for Held {
+        fn replace(&mut self, denoised: &mut [f32], sigma: f64) -> Result<(), PipelineError> {
+            self.0.lock().expect("no test panics with it").push(('r', sigma));
+            denoised[0] = 0.5;
+            Ok(())
+        }
+    }
+
+    impl Constraint for Held {
+        fn constrain(&mut self, _: &mut [f32], sigma: f64) {
+            self.0.lock().expect("no test panics with it").push(('c', sigma));
+        }
+
+        fn finish(&self, sample: &mut [f32]) {
+            // The replacement has held: the last step ends in the denoised image.
+            assert!((sample[0] - 0.5).abs() < 1e-5, "{}", sample[0]);
+            sample[1] = 1.0;
+        }
+    }
+
+    #[test]
+    fn a_task_takes_part_before_and_after_every_evaluation() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/pipelines/pixels");
+        let files = models::ModelFiles::folder(folder).expect("a golden");
+        let device = open_device(&DeviceChoice::Cpu, &DeviceSettings::default()).expect("always there");
+        let pipe = Pipeline::from_pretrained(&device, &files, Default::default()).expect("a whole checkpoint");
+        let held = Held::default();
+        let request = crate::Request {
+            prompt: "a red square".into(),
+            steps: Some(Steps::Count(3)),
+            sampler: Some("euler".parse().expect("a sampler")),
+            task: Task::new(held.clone()),
+            ..Default::default()
+        };
+        let job = pipe.job(&request).expect("it makes sense");
+        let generated = pipe.start(&job).and_then(crate::Run::finish).expect("a picture");
+        assert!((generated.sample[1] - 1.0).abs() < f32::EPSILON);
+        let wanted: Vec<(char, f64)> =
+            job.sigmas().into_iter().flat_map(|sigma| [('c', sigma), ('r', sigma)]).collect();
+        assert_eq!(*held.0.lock().expect("no test panics with it"), wanted);
+    }
+}
