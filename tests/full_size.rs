@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use graph::{Device, PlanOptions, Rate, Scope, Storage, Tensor, passes::optimize, shape::numel};
-use headwater::{DeviceChoice, DeviceSettings, open_device};
+use headwater::{DeviceChoice, DeviceSettings, SharedDevice, open_device};
 use models::synthetic::{SyntheticWeights, signed};
 use models::{
     AddedConditions, AutoencoderKlConfig, ClipHiddenState, ClipTextConfig, UNet2DConditionConfig,
@@ -143,11 +143,11 @@ fn check(device: &dyn Device, name: &str, storage: Storage) {
     println!("{name} in {what} on {}: {:.1e} (the reference itself {:.1e})", device.info().name, last.0, last.1);
 }
 
-fn cpu() -> Box<dyn Device> {
+fn cpu() -> SharedDevice {
     open_device(&DeviceChoice::Cpu, &DeviceSettings::default()).unwrap()
 }
 
-fn adapter() -> Box<dyn Device> {
+fn adapter() -> SharedDevice {
     open_device(&DeviceChoice::Adapter("gpu".into()), &DeviceSettings::default())
         .unwrap_or_else(|error| panic!("{error} (`cargo xtask test` sets one up)"))
 }
@@ -157,40 +157,40 @@ const MODELS: &[&str] = &["sd15_text_encoder", "sd15_vae", "sd15_vae_encoder", "
 #[test]
 fn on_the_cpu() {
     for name in MODELS {
-        check(cpu().as_ref(), name, Storage::F32);
+        check(cpu().device(), name, Storage::F32);
     }
 }
 
 #[test]
 fn in_half_precision_on_the_cpu() {
     for name in MODELS {
-        check(cpu().as_ref(), name, Storage::F16);
+        check(cpu().device(), name, Storage::F16);
     }
 }
 
 #[test]
 fn on_an_adapter() {
     for name in MODELS {
-        check(adapter().as_ref(), name, Storage::F32);
+        check(adapter().device(), name, Storage::F32);
     }
 }
 
 #[test]
 fn in_half_precision_on_an_adapter() {
     for name in ["sd15_text_encoder", "sd15_vae"] {
-        check(adapter().as_ref(), name, Storage::F16);
+        check(adapter().device(), name, Storage::F16);
     }
 }
 
 #[test]
 #[ignore = "takes 12 GiB of memory"]
 fn the_largest_on_the_cpu() {
-    check(cpu().as_ref(), "sdxl_unet", Storage::F32);
-    check(cpu().as_ref(), "sdxl_unet", Storage::F16);
+    check(cpu().device(), "sdxl_unet", Storage::F32);
+    check(cpu().device(), "sdxl_unet", Storage::F16);
 }
 
 #[test]
 #[ignore = "takes 12 GiB of memory"]
 fn the_largest_on_an_adapter() {
-    check(adapter().as_ref(), "sdxl_unet", Storage::F32);
+    check(adapter().device(), "sdxl_unet", Storage::F32);
 }

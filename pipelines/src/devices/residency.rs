@@ -53,8 +53,9 @@ impl SharedDevice {
         places.iter().map(|place| place.memory()).fold(MemoryUse::default(), add)
     }
 
-    /// The device itself.
-    pub(crate) fn device(&self) -> &dyn Device {
+    /// The device itself, for a graph of one's own. Plans made on it directly are not let go when memory is short.
+    #[must_use]
+    pub fn device(&self) -> &dyn Device {
         self.0.device.as_ref()
     }
 
