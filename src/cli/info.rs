@@ -40,7 +40,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The same facts twice: to read, and to parse.
+/// The facts in two forms: lines to read, and JSON to parse.
 struct Report {
     text: String,
     json: serde_json::Value,
@@ -114,7 +114,7 @@ fn folder(files: &ModelFiles) -> Result<Report, CliError> {
 
 /// A file of tensors: a whole model, an adapter, a word that textual inversion learnt, or whatever else.
 fn file(path: &Path) -> Result<Report, CliError> {
-    // Says of a damaged file or a pickle what it is.
+    // The error says what a damaged file or a pickle is.
     let weights = Checkpoint::at(path)?;
     let single = match ModelFiles::single(path, None) {
         Ok(files) => return folder(&files),
@@ -127,7 +127,7 @@ fn file(path: &Path) -> Result<Report, CliError> {
         return Ok(report);
     }
     let mut report = checkpoint(&weights);
-    // What looks like a model and is none: why.
+    // A folder that looks like a model but cannot be read as one: say why.
     if weights.tensors().any(|(name, _)| name.starts_with("model.diffusion_model.")) {
         report.text = format!("problem: {single}\n{}", report.text);
         report.json["problems"] = json!([single]);

@@ -8,7 +8,7 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// What of a model is wanted besides its name.
+/// How a model is to be opened.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Wanted<'a> {
     /// A folder whose configurations go before those told from a single file's shapes.

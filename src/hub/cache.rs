@@ -86,7 +86,7 @@ impl RepoCache {
         make(pointer.parent().unwrap_or(&self.folder))?;
         let tag = self.root.join("CACHEDIR.TAG");
         if !tag.exists() {
-            // Only a courtesy: a cache without it works.
+            // Without this file the cache works all the same.
             let _ = fs::write(tag, CACHEDIR_TAG);
         }
         Ok(())
@@ -114,7 +114,7 @@ impl RepoCache {
         if !self.no_symlinks {
             match symlink(&format!("{up}blobs/{etag}"), pointer) {
                 Ok(()) => return Ok(()),
-                // Somebody else was faster.
+                // Another process has made it in the meantime.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists && pointer.exists() => return Ok(()),
                 Err(_) => {}
             }

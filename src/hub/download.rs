@@ -63,7 +63,7 @@ impl<'a, 'w> Downloads<'a, 'w> {
         self.cache.prepare(pointer)?;
         let lock = self.cache.lock_file(&remote.etag)?;
         let is_locked = self.lock(&lock, file)?;
-        // Whoever held the lock may have made it.
+        // The process that held the lock may have downloaded it.
         if let Ok(metadata) = fs::metadata(pointer) {
             self.done += metadata.len();
             return Ok(());
@@ -74,7 +74,7 @@ impl<'a, 'w> Downloads<'a, 'w> {
         let size = if is_here {
             length.unwrap_or(0)
         } else {
-            // Where locks mean nothing, nobody else's partial file may be touched.
+            // Without locks another process may be writing this partial file: leave it alone.
             let own = if is_locked { String::new() } else { format!(".{}", std::process::id()) };
             self.receive(file, remote, &blob, &self.cache.blob(&format!("{}{own}.incomplete", remote.etag)))?
         };
@@ -134,7 +134,7 @@ impl<'a, 'w> Downloads<'a, 'w> {
     fn attempt(&mut self, file: &str, remote: &Remote, partial: &mut Partial) -> Result<(), Fault> {
         let url = self.repository.url(self.client, file);
         let asked = partial.length;
-        // Its own tries are over when it gives up.
+        // It has tried again by itself before it reports an error.
         let sent = self.client.send(Method::Get(asked), &url, self.watch);
         let answer = sent.map_err(|fault| match HubError::from(fault) {
             HubError::Failed(why) => Fault::fatal(format!("{file}: {why}")),
@@ -145,7 +145,7 @@ impl<'a, 'w> Downloads<'a, 'w> {
             200 => partial.restart()?,
             206 if range_start(&answer) == Some(asked) => {}
             206 | 416 => {
-                // What we have is of no use to this server.
+                // This server does not go on from what we have: begin anew.
                 partial.restart()?;
                 return Err(Fault::Transient(format!("{from} sends another part than was asked for")));
             }

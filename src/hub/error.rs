@@ -14,7 +14,7 @@ pub enum HubError {
     Stopped,
 }
 
-/// The same, while it may still turn out well.
+/// An error before it is final: another try, or the cache, may still help.
 #[derive(Debug)]
 pub(super) enum Fault {
     /// Another try may succeed, and a copy in the cache may do: a lost connection, a server in trouble.

@@ -10,7 +10,7 @@ use ureq::http::{HeaderMap, Response};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
-/// Tries of one request, or of a download that does not get on.
+/// How often one request is tried, or a download that makes no progress.
 pub(super) const TRIES: u32 = 4;
 
 /// Before the second try; three times as long before each further one.
@@ -173,7 +173,7 @@ pub(super) fn pause(wait: Duration, why: &str, watch: &mut Watch<'_>) -> Result<
     }
 }
 
-/// What ails a server that may be well later, and how long it asks us to wait.
+/// What keeps a server from answering for now, and how long it asks us to wait.
 fn trouble(response: &Response<Body>) -> Option<(String, Option<Duration>)> {
     let code = response.status().as_u16();
     let wait = wait(response.headers()).map(Duration::from_secs);
@@ -226,7 +226,7 @@ fn unsafe_connection(host: &str, error: &dyn std::fmt::Display) -> Fault {
 /// A connection that was lost.
 pub(super) fn body(url: &str, error: &std::io::Error) -> Fault {
     let host = host(url);
-    // So rustls reports what is wrong with a certificate or a record.
+    // rustls reports what is wrong with a certificate or a record as this kind of error.
     if error.kind() == ErrorKind::InvalidData {
         return unsafe_connection(host, error);
     }

@@ -47,7 +47,7 @@ impl Parts {
             return Err(format!("has no weights of the variant {variant}"));
         }
         parts.small.extend(parts.weights.iter().filter(|name| is_index(name)).cloned());
-        // Parts that lie at the root lie there together.
+        // A pipeline without folders keeps the files of all its parts at the root.
         for list in [&mut parts.small, &mut parts.weights] {
             let mut known = BTreeSet::new();
             list.retain(|name| known.insert(name.clone()));
@@ -126,7 +126,7 @@ fn inside<'a>(files: &'a BTreeSet<String>, folder: &str) -> Vec<&'a str> {
     files.iter().filter_map(own).collect()
 }
 
-/// The names of what a pipeline of one network keeps beside its index, as those of DDPM do: such a one has no folders.
+/// What a pipeline of a single network, as DDPM's, may keep at the root in place of folders.
 fn at_the_root(files: &BTreeSet<String>) -> Vec<&str> {
     let wanted = |name: &&str| *name == "scheduler_config.json" || weight_files::is_of_network(name);
     if !files.contains("config.json") {
@@ -144,7 +144,7 @@ fn is_small(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// Much as Stable Diffusion's repositories are.
+    /// A listing like that of Stable Diffusion's repositories.
     const FILES: &[&str] = &[
         "README.md",
         "model_index.json",

@@ -9,7 +9,7 @@ use models::{ModelIndex, is_inside};
 use std::collections::BTreeSet;
 use ureq::http::HeaderMap;
 
-/// A listing of more than this is no listing.
+/// The longest listing that is read: a repository's is far shorter, and a hostile server's could be endless.
 const LARGEST_LISTING: u64 = 64 << 20;
 
 /// A repository at one commit.
@@ -140,7 +140,7 @@ fn normalize(etag: &str) -> &str {
     etag.trim().trim_start_matches("W/").trim_matches('"')
 }
 
-/// The sentence for an answer that is neither success nor a passing trouble. The hub answers 401 also for repositories
+/// The sentence for an answer that means failure, and that another try would not change. The hub answers 401 also for repositories
 /// that do not exist, lest strangers learn which private ones do; `X-Error-Code` tells more.
 fn refusal(client: &Client, id: &HubId, file: Option<&str>, answer: &Answer) -> Fault {
     let (from, repository, revision) = (host(client.endpoint()), id.repository(), &id.revision);

@@ -247,7 +247,7 @@ pub(crate) fn is_full(error: &PipelineError) -> bool {
     matches!(error, PipelineError::Device(DeviceError::OutOfMemory { .. }))
 }
 
-/// What a thread left behind that panicked is still whole here: plans are only ever put in or taken out.
+/// Locks a mutex, also one that a panicking thread has poisoned: what these mutexes hold is put in or taken out whole.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,7 +4,7 @@ use super::encoder::{Encoder, Latents};
 use crate::conditioning::SampleShape;
 use crate::devices::residency::{Host, Places};
 use crate::error::PipelineError;
-use crate::picture::tiles::{self, Blend, Tiles};
+use crate::picture::tiles::{Blend, Grid};
 use graph::{DeviceError, Graph, MemoryUse, Plan, Rate, Scope, Tensor};
 use models::{
     AutoencoderKlConfig, AutoencoderTinyConfig, Checkpoint, ModelFiles, ModelIndex, autoencoder_kl_decode,
@@ -48,7 +48,7 @@ impl Decoder {
         }
     }
 
-    fn factor(&self) -> usize {
+    pub(crate) fn factor(&self) -> usize {
         match self {
             Self::Kl(config) => config.factor(),
             Self::Tiny(config) => config.factor(),
@@ -63,7 +63,7 @@ impl Decoder {
     }
 }
 
-/// Side in latents below which no tile goes: what a decoder makes of so few says little about the picture.
+/// The smallest side of a tile, in latents: a decoder that sees fewer at once knows too little of the surroundings.
 const SMALLEST_TILE: usize = 8;
 
 /// The half that makes latents of pictures.
@@ -138,8 +138,9 @@ impl Autoencoder {
         shape: SampleShape,
         tile: usize,
     ) -> Result<(Vec<f32>, SampleShape), PipelineError> {
-        let (rows, columns) = (Tiles::over(shape.height, tile), Tiles::over(shape.width, tile));
-        let part = SampleShape { height: rows.extent, width: columns.extent, channels: shape.channels };
+        let grid = Grid::over(shape.height, shape.width, tile);
+        let [height, width] = grid.extents();
+        let part = SampleShape { height, width, ..shape };
         if part == shape {
             return self.decode_whole(host, latents, shape);
         }
@@ -147,12 +148,9 @@ impl Autoencoder {
         let (height, width) = (shape.height * factor, shape.width * factor);
         let extents = SampleShape { height, width, channels: self.decoder.out_channels() };
         let mut blend = Blend::new(extents);
-        for (y, top) in rows.starts.iter().enumerate() {
-            for (x, left) in columns.starts.iter().enumerate() {
-                let latents = tiles::cut(latents, shape, (*top, *left), part);
-                let (decoded, _) = self.decode_whole(host, &latents, part)?;
-                blend.add(&decoded, (&rows, y), (&columns, x), factor);
-            }
+        for tile in grid.tiles() {
+            let (decoded, _) = self.decode_whole(host, &grid.cut(tile, latents, shape, 1), part)?;
+            blend.add(&decoded, &grid, tile, factor);
         }
         Ok((blend.finish(), extents))
     }
@@ -179,7 +177,7 @@ impl Autoencoder {
             },
         );
         if decoded.is_err() {
-            // A plan that failed half-way is in nobody's way when smaller tiles are tried.
+            // Its memory is free when smaller tiles are tried.
             place.let_go();
         }
         Ok((decoded?, extents))
@@ -195,7 +193,7 @@ impl Autoencoder {
     pub(crate) fn encode(&self, host: &Host, picture: &[f32], shape: SampleShape) -> Result<Latents, PipelineError> {
         let factor = self.factor();
         in_smaller_tiles(shape.height.max(shape.width) / factor, |tile| {
-            self.encoder.encode(&self.decoder, host, (picture, shape), (tile, factor))
+            self.encoder.encode(&self.decoder, host, picture, shape, tile)
         })
     }
 

@@ -4,7 +4,7 @@ use super::autoencoder::Decoder;
 use crate::conditioning::SampleShape;
 use crate::devices::residency::{Host, Places, lock};
 use crate::error::PipelineError;
-use crate::picture::tiles::{self, Blend, Tiles};
+use crate::picture::tiles::{Blend, Grid};
 use graph::{Graph, Plan, Rate, Scope};
 use models::{Checkpoint, ModelFiles, autoencoder_kl_encode, autoencoder_tiny_encode};
 use std::sync::{Arc, Mutex};
@@ -31,8 +31,9 @@ pub(crate) struct Latents {
     mean: Vec<f32>,
     /// None where there is nothing to draw.
     deviation: Option<Vec<f32>>,
-    /// Latents are drawn, and this is subtracted and multiplied by.
+    /// Subtracted from the latents once they are drawn.
     shift: f32,
+    /// What they are multiplied by after that.
     scale: f32,
 }
 
@@ -55,22 +56,25 @@ impl Encoder {
         Self { files: files.clone(), weights: Mutex::default(), plans: Places::default(), known: Mutex::default() }
     }
 
-    /// The latents of a picture `[H, W, C]` of −1..1, in tiles of at most `tile` latents a side, `factor` pixels each.
+    /// The latents of a picture `[H, W, C]` of −1..1, in tiles of at most `tile` latents a side.
     pub(crate) fn encode(
         &self,
         kind: &Decoder,
         host: &Host,
-        (picture, shape): (&[f32], SampleShape),
-        (tile, factor): (usize, usize),
+        picture: &[f32],
+        shape: SampleShape,
+        tile: usize,
     ) -> Result<Latents, PipelineError> {
         // Pictures of one colour differ in nothing but their extents.
         let is_known = |(extents, known, _): &&(SampleShape, Vec<f32>, Latents)| *extents == shape && known == picture;
         if let Some((.., latents)) = lock(&self.known).iter().find(is_known) {
             return Ok(latents.clone());
         }
+        let factor = kind.factor();
         let (height, width) = (shape.height / factor, shape.width / factor);
-        let (rows, columns) = (Tiles::over(height, tile), Tiles::over(width, tile));
-        let part = SampleShape { height: rows.extent * factor, width: columns.extent * factor, ..shape };
+        let grid = Grid::over(height, width, tile);
+        let [part_height, part_width] = grid.extents().map(|extent| extent * factor);
+        let part = SampleShape { height: part_height, width: part_width, ..shape };
         let graph = graph(kind, part)?;
         let weights = self.weights(&graph)?;
         let extents = SampleShape { height, width, channels: kind.latent_channels() };
@@ -87,15 +91,12 @@ impl Encoder {
             )
         };
         let (mut mean, mut deviation) = (Blend::new(extents), Blend::new(extents));
-        for (y, top) in rows.starts.iter().enumerate() {
-            for (x, left) in columns.starts.iter().enumerate() {
-                let tile = tiles::cut(picture, shape, (top * factor, left * factor), part);
-                let (tile_mean, logvar) = encode_tile(&tile)?;
-                mean.add(&tile_mean, (&rows, y), (&columns, x), 1);
-                if let Some(logvar) = logvar {
-                    let std: Vec<f32> = logvar.into_iter().map(|logvar| (0.5 * logvar).exp()).collect();
-                    deviation.add(&std, (&rows, y), (&columns, x), 1);
-                }
+        for tile in grid.tiles() {
+            let (tile_mean, logvar) = encode_tile(&grid.cut(tile, picture, shape, factor))?;
+            mean.add(&tile_mean, &grid, tile, 1);
+            if let Some(logvar) = logvar {
+                let std: Vec<f32> = logvar.into_iter().map(|logvar| (0.5 * logvar).exp()).collect();
+                deviation.add(&std, &grid, tile, 1);
             }
         }
         let mean = mean.finish();

@@ -163,7 +163,7 @@ impl Model {
         self.network.side_multiple * self.pixels_per_element()
     }
 
-    /// The size that a picture is made at before it is fitted to the one asked for; none where they are the same.
+    /// The size that a picture is made at before it is fitted to the one asked for; none where no fitting is needed.
     pub(crate) fn bin(&self, size: Size) -> Option<Size> {
         // The table is of square samples.
         let [trained, _] = self.network.sample_extents;
@@ -206,7 +206,7 @@ impl Model {
     }
 }
 
-/// The most patches of a picture: attention over more is no longer a matter of patience.
+/// The most patches of a picture. Attention's work grows with their square, and would take hours with more.
 const MAX_PATCHES: usize = 1 << 16;
 
 #[cfg(test)]

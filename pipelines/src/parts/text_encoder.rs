@@ -74,6 +74,16 @@ struct TextEncoder {
     plans: Places<usize, Box<dyn Plan>>,
 }
 
+/// Where a pipeline keeps an encoder and its tokenizer.
+#[derive(Debug, Clone, Copy)]
+struct Folders {
+    encoder: &'static str,
+    tokenizer: &'static str,
+}
+
+const FIRST: Folders = Folders { encoder: "text_encoder", tokenizer: "tokenizer" };
+const SECOND: Folders = Folders { encoder: "text_encoder_2", tokenizer: "tokenizer_2" };
+
 /// Either family.
 enum Config {
     Clip(ClipTextConfig),
@@ -131,14 +141,14 @@ impl TextEncoders {
             index.require("text_encoder", &["CLIPTextModel"])?;
             index.require("text_encoder_2", &["CLIPTextModelWithProjection"])?;
             vec![
-                TextEncoder::load(files, ("text_encoder", "tokenizer"), Form::Penultimate)?,
-                TextEncoder::load(files, ("text_encoder_2", "tokenizer_2"), Form::Projected)?,
+                TextEncoder::load(files, FIRST, Form::Penultimate)?,
+                TextEncoder::load(files, SECOND, Form::Projected)?,
             ]
         } else {
             let masked = wanted.masks_padding;
             let known: &[&str] = if masked { &["CLIPTextModel", "T5EncoderModel"] } else { &["CLIPTextModel"] };
             let class = &index.require("text_encoder", known)?.class_name;
-            let place = ("text_encoder", "tokenizer");
+            let place = FIRST;
             // diffusers' max_sequence_length of PixArt-Σ and -α.
             let tokens = if index.class_name.starts_with("PixArtSigma") { 300 } else { 120 };
             vec![match &**class {
@@ -313,26 +323,22 @@ pub(crate) fn no_clip(files: &ModelFiles, embedding: &TextualInversion) -> Pipel
 }
 
 impl TextEncoder {
-    fn load(files: &ModelFiles, place: (&'static str, &'static str), form: Form) -> Result<Self, PipelineError> {
-        let path = format!("{}/config.json", place.0);
+    fn load(files: &ModelFiles, place: Folders, form: Form) -> Result<Self, PipelineError> {
+        let path = format!("{}/config.json", place.encoder);
         let config = ClipTextConfig::from_json(&files.describe(&path), &files.read(&path)?)?;
         Self::with_config(files, place, Config::Clip(config), form)
     }
 
-    fn load_t5(files: &ModelFiles, place: (&'static str, &'static str), tokens: usize) -> Result<Self, PipelineError> {
-        let path = format!("{}/config.json", place.0);
+    fn load_t5(files: &ModelFiles, place: Folders, tokens: usize) -> Result<Self, PipelineError> {
+        let path = format!("{}/config.json", place.encoder);
         let config = T5Config::from_json(&files.describe(&path), &files.read(&path)?)?;
         Self::with_config(files, place, Config::T5 { config, tokens }, Form::Last { masked: true })
     }
 
-    fn with_config(
-        files: &ModelFiles,
-        (folder, tokenizer): (&'static str, &'static str),
-        config: Config,
-        form: Form,
-    ) -> Result<Self, PipelineError> {
+    fn with_config(files: &ModelFiles, place: Folders, config: Config, form: Form) -> Result<Self, PipelineError> {
+        let folder = place.encoder;
         let weights = Checkpoint::open(files, folder, None)?;
-        let tokenizer = Tokenizer::open(files, tokenizer)?;
+        let tokenizer = Tokenizer::open(files, place.tokenizer)?;
         let part =
             Self { folder, tokenizer, config, weights: LearnedWeights::new(weights), form, plans: Places::default() };
         let (largest, rows) = (part.tokenizer.largest_id(), part.config.vocab_size());
@@ -355,7 +361,7 @@ impl TextEncoder {
         added.map_err(|error| PipelineError::Checkpoint(format!("{}: {}", learned.shown, error.message)))?;
         self.weights.learn(learned);
         config.vocab_size = rows.end;
-        // Where the end mark is told by being the largest id, it is that no more.
+        // transformers takes the largest id for the end mark where eos_token_id is 2. The words' ids are larger, so the mark is named.
         if let (2, Some(end)) = (config.eos_token_id, self.tokenizer.end_mark()) {
             config.eos_token_id = end;
         }

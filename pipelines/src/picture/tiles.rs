@@ -1,12 +1,12 @@
-//! A picture decoded in overlapping tiles that fade into each other, for a decoder that cannot hold all of it at once.
+//! Overlapping tiles that fade into each other, for a network that cannot hold a whole picture at once.
 
 use crate::conditioning::SampleShape;
 
-/// Where the tiles of one extent begin, and how far they reach.
+/// Where the tiles of one side begin, and how far each reaches.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Tiles {
-    pub(crate) starts: Vec<usize>,
-    pub(crate) extent: usize,
+struct Tiles {
+    starts: Vec<usize>,
+    extent: usize,
 }
 
 /// Parts of a tile that its neighbours cover too, at least.
@@ -14,7 +14,7 @@ const OVERLAP: f64 = 0.25;
 
 impl Tiles {
     /// Tiles of at most `tile` elements over `whole`, all of one extent, spread evenly.
-    pub(crate) fn over(whole: usize, tile: usize) -> Self {
+    fn over(whole: usize, tile: usize) -> Self {
         if whole <= tile {
             return Self { starts: vec![0], extent: whole };
         }
@@ -40,11 +40,44 @@ impl Tiles {
     }
 }
 
-/// A part of an image `[H, W, C]`.
-pub(crate) fn cut(image: &[f32], shape: SampleShape, (top, left): (usize, usize), part: SampleShape) -> Vec<f32> {
-    let row = part.width * part.channels;
-    let start = |y: usize| ((top + y) * shape.width + left) * shape.channels;
-    (0..part.height).flat_map(|y| image[start(y)..start(y) + row].iter().copied()).collect()
+/// Tiles over an image, all of one size, spread evenly.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Grid {
+    rows: Tiles,
+    columns: Tiles,
+}
+
+/// One of them: which from above, and which from the left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tile {
+    row: usize,
+    column: usize,
+}
+
+impl Grid {
+    /// Tiles of at most `tile` elements a side.
+    pub(crate) fn over(height: usize, width: usize, tile: usize) -> Self {
+        Self { rows: Tiles::over(height, tile), columns: Tiles::over(width, tile) }
+    }
+
+    /// Height and width of every tile.
+    pub(crate) fn extents(&self) -> [usize; 2] {
+        [self.rows.extent, self.columns.extent]
+    }
+
+    /// All tiles, row by row.
+    pub(crate) fn tiles(&self) -> impl Iterator<Item = Tile> + '_ {
+        let row = |row| (0..self.columns.starts.len()).map(move |column| Tile { row, column });
+        (0..self.rows.starts.len()).flat_map(row)
+    }
+
+    /// What a tile covers of an image `[H, W, C]` that has `factor` pixels a side for each element of the grid.
+    pub(crate) fn cut(&self, tile: Tile, image: &[f32], shape: SampleShape, factor: usize) -> Vec<f32> {
+        let [height, width] = self.extents().map(|extent| extent * factor);
+        let (top, left) = (self.rows.starts[tile.row] * factor, self.columns.starts[tile.column] * factor);
+        let start = |y: usize| ((top + y) * shape.width + left) * shape.channels;
+        (0..height).flat_map(|y| image[start(y)..start(y) + width * shape.channels].iter().copied()).collect()
+    }
 }
 
 /// An image that tiles are put into one by one.
@@ -59,26 +92,21 @@ impl Blend {
         Self { shape, sum: vec![0.0; shape.numel()], weights: vec![0.0; shape.height * shape.width] }
     }
 
-    /// Adds the tile of these rows and columns, `factor` pixels to an element of the extents.
-    pub(crate) fn add(
-        &mut self,
-        tile: &[f32],
-        (rows, y): (&Tiles, usize),
-        (columns, x): (&Tiles, usize),
-        factor: usize,
-    ) {
+    /// Adds what was made of a tile, with `factor` pixels a side for each element of the grid.
+    pub(crate) fn add(&mut self, values: &[f32], grid: &Grid, tile: Tile, factor: usize) {
         let channels = self.shape.channels;
-        let (top, left) = (rows.starts[y] * factor, columns.starts[x] * factor);
-        let (height, width) = (rows.extent * factor, columns.extent * factor);
-        let across: Vec<f32> = (0..width).map(|at| columns.weight(x, at, factor)).collect();
+        let (rows, columns) = (&grid.rows, &grid.columns);
+        let (top, left) = (rows.starts[tile.row] * factor, columns.starts[tile.column] * factor);
+        let [height, width] = grid.extents().map(|extent| extent * factor);
+        let across: Vec<f32> = (0..width).map(|at| columns.weight(tile.column, at, factor)).collect();
         for row in 0..height {
-            let down = rows.weight(y, row, factor);
+            let down = rows.weight(tile.row, row, factor);
             for (column, across) in across.iter().enumerate() {
                 let (weight, from) = (down * across, (row * width + column) * channels);
                 let pixel = (top + row) * self.shape.width + left + column;
                 self.weights[pixel] += weight;
                 for channel in 0..channels {
-                    self.sum[pixel * channels + channel] += weight * tile[from + channel];
+                    self.sum[pixel * channels + channel] += weight * values[from + channel];
                 }
             }
         }
@@ -114,17 +142,15 @@ mod tests {
 
     #[test]
     fn what_tiles_agree_on_stays_and_edges_fade() {
-        let (rows, columns, factor) = (Tiles::over(10, 4), Tiles::over(7, 4), 3);
+        let (grid, factor) = (Grid::over(10, 7, 4), 3);
         let shape = SampleShape { height: 30, width: 21, channels: 2 };
         let whole: Vec<f32> = (0..shape.numel()).map(|i| (i * 31 % 97) as f32 - 40.0).collect();
-        let part = SampleShape { height: 12, width: 12, channels: 2 };
         let (mut same, mut steps) = (Blend::new(shape), Blend::new(shape));
-        for (y, top) in rows.starts.iter().enumerate() {
-            for (x, left) in columns.starts.iter().enumerate() {
-                let tile = cut(&whole, shape, (top * factor, left * factor), part);
-                same.add(&tile, (&rows, y), (&columns, x), factor);
-                steps.add(&vec![x as f32; part.numel()], (&rows, y), (&columns, x), factor);
-            }
+        for tile in grid.tiles() {
+            let part = grid.cut(tile, &whole, shape, factor);
+            assert_eq!(part.len(), 12 * 12 * 2);
+            same.add(&part, &grid, tile, factor);
+            steps.add(&vec![tile.column as f32; part.len()], &grid, tile, factor);
         }
         assert!(same.finish().iter().zip(&whole).all(|(a, b)| (a - b).abs() < 1e-4));
         // From tile 0 to tile 1 in no jump.
