@@ -108,6 +108,46 @@ fn the_same_request_gives_the_same_picture_and_overwrites_nothing() {
     assert_ne!(read("a-star-3.png"), read("other.png"));
 }
 
+/// Images that are made together are those that are made one by one, each under its own seed's name.
+#[test]
+fn several_images_are_made_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let make = |output: &str, batch: &str| {
+        let more =
+            ["-s", "3", "-n", "3", "-o", output, "--batch", batch, "--save-steps", output.split('-').next().unwrap()];
+        succeed(folder.path(), &generate("a star", &more)).stdout
+    };
+    let together = make("together-{seed}.png", "8");
+    assert_eq!(together, "together-3.png\ntogether-4.png\ntogether-5.png\n");
+    make("alone-{seed}.png", "1");
+    let pixels = |name: String| headwater::read_picture(&folder.path().join(name)).unwrap().pixels;
+    for seed in 3..6 {
+        let (together, alone) = (pixels(format!("together-{seed}.png")), pixels(format!("alone-{seed}.png")));
+        assert!(together.iter().zip(&alone).all(|(a, b)| a.abs_diff(*b) <= 1), "seed {seed}");
+    }
+    assert_eq!(files(&folder.path().join("together")), files(&folder.path().join("alone")));
+}
+
+#[test]
+fn a_dry_run_says_what_would_be_done_and_does_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let star = ["-m", "icons-64", "--steps", "3", "--sampler", "heun", "-s", "5", "-n", "2", "--dry-run"];
+    let arguments = [&["generate", "a star", "--device", "cpu"], &star[..]].concat();
+    let printed = succeed(folder.path(), &arguments).stdout;
+    for line in
+        ["images       2 of 64x64, 2 at once", "sampler      heun", "steps        3", "evaluations  5 for each image"]
+    {
+        assert!(printed.lines().any(|printed| printed == line), "{line} is not in\n{printed}");
+    }
+    assert!(printed.contains("memory       denoiser: "), "{printed}");
+    let json = succeed(folder.path(), &[&arguments[..], &["--json"]].concat()).stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["steps"], &json["evaluations"], &json["seeds"]), (&3.into(), &5.into(), &vec![5, 6].into()));
+    assert_eq!(json["sigmas"].as_array().unwrap().len(), 3);
+    assert!(json["memory"]["denoiser"]["weights"].as_u64().unwrap() > 1 << 20);
+    assert!(files(folder.path()).is_empty(), "nothing is written");
+}
+
 #[test]
 fn json_has_one_object_per_image() {
     let folder = tempfile::tempdir().unwrap();

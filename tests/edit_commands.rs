@@ -283,8 +283,18 @@ fn pictures_are_made_larger_by_models_trained_for_it() {
     fail(place, &upscale(&["-m", "model:stable_diffusion"]), 2, "this model makes no pictures larger");
     fail(place, &["generate", "x", "-m", "model:upscaler"], 2, "this model makes pictures larger: give it one");
     fail(place, &["img2img", "input:square.png", "x", "-m", "model:upscaler"], 2, "this model makes pictures larger");
-    fail(place, &["bench", "-m", "model:upscaler"], 2, "this model makes pictures larger");
     fail(place, &["upscale", "nowhere.png"], 1, "cannot read nowhere.png");
+}
+
+/// What a step costs is measured of models, too, that need a picture.
+#[test]
+fn steps_of_editing_models_are_timed() {
+    let folder = tempfile::tempdir().unwrap();
+    for model in ["model:inpainting", "model:upscaler", "model:stable_diffusion"] {
+        let printed = succeed(folder.path(), &["bench", "-m", model, "--steps", "2", "-n", "2", "--json"]);
+        let object: serde_json::Value = serde_json::from_str(&printed).unwrap();
+        assert!(object["step_seconds"].as_f64().unwrap() > 0.0 && object["images"] == 2, "{printed}");
+    }
 }
 
 /// What a flag would say, this model has no use for.
