@@ -1,9 +1,11 @@
 //! The UNet of Stable Diffusion (Rombach et al. 2022) and its kin, diffusers' `UNet2DConditionModel`.
 
-use crate::blocks::{Norm, Transformer2d, downsample_2d, resnet_block_2d, timestep_embedding, upsample_2d_to};
 use crate::config::{Inert, OneOrMany, Rest, any, check_rest, check_sizes, only, parse_class};
 use crate::error::ModelError;
-use crate::unet_2d::ClassEmbedding;
+use crate::networks::blocks::{
+    Norm, Transformer2d, downsample_2d, resnet_block_2d, timestep_embedding, upsample_2d_to,
+};
+use crate::networks::unet_2d::ClassEmbedding;
 use graph::ops::Conv2d;
 use graph::{Scope, Tensor};
 use serde::Deserialize;

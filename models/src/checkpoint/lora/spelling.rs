@@ -62,9 +62,9 @@ const TEXT: &[(&str, &str)] = &[
 
 /// The weight that a layer is for: a part, and its name with low lines for dots.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Target {
-    pub(super) part: &'static str,
-    pub(super) flat: String,
+pub(crate) struct Target {
+    pub(crate) part: &'static str,
+    pub(crate) flat: String,
 }
 
 /// A name's layer, its role there, and whose spelling it is.

@@ -1,10 +1,10 @@
 //! UNets that see no text, diffusers' `UNet2DModel`: DDPM (Ho et al. 2020), ADM and the consistency models made of it (Dhariwal & Nichol
 //! 2021, Song et al. 2023), NCSN++ (Song et al. 2021).
 
-use crate::blocks::{Norm, PixelAttention, ResnetBlock2d, downsample_2d, timestep_embedding, upsample_2d};
 use crate::config::{Inert, Rest, any, check_rest, check_sizes, only, parse_class};
 use crate::error::ModelError;
-use crate::resample::Resample;
+use crate::networks::blocks::{Norm, PixelAttention, ResnetBlock2d, downsample_2d, timestep_embedding, upsample_2d};
+use crate::networks::resample::Resample;
 use graph::expr::{Binary, Unary};
 use graph::ops::Conv2d;
 use graph::{Expr, Scope, Tensor};

@@ -1,12 +1,10 @@
-use crate::config::parse;
+use crate::checkpoint::lora::{Addition, Additions};
+use crate::checkpoint::mapped::Bytes;
+use crate::checkpoint::path::{is_inside, join};
+use crate::checkpoint::single_file::SingleFile;
+use crate::checkpoint::textual_inversion::TextualInversion;
+use crate::checkpoint::weight_files;
 use crate::error::ModelError;
-use crate::index::ModelIndex;
-use crate::lora::{self, Addition, Additions, Lora};
-use crate::mapped::Bytes;
-use crate::single_file::SingleFile;
-use crate::textual_inversion::TextualInversion;
-use crate::weight_files;
-use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,16 +16,16 @@ use std::sync::Arc;
 /// `transformer/config.json`.
 #[derive(Debug, Clone)]
 pub struct ModelFiles {
-    source: Source,
-    additions: Arc<Additions>,
-    variant: Option<String>,
+    pub(super) source: Source,
+    pub(super) additions: Arc<Additions>,
+    pub(super) variant: Option<String>,
     /// A part that is read from elsewhere, and where it lies there.
-    apart: Option<(&'static str, Arc<ModelFiles>, &'static str)>,
-    embeddings: Arc<Vec<TextualInversion>>,
+    pub(super) apart: Option<(&'static str, Arc<ModelFiles>, &'static str)>,
+    pub(super) embeddings: Arc<Vec<TextualInversion>>,
 }
 
 #[derive(Debug, Clone)]
-enum Source {
+pub(super) enum Source {
     Folder(PathBuf),
     Embedded { name: &'static str, files: &'static [(&'static str, &'static [u8])] },
     Single { file: Arc<SingleFile>, config: Option<PathBuf> },
@@ -40,71 +38,6 @@ impl From<Source> for ModelFiles {
 }
 
 impl ModelFiles {
-    /// The same model with adapters added to its weights, each when it is read; in addition to any that it has.
-    ///
-    /// # Errors
-    /// When a layer of an adapter is not in the model or has another shape: it is for another model.
-    pub fn with_loras(self, loras: &[Lora]) -> Result<Self, ModelError> {
-        let mut additions = (*self.additions).clone();
-        for (part, layers) in lora::resolve(&self, loras)? {
-            for (name, more) in layers {
-                additions.entry(part.clone()).or_default().entry(name).or_default().extend(more);
-            }
-        }
-        Ok(Self { additions: Arc::new(additions), ..self })
-    }
-
-    /// The same model, of which the weights of this variant are read: `fp16`, say. Parts that have none of it are read as they are, as in
-    /// diffusers.
-    ///
-    /// # Errors
-    /// When no part has weights of this variant, or the model is no folder.
-    pub fn with_variant(self, variant: &str) -> Result<Self, ModelError> {
-        let index = ModelIndex::read(&self)?;
-        let parts = index.components.iter().map(|component| &*component.name).chain([""]);
-        let folder = matches!(self.source, Source::Folder(_));
-        if folder && parts.into_iter().any(|part| weight_files::exactly(&self.list(part), Some(variant)).is_some()) {
-            return Ok(Self { variant: Some(variant.to_owned()), ..self });
-        }
-        let what = if folder { "has no weights" } else { "is no folder of files, so there are none" };
-        Err(ModelError::new(self.describe(""), format!("{what} of the variant {variant}")))
-    }
-
-    /// The same model with the autoencoder of another place: a folder of its own or of a whole pipeline, or a file in latent diffusion's
-    /// or diffusers' names. What such a file does not say (the scale of the latents) is as in the model's own autoencoder.
-    ///
-    /// # Errors
-    /// When the model has no autoencoder to replace, or there is none at `path`.
-    pub fn with_vae(self, path: &Path) -> Result<Self, ModelError> {
-        const PART: &str = "vae";
-        if ModelIndex::read(&self)?.component(PART).is_none() {
-            return Err(ModelError::new(self.describe(""), "has no vae, so none can be given apart"));
-        }
-        if path.is_file() {
-            let own: Map<String, Value> = match self.read("vae/config.json") {
-                Ok(text) => parse(&self.describe("vae/config.json"), &text)?,
-                Err(_) => Map::new(),
-            };
-            let file = Arc::new(SingleFile::open_vae(path, &own)?);
-            let files = Self::from(Source::Single { file, config: None });
-            return Ok(Self { apart: Some((PART, Arc::new(files), PART)), ..self });
-        }
-        let files = Self { variant: self.variant.clone(), ..Self::folder(path)? };
-        let Some(inside) = ["", PART].into_iter().find(|inside| files.exists(&join(inside, "config.json"))) else {
-            return Err(ModelError::new(files.describe(""), "has neither config.json nor vae/config.json"));
-        };
-        let config = join(inside, "config.json");
-        let fields: Map<String, Value> = parse(&files.describe(&config), &files.read(&config)?)?;
-        let class = fields.get("_class_name").and_then(Value::as_str).unwrap_or("nothing");
-        if !class.starts_with("Autoencoder") {
-            return Err(ModelError::new(
-                files.describe(&config),
-                format!("is the configuration of {class}, no autoencoder"),
-            ));
-        }
-        Ok(Self { apart: Some((PART, Arc::new(files), inside)), ..self })
-    }
-
     /// The files that hold a path, and the path there.
     pub(crate) fn route(&self, path: &str) -> (&Self, String) {
         if let Some((part, files, inside)) = &self.apart
@@ -118,12 +51,6 @@ impl ModelFiles {
     /// The part that was given apart, if one was.
     pub(crate) fn given_apart(&self) -> Option<&'static str> {
         self.apart.as_ref().map(|(part, ..)| *part)
-    }
-
-    /// The same model with these words learned by its text encoders, which are looked at when the model is loaded.
-    #[must_use]
-    pub fn with_embeddings(self, embeddings: Vec<TextualInversion>) -> Self {
-        Self { embeddings: Arc::new(embeddings), ..self }
     }
 
     /// The words that the text encoders learn.
@@ -359,20 +286,8 @@ impl ModelFiles {
     }
 }
 
-/// The path of a name in a folder, either of which may be none.
-pub(crate) fn join(folder: &str, name: &str) -> String {
-    if folder.is_empty() || name.is_empty() { format!("{folder}{name}") } else { format!("{folder}/{name}") }
-}
-
 fn is_file(root: &Path, path: &str) -> bool {
     is_inside(path) && root.join(path).is_file()
-}
-
-/// Whether a path from elsewhere, `/` between its parts, stays inside the folder it is joined to, on every system.
-#[must_use]
-pub fn is_inside(path: &str) -> bool {
-    path.split('/')
-        .all(|part| !["", ".", ".."].contains(&part) && !part.contains(['\\', ':']) && !part.contains(char::is_control))
 }
 
 /// The system's words without Rust's "(os error 2)".

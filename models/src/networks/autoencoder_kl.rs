@@ -1,8 +1,8 @@
 //! The autoencoder of latent diffusion models (Rombach et al. 2022), diffusers' `AutoencoderKL`.
 
-use crate::blocks::{Norm, downsample_2d, pixel_attention, resnet_block_2d, upsample_2d};
 use crate::config::{Inert, Rest, any, check_rest, check_sizes, only, parse_class};
 use crate::error::ModelError;
+use crate::networks::blocks::{Norm, downsample_2d, pixel_attention, resnet_block_2d, upsample_2d};
 use graph::expr::{Binary, Expr};
 use graph::ops::Conv2d;
 use graph::{Scope, Tensor};

@@ -3,6 +3,7 @@
 use super::families::Family;
 use super::renames::Extents;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
 /// Shapes of one part's tensors, by the file's names without the part's prefix.
 pub(crate) trait Shapes {
@@ -46,6 +47,28 @@ pub(crate) fn extents(names: &str, file: &impl Shapes) -> Extents {
             ..Default::default()
         },
         _ => Extents::default(),
+    }
+}
+
+/// Levels and layers, told from diffusers' names.
+pub(crate) fn diffusers_extents<T>(names: &str, own: &BTreeMap<String, T>) -> Extents {
+    let count = |name: &dyn Fn(usize) -> String| (0..).take_while(|i| own.contains_key(&name(*i))).count();
+    match names {
+        "unet" => {
+            let levels = count(&|b| format!("up_blocks.{b}.resnets.0.conv1.weight"));
+            let attention = |b| own.contains_key(&format!("up_blocks.{b}.attentions.0.proj_in.weight"));
+            Extents {
+                levels,
+                layers: count(&|l| format!("down_blocks.0.resnets.{l}.conv1.weight")),
+                attention: (0..levels).map(attention).collect(),
+            }
+        }
+        "vae" => Extents {
+            levels: count(&|b| format!("decoder.up_blocks.{b}.resnets.0.conv1.weight")),
+            layers: count(&|k| format!("decoder.up_blocks.0.resnets.{k}.conv1.weight")).saturating_sub(1),
+            attention: Vec::new(),
+        },
+        _ => Extents { layers: count(&|l| format!("encoder.layers.{l}.layer_norm1.weight")), ..Default::default() },
     }
 }
 

@@ -1,6 +1,6 @@
 //! What UNets and autoencoders are made of: one function per block of diffusers, over images `[B, H, W, C]`. Each marks what it gives.
 
-use crate::resample::Resample;
+use crate::networks::resample::Resample;
 use graph::ops::Conv2d;
 use graph::{Scope, Tensor};
 

@@ -2,7 +2,7 @@
 
 use crate::config::{Inert, Rest, any, check_rest, check_sizes, only, parse, parse_class};
 use crate::error::ModelError;
-use crate::transformer::{Activation, Attention, PatchEmbed, feed_forward, timestep_embedding};
+use crate::networks::transformer::{Activation, Attention, PatchEmbed, feed_forward, timestep_embedding};
 use graph::{Scope, Tensor};
 use serde::Deserialize;
 

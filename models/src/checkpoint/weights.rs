@@ -1,9 +1,11 @@
+use crate::checkpoint::files::ModelFiles;
+use crate::checkpoint::lora::{self, Addition};
+use crate::checkpoint::path::join;
+use crate::checkpoint::safetensors_file::{PICKLE, TensorFile, TensorInfo, finite, storage};
+use crate::checkpoint::single_file::Located;
+use crate::checkpoint::tensor_names::{HARMLESS, RENAMED};
+use crate::checkpoint::weight_files;
 use crate::error::{ModelError, first_few};
-use crate::files::{ModelFiles, join};
-use crate::lora::{self, Addition};
-use crate::safetensors_file::{PICKLE, TensorFile, TensorInfo, finite, storage};
-use crate::single_file::Located;
-use crate::weight_files;
 use graph::{Shape, StorageType, WeightSource, WeightSpec, WeightView};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
@@ -35,19 +37,6 @@ struct Tensor {
 
 /// Prefixes that a checkpoint may put before the names of a model: transformers wrote `text_model.` before version 5.
 const PREFIXES: &[&str] = &["", "text_model."];
-
-/// Parts of names that diffusers gives otherwise since version 0.17, and what they were: an autoencoder's attention. And the other name of
-/// T5's embedding, which is one tensor in memory and either in a file.
-pub(crate) const RENAMED: &[(&str, &str)] = &[
-    (".to_q.", ".query."),
-    (".to_k.", ".key."),
-    (".to_v.", ".value."),
-    (".to_out.0.", ".proj_attn."),
-    ("shared.weight", "encoder.embed_tokens.weight"),
-];
-
-/// Buffers that older libraries saved and that are computed here, and the second copy of T5's embedding.
-pub(crate) const HARMLESS: &[&str] = &["embeddings.position_ids", "pos_embed.pos_embed", "encoder.embed_tokens.weight"];
 
 impl Checkpoint {
     /// Opens a component's weights, `transformer` say: one file or shards with an index, of exactly this variant (`fp16`) if one is asked
@@ -99,7 +88,9 @@ impl Checkpoint {
     pub fn from_files(files: &ModelFiles, place: String, paths: &[String]) -> Result<Self, ModelError> {
         let mut checkpoint = Self::empty(place);
         for path in paths {
-            checkpoint.add(TensorFile::open(files, path)?).map_err(|why| ModelError::new(files.describe(path), why))?;
+            checkpoint
+                .add(TensorFile::read(files.open(path)?, &files.describe(path))?)
+                .map_err(|why| ModelError::new(files.describe(path), why))?;
         }
         Ok(checkpoint)
     }

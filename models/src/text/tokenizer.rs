@@ -1,9 +1,9 @@
 //! Prompts to token ids, as transformers' tokenizers do it.
 
+use crate::checkpoint::ModelFiles;
 use crate::config::parse;
 use crate::error::ModelError;
-use crate::files::ModelFiles;
-use crate::sentence_piece;
+use crate::text::sentence_piece;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::ops::Range;

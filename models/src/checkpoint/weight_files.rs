@@ -1,6 +1,6 @@
 //! Which files of a folder hold a part's weights, by the names that diffusers and transformers give them.
 
-use crate::files::is_inside;
+use crate::checkpoint::path::is_inside;
 use std::collections::BTreeSet;
 
 /// Names without variant and ending, in the order in which they are looked for.

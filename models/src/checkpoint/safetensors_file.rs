@@ -1,8 +1,7 @@
 //! One `.safetensors` file: a header that must be right, then tensors borrowed from the map.
 
+use crate::checkpoint::mapped::Bytes;
 use crate::error::ModelError;
-use crate::files::ModelFiles;
-use crate::mapped::Bytes;
 use graph::{StorageType, WeightView};
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors};
 use serde::de::{IgnoredAny, MapAccess, Visitor};
@@ -32,10 +31,6 @@ pub(crate) struct TensorInfo {
 }
 
 impl TensorFile {
-    pub(crate) fn open(files: &ModelFiles, path: &str) -> Result<Self, ModelError> {
-        Self::read(files.open(path)?, &files.describe(path))
-    }
-
     /// A file that is no part of a folder.
     pub(crate) fn at(path: &Path) -> Result<Self, ModelError> {
         let shown = path.display().to_string();
@@ -43,7 +38,8 @@ impl TensorFile {
         Self::read(bytes, &shown)
     }
 
-    fn read(bytes: Bytes, shown: &str) -> Result<Self, ModelError> {
+    /// Checks the header of a file; `shown` names it in errors.
+    pub(crate) fn read(bytes: Bytes, shown: &str) -> Result<Self, ModelError> {
         let fault = |message: String| ModelError::new(shown, message);
         if let Some(kind) = pickle(&bytes) {
             return Err(fault(format!("is {kind}, not safetensors: {PICKLE}")));

@@ -1,19 +1,17 @@
 //! A whole model in one `.safetensors` file, as latent diffusion's own code and its user interfaces write it. To the rest of the
 //! crate it looks like a folder in diffusers' layout: configurations told from names and shapes, and tensors under diffusers' names.
 
-mod clip_vocabulary;
-mod families;
-mod infer;
-mod layout;
-mod renames;
+pub(super) mod clip_vocabulary;
+pub(super) mod families;
+pub(super) mod infer;
+pub(super) mod renames;
 
-use crate::checkpoint::RENAMED;
+use crate::checkpoint::path::is_inside;
+use crate::checkpoint::safetensors_file::{TensorFile, TensorInfo};
+use crate::checkpoint::tensor_names::newer_vae_name;
 use crate::error::{ModelError, first_few};
-use crate::files::is_inside;
-use crate::safetensors_file::{TensorFile, TensorInfo};
 use families::{Family, IGNORED, OTHERS};
 use infer::Shapes;
-pub(crate) use layout::{Layout, Named, Piece, is_built_in};
 use renames::{Extents, Form, Renames};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -171,7 +169,7 @@ impl SingleFile {
             part.renames = Renames::new("vae", &extents);
             infer::config("vae", "vae", &Under { tensors: &own_names, prefix }, &extents, family)
         } else {
-            extents = layout::extents("vae", &own_names);
+            extents = infer::diffusers_extents("vae", &own_names);
             let renames = Renames::new("vae", &extents);
             let ldm = |name: &String| renames.ldm(&newer_vae_name(name)).map(|renamed| renamed.name);
             let shapes = own_names.iter().filter_map(|(name, info)| Some((ldm(name)?, info.clone()))).collect();
@@ -299,16 +297,10 @@ fn locate(own: &str, info: &TensorInfo, form: Form) -> Option<Located> {
     Some(Located { own: own.to_owned(), info, transposed })
 }
 
-/// diffusers' name for an autoencoder's tensor since version 0.17.
-pub(crate) fn newer_vae_name(name: &str) -> String {
-    let found = RENAMED.iter().find(|(_, then)| name.contains(then));
-    found.map_or_else(|| name.to_owned(), |(now, then)| name.replace(then, now))
-}
-
 /// Latent diffusion's names for the weights of a UNet under diffusers'.
 pub(crate) fn ldm_unet_names(shapes: &BTreeMap<&str, &[usize]>) -> HashMap<String, String> {
     let own: BTreeMap<String, ()> = shapes.keys().map(|name| ((*name).to_owned(), ())).collect();
-    let renames = Renames::new("unet", &layout::extents("unet", &own));
+    let renames = Renames::new("unet", &infer::diffusers_extents("unet", &own));
     shapes.keys().filter_map(|name| Some(((*name).to_owned(), renames.ldm(name)?.name))).collect()
 }
 

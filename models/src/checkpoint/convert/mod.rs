@@ -1,13 +1,18 @@
 //! A model written anew: as a folder in diffusers' layout or a single file in latent diffusion's, in another number type, with
 //! adapters merged.
 
-use crate::checkpoint::{Checkpoint, HARMLESS};
+mod layout;
+
+use crate::checkpoint::files::ModelFiles;
+use crate::checkpoint::index::{Component, ModelIndex};
+use crate::checkpoint::path::join;
+use crate::checkpoint::single_file::{CARRIED, PREDICTION};
+use crate::checkpoint::tensor_names::HARMLESS;
+use crate::checkpoint::weight_files;
+use crate::checkpoint::weights::Checkpoint;
 use crate::error::ModelError;
-use crate::files::{ModelFiles, join};
-use crate::index::{Component, ModelIndex};
-use crate::single_file::{self, CARRIED, Layout, Named, PREDICTION, Piece};
-use crate::weight_files;
 use graph::{StorageType, WeightView};
+use layout::{Layout, Named, Piece};
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -220,7 +225,7 @@ impl<'a> Conversion<'a> {
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         let mut metadata = Map::from_iter([("format".to_owned(), json!("pt"))]);
         for (path, bytes) in self.small_files_without(&self.dropped(Some(&layout)))? {
-            if single_file::is_built_in(self.files, &path)? {
+            if layout::is_built_in(self.files, &path)? {
                 continue;
             }
             let text = std::str::from_utf8(&bytes);

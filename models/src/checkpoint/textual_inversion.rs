@@ -1,10 +1,7 @@
 //! Textual inversion (Gal et al. 2022): vectors learned for a word, put after those of the vocabulary.
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::safetensors_file::{TensorFile, TensorInfo, finite, storage};
 use crate::error::ModelError;
-use crate::safetensors_file::{TensorFile, TensorInfo, finite, storage};
-use graph::{StorageType, WeightSource, WeightView};
-use std::borrow::Cow;
 use std::path::Path;
 
 /// A word that a file teaches CLIP's text encoders: one or more vectors in place of the vocabulary's.
@@ -149,59 +146,5 @@ fn table(file: &TensorFile, (name, info): &(String, TensorInfo)) -> Result<Table
         None => Err(format!("has the unsupported number type {} for {name}", info.dtype)),
         Some(kind) if !finite(kind, file.bytes(&info.bytes)) => Err(format!("has infinities or NaN in {name}")),
         Some(_) => Ok(Table { rows, channels, values: file.to_f32(info).unwrap_or_default() }),
-    }
-}
-
-/// A text encoder's weights, with learned vectors after those of the vocabulary.
-#[derive(Debug)]
-pub struct LearnedWeights {
-    weights: Checkpoint,
-    rows: usize,
-    values: Vec<f32>,
-}
-
-/// CLIP's token embedding.
-const EMBEDDING: &str = "embeddings.token_embedding.weight";
-
-impl LearnedWeights {
-    /// The weights as they are.
-    #[must_use]
-    pub fn new(weights: Checkpoint) -> Self {
-        Self { weights, rows: 0, values: Vec::new() }
-    }
-
-    /// The weights as the files have them.
-    #[must_use]
-    pub fn as_stored(&self) -> &Checkpoint {
-        &self.weights
-    }
-
-    /// Puts vectors after those that are there.
-    pub fn learn(&mut self, learned: &Learned<'_>) {
-        self.rows += learned.rows;
-        self.values.extend(learned.values);
-    }
-}
-
-impl WeightSource for LearnedWeights {
-    fn weight(&self, name: &str) -> Option<WeightView<'_>> {
-        let view = self.weights.weight(name)?;
-        if name != EMBEDDING || self.rows == 0 {
-            return Some(view);
-        }
-        // Put together when it is read, and in half precision if the checkpoint is, so that nothing stays in memory.
-        let shape = [&[self.rows], &view.shape[1..]].concat();
-        let little = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
-        let learned = WeightView { storage: StorageType::F32, shape, bytes: Cow::Owned(little(&self.values)) };
-        let (storage, bytes) = match view.storage {
-            StorageType::F16 => {
-                let half: Vec<u8> = learned.to_f16().iter().flat_map(|v| v.to_bits().to_le_bytes()).collect();
-                (StorageType::F16, [&*view.bytes, &half].concat())
-            }
-            StorageType::F32 => (StorageType::F32, [&*view.bytes, &learned.bytes].concat()),
-            StorageType::Bf16 => (StorageType::F32, [&*little(&view.to_f32()), &learned.bytes].concat()),
-        };
-        let shape = [&[view.shape[0] + self.rows], &view.shape[1..]].concat();
-        Some(WeightView { storage, shape, bytes: Cow::Owned(bytes) })
     }
 }

@@ -1,6 +1,6 @@
+use crate::checkpoint::files::ModelFiles;
 use crate::config::parse;
 use crate::error::ModelError;
-use crate::files::ModelFiles;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 

@@ -2,7 +2,7 @@
 
 use crate::config::{Inert, Rest, any, check_class, check_rest, check_sizes, only, parse};
 use crate::error::ModelError;
-use crate::transformer::{Activation, Attention, PatchEmbed, feed_forward, timestep_embedding};
+use crate::networks::transformer::{Activation, Attention, PatchEmbed, feed_forward, timestep_embedding};
 use graph::{Expr, Scope, Tensor, expr::Binary};
 use serde::Deserialize;
 

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 /// For every merge the ids of its two tokens: `assets/tokenizers/clip/NOTICE.md`.
-static MERGES: &[u8] = include_bytes!("../../../assets/tokenizers/clip/merges.bin");
+static MERGES: &[u8] = include_bytes!("../../../../assets/tokenizers/clip/merges.bin");
 
 /// Every token in the order of ids, and `merges.txt` without its heading.
 fn tokens() -> (Vec<String>, Vec<String>) {

@@ -1,11 +1,13 @@
 //! From diffusers' names to those of a single file.
 
-use super::families::Family;
-use super::renames::{Extents, Form, Renames};
-use super::{clip_vocabulary, newer_vae_name};
+use crate::checkpoint::files::ModelFiles;
+use crate::checkpoint::index::ModelIndex;
+use crate::checkpoint::single_file::clip_vocabulary;
+use crate::checkpoint::single_file::families::Family;
+use crate::checkpoint::single_file::infer::diffusers_extents;
+use crate::checkpoint::single_file::renames::{Form, Renames};
+use crate::checkpoint::tensor_names::newer_vae_name;
 use crate::error::ModelError;
-use crate::files::ModelFiles;
-use crate::index::ModelIndex;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -65,7 +67,7 @@ impl Layout {
             _ => name.strip_prefix("text_model.").unwrap_or(name).to_owned(),
         };
         let own: BTreeMap<String, &str> = shapes.keys().map(|name| (plain(name), *name)).collect();
-        let renames = Renames::new(&place.names, &extents(&place.names, &own));
+        let renames = Renames::new(&place.names, &diffusers_extents(&place.names, &own));
         let mut found: BTreeMap<String, Named> = BTreeMap::new();
         // Pieces of one tensor in their order: those of attention are called q, k and v.
         let mut renamed = Vec::new();
@@ -90,28 +92,6 @@ impl Layout {
             entry.pieces.push(Piece { name: own.to_owned(), transposed });
         }
         Ok(found.into_values().collect())
-    }
-}
-
-/// Levels and layers, told from diffusers' names.
-pub(crate) fn extents<T>(names: &str, own: &BTreeMap<String, T>) -> Extents {
-    let count = |name: &dyn Fn(usize) -> String| (0..).take_while(|i| own.contains_key(&name(*i))).count();
-    match names {
-        "unet" => {
-            let levels = count(&|b| format!("up_blocks.{b}.resnets.0.conv1.weight"));
-            let attention = |b| own.contains_key(&format!("up_blocks.{b}.attentions.0.proj_in.weight"));
-            Extents {
-                levels,
-                layers: count(&|l| format!("down_blocks.0.resnets.{l}.conv1.weight")),
-                attention: (0..levels).map(attention).collect(),
-            }
-        }
-        "vae" => Extents {
-            levels: count(&|b| format!("decoder.up_blocks.{b}.resnets.0.conv1.weight")),
-            layers: count(&|k| format!("decoder.up_blocks.0.resnets.{k}.conv1.weight")).saturating_sub(1),
-            attention: Vec::new(),
-        },
-        _ => Extents { layers: count(&|l| format!("encoder.layers.{l}.layer_norm1.weight")), ..Default::default() },
     }
 }
 

@@ -1,0 +1,60 @@
+//! A text encoder's weights after textual inversion.
+
+use crate::checkpoint::textual_inversion::Learned;
+use crate::checkpoint::weights::Checkpoint;
+use graph::{StorageType, WeightSource, WeightView};
+use std::borrow::Cow;
+
+/// A text encoder's weights, with learned vectors after those of the vocabulary.
+#[derive(Debug)]
+pub struct LearnedWeights {
+    weights: Checkpoint,
+    rows: usize,
+    values: Vec<f32>,
+}
+
+/// CLIP's token embedding.
+const EMBEDDING: &str = "embeddings.token_embedding.weight";
+
+impl LearnedWeights {
+    /// The weights as they are.
+    #[must_use]
+    pub fn new(weights: Checkpoint) -> Self {
+        Self { weights, rows: 0, values: Vec::new() }
+    }
+
+    /// The weights as the files have them.
+    #[must_use]
+    pub fn as_stored(&self) -> &Checkpoint {
+        &self.weights
+    }
+
+    /// Puts vectors after those that are there.
+    pub fn learn(&mut self, learned: &Learned<'_>) {
+        self.rows += learned.rows;
+        self.values.extend(learned.values);
+    }
+}
+
+impl WeightSource for LearnedWeights {
+    fn weight(&self, name: &str) -> Option<WeightView<'_>> {
+        let view = self.weights.weight(name)?;
+        if name != EMBEDDING || self.rows == 0 {
+            return Some(view);
+        }
+        // Put together when it is read, and in half precision if the checkpoint is, so that nothing stays in memory.
+        let shape = [&[self.rows], &view.shape[1..]].concat();
+        let little = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+        let learned = WeightView { storage: StorageType::F32, shape, bytes: Cow::Owned(little(&self.values)) };
+        let (storage, bytes) = match view.storage {
+            StorageType::F16 => {
+                let half: Vec<u8> = learned.to_f16().iter().flat_map(|v| v.to_bits().to_le_bytes()).collect();
+                (StorageType::F16, [&*view.bytes, &half].concat())
+            }
+            StorageType::F32 => (StorageType::F32, [&*view.bytes, &learned.bytes].concat()),
+            StorageType::Bf16 => (StorageType::F32, [&*little(&view.to_f32()), &learned.bytes].concat()),
+        };
+        let shape = [&[view.shape[0] + self.rows], &view.shape[1..]].concat();
+        Some(WeightView { storage, shape, bytes: Cow::Owned(bytes) })
+    }
+}
