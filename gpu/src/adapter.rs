@@ -1,6 +1,5 @@
 //! Which adapters a machine has, and which one a request means.
 
-use crate::device::{GpuDevice, GpuOptions};
 use graph::{DeviceError, DeviceInfo, DeviceKind};
 use std::str::FromStr;
 
@@ -87,14 +86,6 @@ impl Adapter {
     #[must_use]
     pub fn info(&self) -> &DeviceInfo {
         &self.info
-    }
-
-    /// Opens it.
-    ///
-    /// # Errors
-    /// When the driver refuses.
-    pub fn open(&self, options: GpuOptions) -> Result<GpuDevice, DeviceError> {
-        GpuDevice::open(self, options)
     }
 }
 

@@ -1,6 +1,6 @@
 //! From a graph to a plan: memory, weights, kernels, parameters and bindings.
 
-use crate::device::Inner;
+use crate::inner::Inner;
 use crate::memory::Uploader;
 use crate::pipeline::{Part, params_size};
 use crate::plan::{Dispatch, GpuPlan, InputSlot, List, OutputSlot};

@@ -2,49 +2,14 @@
 
 use crate::adapter::Adapter;
 use crate::build;
-use crate::fault::{self, Faults};
+use crate::fault::Faults;
+pub(crate) use crate::inner::Inner;
+pub(crate) use crate::options::GpuOptions;
 use crate::pipeline::Pipelines;
 use crate::plan::GpuPlan;
 use graph::{Device, DeviceError, DeviceInfo, DeviceKind, Graph, Plan, PlanOptions, WeightSource};
 use shaders::Profile;
 use std::sync::Arc;
-
-/// How much work one submission may hold. A desktop's watchdog resets a GPU that is busy with one for about two seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SubmitBudget {
-    /// Dispatches.
-    pub dispatches: usize,
-    /// Floating-point operations. A single dispatch above this is still submitted whole.
-    pub flops: u64,
-}
-
-impl Default for SubmitBudget {
-    fn default() -> Self {
-        // 20 GFLOP take a second at 20 GFLOP/s, slower than any GPU that has a watchdog, and two milliseconds on a large
-        // card, where another submission costs some 50 µs.
-        Self { dispatches: 4096, flops: 20_000_000_000 }
-    }
-}
-
-/// How to open an adapter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GpuOptions {
-    /// Keep naga's bounds checks in every kernel: slower, for tests and for doubtful drivers.
-    pub checked: bool,
-    /// Use the adapter's half-precision arithmetic type where it has one; half-precision weights are unpacked from
-    /// words otherwise.
-    pub shader_f16: bool,
-    /// Pretend that the largest binding is this many bytes, where the adapter's is larger.
-    pub max_binding_bytes: Option<u64>,
-    /// When to split a run into several submissions.
-    pub submit: SubmitBudget,
-}
-
-impl Default for GpuOptions {
-    fn default() -> Self {
-        Self { checked: false, shader_f16: true, max_binding_bytes: None, submit: SubmitBudget::default() }
-    }
-}
 
 /// One opened adapter. Clones share it.
 #[derive(Debug, Clone)]
@@ -52,21 +17,18 @@ pub struct GpuDevice {
     pub(crate) inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
-pub(crate) struct Inner {
-    pub(crate) info: DeviceInfo,
-    pub(crate) device: wgpu::Device,
-    pub(crate) queue: wgpu::Queue,
-    pub(crate) limits: wgpu::Limits,
-    pub(crate) profile: Profile,
-    pub(crate) faults: Arc<Faults>,
-    pub(crate) pipelines: Pipelines,
-    pub(crate) options: GpuOptions,
-    pub(crate) timestamps: bool,
+impl Adapter {
+    /// Opens this adapter.
+    ///
+    /// # Errors
+    /// When the driver refuses.
+    pub fn open(&self, options: GpuOptions) -> Result<GpuDevice, DeviceError> {
+        GpuDevice::open(self, options)
+    }
 }
 
 impl GpuDevice {
-    pub(crate) fn open(adapter: &Adapter, options: GpuOptions) -> Result<Self, DeviceError> {
+    fn open(adapter: &Adapter, options: GpuOptions) -> Result<Self, DeviceError> {
         let info = adapter.info().clone();
         let mut wanted = wgpu::Features::TIMESTAMP_QUERY;
         wanted.set(wgpu::Features::SHADER_F16, options.shader_f16);
@@ -143,36 +105,5 @@ impl Device for GpuDevice {
         options: PlanOptions,
     ) -> Result<Box<dyn Plan>, DeviceError> {
         Ok(Box::new(self.gpu_plan(graph, weights, options)?))
-    }
-}
-
-impl Inner {
-    /// Runs calls of wgpu that report errors to scopes, and returns the first of those errors.
-    pub(crate) fn guarded<T>(&self, doing: &str, work: impl FnOnce() -> T) -> Result<T, DeviceError> {
-        self.faults.check()?;
-        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
-        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let value = work();
-        // Scopes end in the opposite order; all of them must end before any error returns.
-        let errors = [
-            pollster::block_on(validation.pop()),
-            pollster::block_on(internal.pop()),
-            pollster::block_on(memory.pop()),
-        ];
-        match errors.iter().flatten().next() {
-            Some(error) => Err(self.faults.convert(error, doing)),
-            None => self.faults.check().map(|()| value),
-        }
-    }
-
-    /// Waits until everything submitted is done.
-    pub(crate) fn wait(&self) -> Result<(), DeviceError> {
-        fault::poll(&self.device, &self.faults, true)
-    }
-
-    /// Lets the driver report what happened and free what it no longer needs.
-    pub(crate) fn poll(&self) -> Result<(), DeviceError> {
-        fault::poll(&self.device, &self.faults, false)
     }
 }

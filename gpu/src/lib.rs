@@ -10,9 +10,12 @@
 mod adapter;
 mod build;
 mod check;
+mod compile;
 mod device;
 mod fault;
+mod inner;
 mod memory;
+mod options;
 mod pipeline;
 mod plan;
 mod selftest;
@@ -22,7 +25,8 @@ mod trusted;
 
 pub use adapter::{Adapter, Backends, Choice, adapters, best, choose};
 pub use check::Check;
-pub use device::{GpuDevice, GpuOptions, SubmitBudget};
+pub use device::GpuDevice;
+pub use options::{GpuOptions, SubmitBudget};
 pub use plan::GpuPlan;
 pub use selftest::{CaseResult, Depth, Outcome, selftest};
 pub use trace::{Divergence, first_divergence};

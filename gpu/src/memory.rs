@@ -1,6 +1,6 @@
 //! Buffers: allocating, filling and reading back.
 
-use crate::device::Inner;
+use crate::inner::Inner;
 use graph::DeviceError;
 use std::sync::mpsc;
 

@@ -1,33 +1,30 @@
 //! Compiled kernels, kept by their source: layers of equal kernels share one.
 
-use crate::device::Inner;
-use crate::trusted;
-use graph::DeviceError;
 use shaders::Shader;
 use std::collections::HashMap;
 use std::num::NonZeroU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// A compiled kernel.
 #[derive(Debug)]
 pub(crate) struct Pipeline {
     pub(crate) kernel: &'static str,
     pub(crate) handle: wgpu::ComputePipeline,
-    layout: Arc<Layout>,
+    pub(crate) layout: Arc<Layout>,
 }
 
 /// What kernels with the same number of operands share.
 #[derive(Debug)]
-struct Layout {
-    bindings: wgpu::BindGroupLayout,
-    pipeline: wgpu::PipelineLayout,
+pub(crate) struct Layout {
+    pub(crate) bindings: wgpu::BindGroupLayout,
+    pub(crate) pipeline: wgpu::PipelineLayout,
 }
 
 /// All kernels compiled on a device so far.
 #[derive(Debug, Default)]
 pub(crate) struct Pipelines {
-    compiled: Mutex<HashMap<String, Arc<Pipeline>>>,
-    layouts: Mutex<HashMap<usize, Arc<Layout>>>,
+    pub(crate) compiled: Mutex<HashMap<String, Arc<Pipeline>>>,
+    pub(crate) layouts: Mutex<HashMap<usize, Arc<Layout>>>,
 }
 
 /// A part of a buffer.
@@ -45,7 +42,8 @@ impl<'a> Part<'a> {
         Self { buffer, offset: 0, size: if bytes == 0 { 16 } else { bytes.next_multiple_of(4) } }
     }
 
-    fn binding(self) -> wgpu::BindingResource<'a> {
+    /// As wgpu binds it.
+    pub(crate) fn binding(self) -> wgpu::BindingResource<'a> {
         wgpu::BindingResource::Buffer(wgpu::BufferBinding {
             buffer: self.buffer,
             offset: self.offset,
@@ -57,98 +55,4 @@ impl<'a> Part<'a> {
 /// Bytes of a kernel's parameters as a uniform buffer holds them.
 pub(crate) fn params_size(shader: &Shader) -> u64 {
     (shader.params.len() as u64 * 4).next_multiple_of(16).max(16)
-}
-
-impl Inner {
-    /// The compiled form of a shader that reads `operands` buffers.
-    pub(crate) fn pipeline(&self, shader: &Shader, operands: usize) -> Result<Arc<Pipeline>, DeviceError> {
-        let compiled = &self.pipelines.compiled;
-        if let Some(known) = compiled.lock().unwrap_or_else(PoisonError::into_inner).get(&shader.source) {
-            return Ok(Arc::clone(known));
-        }
-        let layout = self.layout(operands)?;
-        let handle = self.guarded(&format!("compiling kernel {}", shader.kernel), || {
-            let descriptor = wgpu::ShaderModuleDescriptor {
-                label: Some(shader.kernel),
-                source: wgpu::ShaderSource::Wgsl(shader.source.as_str().into()),
-            };
-            let module = if self.options.checked {
-                self.device.create_shader_module(descriptor)
-            } else {
-                trusted::module(&self.device, descriptor)
-            };
-            self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some(shader.kernel),
-                layout: Some(&layout.pipeline),
-                module: &module,
-                entry_point: Some("main"),
-                compilation_options: wgpu::PipelineCompilationOptions {
-                    zero_initialize_workgroup_memory: self.options.checked,
-                    ..Default::default()
-                },
-                cache: None,
-            })
-        })?;
-        let pipeline = Arc::new(Pipeline { kernel: shader.kernel, handle, layout });
-        let mut compiled = compiled.lock().unwrap_or_else(PoisonError::into_inner);
-        compiled.insert(shader.source.clone(), Arc::clone(&pipeline));
-        Ok(pipeline)
-    }
-
-    /// Operands, the result, then the parameters, all in one group.
-    fn layout(&self, operands: usize) -> Result<Arc<Layout>, DeviceError> {
-        let layouts = &self.pipelines.layouts;
-        if let Some(known) = layouts.lock().unwrap_or_else(PoisonError::into_inner).get(&operands) {
-            return Ok(Arc::clone(known));
-        }
-        let entry = |binding: usize, ty, has_dynamic_offset| wgpu::BindGroupLayoutEntry {
-            binding: u32::try_from(binding).expect("an operation has a handful of operands"),
-            visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset, min_binding_size: None },
-            count: None,
-        };
-        let storage = |read_only| wgpu::BufferBindingType::Storage { read_only };
-        let entries: Vec<_> = (0..operands)
-            .map(|i| entry(i, storage(true), false))
-            .chain([
-                entry(operands, storage(false), false),
-                entry(operands + 1, wgpu::BufferBindingType::Uniform, true),
-            ])
-            .collect();
-        let layout = self.guarded("laying out bindings", || {
-            let bindings = self
-                .device
-                .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries });
-            let pipeline = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-                label: None,
-                bind_group_layouts: &[Some(&bindings)],
-                immediate_size: 0,
-            });
-            Arc::new(Layout { bindings, pipeline })
-        })?;
-        layouts.lock().unwrap_or_else(PoisonError::into_inner).insert(operands, Arc::clone(&layout));
-        Ok(layout)
-    }
-
-    /// Binds a kernel's operands, result and parameters.
-    pub(crate) fn bind(
-        &self,
-        pipeline: &Pipeline,
-        operands: &[Part<'_>],
-        result: Part<'_>,
-        params: Part<'_>,
-    ) -> Result<wgpu::BindGroup, DeviceError> {
-        let parts = operands.iter().copied().chain([result, params]);
-        let entries: Vec<_> = (0..)
-            .zip(parts)
-            .map(|(binding, part)| wgpu::BindGroupEntry { binding, resource: part.binding() })
-            .collect();
-        self.guarded(&format!("binding kernel {}", pipeline.kernel), || {
-            self.device.create_bind_group(&wgpu::BindGroupDescriptor {
-                label: Some(pipeline.kernel),
-                layout: &pipeline.layout.bindings,
-                entries: &entries,
-            })
-        })
-    }
 }

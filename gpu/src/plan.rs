@@ -1,6 +1,7 @@
 //! A graph bound to a device: a list of dispatches that is recorded and submitted again at every step.
 
-use crate::device::{Inner, SubmitBudget};
+use crate::inner::Inner;
+use crate::options::SubmitBudget;
 use crate::pipeline::Pipeline;
 use graph::{DeviceError, Graph, MemoryUse, NodeId, NodeTime, Plan, Rate};
 use std::ops::Range;

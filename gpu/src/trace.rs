@@ -2,7 +2,8 @@
 
 use crate::build::describe;
 use crate::check::{Check, Evaluation};
-use crate::device::{GpuDevice, SubmitBudget};
+use crate::device::GpuDevice;
+use crate::options::SubmitBudget;
 use crate::plan::{Dispatch, GpuPlan, cut};
 use graph::shape::numel;
 use graph::{Array, DeviceError, Graph, NodeId, NodeTime, Op, Operation, Plan, PlanOptions, WeightSource};
@@ -219,7 +220,7 @@ impl GpuPlan {
 mod tests {
     use super::*;
     use crate::adapter::{adapters, choose};
-    use crate::device::GpuOptions;
+    use crate::options::GpuOptions;
     use graph::{DeviceKind, MemoryWeights, Rate, Scope, passes};
 
     fn software() -> GpuDevice {

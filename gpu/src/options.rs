@@ -1,0 +1,38 @@
+//! How an adapter is opened.
+
+/// How much work one submission may hold. A desktop's watchdog resets a GPU that is busy with one for about two seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SubmitBudget {
+    /// Dispatches.
+    pub dispatches: usize,
+    /// Floating-point operations. A single dispatch above this is still submitted whole.
+    pub flops: u64,
+}
+
+impl Default for SubmitBudget {
+    fn default() -> Self {
+        // 20 GFLOP take a second at 20 GFLOP/s, slower than any GPU that has a watchdog, and two milliseconds on a large
+        // card, where another submission costs some 50 µs.
+        Self { dispatches: 4096, flops: 20_000_000_000 }
+    }
+}
+
+/// How to open an adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GpuOptions {
+    /// Keep naga's bounds checks in every kernel: slower, for tests and for doubtful drivers.
+    pub checked: bool,
+    /// Use the adapter's half-precision arithmetic type where it has one; half-precision weights are unpacked from
+    /// words otherwise.
+    pub shader_f16: bool,
+    /// Pretend that the largest binding is this many bytes, where the adapter's is larger.
+    pub max_binding_bytes: Option<u64>,
+    /// When to split a run into several submissions.
+    pub submit: SubmitBudget,
+}
+
+impl Default for GpuOptions {
+    fn default() -> Self {
+        Self { checked: false, shader_f16: true, max_binding_bytes: None, submit: SubmitBudget::default() }
+    }
+}
