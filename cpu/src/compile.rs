@@ -1,10 +1,10 @@
 //! Turns a graph into kernels and memory.
 
-use crate::device::Threads;
 use crate::eval::Fused;
 use crate::kernels::{
     Attend, Convolve, Join, Kernel, Normalize, NormalizeGroups, Permute, Product, Right, Rows, Take, pack,
 };
+use crate::parallel::Threads;
 use crate::weights;
 use graph::ops::{GroupNorm, MatMul};
 use graph::shape::numel;

@@ -1,7 +1,8 @@
 use crate::info;
+use crate::parallel::Threads;
 use crate::plan::CpuPlan;
 use graph::{Device, DeviceError, DeviceInfo, Graph, Plan, PlanOptions, WeightSource};
-use rayon::{ThreadPool, ThreadPoolBuilder};
+use rayon::ThreadPoolBuilder;
 use std::sync::Arc;
 
 /// This machine's processor. Needs no driver and is always there.
@@ -9,20 +10,6 @@ use std::sync::Arc;
 pub struct CpuDevice {
     info: DeviceInfo,
     pool: Threads,
-}
-
-/// The threads a plan runs on: rayon's global pool unless a number was asked for.
-#[derive(Debug, Clone)]
-pub(crate) struct Threads(Option<Arc<ThreadPool>>);
-
-impl Threads {
-    /// Runs `work` where `par_iter` uses these threads.
-    pub(crate) fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        match &self.0 {
-            None => work(),
-            Some(pool) => pool.install(work),
-        }
-    }
 }
 
 impl CpuDevice {

@@ -1,6 +1,22 @@
-//! How work is cut into pieces for the threads.
+//! The threads of a plan, and how work is cut into pieces for them.
 
+use rayon::ThreadPool;
 use std::cell::Cell;
+use std::sync::Arc;
+
+/// The threads a plan runs on: rayon's global pool unless a number was asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Threads(pub(crate) Option<Arc<ThreadPool>>);
+
+impl Threads {
+    /// Runs `work` where `par_iter` uses these threads.
+    pub(crate) fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        match &self.0 {
+            None => work(),
+            Some(pool) => pool.install(work),
+        }
+    }
+}
 
 /// Elements a thread should at least be given: waking it costs a few microseconds.
 const LEAST_WORK: usize = 1 << 14;

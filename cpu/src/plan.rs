@@ -1,6 +1,6 @@
 use crate::compile::{Compiled, Step, compile, zeros};
-use crate::device::Threads;
 use crate::kernels::Tools;
+use crate::parallel::Threads;
 use graph::shape::numel;
 use graph::{
     DeviceError, Graph, MemoryUse, NodeId, NodeTime, Op, Operation, Plan, PlanOptions, Rate, Slots, WeightSource,
