@@ -4,8 +4,7 @@ mod run;
 mod tidy;
 mod vulkan;
 
-use run::{Failure, Step, cargo, python};
-use std::path::{Path, PathBuf};
+use run::{Failure, Step, cargo, python, root};
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask COMMAND
@@ -35,11 +34,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// The repository's root, wherever this runs.
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository").to_owned()
 }
 
 fn test() -> Result<(), Failure> {

@@ -1,7 +1,7 @@
 //! Running commands, each announced by name.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -21,6 +21,11 @@ impl fmt::Display for Failure {
     }
 }
 
+/// The repository's root, wherever this runs.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository").to_owned()
+}
+
 /// A command of a chore.
 pub(crate) struct Step {
     name: String,
@@ -30,7 +35,7 @@ pub(crate) struct Step {
 impl Step {
     pub(crate) fn new(name: &str, program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Self {
         let mut command = Command::new(program);
-        command.args(arguments).current_dir(crate::root());
+        command.args(arguments).current_dir(root());
         Self { name: name.to_owned(), command }
     }
 
