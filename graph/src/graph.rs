@@ -28,6 +28,14 @@ pub enum Rate {
     Step,
 }
 
+/// How often an operation's result changes, given how often its operands do.
+pub(crate) fn rate_of(op: &Op, operands: impl Iterator<Item = Rate>) -> Rate {
+    match op {
+        Op::Input(input) => input.rate,
+        _ => operands.max().unwrap_or(Rate::Once),
+    }
+}
+
 /// An elementwise expression that a kernel applies to its result before storing it.
 ///
 /// `Input(0)` of the expression is the operation's own result, `Input(i)` is `inputs[i − 1]`, broadcast to the result.

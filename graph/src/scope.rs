@@ -1,5 +1,5 @@
 use crate::error::GraphError;
-use crate::graph::{Graph, Node, NodeId, Rate};
+use crate::graph::{Graph, Node, NodeId, Rate, rate_of};
 use crate::op::{Op, Operation};
 use crate::ops::{Constant, Conv2d, Gather, GroupNorm, Input, LayerNorm, MatMul, Weight};
 use crate::passes;
@@ -244,13 +244,5 @@ impl Scope {
             })
             .collect::<Result<_, _>>()?;
         Ok(passes::dead_code(&Graph { nodes: builder.nodes.clone(), outputs }))
-    }
-}
-
-/// How often an operation's result changes, given how often its operands do.
-pub(crate) fn rate_of(op: &Op, operands: impl Iterator<Item = Rate>) -> Rate {
-    match op {
-        Op::Input(input) => input.rate,
-        _ => operands.max().unwrap_or(Rate::Once),
     }
 }

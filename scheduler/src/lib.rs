@@ -50,14 +50,14 @@ mod special;
 mod stepper;
 
 pub use builder::Builder;
-pub use config::{Field, NamedSchedule, Request, SCHEDULES, Sampling, SchedulerConfig, Steps};
+pub use config::{Field, NamedSampler, NamedSchedule, Request, SCHEDULES, Sampling, SchedulerConfig, Steps};
 pub use error::Error;
 pub use expr::Expr;
 pub use frame::Frame;
 pub use program::{Limit, Op, Program, Reg, Tolerance};
 pub use registers::{Element, Registers};
 pub use run::{Denoiser, Outcome, run};
-pub use samplers::{Aliases, NamedSampler, SAMPLERS, Sampler, Settings, SolverType, Variance, sampler};
+pub use samplers::{Aliases, SAMPLERS, Sampler, Settings, SolverType, Variance, sampler};
 pub use scaling::{Prediction, Scalings};
 pub use schedule::{Schedule, TimestepMap};
 pub use sde::Sde;

@@ -1,7 +1,5 @@
 use crate::problem::Problem;
 use crate::profile::Profile;
-use crate::{attention, concat, conv2d, elementwise, gather, group_norm, layer_norm, matmul, timestep_embedding, view};
-use graph::Operation;
 
 /// A complete WGSL module and how to dispatch it.
 ///
@@ -25,7 +23,7 @@ pub trait Kernel: Sync {
     /// Unique name: the operation's, then the variant's.
     fn name(&self) -> &'static str;
 
-    /// [`Operation::name`] of what it computes.
+    /// [`Operation::name`](graph::Operation::name) of what it computes.
     fn op(&self) -> &'static str;
 
     /// Position among the kernels that apply, smallest first: a guess without measuring.
@@ -37,50 +35,3 @@ pub trait Kernel: Sync {
 
 /// The rank of naive kernels, which come last.
 pub(crate) const LAST: u32 = u32::MAX;
-
-/// Every kernel.
-pub static KERNELS: &[&dyn Kernel] = &[
-    &matmul::WORKGROUP_128,
-    &matmul::WORKGROUP_64,
-    &matmul::WORKGROUP_32,
-    &matmul::Reduce,
-    &matmul::REGISTER_8,
-    &matmul::REGISTER_4,
-    &matmul::Naive,
-    &matmul::CONV2D_WORKGROUP_128,
-    &matmul::CONV2D_WORKGROUP_64,
-    &matmul::CONV2D_WORKGROUP_32,
-    &matmul::CONV2D_REGISTER_8,
-    &matmul::CONV2D_REGISTER_4,
-    &conv2d::Naive,
-    &group_norm::Workgroup,
-    &group_norm::Register,
-    &group_norm::Naive,
-    &layer_norm::Workgroup,
-    &layer_norm::Register,
-    &layer_norm::Naive,
-    &attention::Workgroup,
-    &attention::Register,
-    &attention::Naive,
-    &elementwise::VECTOR,
-    &elementwise::NAIVE,
-    &gather::VECTOR,
-    &gather::NAIVE,
-    &concat::VECTOR,
-    &concat::NAIVE,
-    &view::SLICE_VECTOR,
-    &view::SLICE_NAIVE,
-    &view::TRANSPOSE_VECTOR,
-    &view::TRANSPOSE_NAIVE,
-    &timestep_embedding::NAIVE,
-];
-
-/// All shaders for a problem, the best guess first and the naive one last.
-///
-/// Empty for values that exist before a graph runs, for reshapes, and when the adapter's limits are too low.
-#[must_use]
-pub fn candidates(problem: &Problem<'_>, profile: &Profile) -> Vec<Shader> {
-    let mut fitting: Vec<&&dyn Kernel> = KERNELS.iter().filter(|kernel| kernel.op() == problem.op.name()).collect();
-    fitting.sort_by_key(|kernel| kernel.rank(problem, profile));
-    fitting.iter().filter_map(|kernel| kernel.shader(problem, profile)).collect()
-}

@@ -1,9 +1,8 @@
 use super::rewrite::Rewriter;
 use crate::expr::{Binary, Expr, Unary};
-use crate::graph::{Epilogue, Graph, Node, NodeId};
+use crate::graph::{Epilogue, Graph, Node, NodeId, rate_of};
 use crate::op::{Op, Operation};
 use crate::ops::{Concat, Constant, Conv2d, Elementwise, GroupNorm, MatMul, Reshape, Slice};
-use crate::scope::rate_of;
 use crate::shape::numel;
 use std::collections::HashMap;
 use std::ops::Range;

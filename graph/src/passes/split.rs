@@ -1,10 +1,9 @@
 use super::dead_code;
 use crate::expr::{Binary, Expr};
-use crate::graph::{Graph, Node, NodeId, Rate};
+use crate::graph::{Graph, Node, NodeId, Rate, rate_of};
 use crate::op::{Op, Operation};
 use crate::ops::{Concat, Elementwise, Gather, MatMul, Reshape, Slice, Weight};
 use crate::passes::rewrite::Rewriter;
-use crate::scope::rate_of;
 use crate::shape::{Shape, numel};
 use std::collections::HashMap;
 

@@ -1,7 +1,7 @@
 //! diffusers' CMStochasticIterativeScheduler: steps at indices of a Karras table.
 
 use super::fields::Reader;
-use super::{Request, Steps};
+use super::request::{Request, Steps};
 use crate::error::Error;
 use crate::frame::Frame;
 use crate::scaling::Prediction;

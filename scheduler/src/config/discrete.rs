@@ -2,8 +2,8 @@
 
 use super::fields::Reader;
 use super::named::{self, Conversion, NamedSchedule};
+use super::request::{Request, Steps};
 use super::training::Training;
-use super::{Request, Steps};
 use crate::error::Error;
 use crate::frame::Frame;
 use crate::scaling::Prediction;

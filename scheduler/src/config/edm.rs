@@ -2,7 +2,7 @@
 
 use super::fields::Reader;
 use super::named::NamedSchedule;
-use super::{Request, Steps};
+use super::request::{Request, Steps};
 use crate::error::Error;
 use crate::frame::Frame;
 use crate::scaling::Prediction;

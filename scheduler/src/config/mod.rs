@@ -11,6 +11,7 @@ mod fields;
 mod flow;
 mod gits;
 mod named;
+mod request;
 mod score;
 mod strength;
 mod training;
@@ -20,7 +21,8 @@ use std::collections::BTreeMap;
 use classes::{Class, Family};
 pub use fields::Field;
 use fields::Reader;
-pub use named::{NamedSchedule, SCHEDULES};
+pub use named::{NamedSampler, NamedSchedule, SCHEDULES};
+pub use request::{Request, Steps};
 
 use crate::error::Error;
 use crate::frame::Frame;
@@ -34,40 +36,6 @@ use crate::schedule::Schedule;
 pub struct SchedulerConfig {
     class: &'static Class,
     fields: BTreeMap<String, Field>,
-}
-
-/// Where to step.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Steps {
-    /// So many, spaced as the configuration says.
-    Count(usize),
-    /// At these training timesteps, descending.
-    Timesteps(Vec<f64>),
-    /// At these noise levels, descending, the last being where the run ends (usually 0). A flow-matching configuration shifts
-    /// them, as diffusers does, and adds the final 0.
-    Sigmas(Vec<f64>),
-}
-
-/// What is wanted of a configuration.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Request {
-    /// Where to step.
-    pub steps: Steps,
-    /// The checkpoint's own sampler if `None`.
-    pub sampler: Option<&'static Sampler>,
-    /// Replaces the configuration's choice of sigmas.
-    pub schedule: Option<NamedSchedule>,
-    /// Share of fresh noise; the sampler's own default if `None`.
-    pub eta: Option<f64>,
-    /// Number of image tokens, which `use_dynamic_shifting` needs.
-    pub image_seq_len: Option<usize>,
-}
-
-impl Request {
-    /// So many steps of the checkpoint's own sampler.
-    pub fn steps(count: usize) -> Self {
-        Self { steps: Steps::Count(count), sampler: None, schedule: None, eta: None, image_seq_len: None }
-    }
 }
 
 /// All that a driver needs besides the model.

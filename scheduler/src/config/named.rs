@@ -4,6 +4,7 @@ use super::fields::Reader;
 use super::gits::gits;
 use super::training::Training;
 use crate::error::{Error, nearest_names, plain};
+use crate::samplers::{Sampler, sampler};
 use crate::schedule::TimestepMap;
 use crate::sigmas::{
     beta_quantiles, exponential_ramp, interpolate_logarithms, karras_ramp, kl_optimal_ramp, laplace_ramp,
@@ -251,4 +252,55 @@ pub(super) fn formula(
         }
         _ => at(linspace(end, 0.0, n)),
     })
+}
+
+/// A sampler asked for by name, with the schedule that its name may end in, as AUTOMATIC1111 writes them: "DPM++ 2M Karras".
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NamedSampler {
+    /// Which sampler.
+    pub sampler: &'static Sampler,
+    /// The schedule after its name.
+    pub schedule: Option<NamedSchedule>,
+}
+
+impl From<&'static Sampler> for NamedSampler {
+    fn from(sampler: &'static Sampler) -> Self {
+        Self { sampler, schedule: None }
+    }
+}
+
+impl std::str::FromStr for NamedSampler {
+    type Err = Error;
+
+    /// # Errors
+    /// [`Error::UnknownSampler`], with the nearest names.
+    fn from_str(name: &str) -> Result<Self, Error> {
+        let unknown = match sampler(name) {
+            Ok(sampler) => return Ok(sampler.into()),
+            Err(error) => error,
+        };
+        let wanted = plain(name);
+        SCHEDULES
+            .iter()
+            .flat_map(|(schedule, names)| names.iter().map(move |name| (*schedule, plain(name))))
+            .find_map(|(schedule, suffix)| {
+                let sampler = sampler(wanted.strip_suffix(&suffix)?).ok()?;
+                Some(Self { sampler, schedule: Some(schedule) })
+            })
+            .ok_or(unknown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samplers_with_schedules() {
+        let NamedSampler { sampler: dpmpp, schedule: karras } = "DPM++ 2M Karras".parse().unwrap();
+        assert_eq!((dpmpp.name, karras), ("dpmpp_2m", Some(NamedSchedule::Karras)));
+        let NamedSampler { sampler: heun, schedule: none } = "Heun".parse().unwrap();
+        assert_eq!((heun.name, none), ("heun", None));
+        assert!("Karras".parse::<NamedSampler>().is_err());
+    }
 }

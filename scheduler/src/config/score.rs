@@ -2,7 +2,7 @@
 
 use super::fields::Reader;
 use super::named::Conversion;
-use super::{Request, Steps};
+use super::request::{Request, Steps};
 use crate::error::Error;
 use crate::frame::Frame;
 use crate::schedule::{Schedule, TimestepMap};

@@ -37,7 +37,6 @@ mod tcd;
 mod unipc;
 
 use crate::builder::Builder;
-use crate::config::{NamedSchedule, SCHEDULES};
 use crate::error::{Error, nearest_names, plain};
 use crate::program::Program;
 use crate::schedule::Schedule;
@@ -165,43 +164,6 @@ pub fn sampler(name: &str) -> Result<&'static Sampler, Error> {
         .ok_or_else(|| Error::UnknownSampler { name: name.to_owned(), nearest: nearest_names(name, spellings()) })
 }
 
-/// A sampler asked for by name, with the schedule that its name may end in, as AUTOMATIC1111 writes them: "DPM++ 2M Karras".
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct NamedSampler {
-    /// Which sampler.
-    pub sampler: &'static Sampler,
-    /// The schedule after its name.
-    pub schedule: Option<NamedSchedule>,
-}
-
-impl From<&'static Sampler> for NamedSampler {
-    fn from(sampler: &'static Sampler) -> Self {
-        Self { sampler, schedule: None }
-    }
-}
-
-impl std::str::FromStr for NamedSampler {
-    type Err = Error;
-
-    /// # Errors
-    /// [`Error::UnknownSampler`], with the nearest names.
-    fn from_str(name: &str) -> Result<Self, Error> {
-        let unknown = match sampler(name) {
-            Ok(sampler) => return Ok(sampler.into()),
-            Err(error) => error,
-        };
-        let wanted = plain(name);
-        SCHEDULES
-            .iter()
-            .flat_map(|(schedule, names)| names.iter().map(move |name| (*schedule, plain(name))))
-            .find_map(|(schedule, suffix)| {
-                let sampler = sampler(wanted.strip_suffix(&suffix)?).ok()?;
-                Some(Self { sampler, schedule: Some(schedule) })
-            })
-            .ok_or(unknown)
-    }
-}
-
 fn spellings() -> impl Iterator<Item = (&'static str, &'static str)> {
     SAMPLERS.iter().flat_map(|s| s.aliases.iter().chain([s.name]).map(|spelling| (spelling, s.name)))
 }
@@ -234,11 +196,6 @@ mod tests {
         ] {
             assert_eq!(sampler(typed).unwrap().name, name);
         }
-        let NamedSampler { sampler: dpmpp, schedule: karras } = "DPM++ 2M Karras".parse().unwrap();
-        assert_eq!((dpmpp.name, karras), ("dpmpp_2m", Some(NamedSchedule::Karras)));
-        let NamedSampler { sampler: heun, schedule: none } = "Heun".parse().unwrap();
-        assert_eq!((heun.name, none), ("heun", None));
-        assert!("Karras".parse::<NamedSampler>().is_err());
         let error = sampler("eular").unwrap_err().to_string();
         assert!(error.starts_with("there is no sampler \"eular\"; did you mean euler"), "{error}");
         assert!(sampler("").is_err());

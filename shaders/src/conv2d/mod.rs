@@ -1,9 +1,9 @@
 //! Convolutions: products of an image's patches, which are never stored, with the kernel's matrix.
 
 use crate::kernel::{Kernel, LAST, Shader};
-use crate::matmul::Setup;
 use crate::prelude::{Prelude, Width, lone_workgroup};
 use crate::problem::Problem;
+use crate::product::Setup;
 use crate::profile::Profile;
 use graph::Op;
 use graph::ops::{Conv2d, Conv2dDims, MatMulDims};

@@ -4,17 +4,10 @@ use crate::conv2d;
 use crate::kernel::{Kernel, LAST, Shader};
 use crate::prelude::{Prelude, Width, lone_workgroup};
 use crate::problem::Problem;
+use crate::product::Setup;
 use crate::profile::Profile;
 use graph::Op;
 use graph::ops::{MatMul, MatMulDims};
-
-/// What all variants share: extents, flags, bindings.
-pub(crate) struct Setup {
-    pub(crate) prelude: Prelude,
-    pub(crate) dims: MatMulDims,
-    /// The text that reads rows of the left factor.
-    pub(crate) rows: &'static str,
-}
 
 /// Fills a prelude. `vectors` asks for accesses of four elements wherever rows are multiples of four.
 fn setup(problem: &Problem<'_>, workgroup: u32, vectors: bool) -> Option<Setup> {
