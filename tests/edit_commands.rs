@@ -185,7 +185,7 @@ fn a_model_without_an_encoder_still_generates() {
 }
 
 /// A grey picture of one row of pixels for each row of a mask: white in `anew`, black elsewhere.
-fn write_mask(path: &Path, (width, height): (usize, usize), anew: impl Fn(usize, usize) -> bool) {
+fn write_mask(path: &Path, width: usize, height: usize, anew: impl Fn(usize, usize) -> bool) {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, width.try_into().unwrap(), height.try_into().unwrap());
     encoder.set_color(png::ColorType::Grayscale);
@@ -201,7 +201,7 @@ fn what_a_mask_keeps_is_kept_bit_for_bit() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path();
     let anew = |x: usize, y: usize| (7..25).contains(&x) && (3..20).contains(&y);
-    write_mask(&place.join("mask.png"), (32, 32), anew);
+    write_mask(&place.join("mask.png"), 32, 32, anew);
     let original = read_picture(Path::new(&input("square.png"))).unwrap();
     for model in ["model:stable_diffusion", "model:inpainting", "model:latent_consistency"] {
         let json = succeed(place, &[&INPAINT[..], &["-m", model, "-o", "out.png", "--json"]].concat());
@@ -221,7 +221,7 @@ fn what_a_mask_keeps_is_kept_bit_for_bit() {
     let info = succeed(place, &["info", "out.png"]);
     assert!(info.contains(", Denoising strength: 1, "), "{info}");
     // A mask of another size is resized: here the lower half.
-    write_mask(&place.join("mask.png"), (7, 10), |_, y| y >= 5);
+    write_mask(&place.join("mask.png"), 7, 10, |_, y| y >= 5);
     succeed(place, &[&INPAINT[..], &["-m", "model:epsilon", "-o", "out.png", "--strength", "0.5"]].concat());
     let image = read(place, "out.png");
     assert_eq!(image.pixels[..image.pixels.len() / 2], original.pixels[..original.pixels.len() / 2]);
@@ -236,9 +236,9 @@ fn bad_masks_are_one_sentence() {
     fail(place, &inpaint(&[]), 1, "cannot read mask.png: No such file");
     fs::write(place.join("mask.png"), "white").unwrap();
     fail(place, &inpaint(&[]), 1, "mask.png is not a picture that can be read");
-    write_mask(&place.join("mask.png"), (32, 32), |_, _| false);
+    write_mask(&place.join("mask.png"), 32, 32, |_, _| false);
     fail(place, &inpaint(&[]), 2, "the mask is black everywhere, so nothing would change");
-    write_mask(&place.join("mask.png"), (32, 32), |_, _| true);
+    write_mask(&place.join("mask.png"), 32, 32, |_, _| true);
     fail(place, &inpaint(&["--strength", "0.1"]), 2, "strength 0.1 of 4 steps leaves no steps");
     fail(place, &inpaint(&["--strength", "2"]), 2, "between 0 and 1");
     fail(place, &inpaint(&["-W", "33"]), 2, "width 33 is not possible");
@@ -338,7 +338,7 @@ fn files_whose_names_are_no_text_are_files() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path();
     let (picture, whole, made) = (name(b"\xff.png"), name(b"m\xff"), name(b"\xfe.safetensors"));
-    write_mask(&place.join(&picture), (32, 32), |_, _| true);
+    write_mask(&place.join(&picture), 32, 32, |_, _| true);
     let run = |arguments: &[&std::ffi::OsStr]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_headwater"));
         let output = command.args(arguments).current_dir(place).stdin(Stdio::null()).output().unwrap();

@@ -22,6 +22,13 @@ pub struct Builder {
     inputs: Vec<usize>,
 }
 
+/// The tolerance of each element in a measurement: max(`absolute`, `relative`·max|`of`|).
+pub(crate) struct ErrorScale<'a> {
+    pub(crate) absolute: f64,
+    pub(crate) relative: f64,
+    pub(crate) of: &'a [Expr],
+}
+
 impl Builder {
     /// Starts with x in value 0.
     pub fn new(schedule: &Schedule, limit: Option<Limit>) -> Self {
@@ -129,11 +136,10 @@ impl Builder {
         dst
     }
 
-    /// Asks for the root mean square of an expression, each element divided by max(absolute, relative·max|of|) if there is
-    /// `tolerance` = ((absolute, relative), of).
-    pub(crate) fn measure(&mut self, expr: Expr, tolerance: Option<((f64, f64), &[Expr])>) {
+    /// Asks for the root mean square of an expression. With a tolerance, each element is divided by its tolerance first.
+    pub(crate) fn measure(&mut self, expr: Expr, tolerance: Option<ErrorScale<'_>>) {
         let terms = expr.terms().map(|(coefficient, value)| (coefficient, Reg(value.0))).collect();
-        let tolerance = tolerance.map(|((absolute, relative), of)| {
+        let tolerance = tolerance.map(|ErrorScale { absolute, relative, of }| {
             let of = of.iter().map(|&expr| Reg(self.materialise(expr).0)).collect();
             Tolerance { absolute, relative, of }
         });

@@ -91,7 +91,8 @@ where
 /// The denoiser's own.
 pub fn jvp_by_differences<E>(
     mut denoise: impl FnMut(&[f64], f64, &mut [f64]) -> Result<(), E>,
-    (x, sigma): (&[f64], f64),
+    x: &[f64],
+    sigma: f64,
     v: &[f64],
     step: f64,
     out: &mut [f64],
@@ -111,9 +112,9 @@ pub struct Settings {
     pub sigma_min: f64,
     /// The noise level at which the density is known.
     pub sigma_max: f64,
-    /// Error allowed in the integral, and in x as the root mean square over its elements (where log p is what the prior makes of it); above 0,
+    /// Error allowed in the integral, and in x (where the prior is evaluated) as the root mean square over its elements. Above 0.
     pub absolute_tolerance: f64,
-    /// and the same as a share of the value.
+    /// The same error relative to the magnitude of the value. The larger of the two tolerances applies.
     pub relative_tolerance: f64,
 }
 

@@ -4,20 +4,28 @@ use std::ops::ControlFlow;
 
 use scheduler::{Draw, Frame, Outcome, SAMPLERS, Sampler, Schedule, Settings, SolverType, TimestepMap, run, sampler};
 
-/// Independent normal data, one mean and standard deviation per element.
-const DATA: [(f64, f64); 3] = [(0.3, 0.5), (-1.0, 1.2), (2.0, 0.2)];
+/// A normal distribution.
+#[derive(Debug, Clone, Copy)]
+struct Normal {
+    mean: f64,
+    std: f64,
+}
+
+/// Independent normal data, one distribution per element.
+const DATA: [Normal; 3] =
+    [Normal { mean: 0.3, std: 0.5 }, Normal { mean: -1.0, std: 1.2 }, Normal { mean: 2.0, std: 0.2 }];
 /// Starting points in standard deviations of the noisy data.
 const START: [f64; 3] = [1.3, -0.4, 0.8];
 
 /// E[x0 | x] for data N(mean, std²).
-fn denoise(frame: Frame, x: f64, sigma: f64, (mean, std): (f64, f64)) -> f64 {
+fn denoise(frame: Frame, x: f64, sigma: f64, Normal { mean, std }: Normal) -> f64 {
     let alpha = frame.alpha(sigma);
     let gain = alpha * std * std / (alpha * alpha * std * std + sigma * sigma);
     mean + gain * (x - alpha * mean)
 }
 
 /// The path keeps its number of standard deviations (Song et al. 2021, equation 13, for a Gaussian marginal).
-fn exact(frame: Frame, deviations: f64, sigma: f64, (mean, std): (f64, f64)) -> f64 {
+fn exact(frame: Frame, deviations: f64, sigma: f64, Normal { mean, std }: Normal) -> f64 {
     frame.alpha(sigma) * mean + deviations * (frame.alpha(sigma) * std).hypot(sigma)
 }
 
@@ -161,7 +169,7 @@ fn langevin_samplers_reach_the_data() {
             let n = 200;
             let sigmas = (0..=n).map(|i| high * (0.05 / high).powf(i as f64 / n as f64)).collect();
             let schedule = Schedule::new(sigmas, frame, TimestepMap::QuarterLog).expect("descending sigmas");
-            let data = (0.8, 0.6);
+            let data = Normal { mean: 0.8, std: 0.6 };
             let mut denoiser = |x: &[f64], sigma: f64, _: f64, out: &mut [f64]| -> Result<(), ()> {
                 out.iter_mut().zip(x).for_each(|(out, x)| *out = denoise(frame, *x, sigma, data));
                 Ok(())
@@ -171,13 +179,14 @@ fn langevin_samplers_reach_the_data() {
             let mut x = vec![0.0; 20_000];
             normal(&mut x);
             let alpha = frame.alpha(high);
-            x.iter_mut().for_each(|v| *v = alpha * data.0 + (alpha * data.1).hypot(high) * *v);
+            x.iter_mut().for_each(|v| *v = alpha * data.mean + (alpha * data.std).hypot(high) * *v);
             let program = sampler.program(&schedule, &sampler.settings());
             let outcome = run(&program, &x, &mut denoiser, |_, out| normal(out), |_| ControlFlow::Continue(()));
             let Ok(Outcome::Finished(result)) = outcome else { panic!("nobody stopped it") };
             let mean = result.iter().sum::<f64>() / x.len() as f64;
             let variance = result.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / x.len() as f64;
-            let (exact_mean, exact) = (frame.alpha(0.05) * data.0, (frame.alpha(0.05) * data.1).powi(2) + 0.05 * 0.05);
+            let (exact_mean, exact) =
+                (frame.alpha(0.05) * data.mean, (frame.alpha(0.05) * data.std).powi(2) + 0.05 * 0.05);
             println!(
                 "{:20} {frame:?}: mean {:.3}, variance {:.3} of the data's",
                 sampler.name,
@@ -209,12 +218,12 @@ fn consistency_samplers_are_exact() {
             let sigmas: Vec<f64> = (0..=n).map(|i| 20.0 * (1.0 - i as f64 / n as f64)).collect();
             let schedule =
                 Schedule::new(sigmas, Frame::VarianceExploding, TimestepMap::QuarterLog).expect("descending");
-            let data = (0.4, 0.7);
-            let function = |x: f64, sigma: f64| data.0 + (x - data.0) * data.1 / data.1.hypot(sigma);
-            let start = (data.0, data.1.hypot(20.0));
+            let data = Normal { mean: 0.4, std: 0.7 };
+            let function = |x: f64, sigma: f64| data.mean + (x - data.mean) * data.std / data.std.hypot(sigma);
+            let start = Normal { mean: data.mean, std: data.std.hypot(20.0) };
             let (mean, variance) = moments(sampler, &sampler.settings(), &schedule, start, function);
             assert!(
-                (mean - data.0).abs() < 1e-12 && (variance - data.1 * data.1).abs() < 1e-12,
+                (mean - data.mean).abs() < 1e-12 && (variance - data.std * data.std).abs() < 1e-12,
                 "{} {n}",
                 sampler.name
             );
@@ -299,12 +308,12 @@ fn moments(
     sampler: &Sampler,
     settings: &Settings,
     schedule: &Schedule,
-    (mean, std): (f64, f64),
+    start: Normal,
     denoise: impl Fn(f64, f64) -> f64,
 ) -> (f64, f64) {
     let program = sampler.program(schedule, settings);
-    let mut x = vec![mean; 2 + program.draws()];
-    x[1] += std;
+    let mut x = vec![start.mean; 2 + program.draws()];
+    x[1] += start.std;
     let mut denoiser = |x: &[f64], sigma: f64, _: f64, out: &mut [f64]| -> Result<(), ()> {
         for (out, x) in out.iter_mut().zip(x) {
             *out = denoise(*x, sigma);

@@ -89,7 +89,7 @@ fn with_hutchinsons_trace_by_differences() {
             Ok(())
         };
         let jvp = |x: &[f64], sigma: f64, v: &[f64], out: &mut [f64]| {
-            jvp_by_differences(denoise, (x, sigma), v, 1e-4 * sigma, out)
+            jvp_by_differences(denoise, x, sigma, v, 1e-4 * sigma, out)
         };
         let probes = [[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]].map(Vec::from).to_vec();
         check(mixture, &mut Hutchinson::new(denoise, jvp, probes), 1e-6);
@@ -104,9 +104,8 @@ fn hutchinsons_estimate_is_unbiased() {
         mixture.denoise(x, sigma, out);
         Ok(())
     };
-    let jvp = |x: &[f64], sigma: f64, v: &[f64], out: &mut [f64]| {
-        jvp_by_differences(denoise, (x, sigma), v, 1e-4 * sigma, out)
-    };
+    let jvp =
+        |x: &[f64], sigma: f64, v: &[f64], out: &mut [f64]| jvp_by_differences(denoise, x, sigma, v, 1e-4 * sigma, out);
     let x = [0.3, -0.4];
     let prior = |x: &[f64]| mixture.log_density(x, TIGHT.sigma_max);
     // Vectors along the axes, √2 long: unit covariance together, none of them right alone.

@@ -6,6 +6,7 @@ use crate::ops::{Concat, Elementwise, Gather, MatMul, Reshape, Slice, Weight};
 use crate::passes::rewrite::Rewriter;
 use crate::shape::{Shape, numel};
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// Cuts weights of more than `largest` elements into runs of rows, where their readers allow it: a table of rows, and the right factor
 /// of a product or a convolution, whose rows are channels of the result. `largest` is asked for each weight, and has no opinion on most.
@@ -13,7 +14,7 @@ use std::collections::HashMap;
 /// For devices that can bind only so much at once; no value is rounded otherwise than before.
 #[must_use]
 pub fn split_weights(graph: &Graph, largest: impl Fn(NodeId, &Weight) -> Option<usize>) -> Graph {
-    let cuts: HashMap<NodeId, Vec<(usize, usize)>> =
+    let cuts: HashMap<NodeId, Vec<Range<usize>>> =
         graph.iter().filter_map(|(id, node)| Some((id, runs(node, largest(id, leaf(node)?)?)?))).collect();
     if cuts.is_empty() {
         return graph.clone();
@@ -34,20 +35,20 @@ fn leaf(node: &Node) -> Option<&Weight> {
 }
 
 /// Rows from and to, of pieces with at most so many elements; none where one is enough, or a row alone is too much.
-fn runs(node: &Node, largest: usize) -> Option<Vec<(usize, usize)>> {
+fn runs(node: &Node, largest: usize) -> Option<Vec<Range<usize>>> {
     let (rows, row) = (*node.shape.first()?, numel(node.shape.get(1..)?));
     // Rows stay rows only while they come first in the checkpoint too.
     if rows * row <= largest || row > largest || leaf(node)?.axes.first() != Some(&0) {
         return None;
     }
     let each = largest / row;
-    Some((0..rows).step_by(each).map(|from| (from, rows.min(from + each))).collect())
+    Some((0..rows).step_by(each).map(|from| from..rows.min(from + each)).collect())
 }
 
 struct Splitter<'a> {
     rewriter: Rewriter,
     graph: &'a Graph,
-    cuts: HashMap<NodeId, Vec<(usize, usize)>>,
+    cuts: HashMap<NodeId, Vec<Range<usize>>>,
     /// Pieces in the new graph, by the old weight and the row they begin at.
     pieces: HashMap<(NodeId, usize), NodeId>,
 }
@@ -104,33 +105,33 @@ impl Splitter<'_> {
     }
 
     /// Some rows of a weight, in the shape in which they are read.
-    fn piece(&mut self, read: NodeId, weight: NodeId, (from, to): (usize, usize)) -> NodeId {
-        let known = self.pieces.get(&(weight, from)).copied();
+    fn piece(&mut self, read: NodeId, weight: NodeId, rows: Range<usize>) -> NodeId {
+        let known = self.pieces.get(&(weight, rows.start)).copied();
         let piece = known.unwrap_or_else(|| {
             let node = self.graph.node(weight);
             let mut op = leaf(node).expect("cuts are of weights").clone();
-            op.rows = op.rows.start + from..op.rows.start + to;
+            op.rows = op.rows.start + rows.start..op.rows.start + rows.end;
             let id = self.push(op, Vec::new(), &node.path);
-            self.pieces.insert((weight, from), id);
+            self.pieces.insert((weight, rows.start), id);
             id
         });
         if read == weight {
             return piece;
         }
         let mut shape = self.graph.node(read).shape.clone();
-        shape[0] = to - from;
+        shape[0] = rows.len();
         self.push(Reshape { shape }, vec![piece], &self.graph.node(read).path.clone())
     }
 
     /// Every piece gives its rows of the result's last axis.
-    fn product(&mut self, node: &Node, read: NodeId, weight: NodeId, cuts: &[(usize, usize)]) -> NodeId {
+    fn product(&mut self, node: &Node, read: NodeId, weight: NodeId, cuts: &[Range<usize>]) -> NodeId {
         let inputs: Vec<NodeId> = node.inputs.iter().map(|id| self.rewriter.renamed(*id)).collect();
         let mut parts = Vec::new();
-        for &(from, to) in cuts {
+        for rows in cuts {
             let mut inputs = inputs.clone();
-            inputs[1] = self.piece(read, weight, (from, to));
+            inputs[1] = self.piece(read, weight, rows.clone());
             if let Some(bias) = inputs.get_mut(2) {
-                *bias = self.push(Slice { axis: 0, start: from, len: to - from }, vec![*bias], &node.path);
+                *bias = self.push(Slice { axis: 0, start: rows.start, len: rows.len() }, vec![*bias], &node.path);
             }
             parts.push(self.push(node.op.clone(), inputs, &node.path));
         }
@@ -138,7 +139,7 @@ impl Splitter<'_> {
     }
 
     /// Every id is looked up in every piece, where it finds its row or some other; the others are multiplied by zero.
-    fn gather(&mut self, node: &Node, read: NodeId, weight: NodeId, cuts: &[(usize, usize)]) -> NodeId {
+    fn gather(&mut self, node: &Node, read: NodeId, weight: NodeId, cuts: &[Range<usize>]) -> NodeId {
         let ids = self.rewriter.renamed(node.inputs[1]);
         let mut column = self.rewriter.nodes[ids.index()].shape.clone();
         column.push(1);
@@ -150,8 +151,8 @@ impl Splitter<'_> {
         let unit =
             |expr| Expr::binary(Binary::Max, Expr::binary(Binary::Min, expr, Expr::Const(1.0)), Expr::Const(0.0));
         let mut sum = None;
-        for (i, &(from, to)) in cuts.iter().enumerate() {
-            let table = self.piece(read, weight, (from, to));
+        for (i, &Range { start: from, end: to }) in cuts.iter().enumerate() {
+            let table = self.piece(read, weight, from..to);
             let below = self.push(Elementwise { expr: minus(from) }, vec![ids], &node.path);
             let rows = self.push(Gather, vec![table, below], &node.path);
             let started = unit(Expr::binary(Binary::Add, minus(from), Expr::Const(1.0)));

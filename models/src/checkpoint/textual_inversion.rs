@@ -59,7 +59,7 @@ impl TextualInversion {
         let names: Vec<&str> = tensors.iter().map(|(name, _)| &**name).collect();
         let (own, vectors) = match &*names {
             ["clip_g", "clip_l"] => {
-                let [second, first] = [0, 1].map(|i| table(&file, &tensors[i]).map_err(fault));
+                let [second, first] = [0, 1].map(|i| table(&file, &tensors[i].0, &tensors[i].1).map_err(fault));
                 let (first, second) = (first?, second?);
                 if first.rows != second.rows {
                     let (first, second) = (first.rows, second.rows);
@@ -69,7 +69,7 @@ impl TextualInversion {
             }
             [name] => {
                 let own = Some(*name).filter(|name| !NAMELESS.contains(name));
-                (own, Vectors::One(table(&file, &tensors[0]).map_err(fault)?))
+                (own, Vectors::One(table(&file, &tensors[0].0, &tensors[0].1).map_err(fault)?))
             }
             _ => {
                 let (count, first) = (names.len(), names.first().copied().unwrap_or("none"));
@@ -133,7 +133,7 @@ impl TextualInversion {
     }
 }
 
-fn table(file: &TensorFile, (name, info): &(String, TensorInfo)) -> Result<Table, String> {
+fn table(file: &TensorFile, name: &str, info: &TensorInfo) -> Result<Table, String> {
     let (rows, channels) = match *info.shape {
         [channels] => (1, channels),
         [rows, channels] => (rows, channels),

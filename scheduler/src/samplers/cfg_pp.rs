@@ -28,7 +28,7 @@ pub(super) fn euler_ancestral(p: &mut Builder, schedule: &Schedule, settings: &S
         let (denoised, _, x) = guided(p, frame, sigma);
         let step = ancestral(frame, sigma, sigma_next, settings.eta);
         let next = first_order(frame, x, denoised, sigma, step.down);
-        renoise(p, next, step, (sigma, sigma_next), settings);
+        renoise(p, next, step, sigma, sigma_next, settings);
     }
 }
 
@@ -46,7 +46,7 @@ pub(super) fn dpmpp_2s_ancestral(p: &mut Builder, schedule: &Schedule, settings:
             target = p.denoise(x_2, sigma_mid);
         }
         let next = first_order(frame, x, target, sigma, step.down);
-        renoise(p, next, step, (sigma, sigma_next), settings);
+        renoise(p, next, step, sigma, sigma_next, settings);
     }
 }
 

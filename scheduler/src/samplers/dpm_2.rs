@@ -29,6 +29,6 @@ fn midpoint(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
         let x_2 = p.keep(x + d * (sigma_mid - sigma));
         let denoised_2 = p.denoise(x_2, sigma_mid);
         let d_2 = (x_2 - denoised_2) / sigma_mid;
-        renoise(p, x + d_2 * (step.down - sigma), step, (sigma, sigma_next), settings);
+        renoise(p, x + d_2 * (step.down - sigma), step, sigma, sigma_next, settings);
     }
 }

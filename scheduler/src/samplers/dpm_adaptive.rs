@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::dpm_solver::Singlestep;
 use super::steps::first_order;
+use crate::builder::ErrorScale;
 use crate::program::Continue;
 use crate::{Builder, Expr, Program, Schedule, Settings};
 
@@ -83,8 +84,8 @@ impl State {
         let low = p.keep(step.second(r1, difference));
         let high = step.third(&mut p, difference);
         let high = p.keep(high);
-        let tolerance = (self.settings.absolute_tolerance, self.settings.relative_tolerance);
-        p.measure(low - high, Some((tolerance, &[low, x_prev])));
+        let (absolute, relative) = (self.settings.absolute_tolerance, self.settings.relative_tolerance);
+        p.measure(low - high, Some(ErrorScale { absolute, relative, of: &[low, x_prev] }));
         p.finish_segment("dpm_adaptive", &[high, low, x, x_prev, denoised], Some(Arc::new(self)))
     }
 }

@@ -18,6 +18,6 @@ pub(super) fn dpmpp_2s_ancestral(p: &mut Builder, schedule: &Schedule, settings:
             target = p.denoise(x_2, sigma_mid);
         }
         let next = first_order(frame, x, target, sigma, step.down);
-        renoise(p, next, step, (sigma, sigma_next), settings);
+        renoise(p, next, step, sigma, sigma_next, settings);
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn er_sde(p: &mut Builder, schedule: &Schedule, settings: &Settings) 
             continue;
         } else if alpha == 0.0 {
             // From pure noise every noise scale's ratio is 0.
-            posterior(p, frame, (x, denoised), (sigma, sigma_next), settings);
+            posterior(p, frame, x, denoised, sigma, sigma_next, settings);
         } else {
             let r = noise_ratio(to, from);
             let mut next = x * (alpha_next / alpha * r) + denoised * (alpha_next * (1.0 - r));

@@ -11,6 +11,6 @@ pub(super) fn euler_ancestral(p: &mut Builder, schedule: &Schedule, settings: &S
         p.step(sigma, denoised);
         let step = ancestral(frame, sigma, sigma_next, settings.eta);
         let next = first_order(frame, x, denoised, sigma, step.down);
-        renoise(p, next, step, (sigma, sigma_next), settings);
+        renoise(p, next, step, sigma, sigma_next, settings);
     }
 }

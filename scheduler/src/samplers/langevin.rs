@@ -22,7 +22,7 @@ pub(super) fn ald(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
             let x = p.x();
             let denoised = p.denoise(x, sigma);
             p.step(sigma, denoised);
-            posterior(p, frame, (x, denoised), (sigma, sigma_next), settings);
+            posterior(p, frame, x, denoised, sigma, sigma_next, settings);
             continue;
         }
         for i in 0..STEPS {
@@ -102,7 +102,7 @@ impl State {
         if sigma_next == 0.0 {
             p.set_x(denoised);
         } else if alpha == 0.0 {
-            posterior(&mut p, frame, (x, denoised), (sigma, sigma_next), &self.settings);
+            posterior(&mut p, frame, x, denoised, sigma, sigma_next, &self.settings);
         } else {
             let ratio = sigma_next / sigma * (alpha / alpha_next);
             let removed = 1.0 - ratio * ratio;

@@ -26,7 +26,7 @@ fn reverse(p: &mut Builder, schedule: &Schedule, settings: &Settings, variance: 
             p.set_x(denoised);
         } else if alpha == 0.0 {
             // From pure noise there is no finite variance to take away.
-            posterior(p, frame, (x, denoised), (sigma, sigma_next), settings);
+            posterior(p, frame, x, denoised, sigma, sigma_next, settings);
         } else {
             let noise_level = sigma / alpha;
             let v = variance(noise_level, sigma_next / alpha_next);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::builder::ErrorScale;
 use crate::dormand_prince::{ERROR, NODES, STAGES, judge};
 use crate::program::Continue;
 use crate::{Builder, Expr, Program, Schedule, Settings};
@@ -61,9 +62,10 @@ impl State {
             k.push(p.keep(stage - denoised));
         }
         let error: Expr = k.iter().zip(ERROR).map(|(&k, weight)| k * (weight * h)).sum();
-        // Of a tolerance of 0 an element that is 0 would make 0/0.
-        let tolerance = (self.settings.absolute_tolerance.max(f64::MIN_POSITIVE), self.settings.relative_tolerance);
-        p.measure(error, Some((tolerance, &[x, stage])));
+        // A tolerance of 0 is raised to the smallest number: an element that is 0 would give 0/0.
+        let absolute = self.settings.absolute_tolerance.max(f64::MIN_POSITIVE);
+        let relative = self.settings.relative_tolerance;
+        p.measure(error, Some(ErrorScale { absolute, relative, of: &[x, stage] }));
         let outputs = [x, k_1, stage, k[6]];
         let state = Self { h, steps: self.steps + usize::from(!self.rejected), ..self.clone() };
         p.finish_segment("rk45", &outputs, Some(Arc::new(state)))

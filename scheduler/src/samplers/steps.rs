@@ -39,7 +39,7 @@ pub(super) fn ancestral(frame: Frame, from: f64, to: f64, eta: f64) -> Ancestral
 }
 
 /// Ends an ancestral step: x is what `next`, at the level `step.down`, is with its noise.
-pub(super) fn renoise(p: &mut Builder, next: Expr, step: Ancestral, (from, to): (f64, f64), settings: &Settings) {
+pub(super) fn renoise(p: &mut Builder, next: Expr, step: Ancestral, from: f64, to: f64, settings: &Settings) {
     let mut next = next * step.rescale;
     if step.up > 0.0 {
         next = next + p.noise(from, to) * (step.up * settings.s_noise);
@@ -51,12 +51,14 @@ pub(super) fn renoise(p: &mut Builder, next: Expr, step: Ancestral, (from, to): 
 pub(super) fn posterior(
     p: &mut Builder,
     frame: Frame,
-    (x, denoised): (Expr, Expr),
-    (from, to): (f64, f64),
+    x: Expr,
+    denoised: Expr,
+    from: f64,
+    to: f64,
     settings: &Settings,
 ) {
     let step = ancestral(frame, from, to, 1.0);
-    renoise(p, first_order(frame, x, denoised, from, step.down), step, (from, to), settings);
+    renoise(p, first_order(frame, x, denoised, from, step.down), step, from, to, settings);
 }
 
 /// Karras et al. 2022, Algorithm 2, lines 4 to 6; k-diffusion's `s_churn`: adds noise to x up to a higher level, from which the step then
