@@ -1,4 +1,4 @@
-//! Reading `config.json`: typed fields are honoured, and the rest must be known not to matter.
+//! Reads `config.json`. The fields of a typed struct are used; any other field must be known not to change the result.
 
 use crate::error::ModelError;
 use serde::Deserialize;
@@ -22,7 +22,7 @@ impl OneOrMany {
         matches!(self, Self::One(_)) || matches!(self, Self::Many(all) if all.len() == levels)
     }
 
-    /// The number of a level, of as many as [`fits`](Self::fits) accepted.
+    /// The number for one level. `level` is below the count that [`fits`](Self::fits) accepted.
     pub(crate) fn of(&self, level: usize) -> usize {
         match self {
             Self::One(one) => *one,
@@ -31,7 +31,7 @@ impl OneOrMany {
     }
 }
 
-/// A field that is accepted only with the values it has when it changes nothing.
+/// A field that is not implemented, and the values at which it has no effect. Other values are refused.
 pub(crate) struct Inert {
     pub(crate) field: &'static str,
     /// JSON texts of the accepted values; empty when every value is harmless during inference.
@@ -61,7 +61,7 @@ pub(crate) fn parse_class<T: DeserializeOwned>(
     field: &str,
     supported: &[&str],
 ) -> Result<T, ModelError> {
-    // Of another class the fields would be called wrong, not the class.
+    // The class is checked first. Otherwise a file of another class would be refused for its fields, not for its class.
     let fields: Rest = parse(path, text)?;
     check_class(path, field, fields.get(field), supported)?;
     parse(path, text)

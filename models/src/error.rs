@@ -16,7 +16,7 @@ impl ModelError {
     }
 }
 
-/// The first few of some names, and how many there are besides.
+/// The first few names of a list, and the number of those left out.
 #[must_use]
 pub fn first_few(names: &[impl AsRef<str>]) -> String {
     const SHOWN: usize = 5;

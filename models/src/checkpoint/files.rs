@@ -19,9 +19,18 @@ pub struct ModelFiles {
     pub(super) source: Source,
     pub(super) additions: Arc<Additions>,
     pub(super) variant: Option<String>,
-    /// A part that is read from elsewhere, and where it lies there.
-    pub(super) apart: Option<(&'static str, Arc<ModelFiles>, &'static str)>,
+    pub(super) apart: Option<Apart>,
     pub(super) embeddings: Arc<Vec<TextualInversion>>,
+}
+
+/// A part that is read from elsewhere.
+#[derive(Debug, Clone)]
+pub(super) struct Apart {
+    /// The part's name in this model.
+    pub(super) part: &'static str,
+    pub(super) files: Arc<ModelFiles>,
+    /// The part's folder in those files.
+    pub(super) inside: &'static str,
 }
 
 #[derive(Debug, Clone)]
@@ -38,9 +47,9 @@ impl From<Source> for ModelFiles {
 }
 
 impl ModelFiles {
-    /// The files that hold a path, and the path there.
+    /// The files that hold a path, and the path within them.
     pub(crate) fn route(&self, path: &str) -> (&Self, String) {
-        if let Some((part, files, inside)) = &self.apart
+        if let Some(Apart { part, files, inside }) = &self.apart
             && let Some(rest) = path.strip_prefix(part).filter(|rest| rest.is_empty() || rest.starts_with('/'))
         {
             return (files, join(inside, rest.trim_start_matches('/')));
@@ -48,12 +57,12 @@ impl ModelFiles {
         (self, path.to_owned())
     }
 
-    /// The part that was given apart, if one was.
+    /// The part that was replaced by one from elsewhere, if there is one.
     pub(crate) fn given_apart(&self) -> Option<&'static str> {
-        self.apart.as_ref().map(|(part, ..)| *part)
+        self.apart.as_ref().map(|apart| apart.part)
     }
 
-    /// The words that the text encoders learn.
+    /// The textual inversions for the text encoders.
     #[must_use]
     pub fn embeddings(&self) -> &[TextualInversion] {
         &self.embeddings
@@ -63,7 +72,7 @@ impl ModelFiles {
         self.variant.as_deref()
     }
 
-    /// The family that a single file was told to be of: `Stable Diffusion XL`.
+    /// The model family of a single file, such as `Stable Diffusion XL`.
     #[must_use]
     pub fn family(&self) -> Option<&str> {
         self.as_single().map(|single| &*single.title)
@@ -113,8 +122,9 @@ impl ModelFiles {
         }
     }
 
-    /// A single `.safetensors` file in the layout of latent diffusion's code: Stable Diffusion 1, 2 or XL, told by its names and shapes.
-    /// Files of the folder `config`, in diffusers' layout, go before the configurations told so.
+    /// A single `.safetensors` file in the layout of latent diffusion's code: Stable Diffusion 1, 2 or XL, told by its
+    /// names and shapes. Configurations in the folder `config`, in diffusers' layout, take precedence over those
+    /// derived from the file.
     ///
     /// # Errors
     /// When it is damaged, of no known family, or holds tensors that its family does not have.
@@ -137,7 +147,7 @@ impl ModelFiles {
         Source::Embedded { name, files }.into()
     }
 
-    /// How a person would call a file of this model.
+    /// The name of a file of this model for messages.
     #[must_use]
     pub fn describe(&self, path: &str) -> String {
         if let (files, path) = self.route(path)
@@ -203,7 +213,8 @@ impl ModelFiles {
                 })
                 .collect(),
             Source::Single { file, config } => {
-                // A model's own folder may be the one whose configurations go first: its weights are not those of the file.
+                // `config` may be the folder of a whole model. Its weights are left out, because those of the single
+                // file are used.
                 let beside = config
                     .as_deref()
                     .filter(|_| !part.is_empty())
@@ -290,7 +301,7 @@ fn is_file(root: &Path, path: &str) -> bool {
     is_inside(path) && root.join(path).is_file()
 }
 
-/// The system's words without Rust's "(os error 2)".
+/// The system's message without Rust's "(os error 2)".
 fn plain(error: &std::io::Error) -> String {
     let text = error.to_string();
     let end = text.find(" (os error").unwrap_or(text.len());

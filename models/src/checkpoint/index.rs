@@ -15,7 +15,7 @@ pub struct ModelIndex {
     pub components: Vec<Component>,
     /// Options of the pipeline that are not parts (`requires_safety_checker` and the like).
     pub options: Map<String, Value>,
-    /// Our own block `headwater`: what to generate with when the user does not say.
+    /// Defaults from our own block `headwater`, used where the user gives no value.
     pub defaults: Defaults,
 }
 
@@ -55,7 +55,7 @@ impl ModelIndex {
         const FILE: &str = "model_index.json";
         let mut index = Self::from_json(&files.describe(FILE), &files.read(FILE)?)?;
         if let Some(part) = files.given_apart() {
-            // Which class it is, its own configuration says.
+            // The class of the replacement is in its own configuration.
             let path = format!("{part}/config.json");
             let fields: Map<String, Value> = parse(&files.describe(&path), &files.read(&path)?)?;
             let class = fields.get("_class_name").and_then(Value::as_str);

@@ -5,7 +5,7 @@ use crate::checkpoint::weights::Checkpoint;
 use graph::{StorageType, WeightSource, WeightView};
 use std::borrow::Cow;
 
-/// A text encoder's weights, with learned vectors after those of the vocabulary.
+/// A text encoder's weights, with learned vectors appended to those of the vocabulary.
 #[derive(Debug)]
 pub struct LearnedWeights {
     weights: Checkpoint,
@@ -17,7 +17,7 @@ pub struct LearnedWeights {
 const EMBEDDING: &str = "embeddings.token_embedding.weight";
 
 impl LearnedWeights {
-    /// The weights as they are.
+    /// The weights without learned vectors.
     #[must_use]
     pub fn new(weights: Checkpoint) -> Self {
         Self { weights, rows: 0, values: Vec::new() }
@@ -29,7 +29,7 @@ impl LearnedWeights {
         &self.weights
     }
 
-    /// Puts vectors after those that are there.
+    /// Appends vectors.
     pub fn learn(&mut self, learned: &Learned<'_>) {
         self.rows += learned.rows;
         self.values.extend(learned.values);
@@ -42,7 +42,8 @@ impl WeightSource for LearnedWeights {
         if name != EMBEDDING || self.rows == 0 {
             return Some(view);
         }
-        // Put together when it is read, and in half precision if the checkpoint is, so that nothing stays in memory.
+        // The table is put together each time it is read, so that no copy stays in memory. It is in half precision if
+        // the checkpoint is.
         let shape = [&[self.rows], &view.shape[1..]].concat();
         let little = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
         let learned = WeightView { storage: StorageType::F32, shape, bytes: Cow::Owned(little(&self.values)) };

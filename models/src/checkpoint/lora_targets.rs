@@ -8,7 +8,7 @@ use crate::checkpoint::weights::Checkpoint;
 use crate::error::ModelError;
 use std::collections::{BTreeMap, HashMap};
 
-/// Where an adapter may be added, and what belongs there.
+/// The parts of a model that adapters may change.
 const PARTS: &[&str] = &["unet", "transformer", "text_encoder", "text_encoder_2"];
 
 /// Finds the weight of every layer of every adapter.
@@ -54,7 +54,8 @@ pub(crate) fn resolve(files: &ModelFiles, loras: &[Lora]) -> Result<Additions, M
     Ok(additions)
 }
 
-/// The model's weights by part and by name without dots: what kohya writes for a dot is what is inside other names.
+/// The model's weights by part and by name with underscores for dots. kohya writes names in this form, and because
+/// names contain underscores themselves, the dots cannot be restored.
 #[derive(Default)]
 struct Places {
     weights: HashMap<(&'static str, String), (String, Vec<usize>)>,
@@ -76,7 +77,7 @@ impl Places {
     }
 
     fn find(&self, target: &Target) -> Option<(&'static str, &String, &[usize])> {
-        // A network without a part's name before it is whichever the model has.
+        // A name without a prefix means the model's network, whichever of the two it has.
         let parts: &[&str] = if target.part == "unet" { &["unet", "transformer"] } else { &[target.part] };
         parts.iter().find_map(|part| {
             let part = PARTS.iter().find(|known| *known == part)?;

@@ -1,4 +1,4 @@
-//! The crate's one unsafe place: files mapped into memory.
+//! Files mapped into memory: the only unsafe code of this crate.
 #![allow(unsafe_code, reason = "mapping a file is unsafe; see Bytes::map")]
 
 use memmap2::Mmap;
@@ -12,7 +12,7 @@ use std::path::Path;
 /// The bytes of a file, without a copy.
 #[derive(Debug)]
 pub enum Bytes {
-    /// Part of the program.
+    /// Bytes built into the program.
     Static(&'static [u8]),
     /// A file mapped into memory.
     Mapped(Mmap),

@@ -1,6 +1,6 @@
-//! A model with something of it changed before it is loaded: adapters, a variant of its weights, another autoencoder, learned words.
+//! Changes to a model before it is loaded: adapters, a variant of its weights, another autoencoder, textual inversions.
 
-use crate::checkpoint::files::{ModelFiles, Source};
+use crate::checkpoint::files::{Apart, ModelFiles, Source};
 use crate::checkpoint::index::ModelIndex;
 use crate::checkpoint::lora::Lora;
 use crate::checkpoint::lora_targets;
@@ -15,7 +15,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 impl ModelFiles {
-    /// The same model with adapters added to its weights, each when it is read; in addition to any that it has.
+    /// The same model with adapters added to its weights. Each weight is changed when it is read. Adapters that the
+    /// model already has stay.
     ///
     /// # Errors
     /// When a layer of an adapter is not in the model or has another shape: it is for another model.
@@ -29,8 +30,8 @@ impl ModelFiles {
         Ok(Self { additions: Arc::new(additions), ..self })
     }
 
-    /// The same model, of which the weights of this variant are read: `fp16`, say. Parts that have none of it are read as they are, as in
-    /// diffusers.
+    /// The same model with weights of this variant, such as `fp16`. Parts without weights of the variant use their
+    /// other files, as in diffusers.
     ///
     /// # Errors
     /// When no part has weights of this variant, or the model is no folder.
@@ -45,8 +46,9 @@ impl ModelFiles {
         Err(ModelError::new(self.describe(""), format!("{what} of the variant {variant}")))
     }
 
-    /// The same model with the autoencoder of another place: a folder of its own or of a whole pipeline, or a file in latent diffusion's
-    /// or diffusers' names. What such a file does not say (the scale of the latents) is as in the model's own autoencoder.
+    /// The same model with an autoencoder from another place: a folder of its own or of a whole pipeline, or a file in
+    /// latent diffusion's or diffusers' names. What such a file does not contain (the scale of the latents) is taken
+    /// from the model's own autoencoder.
     ///
     /// # Errors
     /// When the model has no autoencoder to replace, or there is none at `path`.
@@ -62,7 +64,7 @@ impl ModelFiles {
             };
             let file = Arc::new(SingleFile::open_vae(path, &own)?);
             let files = Self::from(Source::Single { file, config: None });
-            return Ok(Self { apart: Some((PART, Arc::new(files), PART)), ..self });
+            return Ok(Self { apart: Some(Apart { part: PART, files: Arc::new(files), inside: PART }), ..self });
         }
         let files = Self { variant: self.variant.clone(), ..Self::folder(path)? };
         let Some(inside) = ["", PART].into_iter().find(|inside| files.exists(&join(inside, "config.json"))) else {
@@ -77,10 +79,11 @@ impl ModelFiles {
                 format!("is the configuration of {class}, no autoencoder"),
             ));
         }
-        Ok(Self { apart: Some((PART, Arc::new(files), inside)), ..self })
+        Ok(Self { apart: Some(Apart { part: PART, files: Arc::new(files), inside }), ..self })
     }
 
-    /// The same model with these words learned by its text encoders, which are looked at when the model is loaded.
+    /// The same model with these textual inversions. They are checked against the text encoders when the model is
+    /// loaded.
     #[must_use]
     pub fn with_embeddings(self, embeddings: Vec<TextualInversion>) -> Self {
         Self { embeddings: Arc::new(embeddings), ..self }

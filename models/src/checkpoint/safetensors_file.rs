@@ -1,4 +1,4 @@
-//! One `.safetensors` file: a header that must be right, then tensors borrowed from the map.
+//! One `.safetensors` file: its header is checked, and its tensors are borrowed from the mapped bytes.
 
 use crate::checkpoint::mapped::Bytes;
 use crate::error::ModelError;
@@ -11,7 +11,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 
-/// Bytes of the number in front of the header.
+/// Bytes of the header's length, which stands before the header.
 const LENGTH: usize = 8;
 
 /// A file whose header has been checked: offsets lie inside it, do not overlap, and fit shapes and types.
@@ -31,7 +31,7 @@ pub(crate) struct TensorInfo {
 }
 
 impl TensorFile {
-    /// A file that is no part of a folder.
+    /// Opens a file that does not belong to a model's folder.
     pub(crate) fn at(path: &Path) -> Result<Self, ModelError> {
         let shown = path.display().to_string();
         let bytes = Bytes::map(path).map_err(|error| ModelError::new(&*shown, format!("cannot be read ({error})")))?;
@@ -80,7 +80,7 @@ impl TensorFile {
         &self.bytes[range.clone()]
     }
 
-    /// Lets go of what was read there.
+    /// Lets the system drop the pages of this range from memory.
     pub(crate) fn release(&self, range: &Range<usize>) {
         self.bytes.release(range);
     }
@@ -122,8 +122,8 @@ fn explain(error: &SafeTensorError, bytes: &[u8]) -> String {
     }
 }
 
-/// A name that the header uses twice. JSON parsers keep the last one in silence, and then two readers of the same file
-/// may see two models.
+/// A name that occurs twice in the header. JSON parsers keep only one of the two without an error, so different readers
+/// of one file could see different models.
 fn duplicate(header: &[u8]) -> Option<String> {
     struct Names;
     impl<'de> Visitor<'de> for Names {

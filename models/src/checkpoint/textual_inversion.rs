@@ -4,7 +4,7 @@ use crate::checkpoint::safetensors_file::{TensorFile, TensorInfo, finite, storag
 use crate::error::ModelError;
 use std::path::Path;
 
-/// A word that a file teaches CLIP's text encoders: one or more vectors in place of the vocabulary's.
+/// A new word for CLIP's text encoders, given by one or more vectors.
 #[derive(Debug, Clone)]
 pub struct TextualInversion {
     shown: String,
@@ -14,7 +14,7 @@ pub struct TextualInversion {
 
 #[derive(Debug, Clone)]
 enum Vectors {
-    /// For the encoder of this width.
+    /// For one encoder, the one of this width.
     One(Table),
     /// For Stable Diffusion XL's encoders.
     Two([Table; 2]),
@@ -28,7 +28,7 @@ struct Table {
     values: Vec<f32>,
 }
 
-/// What one text encoder learns of a file.
+/// The part of a file that is for one text encoder.
 #[derive(Debug)]
 pub struct Learned<'a> {
     /// The file, for errors.
@@ -41,12 +41,14 @@ pub struct Learned<'a> {
     pub values: &'a [f32],
 }
 
-/// Names of tensors that say nothing about the word, which the file's name then is: AUTOMATIC1111's web UI and its trainers write them.
+/// Names of tensors that do not contain the word. The word is then the file's name. AUTOMATIC1111's web UI and its
+/// trainers write such files.
 const NAMELESS: &[&str] = &["emb_params", "clip_l", "clip_g"];
 
 impl TextualInversion {
-    /// Opens a file: `{"<word>": [n, d] or [d]}` as diffusers writes it, `{"emb_params": [n, d]}`, or `{"clip_l": [n, d], "clip_g": [n, e]}`.
-    /// The word is the tensor's name, or else the file's without its ending, unless `token` is another.
+    /// Opens a file: `{"<word>": [n, d] or [d]}` as diffusers writes it, `{"emb_params": [n, d]}`, or `{"clip_l": [n,
+    /// d], "clip_g": [n, e]}`. The word is `token` if given, else the tensor's name, else the file's name without its
+    /// ending.
     ///
     /// # Errors
     /// When the file is damaged, a pickle, or none of these.
@@ -98,8 +100,8 @@ impl TextualInversion {
         &self.shown
     }
 
-    /// What each of a model's text encoders, of so many channels, learns. A single table is for the first encoder of its width, and the other
-    /// reads the word as text, as in diffusers.
+    /// The vectors for each of a model's text encoders, which have these numbers of channels. A file with one table is
+    /// for the first encoder of its width. Another encoder then reads the word as ordinary text, as in diffusers.
     ///
     /// # Errors
     /// When it fits no encoder, or is for two and the model has one; `model` names it.

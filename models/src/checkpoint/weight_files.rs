@@ -6,21 +6,22 @@ use std::collections::BTreeSet;
 /// Names without variant and ending, in the order in which they are looked for.
 const STEMS: &[&str] = &["diffusion_pytorch_model", "model"];
 
-/// Weights that are programs.
+/// Endings of files that hold Python pickles. Loading a pickle runs code.
 const PICKLES: &[&str] = &[".bin", ".pt", ".pth", ".ckpt"];
 
-/// Parts whose weights no pipeline here reads: what they judge or describe is a picture's content.
+/// Parts whose weights no pipeline here reads: safety checkers and image encoders.
 pub const UNREAD_PARTS: &[&str] = &["safety_checker", "feature_extractor", "image_encoder"];
 
-/// The file or index that holds a folder's weights: of the variant (`fp16`, say) if there are such, else plain, else of the only variant
-/// there is. diffusers chooses so for each part of a pipeline by itself.
+/// The file or index that holds a folder's weights. Files of the variant (such as `fp16`) come first, then files
+/// without a variant, then files of another variant if there is only one. diffusers applies this rule to each part of a
+/// pipeline.
 #[must_use]
 pub fn choose(names: &[impl AsRef<str>], variant: Option<&str>) -> Option<String> {
     let asked = variant.and_then(|variant| exactly(names, Some(variant)));
     asked.or_else(|| exactly(names, None)).or_else(|| exactly(names, Some(only_variant(names)?)))
 }
 
-/// The same of this variant and no other; plain weights are those of `None`.
+/// Like [`choose`], but only files of this variant. `None` means files without a variant.
 #[must_use]
 pub fn exactly(names: &[impl AsRef<str>], variant: Option<&str>) -> Option<String> {
     let infix = variant.map_or_else(String::new, |variant| format!(".{variant}"));
@@ -55,25 +56,25 @@ pub fn is_weights(name: &str) -> bool {
     is_index(name) || name.contains(".bin.index.") || PICKLES.iter().chain(&others).any(|end| name.ends_with(end))
 }
 
-/// A file among these whose weights are a program, which is never loaded.
+/// The first of these files that is a pickle. Pickles are never loaded, because loading one runs code.
 #[must_use]
 pub fn pickle(names: &[impl AsRef<str>]) -> Option<&str> {
     names.iter().map(AsRef::as_ref).find(|name: &&str| PICKLES.iter().any(|end| name.ends_with(end)))
 }
 
-/// Whether a file at the root of a pipeline without folders may be of its network.
+/// Whether a file may belong to the network, in a pipeline whose files all lie at its root.
 #[must_use]
 pub fn is_of_network(name: &str) -> bool {
     name == "config.json" || name.starts_with(STEMS[0])
 }
 
-/// The name under which a library looks for weights that are one file.
+/// The name that a library (`diffusers` or `transformers`) gives to weights in a single file.
 #[must_use]
 pub fn name_for(library: &str) -> String {
     format!("{}.safetensors", STEMS[usize::from(library != "diffusers")])
 }
 
-/// What there should have been.
+/// The file names that were looked for, for error messages.
 pub(crate) fn expected() -> String {
     format!("{}.safetensors", STEMS.join(".safetensors or "))
 }
@@ -81,7 +82,7 @@ pub(crate) fn expected() -> String {
 /// The paths of the shards that an index at this path names, each once and sorted.
 ///
 /// # Errors
-/// What is wrong with the index: that it is none, or names a file that is not loaded.
+/// A sentence when the text is not an index, or names a file outside its folder or of another format.
 pub fn shards(index: &str, text: &[u8]) -> Result<Vec<String>, String> {
     let json: serde_json::Value = serde_json::from_slice(text).map_err(|_| "is no JSON")?;
     let map = json.get("weight_map").and_then(|map| map.as_object()).ok_or("has no weight_map")?;

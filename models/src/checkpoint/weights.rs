@@ -19,7 +19,7 @@ pub struct Checkpoint {
     place: String,
     files: Vec<Arc<TensorFile>>,
     tensors: BTreeMap<String, Tensor>,
-    /// What a single file calls the weights it lacks.
+    /// The single file and the part in it, to report missing weights under the file's own names.
     single: Option<(ModelFiles, String)>,
     /// What adapters add to these tensors.
     additions: BTreeMap<String, Vec<Addition>>,
@@ -31,7 +31,7 @@ struct Tensor {
     file: usize,
     info: TensorInfo,
     transposed: bool,
-    /// The file's own name, where it is another.
+    /// The file's own name, where it differs.
     own: Option<String>,
 }
 
@@ -39,8 +39,9 @@ struct Tensor {
 const PREFIXES: &[&str] = &["", "text_model."];
 
 impl Checkpoint {
-    /// Opens a component's weights, `transformer` say: one file or shards with an index, of exactly this variant (`fp16`) if one is asked
-    /// for here. Otherwise those of the [model's](ModelFiles::with_variant) are taken first, then plain files, then the only variant there is.
+    /// Opens the weights of a component such as `transformer`: one file, or shards with an index. With a `variant`
+    /// (such as `fp16`), only its files are accepted. Otherwise the [model's variant](ModelFiles::with_variant) comes
+    /// first, then files without a variant, then files of another variant if there is only one.
     ///
     /// # Errors
     /// When there are no weights, only pickles, or a file is damaged.
@@ -95,7 +96,7 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Opens a file that is no part of a model.
+    /// Opens a file that does not belong to a model.
     ///
     /// # Errors
     /// When it is missing or damaged.
@@ -128,7 +129,8 @@ impl Checkpoint {
         prefixed.chain(older).find(|own| self.tensors.contains_key(own))
     }
 
-    /// The same without tensors whose names start so: parts of the component that are not used.
+    /// The same checkpoint without the tensors whose names begin with one of these prefixes: parts of the component
+    /// that are not used.
     #[must_use]
     pub fn without(mut self, prefixes: &[&str]) -> Self {
         self.tensors.retain(|name, _| !prefixes.iter().any(|prefix| name.starts_with(prefix)));
@@ -140,7 +142,7 @@ impl Checkpoint {
         self.tensors.iter().map(|(name, tensor)| (&**name, &*tensor.info.shape))
     }
 
-    /// How one tensor is stored, in the format's own word (`F16`).
+    /// A tensor's number type in the format's own notation, such as `F16`.
     #[must_use]
     pub fn dtype(&self, name: &str) -> Option<String> {
         self.tensors.get(name).map(|tensor| tensor.info.dtype.to_string())
@@ -162,7 +164,7 @@ impl Checkpoint {
         if report.is_clean() { Ok(()) } else { Err(ModelError::new(&self.place, report.to_string())) }
     }
 
-    /// What [`check`](Self::check) finds, by name.
+    /// The result of [`check`](Self::check) as lists of names.
     #[must_use]
     pub fn report(&self, weights: &[WeightSpec]) -> CheckReport {
         let mut report = CheckReport::default();
@@ -193,12 +195,12 @@ impl Checkpoint {
         report
     }
 
-    /// What the file calls one of these tensors.
+    /// The file's own name for one of these tensors.
     fn own_name<'a>(&'a self, name: &'a str) -> &'a str {
         self.tensors.get(name).and_then(|tensor| tensor.own.as_deref()).unwrap_or(name)
     }
 
-    /// What the file would call a weight that it lacks.
+    /// The file's own name for a weight that it lacks.
     fn wanted_name(&self, name: &str) -> String {
         let part = self.single.as_ref().and_then(|(files, part)| files.as_single()?.parts.get(part));
         part.map_or_else(|| name.to_owned(), |part| part.own_name(name))
@@ -224,7 +226,8 @@ impl WeightSource for Checkpoint {
 }
 
 impl Checkpoint {
-    /// A tensor by the name that [`tensors`](Self::tensors) gives, adapters added; in single precision where there are any, if `widen`.
+    /// A tensor by the name that [`tensors`](Self::tensors) gives, with adapters added. With `widen`, a tensor that
+    /// adapters change is returned in single precision.
     pub(crate) fn read(&self, name: &str, widen: bool) -> Option<WeightView<'_>> {
         let view = self.stored(name)?;
         match self.additions.get(name) {
@@ -238,7 +241,7 @@ impl Checkpoint {
         storage(self.tensors.get(name)?.info.dtype)
     }
 
-    /// What it is called in errors.
+    /// The name of this checkpoint in errors.
     pub(crate) fn place(&self) -> &str {
         &self.place
     }
@@ -286,7 +289,7 @@ impl CheckReport {
     }
 }
 
-/// One sentence; of each kind the first few names, then a count.
+/// One sentence with the first few names of each kind and the number of the others.
 impl fmt::Display for CheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shapes = self.misshapen.iter().map(|(name, want, have)| format!("{name} ({have:?} instead of {want:?})"));

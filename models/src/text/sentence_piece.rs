@@ -1,4 +1,5 @@
-//! SentencePiece's model file (Kudo & Richardson 2018), as T5 brings it: a protocol buffer with pieces, scores and a normalizer.
+//! SentencePiece's model file (Kudo & Richardson 2018) in the form that T5 uses: a protocol buffer with pieces, scores
+//! and a normalizer.
 
 use crate::error::ModelError;
 use serde_json::{Value, json};
@@ -7,8 +8,8 @@ use serde_json::{Value, json};
 const UNKNOWN: u64 = 2;
 const CONTROL: u64 = 3;
 
-/// T5's tokenizer in the form of a `tokenizer.json`: words begin with U+2581, a unigram model splits them, `</s>` ends the prompt, and so many
-/// sentinels follow the pieces. transformers' `T5Tokenizer` reads it so.
+/// T5's tokenizer in the form of a `tokenizer.json`: words begin with U+2581, a unigram model splits them, `</s>` ends
+/// the prompt, and `extra_ids` sentinels follow the pieces, as in transformers' `T5Tokenizer`.
 pub(crate) fn tokenizer_json(place: &str, file: &[u8], extra_ids: usize) -> Result<Vec<u8>, ModelError> {
     let fault = |message: &str| ModelError::new(place, message);
     let damaged = || fault("is not a SentencePiece model");
@@ -99,11 +100,11 @@ enum Field<'a> {
     Number(u64),
     Fixed32(u32),
     Bytes(&'a [u8]),
-    /// Eight bytes that no field here has.
+    /// Eight bytes. No field that is read here has this type.
     Other,
 }
 
-/// The fields of a message with their numbers; `None` once where it is damaged, and then nothing.
+/// The fields of a message with their numbers; A damaged message yields one `None` and ends.
 fn fields(mut message: &[u8]) -> impl Iterator<Item = Option<(u64, Field<'_>)>> {
     std::iter::from_fn(move || {
         if message.is_empty() {
@@ -150,7 +151,7 @@ fn varint(message: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// RFC 4648's alphabet, as `tokenizer.json` holds the map of characters.
+/// Base64 (RFC 4648), in which `tokenizer.json` holds the map of characters.
 fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);

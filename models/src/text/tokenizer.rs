@@ -16,7 +16,7 @@ pub struct Tokenizer {
     place: String,
     max_length: Option<usize>,
     pad: u32,
-    /// What goes before and after the tokens of a prompt.
+    /// Ids before and after the tokens of a prompt.
     marks: [Vec<u32>; 2],
     /// Words that were added: their ids, and the rows of the text encoder's embedding that each stands for.
     learned: BTreeMap<u32, Range<u32>>,
@@ -49,8 +49,8 @@ impl Encoding {
 }
 
 impl Tokenizer {
-    /// Reads the tokenizer in a model's folder, `tokenizer` say: `tokenizer.json`, or else CLIP's `vocab.json` with
-    /// `merges.txt`, or T5's `spiece.model`.
+    /// Reads the tokenizer in a folder of the model, such as `tokenizer`: `tokenizer.json`, or else CLIP's `vocab.json`
+    /// with `merges.txt`, or T5's `spiece.model`.
     ///
     /// # Errors
     /// When neither is there or one of the files is not understood.
@@ -74,7 +74,7 @@ impl Tokenizer {
         let fault = |message: String| ModelError::new(files.describe(&from), message);
         let mut inner =
             tokenizers::Tokenizer::from_bytes(text).map_err(|error| fault(format!("is not understood: {error}")))?;
-        // Lengths are each call's business; a file may carry those of somebody's training run.
+        // Each call says its own length. Padding and truncation in a file may be left over from training.
         inner.with_padding(None).with_truncation(None).map_err(|error| fault(error.to_string()))?;
         let marks = &settings.pad_token;
         let pad = marks.as_deref().and_then(|token| inner.token_to_id(token));
@@ -126,8 +126,9 @@ impl Tokenizer {
         self.marks[1].last().copied()
     }
 
-    /// Adds a word that stands for these rows of the text encoder's embedding; as in diffusers, `word_1` and so on stand for those after the
-    /// first by themselves. It is found inside other words, too, and in either case if the vocabulary has but one.
+    /// Adds a word that stands for these rows of the text encoder's embedding. As in diffusers, `word_1`, `word_2` and
+    /// so on each stand for one of the rows after the first. The word is also found inside other words, and whatever
+    /// its case if the vocabulary ignores case.
     ///
     /// # Errors
     /// When the vocabulary has one of these words already, or cannot tell it from another.
@@ -145,7 +146,7 @@ impl Tokenizer {
             let end = if i == 0 { rows.end } else { start + 1 };
             self.inner.token_to_id(word).map(|id| self.learned.insert(id, start..end));
         }
-        // Which of two words that read the same is found is a matter of luck.
+        // Where two words read the same, only one of them is found, so the new word is refused.
         for (id, rows) in &self.learned {
             let known = self.inner.id_to_token(*id).unwrap_or_default();
             if self.tokens(&known)? != rows.clone().collect::<Vec<u32>>() {
@@ -164,7 +165,7 @@ impl Tokenizer {
         Ok(self.words(text)?.concat())
     }
 
-    /// The same, those of a word that was added together.
+    /// The tokens of a text, with all rows of an added word in one list.
     ///
     /// # Errors
     /// When the text cannot be tokenized.
@@ -208,13 +209,13 @@ impl Tokenizer {
 struct Settings {
     max_length: Option<usize>,
     pad_token: Option<String>,
-    /// Tokens that are found in a prompt before it is split, as `tokenizer.json` writes them but for their ids.
+    /// Tokens that are found in a prompt before it is split, in the form of `tokenizer.json` but without ids.
     added: Vec<Map<String, Value>>,
     class: Option<String>,
     unknown: String,
     begin: String,
     end: String,
-    /// Sentinels that T5's vocabulary ends in and that its file does not list.
+    /// Number of sentinels at the end of T5's vocabulary, which its file does not list.
     extra_ids: usize,
 }
 

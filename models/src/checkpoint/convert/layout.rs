@@ -1,4 +1,4 @@
-//! From diffusers' names to those of a single file.
+//! Translates diffusers' names to those of a single file.
 
 use crate::checkpoint::files::ModelFiles;
 use crate::checkpoint::index::ModelIndex;
@@ -16,7 +16,7 @@ pub(crate) struct Layout {
     family: Family,
 }
 
-/// A tensor of diffusers', or what it becomes.
+/// A tensor under diffusers' name, and whether it is transposed when written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Piece {
     pub(crate) name: String,
@@ -28,7 +28,7 @@ pub(crate) struct Piece {
 pub(crate) struct Named {
     pub(crate) name: String,
     pub(crate) shape: Vec<usize>,
-    /// What it is made of, one after the other.
+    /// The tensors it is made of, one after the other.
     pub(crate) pieces: Vec<Piece>,
 }
 
@@ -69,7 +69,8 @@ impl Layout {
         let own: BTreeMap<String, &str> = shapes.keys().map(|name| (plain(name), *name)).collect();
         let renames = Renames::new(&place.names, &diffusers_extents(&place.names, &own));
         let mut found: BTreeMap<String, Named> = BTreeMap::new();
-        // Pieces of one tensor in their order: those of attention are called q, k and v.
+        // The pieces of one tensor must be in the file's order (query, key, value for attention), so they are sorted by
+        // row.
         let mut renamed = Vec::new();
         for (name, own) in &own {
             let other = renames.ldm(name);
@@ -95,7 +96,7 @@ impl Layout {
     }
 }
 
-/// Whether a file of a tokenizer is as the program has it inside.
+/// Whether a tokenizer's file equals the one built into the program. A single file then need not carry it.
 pub(crate) fn is_built_in(files: &ModelFiles, path: &str) -> Result<bool, ModelError> {
     let Some((folder, name @ ("vocab.json" | "merges.txt"))) = path.split_once('/') else { return Ok(false) };
     if !files.exists(&format!("{folder}/vocab.json")) || files.exists(&format!("{folder}/tokenizer.json")) {

@@ -1,5 +1,5 @@
-//! A model written anew: as a folder in diffusers' layout or a single file in latent diffusion's, in another number type, with
-//! adapters merged.
+//! Writes a model as a folder in diffusers' layout or as a single file in latent diffusion's. The number type may
+//! change, and adapters are merged.
 
 mod layout;
 
@@ -31,9 +31,9 @@ pub type SmallFile = (String, Cow<'static, [u8]>);
 /// Why a conversion stopped.
 #[derive(Debug)]
 pub enum ConvertError {
-    /// The model cannot be written so.
+    /// The model cannot be written in this form.
     Model(ModelError),
-    /// The file system refused.
+    /// Reading or writing failed.
     Io(io::Error),
 }
 
@@ -54,8 +54,9 @@ struct Entry {
     name: String,
     storage: StorageType,
     shape: Vec<usize>,
-    /// Which part's tensors it is made of, one after the other.
+    /// Number of the checkpoint that holds the pieces.
     part: usize,
+    /// The tensors to write, one after the other.
     pieces: Vec<Piece>,
 }
 
@@ -88,7 +89,7 @@ impl<'a> Conversion<'a> {
         Ok(found)
     }
 
-    /// The index without these parts, and with the class of an autoencoder that was given apart.
+    /// The index without these parts. If the autoencoder was replaced, the index names the class of the replacement.
     fn index_json(&self, without: &[&str]) -> Result<Cow<'static, [u8]>, ModelError> {
         let bytes = self.files.read("model_index.json")?;
         let apart = self.files.given_apart();
@@ -99,7 +100,7 @@ impl<'a> Conversion<'a> {
         if let Some(component) = apart.and_then(|part| self.index.component(part)) {
             fields.insert(component.name.clone(), json!([component.library, component.class_name]));
         }
-        // As diffusers writes a part that a pipeline does without.
+        // diffusers marks an absent part in this way.
         without.iter().for_each(|part| drop(fields.insert((*part).to_owned(), json!([null, null]))));
         Ok(Cow::Owned(format!("{:#}\n", Value::from(fields)).into_bytes()))
     }
@@ -117,14 +118,14 @@ impl<'a> Conversion<'a> {
         parts.map(|component| (component.name.clone(), file(component))).collect()
     }
 
-    /// Whether a part should have weights; tokenizers and schedulers name their configurations otherwise.
+    /// Whether a part should have weights. The configurations of tokenizers and schedulers have other names.
     fn is_model(&self, component: &Component) -> bool {
         let (_, names) = self.files.place(&component.name);
         names.iter().any(|name| name == "config.json") && !component.class_name.contains("Tokenizer")
     }
 
-    /// What the source has and the result will not: weights of other variants and formats, tensors and metadata that no part reads, and parts
-    /// that a `single` file has no names for. Each in a few words.
+    /// What is lost in the conversion, each item in a few words: weights of other variants and formats, tensors and
+    /// metadata that no part reads, and parts for which a `single` file has no names.
     ///
     /// # Errors
     /// When there is no single-file layout for the model, or an index of shards cannot be read.
@@ -164,8 +165,8 @@ impl<'a> Conversion<'a> {
         Layout::of(self.files, &self.index).map_err(|message| ModelError::new(self.files.describe(""), message))
     }
 
-    /// The parts that go missing: those whose weights have no names in the layout, and those that nobody reads and that are without weights
-    /// already, as after a download.
+    /// The parts that are not written: those whose weights have no names in the layout, and those that no pipeline
+    /// reads and whose weights are already absent, as after a download.
     fn dropped(&self, layout: Option<&Layout>) -> Vec<&str> {
         let is_dropped = |component: &&Component| {
             let name = &*component.name;
@@ -275,7 +276,7 @@ fn write(
     for entry in entries {
         let checkpoint = &checkpoints[entry.part];
         for piece in &entry.pieces {
-            // Sums with adapters are rounded once, to what is written.
+            // Sums with adapters stay in f32 here, so that they are rounded only once, to the type that is written.
             let view = checkpoint.read(&piece.name, true);
             let mut view = view.ok_or_else(|| {
                 ModelError::new(checkpoint.place(), format!("has an unsupported number type for {}", piece.name))
@@ -294,7 +295,7 @@ fn write(
     Ok(())
 }
 
-/// The bytes of a tensor in another type; none when a finite number would become infinite.
+/// The bytes of a tensor in another type; `None` when a finite number would become infinite.
 fn stored(view: WeightView<'_>, storage: StorageType) -> Option<Cow<'_, [u8]>> {
     if view.storage == storage {
         return Some(view.bytes);
@@ -312,7 +313,7 @@ fn stored(view: WeightView<'_>, storage: StorageType) -> Option<Cow<'_, [u8]>> {
     }))
 }
 
-/// The upper half of a single, rounded to even.
+/// The upper half of an `f32`, rounded to nearest even.
 fn bf16(value: f32) -> u16 {
     let bits = value.to_bits();
     if value.is_nan() {

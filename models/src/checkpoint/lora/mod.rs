@@ -98,7 +98,7 @@ impl Lora {
         Ok(Self { shown, weight, file: Arc::new(file), layers, spelling })
     }
 
-    /// Whose names the file uses.
+    /// The program whose spelling the file uses.
     #[must_use]
     pub fn spelling(&self) -> &'static str {
         self.spelling
@@ -128,8 +128,8 @@ impl Lora {
     }
 }
 
-/// A weight with everything added, summed in f32. What was half precision is half precision again, so that a model takes no more
-/// memory with adapters than without.
+/// A weight with everything added, summed in f32. A half-precision weight is rounded to half precision again, so that
+/// adapters do not increase the memory that a model takes. With `widen` the result stays in f32.
 pub(crate) fn merge<'a>(view: &WeightView<'a>, additions: &[Addition], widen: bool) -> WeightView<'a> {
     let mut sum = view.to_f32();
     let rows = view.shape[0];

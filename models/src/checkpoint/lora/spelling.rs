@@ -1,8 +1,8 @@
-//! How programs write the names of adapted weights. The tables are the whole of what is known.
+//! How different programs name adapted weights. These tables list every spelling that is supported.
 
 use serde_json::{Map, Value};
 
-/// What a tensor is to its layer.
+/// The role of a tensor in its layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Role {
     Down,
@@ -10,7 +10,7 @@ pub(super) enum Role {
     Alpha,
 }
 
-/// Ends of names: what the tensor is, and who writes it so.
+/// Endings of names: the role of the tensor, and the program that uses the spelling.
 const ENDINGS: &[(&str, Role, &str)] = &[
     (".lora_A.weight", Role::Down, "PEFT"),
     (".lora_B.weight", Role::Up, "PEFT"),
@@ -27,7 +27,7 @@ const ENDINGS: &[(&str, Role, &str)] = &[
     (".alpha", Role::Alpha, "kohya"),
 ];
 
-/// Other kinds of adapters: part of a name, and what they are called.
+/// Adapters of other kinds, which are refused: a part of the name, and what the kind is called.
 const REFUSED: &[(&str, &str)] = &[
     (".dora_scale", "a DoRA"),
     (".lora_magnitude_vector", "a DoRA"),
@@ -38,7 +38,7 @@ const REFUSED: &[(&str, &str)] = &[
     (".diff", "a full difference of weights"),
 ];
 
-/// Beginnings of names: which part they mean. Names without one are the network's.
+/// Prefixes of names, and the part of the model that each stands for. A name without a prefix belongs to the network.
 const PARTS: &[(&str, &str)] = &[
     ("lora_unet_", "unet"),
     ("lora_te1_", "text_encoder"),
@@ -51,7 +51,8 @@ const PARTS: &[(&str, &str)] = &[
     ("base_model.model.", "unet"),
 ];
 
-/// What older versions of diffusers called the products of an attention: the end of a name, and of the weight's.
+/// Endings of names that older versions of diffusers used for an attention's projections, and the endings of the
+/// weights' names.
 const NETWORK: &[(&str, &str)] = &[(".to_out", ".to_out.0")];
 const TEXT: &[(&str, &str)] = &[
     (".self_attn.to_q", ".self_attn.q_proj"),
@@ -60,7 +61,7 @@ const TEXT: &[(&str, &str)] = &[
     (".self_attn.to_out", ".self_attn.out_proj"),
 ];
 
-/// The weight that a layer is for: a part, and its name with low lines for dots.
+/// The weight that a layer changes: a part of the model, and the weight's name with underscores for dots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
     pub(crate) part: &'static str,
@@ -77,7 +78,7 @@ pub(super) fn refused(name: &str) -> Option<&'static str> {
     REFUSED.iter().find(|(sign, _)| name.contains(sign)).map(|(_, kind)| *kind)
 }
 
-/// What weight a layer means.
+/// The weight that a layer changes.
 pub(super) fn target(module: &str) -> Target {
     let found = PARTS.iter().find_map(|(start, part)| Some((module.strip_prefix(start)?, *part)));
     let (name, part) = found.unwrap_or((module, "unet"));

@@ -1,14 +1,14 @@
-//! CLIP's tokenizer, which single files leave out.
+//! CLIP's tokenizer. Single files do not contain it, so it is built into the program.
 
 use serde_json::{Map, Value, json};
 
-/// For every merge the ids of its two tokens: `assets/tokenizers/clip/NOTICE.md`.
+/// The ids of the two tokens of every merge; see `assets/tokenizers/clip/NOTICE.md`.
 static MERGES: &[u8] = include_bytes!("../../../../assets/tokenizers/clip/merges.bin");
 
 /// Every token in the order of ids, and `merges.txt` without its heading.
 fn tokens() -> (Vec<String>, Vec<String>) {
     let printable = (b'!'..=b'~').chain(0xA1..=0xAC).chain(0xAE..=0xFF).map(char::from);
-    // Bytes that are no letters stand as letters above them, as in GPT-2.
+    // Bytes that are not printable are represented by characters from U+0100 on, as in GPT-2.
     let others = (0x100..).filter_map(char::from_u32);
     let letters: Vec<String> = printable.chain(others).take(256).map(String::from).collect();
     let mut tokens = letters.clone();
@@ -25,7 +25,7 @@ fn tokens() -> (Vec<String>, Vec<String>) {
     (tokens, merges)
 }
 
-/// A file of a tokenizer's folder that pads with this token; none of another name.
+/// A file of the tokenizer's folder, with `pad` as the padding token. `None` if there is no file of this name.
 pub(crate) fn file(name: &str, pad: &str) -> Option<Vec<u8>> {
     match name {
         "vocab.json" => {

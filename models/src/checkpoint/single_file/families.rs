@@ -1,24 +1,24 @@
-//! The families that single files come of: `families.json`.
+//! The model families that single files may belong to, from `families.json`.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// One family: where its parts lie, and what shapes do not say.
+/// One family: where its parts lie in the file, and the fields that shapes do not determine.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Family {
     pub(crate) name: String,
     pub(crate) title: String,
-    /// Names that only this family has.
+    /// A prefix of names that only this family has.
     pub(crate) sign: String,
     pub(crate) parts: BTreeMap<String, Part>,
     heads: Heads,
     unet: Map<String, Value>,
     vae: Map<String, Value>,
     scheduler: Map<String, Value>,
-    /// What changes in the scheduler's configuration when the model predicts velocities; null takes a field away.
+    /// Fields of the scheduler's configuration that change when the model predicts velocities. Null removes a field.
     velocity: Map<String, Value>,
-    /// Side of the latents of models that predict velocities, where it is another.
+    /// Side of the latents of models that predict velocities, where it differs.
     velocity_size: Option<usize>,
     index: Map<String, Value>,
     pub(crate) pad: BTreeMap<String, String>,
@@ -34,13 +34,14 @@ pub(crate) struct Part {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Heads {
-    /// So many at every level.
+    /// The number of heads at every level.
     Number(usize),
-    /// So many channels in each.
+    /// The number of channels in each head.
     Channels(usize),
 }
 
-/// Architectures that are recognised to be named in the refusal: a part of a name, and whose it is.
+/// Architectures that are not supported but recognised, so that the error can name them: a part of a tensor's name, and
+/// the architecture.
 pub(crate) const OTHERS: &[(&str, &str)] = &[
     ("conditioner.embedders.0.model.", "a refiner of Stable Diffusion XL"),
     ("joint_blocks.", "Stable Diffusion 3"),
@@ -78,6 +79,16 @@ pub(crate) const IGNORED: &[&str] = &[
     "ztsnr",
 ];
 
+/// Configurations that depend on whether the model predicts velocities.
+pub(crate) struct Sampling {
+    /// scheduler_config.json
+    pub(crate) scheduler: Value,
+    /// model_index.json
+    pub(crate) index: Value,
+    /// Side of the latents, if it is not the usual one.
+    pub(crate) sample_size: Option<usize>,
+}
+
 impl Family {
     pub(crate) fn all() -> Vec<Self> {
         serde_json::from_str(include_str!("families.json")).expect("the table of families is well-formed")
@@ -100,8 +111,8 @@ impl Family {
         }
     }
 
-    /// (scheduler_config.json, model_index.json, side of the latents if it is not the usual one)
-    pub(crate) fn sampling(&self, velocity: bool) -> (Value, Value, Option<usize>) {
+    /// The files that depend on what the model predicts.
+    pub(crate) fn sampling(&self, velocity: bool) -> Sampling {
         let (mut scheduler, mut index) = (self.scheduler.clone(), self.index.clone());
         if velocity {
             scheduler.insert("prediction_type".into(), "v_prediction".into());
@@ -114,6 +125,7 @@ impl Family {
             }
             index["scheduler"][1] = scheduler["_class_name"].clone();
         }
-        (scheduler.into(), index.into(), self.velocity_size.filter(|_| velocity))
+        let sample_size = self.velocity_size.filter(|_| velocity);
+        Sampling { scheduler: scheduler.into(), index: index.into(), sample_size }
     }
 }

@@ -1,4 +1,5 @@
-//! What the shapes of a single file say of the configurations it lacks; the rest is the family's.
+//! Derives the configurations that a single file lacks from the shapes of its tensors. The family gives the fields that
+//! shapes do not determine.
 
 use super::families::Family;
 use super::renames::Extents;
@@ -19,7 +20,7 @@ pub(crate) trait Shapes {
         self.shape(name).is_some()
     }
 
-    /// How many names there are in a row, counted from `from`.
+    /// The number of consecutive names that exist, starting with number `from`.
     fn count(&self, from: usize, name: impl Fn(usize) -> String) -> usize {
         (from..).take_while(|i| self.has(&name(*i))).count()
     }
@@ -50,7 +51,7 @@ pub(crate) fn extents(names: &str, file: &impl Shapes) -> Extents {
     }
 }
 
-/// Levels and layers, told from diffusers' names.
+/// Levels and layers of a part whose tensors have diffusers' names.
 pub(crate) fn diffusers_extents<T>(names: &str, own: &BTreeMap<String, T>) -> Extents {
     let count = |name: &dyn Fn(usize) -> String| (0..).take_while(|i| own.contains_key(&name(*i))).count();
     match names {
@@ -72,7 +73,7 @@ pub(crate) fn diffusers_extents<T>(names: &str, own: &BTreeMap<String, T>) -> Ex
     }
 }
 
-/// A part's config.json, or the first tensor that it cannot be told without.
+/// A part's config.json. The error is the name of a tensor that is needed and missing.
 pub(crate) fn config(
     part: &str,
     names: &str,

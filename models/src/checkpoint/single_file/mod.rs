@@ -1,5 +1,6 @@
-//! A whole model in one `.safetensors` file, as latent diffusion's own code and its user interfaces write it. To the rest of the
-//! crate it looks like a folder in diffusers' layout: configurations told from names and shapes, and tensors under diffusers' names.
+//! A whole model in one `.safetensors` file, as latent diffusion's own code and its user interfaces write it. To the
+//! rest of the crate it looks like a folder in diffusers' layout: its configurations are derived from names and shapes,
+//! and its tensors have diffusers' names.
 
 pub(super) mod clip_vocabulary;
 pub(super) mod families;
@@ -10,7 +11,7 @@ use crate::checkpoint::path::is_inside;
 use crate::checkpoint::safetensors_file::{TensorFile, TensorInfo};
 use crate::checkpoint::tensor_names::newer_vae_name;
 use crate::error::{ModelError, first_few};
-use families::{Family, IGNORED, OTHERS};
+use families::{Family, IGNORED, OTHERS, Sampling};
 use infer::Shapes;
 use renames::{Extents, Form, Renames};
 use serde_json::{Map, Value};
@@ -18,8 +19,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Keys of the metadata under which a written file carries configurations and tokenizers that nothing else would tell: this, and
-/// their path in diffusers' layout.
+/// Prefix of keys in the metadata. Files written here store configurations and tokenizers that cannot be derived under
+/// this prefix and their path in diffusers' layout.
 pub(crate) const CARRIED: &str = "headwater/";
 
 /// The key under which Stability's ModelSpec keeps what the network predicts.
@@ -29,15 +30,15 @@ pub(crate) const PREDICTION: &str = "modelspec.prediction_type";
 #[derive(Debug)]
 pub(crate) struct SingleFile {
     pub(crate) shown: String,
-    /// The family it was told to be of: Stable Diffusion XL, say.
+    /// The model family that was recognised, such as Stable Diffusion XL.
     pub(crate) title: String,
     pub(crate) file: Arc<TensorFile>,
     pub(crate) parts: BTreeMap<String, Part>,
-    /// Tensors that no part reads: averages and schedules of training, layers whose output nobody wants.
+    /// Tensors that no part reads: averages and schedules of training, and layers whose output is not used.
     pub(crate) unread: BTreeSet<String>,
     /// Configurations by their path in diffusers' layout.
     files: BTreeMap<String, Vec<u8>>,
-    /// Tokenizers of CLIP's own vocabulary, and what they pad with.
+    /// Folders of tokenizers that have CLIP's own vocabulary, and their padding tokens.
     tokenizers: BTreeMap<String, String>,
 }
 
@@ -55,18 +56,18 @@ pub(crate) struct Located {
     /// The file's name for it.
     pub(crate) own: String,
     pub(crate) info: TensorInfo,
-    /// Whether its two axes are stored the other way round; `info` has the shape after turning them.
+    /// Whether the file stores the two axes in the other order. The shape in `info` is the one after transposing.
     pub(crate) transposed: bool,
 }
 
 impl Part {
-    /// What the file would call a tensor of diffusers'.
+    /// The file's name for a tensor with diffusers' name.
     pub(crate) fn own_name(&self, diffusers: &str) -> String {
         self.renames.ldm(diffusers).map_or_else(|| diffusers.to_owned(), |r| format!("{}{}", self.prefix, r.name))
     }
 }
 
-/// Tensors of the whole file seen from one prefix.
+/// The file's tensors under one prefix, looked up by the rest of their names.
 struct Under<'a> {
     tensors: &'a BTreeMap<String, TensorInfo>,
     prefix: &'a str,
@@ -79,14 +80,13 @@ impl Shapes for Under<'_> {
 }
 
 impl SingleFile {
-    /// Reads the header, tells the family and lays out its parts. Files in `config`, a folder in diffusers' layout, go before
-    /// what is told from shapes.
+    /// Reads the header, recognises the family and assigns the tensors to its parts.
     pub(crate) fn open(path: &Path) -> Result<Self, ModelError> {
         let shown = path.display().to_string();
         let file = TensorFile::at(path)?;
         let all: BTreeMap<String, TensorInfo> = file.tensors().collect();
         let family = family(&shown, &all)?;
-        let (scheduler, mut index, size) = family.sampling(predicts_velocity(&family, &file, &all));
+        let Sampling { scheduler, mut index, sample_size } = family.sampling(predicts_velocity(&family, &file, &all));
         let mut single = Self {
             shown,
             title: family.title.clone(),
@@ -118,12 +118,12 @@ impl SingleFile {
             let mut config = infer::config(name, &place.names, &under, &extents, &family).map_err(missing)?;
             let [taken, made] = ["in_channels", "out_channels"].map(|field| config[field].as_u64().unwrap_or(0));
             if name == "unet" && taken == 2 * made + 1 {
-                // The sample, a mask and the latents of what it leaves of a picture.
+                // The input of inpainting models: the sample, a mask, and the latents of the masked picture.
                 let class = index["_class_name"].as_str().unwrap_or_default().replace("Pipeline", "InpaintPipeline");
                 index["_class_name"] = class.into();
                 single.insert("model_index.json", &index);
             }
-            if let (Some(size), "unet") = (size, &**name) {
+            if let (Some(size), "unet") = (sample_size, &**name) {
                 config["sample_size"] = size.into();
             }
             single.files.insert(format!("{name}/config.json"), config.to_string().into_bytes());
@@ -135,7 +135,7 @@ impl SingleFile {
                 single
                     .unread
                     .extend(rest.extract_if(.., |tensor, _| tensor.starts_with(&unused)).map(|(name, _)| name));
-                // The projection belongs to the whole of OpenCLIP, which Stable Diffusion 2 does not use.
+                // The projection is part of OpenCLIP, and Stable Diffusion 2 does not use it.
                 single.unread.extend(part.tensors.remove("text_projection.weight").map(|located| located.own));
             }
             single.parts.insert(name.clone(), part);
@@ -149,7 +149,8 @@ impl SingleFile {
         Err(ModelError::new(single.shown, message))
     }
 
-    /// An autoencoder alone, or that of a whole checkpoint. Fields of `own` stand for what shapes do not say.
+    /// Opens an autoencoder alone, or the autoencoder of a whole checkpoint. Fields that shapes do not determine are
+    /// taken from `own`, the configuration of the autoencoder that is replaced.
     pub(crate) fn open_vae(path: &Path, own: &Map<String, Value>) -> Result<Self, ModelError> {
         let shown = path.display().to_string();
         let file = TensorFile::at(path)?;
@@ -194,7 +195,7 @@ impl SingleFile {
             tokenizers: BTreeMap::new(),
         };
         let Value::Object(mut config) = config else { unreachable!("a configuration is an object") };
-        // Stable Diffusion 1 and 2 share the default.
+        // The value of Stable Diffusion 1 and 2.
         config.insert("scaling_factor".into(), 0.18215.into());
         if own.get("_class_name") == config.get("_class_name") {
             for field in ["scaling_factor", "shift_factor", "norm_num_groups", "sample_size", "force_upcast"] {
@@ -211,7 +212,7 @@ impl SingleFile {
         self.files.insert(path.to_owned(), value.to_string().into_bytes());
     }
 
-    /// Takes what the file carries besides tensors.
+    /// Reads the configurations and tokenizers in the metadata.
     fn carried(&mut self) {
         for (key, text) in self.file.all_metadata() {
             let Some(path) = key.strip_prefix(CARRIED).filter(|path| is_inside(path)) else { continue };
@@ -244,7 +245,7 @@ impl SingleFile {
 }
 
 impl Part {
-    /// Moves the tensors that have a name in diffusers out of the whole file's.
+    /// Moves the tensors that have a name in diffusers from `rest` to this part.
     fn take(&mut self, rest: &mut BTreeMap<String, TensorInfo>) {
         let own: Vec<String> = rest.keys().filter(|name| name.starts_with(&self.prefix)).cloned().collect();
         for own in own {
@@ -267,7 +268,8 @@ impl Part {
     }
 }
 
-/// The tensor that the form makes of a stored one. What does not fit its form keeps its shape, for the report to name it.
+/// Converts a stored tensor to its form in diffusers. A tensor that does not fit the form keeps its shape, and the
+/// check of shapes reports it.
 fn locate(own: &str, info: &TensorInfo, form: Form) -> Option<Located> {
     let mut info = info.clone();
     let mut transposed = false;
@@ -297,7 +299,7 @@ fn locate(own: &str, info: &TensorInfo, form: Form) -> Option<Located> {
     Some(Located { own: own.to_owned(), info, transposed })
 }
 
-/// Latent diffusion's names for the weights of a UNet under diffusers'.
+/// Latent diffusion's names for a UNet's weights, by diffusers' names.
 pub(crate) fn ldm_unet_names(shapes: &BTreeMap<&str, &[usize]>) -> HashMap<String, String> {
     let own: BTreeMap<String, ()> = shapes.keys().map(|name| ((*name).to_owned(), ())).collect();
     let renames = Renames::new("unet", &infer::diffusers_extents("unet", &own));
@@ -323,14 +325,14 @@ fn family(shown: &str, all: &BTreeMap<String, TensorInfo>) -> Result<Family, Mod
     }
 }
 
-/// Files of Stable Diffusion 2 keep OpenCLIP's last layer, the output of which is not read; those made from diffusers' folders leave
-/// it out, and the projection with it.
+/// Whether a file of Stable Diffusion 2 contains OpenCLIP's last layer, whose output is not read. Files made from
+/// diffusers' folders contain neither this layer nor the projection.
 fn keeps_unused_layer(file: &impl Shapes, extents: &Extents) -> bool {
     extents.layers > 1 && (file.has("text_projection") || extents.layers == 24)
 }
 
-/// Whether the model predicts v and not epsilon: by a mark that trainers put into the file, by its metadata (Stability's ModelSpec),
-/// and else, in Stable Diffusion 2, by the spread of one norm's bias, as ComfyUI tells the two published models apart.
+/// Whether the model predicts v and not epsilon. The metadata may say so (Stability's ModelSpec), or a mark that
+/// trainers put into the file. Otherwise, for Stable Diffusion 2, the spread of one norm's bias decides, as in ComfyUI.
 fn predicts_velocity(family: &Family, file: &TensorFile, all: &BTreeMap<String, TensorInfo>) -> bool {
     const NORM: &str = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias";
     if let Some(kind) = file.metadata(PREDICTION) {

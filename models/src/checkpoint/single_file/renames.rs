@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 const TABLE: &str = include_str!("renames.txt");
 
-/// What the table's numbers are counted to.
+/// The bounds of the table's counters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Extents {
     pub(crate) levels: usize,
-    /// Of a level, or of a text encoder.
+    /// Layers of each level, or of a text encoder.
     pub(crate) layers: usize,
     /// Whether each of diffusers' up blocks has attention.
     pub(crate) attention: Vec<bool>,
@@ -20,14 +20,14 @@ pub(crate) enum Form {
     Same,
     Pointwise,
     Transposed,
-    /// The rows of one of so many equal parts.
+    /// Part `index` of `of` equal parts along the rows.
     Rows {
         index: usize,
         of: usize,
     },
 }
 
-/// A name on the other side.
+/// A tensor's name in the other layout, and how its form differs there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Renamed {
     pub(crate) name: String,
