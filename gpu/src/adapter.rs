@@ -39,7 +39,7 @@ impl FromStr for Backends {
     }
 }
 
-/// Which adapter somebody wants.
+/// Which adapter a user asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Choice {
     /// The most capable one.
@@ -47,7 +47,7 @@ pub enum Choice {
     Best,
     /// The one with this number in [`adapters`].
     Number(usize),
-    /// The first whose name contains this text, in whatever case.
+    /// The first whose name contains this text, ignoring case.
     Name(String),
 }
 
@@ -82,14 +82,14 @@ pub struct Adapter {
 }
 
 impl Adapter {
-    /// How it presents itself.
+    /// What the adapter reports about itself.
     #[must_use]
     pub fn info(&self) -> &DeviceInfo {
         &self.info
     }
 }
 
-/// How much of what a driver says it has may be taken.
+/// How much of the memory that a driver reports may be used.
 const BUDGET_PERCENT: u8 = 95;
 
 /// All adapters that can run compute shaders, the best first: discrete before integrated, virtual, unknown and software
@@ -101,7 +101,8 @@ pub fn adapters(backends: Backends) -> Vec<Adapter> {
         // No debug layers: validation by wgpu itself is always on. Indirect dispatch, whose validation lowers the limit
         // of buffer sizes, is never used.
         flags: wgpu::InstanceFlags::empty(),
-        // Drivers that know their budget say so before they begin to swap: plans can still be dropped then.
+        // Where a driver knows its memory budget, allocations fail before it begins to swap. Plans can still be dropped
+        // at that point.
         memory_budget_thresholds: wgpu::MemoryBudgetThresholds {
             for_resource_creation: Some(BUDGET_PERCENT),
             for_device_loss: None,

@@ -33,7 +33,7 @@ pub(crate) fn plan(
     options: PlanOptions,
 ) -> Result<GpuPlan, DeviceError> {
     let graph = &split(inner, graph, weights, options);
-    // Slots need everything of rate `Once` first; on an optimised graph this changes nothing.
+    // Slots are assigned to a graph with all nodes of rate `Once` first. An optimised graph is in this order already.
     let graph = &passes::hoist(graph);
     let slots = Slots::assign(graph);
     let mut memory = MemoryUse::default();
@@ -86,11 +86,11 @@ fn split(inner: &Inner, graph: &Graph, weights: &dyn WeightSource, options: Plan
     let may_be_half = storage::may_be_half(graph, &Slots::assign(graph));
     let largest = inner.largest_binding();
     let graph = passes::split_weights(graph, |id, weight| {
-        // Small in any format.
+        // It fits in every format.
         if storage::bytes(numel(&weight.value_shape()), Format::F32) <= largest {
             return None;
         }
-        // What is missing is told later.
+        // A missing weight is reported later.
         let stored = weights.stored_as(&weight.name)?;
         let format = storage::choose(options.storage, stored, may_be_half[id.index()], inner.profile.shader_f16);
         usize::try_from(largest / storage::bytes(1, format)).ok()
@@ -108,7 +108,7 @@ fn allocate(
     memory: &mut MemoryUse,
     inputs: &mut Vec<InputSlot>,
 ) -> Result<Vec<Value>, DeviceError> {
-    // What a slot is too large for is best said by the value that is.
+    // Sizes are checked value by value before slots are allocated, so that the error names the value that is too large.
     for (id, node) in graph.iter().filter(|(id, node)| slots.root(*id) == *id && !node.op.is_leaf()) {
         inner.check_size(storage::bytes(numel(&node.shape), Format::F32), &describe(graph, id))?;
     }

@@ -1,24 +1,24 @@
-//! How far a kernel's result may lie from the reference: measured, not chosen.
+//! Compares a kernel's result with the reference. The tolerance is measured, not chosen.
 
 use graph::ops::Elementwise;
 use graph::{Array, Expr, Op, Operation, Real};
 
-/// Kernels may be this many times as inexact as the reference is in `f32`.
+/// The tolerance is this many times the measured rounding errors.
 const SLACK: f64 = 4.0;
 
 /// A result compared with the reference.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Check {
-    /// Largest absolute difference from the reference in `f64`; infinite when a number is missing or is none.
+    /// Largest absolute difference from the reference in `f64`; infinite when a number is missing or NaN.
     pub max_error: f64,
-    /// Largest difference that rounding explains.
+    /// Largest difference that can come from rounding.
     pub tolerance: f64,
     /// Position of the largest difference.
     pub worst: usize,
 }
 
 impl Check {
-    /// Whether rounding explains the difference.
+    /// Whether the difference can come from rounding.
     #[must_use]
     pub fn passed(&self) -> bool {
         self.max_error <= self.tolerance
@@ -59,7 +59,7 @@ impl Evaluation<'_> {
         };
         let mut operands = load_all(0, self.operands);
         if let (Op::Gather(_), Some(ids)) = (self.op, self.operands.get(1)) {
-            // Row numbers are exact.
+            // Row numbers are not shaken, because they must stay whole.
             operands[1] = ids.cast();
         }
         let value = self.op.reference(&operands.iter().collect::<Vec<_>>(), self.out);
@@ -82,7 +82,7 @@ fn distance<T: Real>(values: &[T], exact: &[f64]) -> (f64, usize) {
     let mut worst = (0.0, 0);
     for (i, (value, exact)) in values.iter().zip(exact).enumerate() {
         let value = value.to_f64();
-        // Equal infinities differ by NaN, as do all comparisons with NaN; only the first are right.
+        // The difference of two equal infinities is NaN, although they agree. Any other NaN is an error.
         let error = if value == *exact { 0.0 } else { (value - exact).abs() };
         let error = if error.is_nan() { f64::INFINITY } else { error };
         if error > worst.0 {

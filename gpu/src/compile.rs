@@ -43,7 +43,7 @@ impl Inner {
         Ok(pipeline)
     }
 
-    /// Operands, the result, then the parameters, all in one group.
+    /// The layout of a kernel's bindings, all in one group: operands, result, parameters.
     fn layout(&self, operands: usize) -> Result<Arc<Layout>, DeviceError> {
         let layouts = &self.pipelines.layouts;
         if let Some(known) = layouts.lock().unwrap_or_else(PoisonError::into_inner).get(&operands) {

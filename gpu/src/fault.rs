@@ -50,7 +50,7 @@ impl Faults {
         }
     }
 
-    /// A failure that wgpu reports by other ways than its errors.
+    /// A failure that wgpu reports in another way than by its error type.
     pub(crate) fn failed(&self, reason: impl Into<String>) -> DeviceError {
         self.check().err().unwrap_or_else(|| DeviceError::Failed { device: self.device.clone(), reason: reason.into() })
     }
@@ -69,7 +69,7 @@ fn lost(reason: wgpu::DeviceLostReason, message: &str) -> String {
     }
 }
 
-/// wgpu indents its causes over several lines.
+/// Joins the lines of wgpu's messages, which put each cause on its own indented line.
 fn one_line(text: &str) -> String {
     let lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && *l != "Validation Error" && *l != "Caused by:");
     lines.collect::<Vec<_>>().join(": ")
@@ -77,7 +77,8 @@ fn one_line(text: &str) -> String {
 
 /// Waits until the device has done everything submitted so far, or just lets it call back when `wait` is false.
 ///
-/// wgpu panics when the device is lost while it waits (`Device::poll` has no error for that), so the panic ends here.
+/// wgpu panics when the device is lost while it waits (`Device::poll` has no error for that), so the panic is caught
+/// here.
 pub(crate) fn poll(device: &wgpu::Device, faults: &Faults, wait: bool) -> Result<(), DeviceError> {
     faults.check()?;
     let kind = if wait { wgpu::PollType::wait_indefinitely() } else { wgpu::PollType::Poll };

@@ -50,7 +50,7 @@ impl<'a> Uploader<'a> {
 }
 
 impl Inner {
-    /// Bytes a buffer takes: whole vectors of four words, and never nothing, which wgpu cannot bind.
+    /// Bytes a buffer takes: whole vectors of four words, and at least one, because wgpu cannot bind an empty buffer.
     pub(crate) fn buffer_size(bytes: u64) -> u64 {
         bytes.next_multiple_of(16).max(16)
     }
@@ -118,12 +118,12 @@ impl Inner {
         })?;
         let (send, receive) = mpsc::channel();
         staging.map_async(wgpu::MapMode::Read, 0..copied, move |mapped| {
-            // Nobody listens once the read has failed otherwise.
+            // Sending fails only if the read has already returned with another error.
             let _ = send.send(mapped);
         });
         self.wait()?;
-        // The mapping is done by now, but its callback runs on whichever thread's poll came upon it, perhaps not yet. It is
-        // called or dropped in any case, so this ends.
+        // The mapping is done by now, but its callback runs in the thread that polls first and may not have run yet.
+        // `recv` ends in any case, because the callback is either called or dropped.
         match receive.recv() {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(self.faults.failed(format!("a result could not be read back: {error}"))),

@@ -1,4 +1,4 @@
-//! Compiled kernels, kept by their source: layers of equal kernels share one.
+//! Compiled kernels, found by their source text, so that layers with equal kernels share one.
 
 use shaders::Shader;
 use std::collections::HashMap;
@@ -36,8 +36,8 @@ pub(crate) struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    /// The first `bytes` of a buffer in whole words, which is what kernels expect a binding to span. A binding cannot be
-    /// empty, so a value without elements gets one vector of nothing.
+    /// The first `bytes` of a buffer in whole words, which is what kernels expect a binding to span. A binding cannot
+    /// be empty, so a value without elements is bound as 16 bytes.
     pub(crate) fn start_of(buffer: &'a wgpu::Buffer, bytes: u64) -> Self {
         Self { buffer, offset: 0, size: if bytes == 0 { 16 } else { bytes.next_multiple_of(4) } }
     }

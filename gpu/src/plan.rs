@@ -77,7 +77,7 @@ pub(crate) struct OutputSlot {
 pub struct GpuPlan {
     pub(crate) inner: Arc<Inner>,
     pub(crate) graph: Graph,
-    /// The buffer of each node's value, shared with what it reshapes.
+    /// The buffer of each node's value. A reshape shares the buffer of its operand.
     pub(crate) buffers: Vec<wgpu::Buffer>,
     /// Whether that buffer holds half-precision numbers.
     pub(crate) halves: Vec<bool>,
@@ -85,7 +85,7 @@ pub struct GpuPlan {
     pub(crate) step: List,
     pub(crate) inputs: Vec<InputSlot>,
     pub(crate) outputs: Vec<OutputSlot>,
-    /// Values of rate `Once` are older than what they depend on.
+    /// Whether values of rate `Once` must be computed again, because an input has changed.
     pub(crate) stale: bool,
     pub(crate) ran: bool,
     pub(crate) memory: MemoryUse,

@@ -9,7 +9,7 @@ use graph::shape::numel;
 use graph::{Array, DeviceError, Graph, NodeId, NodeTime, Op, Operation, Plan, PlanOptions, WeightSource};
 use std::time::{Duration, Instant};
 
-/// The first node of a graph whose result the reference does not explain.
+/// The first node of a graph whose result differs from the reference by more than rounding.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Divergence {
     /// The node.
@@ -52,7 +52,7 @@ impl GpuPlan {
     /// When an input was never written or the device fails.
     pub fn first_divergence(&mut self) -> Result<Option<Divergence>, DeviceError> {
         self.check_inputs()?;
-        // Slots are shared, so the values of a complete run are gone: everything is run again, node by node.
+        // Nodes share buffers, so a complete run has overwritten most values. Everything is run again, node by node.
         self.stale = true;
         let mut values: Vec<Option<Array<f32>>> = vec![None; self.graph.nodes().len()];
         for i in 0..values.len() {
@@ -66,7 +66,8 @@ impl GpuPlan {
                 _ => {
                     let dispatch = self.once.dispatches.iter().chain(&self.step.dispatches).find(|d| d.node == id);
                     if let Some(dispatch) = dispatch {
-                        // What an earlier run left here may be right: what is not written now must not look so.
+                        // An earlier run may have left the right result in this buffer. NaN replaces it, so that a
+                        // kernel that writes nothing is noticed.
                         let nothing = vec![f32::NAN; numel(&node.shape)];
                         self.inner.queue.write_buffer(&self.buffers[i], 0, bytemuck::cast_slice(&nothing));
                         self.run_alone(dispatch)?;
@@ -125,7 +126,7 @@ impl GpuPlan {
         dispatch.launch(&mut pass);
     }
 
-    /// A node's value as it lies on the device now, widened.
+    /// A node's current value on the device, widened to `f32`.
     fn value(&self, id: NodeId) -> Result<Array<f32>, DeviceError> {
         let node = self.graph.node(id);
         let (count, buffer) = (numel(&node.shape), &self.buffers[id.index()]);

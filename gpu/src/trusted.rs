@@ -1,11 +1,11 @@
-//! The one place of this crate that is not checked by the compiler.
+//! The only unsafe code of this crate.
 #![allow(unsafe_code, reason = "turning off a shader's runtime checks is an unsafe call by wgpu's design")]
 
 /// Compiles a kernel without naga's bounds checks and without the counter it adds to every loop, which cost a factor on
 /// some drivers.
 ///
 /// The caller must pass kernels of the `shaders` crate alone: every variant of those is run against its reference with
-/// checks on and off, between fences, and each guards its accesses by the shapes it is given.
+/// checks on and off, between sentinels, and each guards its accesses by the shapes it is given.
 pub(crate) fn module(device: &wgpu::Device, descriptor: wgpu::ShaderModuleDescriptor<'_>) -> wgpu::ShaderModule {
     // SAFETY: undefined behaviour would need an access out of bounds or an endless loop. The only source of text is
     // `shaders::KERNELS` (see above); no text of a user or of a model ever becomes part of a shader except numbers.

@@ -88,7 +88,7 @@ fn wrong_bindings_are_named() {
         let error = result.expect_err(fragment);
         assert!(matches!(error, DeviceError::Binding(_)) && error.to_string().contains(fragment), "{error}");
     }
-    // None of that harmed the plan.
+    // The plan still works after these errors.
     plan.write("x", &[1.0; 8]).unwrap();
     plan.run().unwrap();
     assert_eq!(plan.read("y").unwrap(), [2.0; 6]);
@@ -99,7 +99,7 @@ fn what_does_not_fit_a_binding_is_named_with_its_size() {
     let device = lavapipe(GpuOptions { max_binding_bytes: Some(4096), ..GpuOptions::default() });
     let s = Scope::root();
     let x = s.input("x", &[2, 4], Rate::Step);
-    // Rows of this one are not channels of the result, so it is not cut.
+    // The rows of this weight are not channels of the result, so it cannot be cut.
     let wide = x.matmul(&s.at("wide").weight("weight", &[4, 300]));
     let tall = s.input("tall", &[600, 2], Rate::Step);
     let activation = s.at("proj").linear(&tall, 2).reshape(&[1200]).silu();

@@ -20,12 +20,12 @@ const OPS: usize = 14;
 
 type Inputs<'a> = HashMap<&'a str, Array<f64>>;
 
-/// Inputs exactly as a plan takes them.
+/// Inputs as `f32`, the type that a plan takes.
 fn single(array: &Array<f64>) -> Vec<f32> {
     array.cast::<f32>().data
 }
 
-/// Writes what the graph still reads.
+/// Writes the inputs that are left in the graph.
 fn write_all(plan: &mut dyn Plan, graph: &Graph, inputs: &Inputs<'_>) {
     for (name, array) in inputs.iter().filter(|(name, _)| graph.input(name).is_some()) {
         plan.write(name, &single(array)).expect("an input of the graph");
@@ -40,12 +40,13 @@ fn assert_outputs(plan: &mut dyn Plan, graph: &Graph, inputs: &Inputs<'_>, weigh
     for ((name, _), (exact, rounded)) in graph.outputs().iter().zip(exact.iter().zip(&rounded)) {
         let distance = |values: &[f32]| {
             let distances = values.iter().zip(&exact.data).map(|(a, b)| (f64::from(*a) - b).abs());
-            // NaN must not hide behind `max`.
+            // `f64::max` would ignore NaN.
             distances.fold(0.0, |worst, d| if d <= worst { worst } else { d })
         };
         let got = plan.read(name).expect("an output of the graph");
         assert_eq!(got.len(), exact.data.len(), "{case}: {name}");
-        // By luck the reference may be exact in f32 where a result of that size is not.
+        // The f32 reference may be exact by chance, so at least one unit in the last place of the largest value is
+        // allowed.
         let unit = exact.data.iter().fold(0.0, |m: f64, v| m.max(v.abs())) * f64::from(f32::EPSILON);
         let (error, tolerance) = (distance(&got), SLACK * distance(&rounded.data).max(unit));
         assert!(error <= tolerance, "{case}: {name} is off by {error:e} where {tolerance:e} is rounding");
@@ -222,7 +223,7 @@ fn tracing_a_right_graph_finds_nothing_and_times_everything() {
         let flops: u64 = times.iter().map(|time| time.flops).sum();
         assert_eq!(flops, optimized.cost(Rate::Once).flops + optimized.cost(Rate::Step).flops);
         assert!(times.iter().all(|time| time.seconds > 0.0), "{times:?}");
-        // Timing left the values of the plan whole.
+        // Timing must not change the plan's values.
         assert_outputs(&mut plan, &graph, &inputs, &weights, &format!("seed {seed} after timing"));
     }
 }

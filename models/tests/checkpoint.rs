@@ -131,7 +131,7 @@ fn no_single_fault_in_a_file_panics() {
     let header = json!({"a": tensor("F32", &[2], 0, 8), "b": tensor("F16", &[1, 1], 8, 10)}).to_string();
     let good = safetensors(&header, &[0; 10]);
     let open = |bytes: Vec<u8>, what: &str| {
-        // Leaked: files that are part of a program live as long as it does.
+        // Leaked, because embedded files must be `'static`.
         let file: &'static [u8] = Box::leak(bytes.into_boxed_slice());
         let files: &'static [(&str, &[u8])] = Box::leak(Box::new([("model.safetensors", file)]));
         match Checkpoint::open(&ModelFiles::embedded("model", files), "", None) {
@@ -274,7 +274,7 @@ fn variants_and_shards_are_found() {
     let error = outside.open().map(|_| ()).expect_err("a path that leads out");
     assert!(error.ends_with(".safetensors.index.json: names a file outside its folder"), "{error}");
 
-    // Of a whole model, parts that have no such weights are plain.
+    // In a whole model, parts without weights of the variant use their other files.
     let pipeline = br#"{"_class_name": "P", "unet": ["diffusers", "U"], "vae": ["diffusers", "V"]}"#;
     let mixed = [
         ("model_index.json", &pipeline[..]),

@@ -258,7 +258,7 @@ fn text_encoders() {
         vec![hidden, embeds]
     });
     assert_eq!(count, 694_659_840, "OpenCLIP ViT-bigG");
-    // The end mark of these files is written as 2 and meant as the largest id.
+    // These files give 2 as the end mark, and the largest id is used instead.
     assert_eq!(config.pooled_token(&[49406, 320, 2, 49407, 0, 0]), 3);
 }
 

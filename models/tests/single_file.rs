@@ -147,7 +147,7 @@ fn published_families() {
         let folder = tempfile::tempdir().unwrap();
         let (tensors, configs) = golden(family);
         let mut file = tensors.clone();
-        // What such files hold besides.
+        // Tensors of training that such files also hold.
         file.insert("model_ema.decay".into(), vec![1]);
         file.insert("alphas_cumprod".into(), vec![1000]);
         file.insert("cond_stage_model.transformer.text_model.embeddings.position_ids".into(), vec![1, 77]);

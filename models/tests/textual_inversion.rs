@@ -1,4 +1,4 @@
-//! Learned rows follow the vocabulary's, however a checkpoint stores these.
+//! Learned rows come after the vocabulary's rows, in every number type of a checkpoint.
 
 use graph::{StorageType, WeightSource};
 use models::{Checkpoint, LearnedWeights, ModelFiles, TextualInversion};
@@ -49,7 +49,7 @@ fn rows_are_appended_in_the_checkpoints_type() {
         let name = "embeddings.token_embedding.weight";
         assert_eq!(weights.weight(name).expect("there").to_f32(), stored);
         let all = [inversion.learned("model", &[2, 2]), other.learned("model", &[2])].map(|l| l.expect("it fits"));
-        // The first encoder of two that are alike.
+        // Of two encoders of the same width, the first gets the vectors.
         assert!(all[0][1].is_none());
         all.iter().for_each(|learned| weights.learn(learned[0].as_ref().expect("the first learns")));
         let view = weights.weight(name).expect("there");

@@ -55,12 +55,12 @@ impl Step {
     }
 }
 
-/// A step of cargo's, by the cargo that runs this program.
+/// A cargo command, run by the same cargo as this program.
 pub(crate) fn cargo(name: &str, arguments: &[&str]) -> Step {
     Step::new(name, std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()), arguments)
 }
 
-/// A step of a virtual environment's Python.
+/// A command for the Python of a virtual environment.
 pub(crate) fn python(environment: &Path, arguments: &[&str]) -> Step {
     let program = if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" };
     Step::new(&arguments.join(" "), environment.join(program), arguments)
@@ -72,7 +72,7 @@ pub(crate) fn succeeds(program: &str, arguments: &[&str]) -> bool {
     status.is_ok_and(|status| status.success())
 }
 
-/// A toolchain without its formatter or linter cannot pass; says how to get it.
+/// Checks that the toolchain has a component. The error says how to install it.
 pub(crate) fn has_component(component: &str, command: &str) -> Result<(), Failure> {
     if succeeds("cargo", &[command, "--version"]) {
         return Ok(());

@@ -1,4 +1,5 @@
-//! Kernels are tested on Mesa's software Vulkan driver, the same on every machine; one without it gets it.
+//! Kernels are tested on Mesa's software Vulkan driver, which is the same on every machine. It is installed where it is
+//! missing.
 
 use crate::run::{Failure, Step, succeeds};
 use std::path::Path;
@@ -11,7 +12,7 @@ const DRIVERS: &[&str] = &["/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d", "/usr
 
 /// Makes sure that the driver is there: installs it where that is allowed, else says what to install.
 pub(crate) fn ensure() -> Result<(), Failure> {
-    // Other systems bring Metal or Direct3D with them.
+    // Other systems have Metal or Direct3D.
     if !cfg!(target_os = "linux") || has_driver() {
         return Ok(());
     }

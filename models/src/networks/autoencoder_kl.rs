@@ -12,9 +12,9 @@ use serde::Deserialize;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct AutoencoderKlConfig {
-    /// Channels of a picture that is encoded.
+    /// Channels of a picture to encode.
     pub in_channels: usize,
-    /// Channels of a picture.
+    /// Channels of a decoded picture.
     pub out_channels: usize,
     down_block_types: Vec<String>,
     up_block_types: Vec<String>,
@@ -24,9 +24,9 @@ pub struct AutoencoderKlConfig {
     /// Channels of the latents.
     pub latent_channels: usize,
     norm_num_groups: usize,
-    /// Latents are the encoder's output times this.
+    /// Factor on the encoder's output that gives the latents.
     pub scaling_factor: f64,
-    /// And less this, before.
+    /// Subtracted from the encoder's output before that factor is applied.
     pub shift_factor: Option<f64>,
     use_quant_conv: bool,
     use_post_quant_conv: bool,
@@ -58,7 +58,7 @@ impl Default for AutoencoderKlConfig {
 
 const INERT: &[Inert] = &[
     only("act_fn", &["\"silu\"", "\"swish\""]),
-    // Applied by the pipelines that have them; nobody's checkpoint of these families does.
+    // diffusers' pipelines apply these two where they are set. No checkpoint of the supported families sets them.
     only("latents_mean", &["null"]),
     only("latents_std", &["null"]),
     only("quantization_config", &["null"]),
@@ -66,7 +66,7 @@ const INERT: &[Inert] = &[
     any("force_upcast"), // sums are single precision everywhere
 ];
 
-/// Every norm of both halves.
+/// Added to the variance by every norm of the encoder and the decoder.
 const EPS: f64 = 1e-6;
 
 impl AutoencoderKlConfig {
@@ -118,7 +118,8 @@ impl AutoencoderKlConfig {
     }
 }
 
-/// The picture of latents as the diffusion model has them: `[B, h, w, latent_channels]` → `[B, H, W, out_channels]`, about −1..1.
+/// Decodes latents, scaled as the diffusion model uses them: `[B, h, w, latent_channels]` → `[B, H, W, out_channels]`,
+/// about −1..1.
 #[must_use]
 pub fn autoencoder_kl_decode(s: &Scope, config: &AutoencoderKlConfig, latents: &Tensor) -> Tensor {
     let norm = Norm { groups: config.norm_num_groups, eps: EPS };
@@ -178,7 +179,7 @@ pub fn autoencoder_kl_encode(s: &Scope, config: &AutoencoderKlConfig, image: &Te
     (mean, clamp(&logvar, LOGVAR))
 }
 
-/// What diffusers' `DiagonalGaussianDistribution` holds the logarithm of the variance between.
+/// The bounds that diffusers' `DiagonalGaussianDistribution` sets to the logarithm of the variance.
 const LOGVAR: [f64; 2] = [-30.0, 20.0];
 
 fn clamp(x: &Tensor, [low, high]: [f64; 2]) -> Tensor {

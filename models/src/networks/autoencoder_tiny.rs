@@ -11,9 +11,9 @@ use serde::Deserialize;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct AutoencoderTinyConfig {
-    /// Channels of a picture that is encoded.
+    /// Channels of a picture to encode.
     pub in_channels: usize,
-    /// Channels of a picture.
+    /// Channels of a decoded picture.
     pub out_channels: usize,
     encoder_block_out_channels: Vec<usize>,
     num_encoder_blocks: Vec<usize>,
@@ -21,7 +21,7 @@ pub struct AutoencoderTinyConfig {
     num_decoder_blocks: Vec<usize>,
     /// Channels of the latents.
     pub latent_channels: usize,
-    /// Latents are the encoder's output times this.
+    /// Factor on the encoder's output that gives the latents.
     pub scaling_factor: f64,
     #[serde(flatten)]
     rest: Rest,
@@ -49,15 +49,15 @@ const INERT: &[Inert] = &[
     only("upsampling_scaling_factor", &["2"]),
     only("shift_factor", &["0.0", "0", "null"]),
     only("quantization_config", &["null"]),
-    // How latents are stored in 8 bits.
+    // Only for storing latents in 8 bits.
     any("latent_magnitude"),
     any("latent_shift"),
-    // The decoder's channels once more.
+    // Repeats the decoder's channels.
     any("block_out_channels"),
     any("force_upcast"), // sums are single precision everywhere
 ];
 
-/// Latents are squeezed between this and its negative.
+/// The decoder squeezes latents into the range from minus this to this.
 const RANGE: f64 = 3.0;
 
 impl AutoencoderTinyConfig {
@@ -105,21 +105,23 @@ impl AutoencoderTinyConfig {
         1 << (self.num_decoder_blocks.len() - 1)
     }
 
-    /// Pixels along a side of one latent that the encoder makes: the same in every autoencoder that decodes what it encodes.
+    /// The same for latents from the encoder. It equals [`factor`](Self::factor) in every autoencoder that can decode
+    /// what it encodes.
     #[must_use]
     pub fn encoder_factor(&self) -> usize {
         1 << (self.num_encoder_blocks.len() - 1)
     }
 }
 
-/// The picture of latents as the diffusion model has them: `[B, h, w, latent_channels]` → `[B, H, W, out_channels]`, about −1..1.
+/// Decodes latents, scaled as the diffusion model uses them: `[B, h, w, latent_channels]` → `[B, H, W, out_channels]`,
+/// about −1..1.
 #[must_use]
 pub fn autoencoder_tiny_decode(s: &Scope, config: &AutoencoderTinyConfig, latents: &Tensor) -> Tensor {
     let layers = s.at("decoder").at("layers");
     let channels = config.decoder_block_out_channels[0];
     let squeezed = latents.scale((config.scaling_factor * RANGE).recip()).apply(Unary::Tanh).scale(RANGE);
     let mut h = layers.at(0).conv2d(&squeezed, channels, 3, Conv2d::same(3)).apply(Unary::Relu);
-    // Layer 1 is that activation.
+    // Layer 1 of the checkpoint is this activation.
     let mut next = 2;
     for (level, &blocks) in config.num_decoder_blocks.iter().enumerate() {
         for _ in 0..blocks {
@@ -129,22 +131,22 @@ pub fn autoencoder_tiny_decode(s: &Scope, config: &AutoencoderTinyConfig, latent
         if level + 1 == config.num_decoder_blocks.len() {
             break;
         }
-        // Doubling the pixels is a layer of its own, without weights.
+        // Doubling the size counts as a layer, although it has no weights.
         let doubled = Conv2d { upsample: 2, bias: false, ..Conv2d::same(3) };
         h = layers.at(next + 1).conv2d(&h, channels, 3, doubled);
         next += 2;
     }
-    // The network's pictures are 0..1.
+    // The network itself works on pictures in 0..1.
     layers.at(next).conv2d(&h, config.out_channels, 3, Conv2d::same(3)).scale(2.0).offset(-1.0)
 }
 
-/// The latents of a picture as the diffusion model has them, which [`autoencoder_tiny_decode`] takes: `[B, H, W, in_channels]` of −1..1 →
-/// `[B, h, w, latent_channels]`.
+/// Encodes a picture to latents, scaled as the diffusion model and [`autoencoder_tiny_decode`] use them: `[B, H, W,
+/// in_channels]` of −1..1 → `[B, h, w, latent_channels]`.
 #[must_use]
 pub fn autoencoder_tiny_encode(s: &Scope, config: &AutoencoderTinyConfig, image: &Tensor) -> Tensor {
     let layers = s.at("encoder").at("layers");
     let channels = config.encoder_block_out_channels[0];
-    // The network's pictures are 0..1.
+    // The network itself works on pictures in 0..1.
     let mut h = image.offset(1.0).scale(0.5);
     let mut next = 0;
     for (level, &blocks) in config.num_encoder_blocks.iter().enumerate() {

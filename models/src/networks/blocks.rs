@@ -1,17 +1,18 @@
-//! What UNets and autoencoders are made of: one function per block of diffusers, over images `[B, H, W, C]`. Each marks what it gives.
+//! The blocks of UNets and autoencoders: one function for each of diffusers' blocks, over images `[B, H, W, C]`. Each
+//! marks its result.
 
 use crate::networks::resample::Resample;
 use graph::ops::Conv2d;
 use graph::{Scope, Tensor};
 
-/// How group norms of a model are set.
+/// Settings of a model's group norms.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Norm {
     pub(crate) groups: usize,
     pub(crate) eps: f64,
 }
 
-/// diffusers' `ResnetBlock2D`: two convolutions behind group norms, the timestep's embedding between them.
+/// diffusers' `ResnetBlock2D`: two convolutions, each after a group norm, and the timestep's embedding between them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ResnetBlock2d {
     pub(crate) out: usize,
@@ -20,11 +21,11 @@ pub(crate) struct ResnetBlock2d {
     pub(crate) groups_out: usize,
     /// Whether the embedding scales and shifts what the second norm gives; otherwise it is added before that norm.
     pub(crate) scale_shift: bool,
-    /// Applied behind the first activation, and to what goes around the block.
+    /// Change of the image's size, applied after the first activation and in the shortcut.
     pub(crate) resample: Option<Resample>,
-    /// Whether a convolution goes around the block even where channels stay.
+    /// Whether the shortcut has a convolution even where the number of channels stays the same.
     pub(crate) conv_shortcut: bool,
-    /// The sum is divided by this.
+    /// The sum of block and shortcut is divided by this.
     pub(crate) output_scale_factor: f64,
 }
 
@@ -41,7 +42,7 @@ impl ResnetBlock2d {
         }
     }
 
-    /// Of an image, with the embedding `[B, T]` of a timestep if the model has one.
+    /// The block over an image. `temb [B, T]` is the embedding of a timestep, if the model has one.
     pub(crate) fn build(&self, s: &Scope, x: &Tensor, temb: Option<&Tensor>) -> Tensor {
         let out = self.out;
         let h = s.at("norm1").group_norm(x, self.norm.groups, self.norm.eps).silu();
@@ -74,24 +75,26 @@ fn divided(x: &Tensor, factor: f64) -> Tensor {
     if (factor - 1.0).abs() < f64::EPSILON { x.clone() } else { x.scale(factor.recip()) }
 }
 
-/// A block that keeps the image's size.
+/// A resnet block with default settings. It keeps the image's size.
 pub(crate) fn resnet_block_2d(s: &Scope, x: &Tensor, temb: Option<&Tensor>, out: usize, norm: Norm) -> Tensor {
     ResnetBlock2d::new(out, norm).build(s, x, temb)
 }
 
-/// diffusers' `Downsample2D` with a convolution. Without padding it puts zeros behind the image only.
+/// diffusers' `Downsample2D` with a convolution. With a padding of 0, zeros are added only below and to the right of
+/// the image.
 pub(crate) fn downsample_2d(s: &Scope, x: &Tensor, padding: usize) -> Tensor {
     let padding = if padding == 0 { [0, 1, 0, 1] } else { [padding; 4] };
     let conv = Conv2d { stride: 2, padding, ..Conv2d::same(3) };
     s.mark(s.at("conv").conv2d(x, x.extent(-1), 3, conv))
 }
 
-/// diffusers' `Upsample2D` with a convolution, over every pixel twice.
+/// diffusers' `Upsample2D` with a convolution, which reads every pixel twice along each axis.
 pub(crate) fn upsample_2d(s: &Scope, x: &Tensor) -> Tensor {
     s.mark(s.at("conv").conv2d(x, x.extent(-1), 3, Conv2d { upsample: 2, ..Conv2d::same(3) }))
 }
 
-/// The same to the size of another image, which had an odd side before it was halved: the last row or column is there once.
+/// Like [`upsample_2d`], but to the size of another image. Where a side of that is odd, the last row or column is not
+/// doubled.
 pub(crate) fn upsample_2d_to(s: &Scope, x: &Tensor, like: &Tensor) -> Tensor {
     let doubled = [1, 2].map(|axis| 2 * x.extent(axis));
     let wanted = [1, 2].map(|axis| like.extent(axis));
@@ -120,7 +123,8 @@ pub(crate) struct Transformer2d {
     pub(crate) heads: usize,
     pub(crate) layers: usize,
     pub(crate) groups: usize,
-    /// The checkpoint has matrices where others have convolutions of one pixel, which are the same numbers.
+    /// Whether the checkpoint stores the projections as matrices, and not as 1×1 convolutions. The numbers are the
+    /// same.
     pub(crate) use_linear_projection: bool,
 }
 
@@ -165,12 +169,13 @@ fn feed_forward_geglu(s: &Scope, x: &Tensor) -> Tensor {
     s.at(2).linear(&(hidden * &gate.gelu()), channels)
 }
 
-/// Self attention over all pixels, with biases, behind its own group norm: diffusers' `Attention` with a residual connection.
+/// Self attention over all pixels, with biases, after its own group norm: diffusers' `Attention` with a residual
+/// connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PixelAttention {
     pub(crate) heads: usize,
     pub(crate) norm: Option<Norm>,
-    /// The sum is divided by this.
+    /// The sum of block and shortcut is divided by this.
     pub(crate) output_scale_factor: f64,
 }
 
@@ -185,7 +190,7 @@ impl PixelAttention {
     }
 }
 
-/// The attention of an autoencoder's middle, which has one head.
+/// The attention in the middle of an autoencoder. It has one head.
 pub(crate) fn pixel_attention(s: &Scope, image: &Tensor, norm: Norm) -> Tensor {
     PixelAttention { heads: 1, norm: Some(norm), output_scale_factor: 1.0 }.build(s, image)
 }

@@ -27,7 +27,7 @@ pub struct ClipTextConfig {
     pub layer_norm_eps: f64,
     /// Channels of the projected embedding of a whole prompt, where the model has one.
     pub projection_dim: usize,
-    /// The token that ends a prompt, at which its embedding is read.
+    /// The token that ends a prompt. The embedding of the whole prompt is read at its position.
     pub eos_token_id: u32,
     #[serde(flatten)]
     rest: Rest,
@@ -55,7 +55,8 @@ pub enum ClipHiddenState {
     /// The output of the layer this many before the last, after the final layer norm: diffusers' `clip_skip` in Stable
     /// Diffusion 1 and 2. Zero is the same as `Last`.
     Skip(usize),
-    /// The same without the final layer norm, transformers' `hidden_states[−1 − n]`, as SDXL takes it with `n = 1`.
+    /// The output of the layer this many before the last, without the final layer norm: transformers' `hidden_states[−1
+    /// − n]`. SDXL uses it with `n = 1`.
     Raw(usize),
 }
 
@@ -140,8 +141,8 @@ impl ClipTextConfig {
         Ok(config)
     }
 
-    /// Where among a prompt's ids its embedding is read: at the first end mark. Configurations from before the mark was corrected say 2,
-    /// and mean the largest id.
+    /// The position in a prompt's ids at which its embedding is read: the first end mark. Old configurations give a
+    /// wrong end mark, 2. With those it is the position of the largest id, as in transformers.
     #[must_use]
     pub fn pooled_token(&self, ids: &[u32]) -> usize {
         let end = if self.eos_token_id == 2 { ids.iter().max().copied() } else { Some(self.eos_token_id) };
@@ -151,8 +152,8 @@ impl ClipTextConfig {
 
 /// Token ids to embeddings: `input_ids [B, S]` → `[B, S, hidden_size]`.
 ///
-/// `input_ids` are whole numbers below `vocab_size`. `attention_mask [B, S]` holds 1 for tokens and 0 for padding, which
-/// no token then sees; attention is causal besides.
+/// `input_ids` are whole numbers below `vocab_size`. `attention_mask [B, S]` holds 1 for tokens and 0 for padding, to
+/// which no token attends. Attention is also causal.
 #[must_use]
 pub fn clip_text_model(
     s: &Scope,
@@ -173,8 +174,8 @@ pub fn clip_text_model(
     if normalised { final_layer_norm(s, config, &states[layers]) } else { states[layers].clone() }
 }
 
-/// The same with an embedding of the whole prompt: (hidden states, `[B, projection_dim]`). `pooled_at [B, S]` holds 1 at the token that the
-/// embedding is read at, [`ClipTextConfig::pooled_token`], and 0 elsewhere.
+/// Like [`clip_text_model`], and also returns an embedding of the whole prompt, `[B, projection_dim]`. `pooled_at [B,
+/// S]` holds 1 at the position where the embedding is read ([`ClipTextConfig::pooled_token`]) and 0 elsewhere.
 #[must_use]
 pub fn clip_text_model_with_projection(
     s: &Scope,
@@ -192,7 +193,7 @@ pub fn clip_text_model_with_projection(
     (states[layers - 1].clone(), s.at("text_projection").linear_no_bias(&pooled, config.projection_dim))
 }
 
-/// The embeddings and what each layer makes of them.
+/// The embeddings and the output of each layer.
 fn hidden_states(
     s: &Scope,
     config: &ClipTextConfig,
@@ -213,7 +214,8 @@ fn final_layer_norm(s: &Scope, config: &ClipTextConfig, x: &Tensor) -> Tensor {
     s.at("final_layer_norm").layer_norm(x, config.layer_norm_eps)
 }
 
-/// Masks hide keys completely, as transformers' −∞ does, and stay finite: softmax of −10⁹ is zero in any precision.
+/// The bias that hides masked keys. transformers uses −∞; −10⁹ has the same effect and is finite, because its softmax
+/// is zero in any precision.
 fn key_bias(mask: &Tensor) -> Tensor {
     let hidden = Expr::binary(Binary::Sub, Expr::Input(0), Expr::Const(1.0));
     mask.elementwise(Expr::binary(Binary::Mul, hidden, Expr::Const(1e9)), &[])

@@ -1,4 +1,4 @@
-//! The diffusion transformer of classes (Peebles & Xie 2022), diffusers' `DiTTransformer2DModel`.
+//! The class-conditional diffusion transformer (Peebles & Xie 2022), diffusers' `DiTTransformer2DModel`.
 
 use crate::config::{Inert, Rest, any, check_rest, check_sizes, only, parse, parse_class};
 use crate::error::ModelError;
@@ -22,7 +22,7 @@ pub struct DiTConfig {
     /// Side of a patch.
     pub patch_size: usize,
     activation_fn: Activation,
-    /// Classes; one more stands for none of them.
+    /// Number of classes. One further class means no class.
     #[serde(rename = "num_embeds_ada_norm")]
     pub classes: usize,
     norm_elementwise_affine: bool,
@@ -53,7 +53,7 @@ impl Default for DiTConfig {
 
 const INERT: &[Inert] = &[
     only("norm_type", &["\"ada_norm_zero\""]),
-    // Configurations written when it was still a Transformer2DModel.
+    // Fields of configurations from when the class was still Transformer2DModel.
     only("attention_type", &["\"default\"", "null"]),
     only("caption_channels", &["null"]),
     only("cross_attention_dim", &["null"]),
@@ -69,7 +69,7 @@ const INERT: &[Inert] = &[
     any("upcast_attention"), // sums are single precision everywhere
 ];
 
-/// Of norms that no field sets.
+/// Added to the variance by norms that no field sets.
 const EPS: f64 = 1e-6;
 
 impl DiTConfig {
@@ -123,8 +123,8 @@ impl DiTConfig {
         self.out_channels.unwrap_or(self.in_channels)
     }
 
-    /// Without the learned variance, where the model predicts one: the first half of the channels of `[B, H, W, out]`.
-    /// diffusers tells by the same rule, and drops it after guidance.
+    /// The prediction without the learned variance, if the model has one: the first half of the channels of `[B, H, W,
+    /// out]`. diffusers uses the same rule, and drops the variance after guidance.
     #[must_use]
     pub fn without_variance(&self, output: &Tensor) -> Tensor {
         if self.out_channels() / 2 == self.in_channels { output.slice(3, 0..self.in_channels) } else { output.clone() }
@@ -138,7 +138,7 @@ pub struct DiTInputs<'a> {
     pub sample: &'a Tensor,
     /// The timestep of each sample, `[B]`; may be fractional.
     pub timestep: &'a Tensor,
-    /// The class of each sample, `[B]`; [`DiTConfig::classes`] itself is none of them.
+    /// The class of each sample, `[B]`; [`DiTConfig::classes`] itself means no class.
     pub class_labels: &'a Tensor,
 }
 
@@ -153,7 +153,7 @@ pub fn dit_transformer_2d_model(s: &Scope, config: &DiTConfig, inputs: &DiTInput
     let blocks = s.at("transformer_blocks");
     let hidden = (0..config.num_layers).fold(hidden, |hidden, i| block(&blocks.at(i), config, inputs, &hidden));
 
-    // The first block's embedding serves the output, too.
+    // The output is modulated by the first block's embedding.
     let embedded = embedding(&blocks.at(0).at("norm1").at("emb"), config, inputs).silu();
     let [shift, scale] = &chunks(&s.at("proj_out_1").linear(&embedded, 2 * inner), 2)[..] else {
         return s.poison("the output has two modulations");
@@ -182,7 +182,7 @@ fn block(s: &Scope, config: &DiTConfig, inputs: &DiTInputs<'_>, x: &Tensor) -> T
     &(&feed_forward(&s.at("ff").at("net"), config.activation_fn, &h) * gate_mlp) + &x
 }
 
-/// The timestep and the class as one vector `[B, inner]`. Every block has an embedding of its own.
+/// The timestep and the class as one vector `[B, inner]`. Every block has its own weights for it.
 fn embedding(s: &Scope, config: &DiTConfig, inputs: &DiTInputs<'_>) -> Tensor {
     let inner = config.inner_dim();
     let timestep = timestep_embedding(&s.at("timestep_embedder"), inputs.timestep, inner, 1.0);

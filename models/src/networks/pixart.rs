@@ -16,7 +16,7 @@ pub struct PixArtConfig {
     pub attention_head_dim: usize,
     /// Channels of the sample: 3 for pixels, 4 or more for latents.
     pub in_channels: usize,
-    /// Channels of the prediction; `None` is as many as the sample has. Twice as many hold a learned variance besides.
+    /// Channels of the prediction; `None` means as many as the sample has. Twice as many include a learned variance.
     pub out_channels: Option<usize>,
     /// Number of transformer blocks.
     pub num_layers: usize,
@@ -36,7 +36,7 @@ pub struct PixArtConfig {
     pub norm_eps: f64,
     /// Divides the positions; `None` follows from the sample size.
     pub interpolation_scale: Option<f64>,
-    /// Whether resolution and aspect ratio are inputs; `None` means at a sample size of 128.
+    /// Whether resolution and aspect ratio are inputs; `None` means that they are if the sample size is 128.
     use_additional_conditions: Option<bool>,
     /// Channels of the text encoder's output; `None` when text needs no projection.
     pub caption_channels: Option<usize>,
@@ -70,7 +70,7 @@ impl Default for PixArtConfig {
 const INERT: &[Inert] = &[
     only("norm_type", &["\"ada_norm_single\""]),
     only("attention_type", &["\"default\"", "null"]),
-    // Configurations written when PixArt was still a Transformer2DModel.
+    // Fields of configurations from when the class was still Transformer2DModel.
     only("double_self_attention", &["false"]),
     only("only_cross_attention", &["false"]),
     only("num_vector_embeds", &["null"]),
@@ -79,7 +79,7 @@ const INERT: &[Inert] = &[
     any("dropout"),
     any("norm_num_groups"),
     any("num_embeds_ada_norm"),
-    // Asks for f32 attention, which is what accumulation here always is.
+    // Asks for attention in f32, which is always used here.
     any("upcast_attention"),
 ];
 
@@ -171,8 +171,8 @@ impl PixArtConfig {
         self.use_additional_conditions.unwrap_or(self.sample_size == 128)
     }
 
-    /// Without the learned variance, where the model predicts one: the first half of the channels of `[B, H, W, out]`.
-    /// diffusers tells by the same rule, and drops it after guidance.
+    /// The prediction without the learned variance, if the model has one: the first half of the channels of `[B, H, W,
+    /// out]`. diffusers uses the same rule, and drops the variance after guidance.
     #[must_use]
     pub fn without_variance(&self, output: &Tensor) -> Tensor {
         if self.out_channels() / 2 == self.in_channels { output.slice(3, 0..self.in_channels) } else { output.clone() }
@@ -276,7 +276,7 @@ fn caption_projection(s: &Scope, config: &PixArtConfig, text: &Tensor) -> Tensor
     s.at("linear_2").linear(&h, config.inner_dim())
 }
 
-/// The embedded timestep `[B, inner]`, with the picture's size where the model is told it.
+/// The embedded timestep `[B, inner]`, with the picture's size if the model takes it.
 fn conditioning(s: &Scope, config: &PixArtConfig, inputs: &PixArtInputs<'_>) -> Tensor {
     let inner = config.inner_dim();
     let timestep = timestep_embedding(&s.at("timestep_embedder"), inputs.timestep, inner, 0.0);

@@ -1,4 +1,4 @@
-//! Images of half and of twice the size, without a convolution that was learned.
+//! Images of half and of twice the size, without learned weights.
 
 use graph::ops::Conv2d;
 use graph::{Scope, Tensor};
@@ -22,13 +22,13 @@ impl Resample {
             Self::Average => average(x),
             Self::Nearest => nearest(x),
             Self::FirDown => filtered(s, x, &[0.125, 0.375, 0.375, 0.125], 2, 1),
-            // Over an image whose pixels are there twice, (1, 2, 1) / 4 gives those weights.
+            // After every pixel is repeated, the filter (1, 2, 1) / 4 gives these weights.
             Self::FirUp => filtered(s, x, &[0.25, 0.5, 0.25], 1, 2),
         }
     }
 }
 
-/// Rows first: a pair of them is one row of twice the length; then pairs of pixels.
+/// Adds pairs of rows first, each pair read as one row of twice the length, and then pairs of pixels.
 fn average(x: &Tensor) -> Tensor {
     let [batch, height, width, channels] = x.shape()[..] else { return x.clone() };
     let sum = |x: &Tensor| {
@@ -46,7 +46,7 @@ fn nearest(x: &Tensor) -> Tensor {
     Tensor::concat(&[&pixels, &pixels], 2).reshape(&[batch, 2 * height, 2 * width, channels])
 }
 
-/// Every channel by itself as an image of one channel, through a filter along both axes.
+/// Filters every channel along both axes, as an image of one channel.
 #[allow(clippy::cast_possible_truncation, reason = "sums of powers of two")]
 fn filtered(s: &Scope, x: &Tensor, filter: &[f64], stride: usize, upsample: usize) -> Tensor {
     let [batch, height, width, channels] = x.shape()[..] else { return x.clone() };

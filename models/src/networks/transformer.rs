@@ -1,10 +1,10 @@
-//! What diffusion transformers are made of, over tokens `[B, S, C]`.
+//! The blocks of diffusion transformers, over tokens `[B, S, C]`.
 
 use graph::ops::MatMul;
 use graph::{Real, Scope, Tensor};
 use serde::Deserialize;
 
-/// Of feed-forward networks.
+/// Activations of feed-forward networks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Activation {
@@ -50,7 +50,7 @@ pub(crate) fn timestep_embedding(s: &Scope, t: &Tensor, channels: usize, downsca
     s.at("linear_2").linear(&h, channels)
 }
 
-/// diffusers' `PatchEmbed`: patches as tokens, each with its place.
+/// diffusers' `PatchEmbed`: makes a token of each patch and adds an embedding of its position.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PatchEmbed {
     /// Channels of a token.
@@ -95,7 +95,8 @@ impl PatchEmbed {
     }
 }
 
-/// A position on the training grid. diffusers rounds to `f32` after each division, and so do we: models saw those numbers.
+/// A position on the training grid. As in diffusers, each division is rounded to `f32`, because models were trained
+/// with those numbers.
 #[allow(clippy::cast_possible_truncation, reason = "rounding to f32 is the point")]
 fn grid(index: usize, extent: usize, base: usize, scale: f64) -> f64 {
     let stretched = index as f32 / (extent as f64 / base as f64) as f32;

@@ -1,5 +1,5 @@
-//! UNets that see no text, diffusers' `UNet2DModel`: DDPM (Ho et al. 2020), ADM and the consistency models made of it (Dhariwal & Nichol
-//! 2021, Song et al. 2023), NCSN++ (Song et al. 2021).
+//! UNets without text, diffusers' `UNet2DModel`: DDPM (Ho et al. 2020), ADM and the consistency models made of it
+//! (Dhariwal & Nichol 2021, Song et al. 2023), NCSN++ (Song et al. 2021).
 
 use crate::config::{Inert, Rest, any, check_rest, check_sizes, only, parse_class};
 use crate::error::ModelError;
@@ -19,7 +19,7 @@ pub struct UNet2DConfig {
     pub in_channels: usize,
     /// Channels of the prediction.
     pub out_channels: usize,
-    /// Samples lie between 0 and 1 and the network wants them between −1 and 1.
+    /// Whether samples lie between 0 and 1 and must be mapped to −1..1 for the network.
     center_input_sample: bool,
     time_embedding_type: TimeEmbedding,
     time_embedding_dim: Option<usize>,
@@ -43,7 +43,7 @@ pub struct UNet2DConfig {
     resnet_time_scale_shift: TimeScaleShift,
     add_attention: bool,
     class_embed_type: Option<ClassEmbedding>,
-    /// Classes, of a model that is told which one a picture shows.
+    /// Number of classes, if the model takes the class of a picture.
     pub num_class_embeds: Option<usize>,
     #[serde(flatten)]
     rest: Rest,
@@ -153,7 +153,7 @@ const INERT: &[Inert] = &[
     only("act_fn", &["\"silu\"", "\"swish\""]),
     only("quantization_config", &["null"]),
     any("dropout"),
-    any("num_train_timesteps"), // of another time_embedding_type
+    any("num_train_timesteps"), // read only with another time_embedding_type
 ];
 
 /// Skip blocks carry a picture of this many channels beside the image, whatever the configuration says.
@@ -234,7 +234,7 @@ impl UNet2DConfig {
         })
     }
 
-    /// The multiple that the sample's sides must be: every level but the coarsest halves it.
+    /// The sample's sides must be multiples of this, because every level but the coarsest halves them.
     #[must_use]
     pub fn side_multiple(&self) -> usize {
         1 << (self.block_out_channels.len() - 1)
@@ -259,7 +259,7 @@ impl UNet2DConfig {
         ResnetBlock2d { scale_shift: self.scale_shift(), ..ResnetBlock2d::new(out, self.norm(out)) }
     }
 
-    /// A block of those that carry a picture beside the image; the configuration does not set their groups.
+    /// A resnet block that carries a picture beside the image. The configuration does not set the number of its groups.
     fn skip_resnet(&self, groups: usize, out: usize) -> ResnetBlock2d {
         let norm = Norm { groups: groups.min(32), eps: self.norm_eps };
         ResnetBlock2d {
@@ -278,7 +278,7 @@ impl UNet2DConfig {
         PixelAttention { heads, norm, output_scale_factor }
     }
 
-    /// Attention of a block, which in skip blocks has groups of its own.
+    /// Attention of a block. Skip blocks use another number of groups.
     fn block_attention(&self, channels: usize, skips: bool) -> PixelAttention {
         if skips {
             let norm = Norm { groups: 32, eps: self.norm_eps };
@@ -341,7 +341,7 @@ pub fn unet_2d_model(s: &Scope, config: &UNet2DConfig, inputs: &UNet2DInputs<'_>
     }
 }
 
-/// The way down: the coarsest image, and what the way up reads again.
+/// The way down. Returns the coarsest image, and the images that the way up reads again.
 fn down(s: &Scope, config: &UNet2DConfig, temb: &Tensor, sample: &Tensor, mut h: Tensor) -> (Tensor, Vec<Tensor>) {
     let (levels, mut picture) = (config.block_out_channels.len(), sample.clone());
     let mut skips = vec![h.clone()];
@@ -392,7 +392,7 @@ fn middle(s: &Scope, config: &UNet2DConfig, temb: &Tensor, h: &Tensor) -> Tensor
     resnet.build(&s.at("resnets").at(1), &h, Some(temb))
 }
 
-/// The way up: the finest image, and the picture that skip blocks have drawn beside it.
+/// The way up. Returns the finest image, and the picture that skip blocks have drawn, if there are any.
 fn up(
     s: &Scope,
     config: &UNet2DConfig,
@@ -411,7 +411,7 @@ fn up(
             let (below, beside) = (h.extent(-1), skip.extent(-1));
             let resnet = match kind {
                 UpBlockType::SkipUpBlock2D => config.skip_resnet((below + beside) / 4, channels),
-                // Only a part is divided, in diffusers and so in the checkpoints that were made with it.
+                // diffusers divides only the second number, and checkpoints are made for that.
                 UpBlockType::AttnSkipUpBlock2D => config.skip_resnet(below + beside / 4, channels),
                 _ => config.resnet(channels),
             };

@@ -16,7 +16,7 @@ use serde::Deserialize;
 pub struct UNet2DConditionConfig {
     /// Side of the latents the model was trained on.
     pub sample_size: Option<usize>,
-    /// Channels of the sample, with whatever is put beside it.
+    /// Channels of the sample and of what is joined to it, such as a mask.
     pub in_channels: usize,
     /// Channels of the prediction.
     pub out_channels: usize,
@@ -34,7 +34,7 @@ pub struct UNet2DConditionConfig {
     /// Channels of the text embeddings.
     pub cross_attention_dim: usize,
     transformer_layers_per_block: OneOrMany,
-    /// In spite of its name the number of heads, where `num_attention_heads` is null.
+    /// The number of heads, in spite of its name, where `num_attention_heads` is null.
     attention_head_dim: OneOrMany,
     num_attention_heads: Option<OneOrMany>,
     use_linear_projection: bool,
@@ -45,7 +45,7 @@ pub struct UNet2DConditionConfig {
     pub time_cond_proj_dim: Option<usize>,
     time_embedding_dim: Option<usize>,
     class_embed_type: Option<ClassEmbedding>,
-    /// Classes, of a model that is told one: noise levels, of Stable Diffusion's upscaler.
+    /// Number of classes, if the model takes one. In Stable Diffusion's upscaler a class is a noise level.
     pub num_class_embeds: Option<usize>,
     #[serde(flatten)]
     rest: Rest,
@@ -133,7 +133,7 @@ const INERT: &[Inert] = &[
     only("cross_attention_norm", &["null"]),
     only("quantization_config", &["null"]),
     any("dropout"),
-    any("addition_embed_type_num_heads"), // of another addition_embed_type
+    any("addition_embed_type_num_heads"), // read only with another addition_embed_type
     any("upcast_attention"),              // sums are single precision everywhere
 ];
 
@@ -208,14 +208,14 @@ impl UNet2DConditionConfig {
         self.num_attention_heads.as_ref().unwrap_or(&self.attention_head_dim)
     }
 
-    /// The multiple that the sample's sides must be. Every level but the coarsest halves it, rounding up; without padding an odd side would
-    /// lose a row.
+    /// The sample's sides must be multiples of this. Every level but the coarsest halves them, rounding up. Without
+    /// padding an odd side would lose a row, so there the sides must halve evenly.
     #[must_use]
     pub fn side_multiple(&self) -> usize {
         if self.downsample_padding > 0 { 1 } else { self.narrowing() }
     }
 
-    /// How many elements of the sample one element stands for along a side where the network is narrowest.
+    /// Elements of the sample along a side for each element at the coarsest level.
     #[must_use]
     pub fn narrowing(&self) -> usize {
         1 << (self.block_out_channels.len() - 1)
@@ -228,7 +228,7 @@ impl UNet2DConditionConfig {
         Some(self.projection_class_embeddings_input_dim? - 6 * self.addition_time_embed_dim?)
     }
 
-    /// Whether the model is told a class.
+    /// Whether the model takes a class.
     #[must_use]
     pub fn takes_class_labels(&self) -> bool {
         self.num_class_embeds.is_some() || self.class_embed_type.is_some()
@@ -294,7 +294,7 @@ pub fn unet_2d_condition_model(
     let attend = |s: &Scope, x: &Tensor, level: usize| config.transformer(level).build(s, x, text);
 
     let mut h = s.at("conv_in").conv2d(inputs.sample, config.block_out_channels[0], 3, Conv2d::same(3));
-    // What the way up reads again.
+    // The images that the way up reads again.
     let mut skips = vec![h.clone()];
     for (level, kind) in config.down_block_types.iter().enumerate() {
         let s = s.at("down_blocks").at(level);
@@ -338,7 +338,7 @@ pub fn unet_2d_condition_model(
     s.at("conv_out").conv2d(&h, config.out_channels, 3, Conv2d::same(3))
 }
 
-/// The embedding `[B, T]` of the timestep and whatever else is one vector for each sample.
+/// The embedding `[B, T]` of the timestep and of every other input that is one vector for each sample.
 fn time_embedding(s: &Scope, config: &UNet2DConditionConfig, inputs: &UNet2DConditionInputs<'_>) -> Tensor {
     let (channels, wide) = (config.block_out_channels[0], config.time_embed_dim());
     let at = s.at("time_embedding");

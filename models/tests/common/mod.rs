@@ -18,7 +18,7 @@ fn files() -> Vec<PathBuf> {
     files
 }
 
-/// By name.
+/// Inputs by name.
 pub(crate) type Inputs = HashMap<&'static str, Array<f64>>;
 
 /// Every case of a model, of which there must be a few.
