@@ -1,7 +1,8 @@
 use crate::shape::{Shape, numel};
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
-/// An element type that references are generic over: `f64` is the oracle, `f32` shows how much rounding alone costs.
+/// An element type of reference implementations. `f64` gives the result to compare with, and `f32` shows the error that
+/// comes from rounding alone.
 pub trait Real:
     Copy
     + PartialOrd
@@ -33,7 +34,7 @@ pub trait Real:
 }
 
 impl Real for f32 {
-    // Rounding to f32 is this function's purpose.
+    // Rounding to f32 is what this function is for.
     #[allow(clippy::cast_possible_truncation, reason = "rounding is the point")]
     fn from_f64(value: f64) -> Self {
         value as f32

@@ -16,7 +16,7 @@ pub enum DeviceKind {
     VirtualGpu,
     /// A graphics interface implemented on the CPU.
     SoftwareGpu,
-    /// The driver does not say.
+    /// The driver does not tell.
     Other,
 }
 
@@ -33,7 +33,7 @@ impl fmt::Display for DeviceKind {
     }
 }
 
-/// How a device presents itself.
+/// What a device reports about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceInfo {
     /// The adapter's own name.
@@ -48,10 +48,10 @@ pub struct DeviceInfo {
     pub features: Vec<String>,
 }
 
-/// How weights lie in a device's memory. Arithmetic is `f32` in any case.
+/// How weights are stored in a device's memory. Arithmetic is always `f32`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Storage {
-    /// As the checkpoint has them where the device can read that, else widened.
+    /// As in the checkpoint if the device can read that, else widened.
     #[default]
     Auto,
     /// Single precision.
@@ -76,7 +76,7 @@ pub struct MemoryUse {
     pub activations: u64,
 }
 
-/// What one operation of a plan took.
+/// The time that one operation of a plan took.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeTime {
     /// The operation's name.
@@ -148,7 +148,7 @@ pub enum DeviceError {
 
 /// Something that can run graphs.
 pub trait Device: Send + Sync {
-    /// How it presents itself.
+    /// What it reports about itself.
     fn info(&self) -> &DeviceInfo;
 
     /// Builds a plan for an optimised graph: uploads its weights one by one and prepares everything that does not change

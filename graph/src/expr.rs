@@ -1,4 +1,4 @@
-//! Elementwise expression trees: one fused loop body, in whatever language a device speaks.
+//! Elementwise expression trees: the body of one fused loop, which each device translates to its own language.
 
 use crate::array::Real;
 use std::fmt;

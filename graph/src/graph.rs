@@ -22,7 +22,7 @@ impl NodeId {
 /// How often a value changes while a plan is replayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rate {
-    /// Fixed for a whole generation: weights, the prompt, and all that follows from them alone.
+    /// Fixed for a whole generation: weights, the prompt, and everything computed from these alone.
     Once,
     /// New at every denoising step.
     Step,
@@ -172,7 +172,7 @@ impl Graph {
     }
 }
 
-/// One line a node: id, operation, shape, rate, operands, epilogue, path. For reading what a pass did.
+/// One line a node: id, operation, shape, rate, operands, epilogue, path. For looking at what a pass did.
 impl fmt::Display for Graph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (id, node) in self.iter() {

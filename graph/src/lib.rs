@@ -1,8 +1,8 @@
 //! The language Headwater's models are written in: shapes, operations, passes and memory planning.
 //!
 //! **Invariant: this crate knows no device.** A [`Graph`] is a plain immutable value; anything that can run one
-//! implements [`Device`] elsewhere. Every operation carries its own slow, clear reference implementation, so the meaning
-//! of a graph is defined here and nowhere else.
+//! implements [`Device`] elsewhere. Every operation carries its own slow, clear reference implementation, and these
+//! alone define what a graph means.
 //!
 //! Activations have one layout, NHWC for images and `[batch, tokens, channels]` for sequences, and one element type.
 //! Whole numbers (token ids) travel as activations too: `f32` holds them exactly below 2²⁴, which `gather` checks.

@@ -9,12 +9,13 @@ use thiserror::Error;
 /// Why a graph could not be evaluated.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ReferenceError {
-    /// A weight or input that nobody provided, or with another shape.
+    /// A weight or input that was not given, or has another shape.
     #[error("{0} is missing or has another shape than the graph's")]
     Unbound(String),
 }
 
-/// Evaluates a graph by every operation's reference, in `f64` (the oracle) or `f32`; returns the outputs in order.
+/// Evaluates a graph by every operation's reference, in `f64` (the result to compare with) or `f32`. Returns the
+/// outputs in order.
 ///
 /// # Errors
 /// When an input or weight is missing or misshapen.

@@ -15,16 +15,16 @@ use std::rc::Rc;
 pub(crate) struct Builder {
     nodes: Vec<Node>,
     weights: HashMap<String, NodeId>,
-    /// What blocks give, by the blocks' paths in order.
+    /// Results of blocks with the blocks' paths, in the order of building.
     marks: Vec<(String, NodeId)>,
-    /// The first error poisons everything after it; it is reported once, by [`Scope::finish`].
+    /// The first error. Everything built after it is ignored, and [`Scope::finish`] reports it.
     error: Option<GraphError>,
 }
 
 /// A place in the checkpoint: weights are named under it, and errors say where they happened.
 ///
-/// The builder needs no `?`: the first shape error is remembered with its path, everything built after it is inert, and
-/// [`Scope::finish`] returns it.
+/// The builder needs no `?`: the first shape error is remembered with its path, everything built after it is ignored,
+/// and [`Scope::finish`] returns the error.
 #[derive(Debug, Clone)]
 pub struct Scope {
     builder: Rc<RefCell<Builder>>,
@@ -78,7 +78,8 @@ impl Scope {
         self.weight_in_order(name, shape, &(0..shape.len()).collect::<Vec<_>>())
     }
 
-    /// A parameter whose axes are wanted in another order than the checkpoint's: axis `i` of the tensor is axis `axes[i]` of `shape`.
+    /// A parameter with its axes in another order than the checkpoint's: axis `i` of the tensor is axis `axes[i]` of
+    /// `shape`.
     #[must_use]
     pub fn weight_in_order(&self, name: &str, shape: &[usize], axes: &[usize]) -> Tensor {
         let name = self.full_name(name);
@@ -99,7 +100,7 @@ impl Scope {
         tensor
     }
 
-    /// Numbers known now.
+    /// Numbers that are known when the graph is built.
     #[must_use]
     pub fn constant(&self, shape: &[usize], data: Vec<f32>) -> Tensor {
         self.push(Constant { shape: shape.to_vec(), data }, &[])
@@ -135,7 +136,7 @@ impl Scope {
         let channels = x.extent(-1);
         let shape = [out, channels, kernel, kernel];
         let bias = conv.bias.then(|| self.weight("bias", &[out]));
-        // A matrix product over pixels.
+        // With a kernel of one pixel it is a matrix product over pixels.
         let pixelwise = kernel == 1 && conv == (Conv2d { bias: conv.bias, ..Conv2d::same(1) });
         let weight = if pixelwise {
             self.weight("weight", &shape).reshape(&[out, channels])
@@ -164,7 +165,7 @@ impl Scope {
         self.push(Gather, &[&table, ids])
     }
 
-    /// Adds an operation. Shapes are checked here; a misfit poisons the graph.
+    /// Adds an operation. Shapes are checked here; if they do not fit, the graph is in error from here on.
     #[must_use]
     pub fn push(&self, op: impl Into<Op>, inputs: &[&Tensor]) -> Tensor {
         let op = op.into();
@@ -199,7 +200,7 @@ impl Scope {
         Tensor::new(self.clone(), id, shape)
     }
 
-    /// Remembers what a block gives, by this scope's path, for [`marked`](Self::marked); the graph stays the same.
+    /// Remembers a block's result under this scope's path, for [`marked`](Self::marked). The graph stays the same.
     #[must_use]
     pub fn mark(&self, result: Tensor) -> Tensor {
         if let Some(id) = result.id() {
@@ -208,7 +209,8 @@ impl Scope {
         result
     }
 
-    /// What the blocks give, in the order in which they were built, so that two implementations can be compared block by block.
+    /// The results of the blocks, in the order in which they were built, so that two implementations can be compared
+    /// block by block.
     #[must_use]
     pub fn marked(&self) -> Vec<(String, Tensor)> {
         let builder = self.builder.borrow();
@@ -225,7 +227,7 @@ impl Scope {
         Tensor::poisoned(self.clone())
     }
 
-    /// The finished graph with its named results; what they do not need is left out.
+    /// The finished graph with its named results. Nodes that these do not need are left out.
     ///
     /// # Errors
     /// The first error met while building.

@@ -19,7 +19,7 @@ pub struct Slots {
     sizes: Vec<usize>,
 }
 
-/// From the position that writes a value to the last that reads it, both included.
+/// The positions from the node that writes a value to the last node that reads it, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Range {
     pub(crate) first: usize,
@@ -44,7 +44,8 @@ impl Slots {
         for i in order {
             let range = ranges[i].expect("only nodes with a range were kept");
             let free = |slot: &usize| taken[*slot].iter().all(|r| r.last < range.first || range.last < r.first);
-            // Values come in falling size, so every existing slot is large enough: the smallest wastes least.
+            // Values come in order of falling size, so every existing slot is large enough, and the smallest one wastes
+            // least.
             let slot = (0..sizes.len()).filter(free).min_by_key(|slot| sizes[*slot]).unwrap_or_else(|| {
                 sizes.push(size(i));
                 taken.push(Vec::new());
@@ -56,7 +57,7 @@ impl Slots {
         Slots { roots, slots, sizes }
     }
 
-    /// The node whose memory holds this one's value: itself, or what it reshapes.
+    /// The node whose memory holds this one's value: the node itself or, for a reshape, its operand's.
     #[must_use]
     pub fn root(&self, id: NodeId) -> NodeId {
         self.roots[id.index()]

@@ -37,8 +37,8 @@ impl Tensor {
         &self.shape
     }
 
-    /// The extent of one axis; negative axes count from the end. Zero where there is no such axis, which is either an
-    /// earlier error or makes the operation it is used for report one.
+    /// The extent of one axis; negative axes count from the end. Zero where there is no such axis: then either an
+    /// earlier error is reported, or the operation that uses the extent reports one.
     #[must_use]
     pub fn extent(&self, axis: isize) -> usize {
         let index = if axis < 0 { self.shape.len().checked_add_signed(axis) } else { axis.try_into().ok() };

@@ -11,7 +11,7 @@ pub enum StorageType {
     F32,
     /// IEEE half precision.
     F16,
-    /// The upper half of a single.
+    /// The upper half of an `f32`.
     Bf16,
 }
 
@@ -26,7 +26,7 @@ impl StorageType {
     }
 }
 
-/// One tensor of a checkpoint, borrowed from wherever it lies (a mapped file, usually). Little-endian.
+/// One tensor of a checkpoint, usually borrowed from a mapped file. Little-endian.
 #[derive(Debug, Clone)]
 pub struct WeightView<'a> {
     /// How its elements are stored.
@@ -105,7 +105,7 @@ fn permute<const N: usize>(bytes: &[u8], shape: &[usize], axes: &[usize]) -> Vec
             element.copy_from_slice(&bytes[at..at + N]);
             at += step;
         }
-        // Counts up, the last of these axes fastest.
+        // Moves to the next position; the last of these axes counts fastest.
         for (i, extent) in position.iter_mut().zip(outer).rev() {
             *i += 1;
             if *i < *extent {
@@ -128,7 +128,8 @@ pub trait WeightSource {
         self.weight(name).map(|view| view.storage)
     }
 
-    /// Tells that a tensor has been read and is not wanted soon, so that a mapped file's pages need not stay in memory.
+    /// Tells the source that a tensor has been read and is not needed soon, so that a mapped file's pages need not stay
+    /// in memory.
     fn release(&self, _name: &str) {}
 }
 

@@ -12,7 +12,7 @@ fn the_first_error_is_reported_with_its_path() {
     let s = Scope::root();
     let x = s.input("x", &[2, 3], Rate::Step);
     let block = s.at("blocks").at(7);
-    // [2, 3] has no range 1..5; everything after it is inert, however wrong.
+    // [2, 3] has no range 1..5; everything after it is ignored.
     let bad = block.at("attn").linear(&x, 4).slice(1, 1..5);
     let worse = block.at("ff").linear(&(&bad + &x), 8).reshape(&[0]);
     let error = failure(s.finish(&[("y", &worse)]));

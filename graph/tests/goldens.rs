@@ -98,7 +98,7 @@ fn operation(case: &Case) -> Option<Op> {
     Some(op)
 }
 
-/// Our result, by one operation's reference or by what a builder method makes of several.
+/// Our result, from one operation's reference or from a builder method that combines several operations.
 fn ours<T: Real>(case: &Case) -> Array<T> {
     let inputs = case.inputs::<T>();
     if let Some(op) = operation(case) {
@@ -131,7 +131,7 @@ fn check<T: Real>(case: &Case, precision: &str, tolerance: f64) {
     let largest = wanted.data.iter().fold(0.0f64, |a, b| a.max(b.abs()));
     for (i, (want, have)) in wanted.data.iter().zip(&ours.data).enumerate() {
         let error = (want - have.to_f64()).abs() / largest;
-        // Not `error > tolerance`: a NaN must fail too.
+        // Written as `<=`, so that a NaN fails.
         assert!(error <= tolerance, "{}, {precision}, element {i}: {have:?} instead of {want}", case.name());
     }
 }

@@ -48,8 +48,8 @@ fn operands_come_first_and_bindings_stay_within_the_web_limit() {
     }
 }
 
-/// Walks a graph on its memory plan alone, remembering which value each slot holds: a value overwritten too early is
-/// found by whoever reads it. The second round skips the nodes of rate `Once`, as replaying does.
+/// Walks a graph with its memory plan and remembers which value each slot holds. If a value is overwritten too early,
+/// its reader finds another value there. The second round skips the nodes of rate `Once`, as replaying does.
 fn check_slots(graph: &Graph, what: &str) {
     let slots = Slots::assign(graph);
     let mut memory: Vec<Option<NodeId>> = vec![None; slots.sizes().len()];

@@ -7,9 +7,10 @@ use crate::shape::numel;
 use std::collections::HashMap;
 use std::ops::Range;
 
-/// Computes images `[B, H, W, C]` of more than `largest` elements in bands of rows, each a value of its own, for devices that can bind
-/// only so much at once. A convolution reads the rows around its band, and group norms still see the whole image: the result is the
-/// same but for the order of sums. Where something else reads such an image, the graph is left as it is.
+/// Computes images `[B, H, W, C]` of more than `largest` elements in bands of rows, each a value of its own, for
+/// devices whose bindings are limited in size. A convolution reads the rows around its band, and group norms still see
+/// the whole image: only the order of sums changes. If another kind of operation reads such an image, the graph is left
+/// as it is.
 #[must_use]
 pub fn split_images(graph: &Graph, largest: usize) -> Graph {
     let is_large = |node: &Node| numel(&node.shape) > largest && !node.op.is_leaf();
@@ -38,13 +39,13 @@ type Bands = Vec<(Range<usize>, NodeId)>;
 struct Splitter<'a> {
     rewriter: Rewriter,
     graph: &'a Graph,
-    /// By the old node.
+    /// Bands by the old node.
     bands: HashMap<NodeId, Bands>,
     largest: usize,
 }
 
 impl Splitter<'_> {
-    /// Computes a node in bands; none where that is not known how.
+    /// Computes a node in bands. `None` if bands are not supported for it.
     fn split(&mut self, id: NodeId, node: &Node) -> Option<()> {
         let [_, height, _, _] = node.shape[..] else { return None };
         let rows = self.rows_at_once(node)?;
@@ -71,10 +72,10 @@ impl Splitter<'_> {
         Some(())
     }
 
-    /// As many rows of a result as it and what it reads may have.
+    /// The most rows of a result for which the result and its operands are small enough.
     fn rows_at_once(&self, node: &Node) -> Option<usize> {
         let fits = |shape: &[usize]| self.largest / (shape[0] * numel(&shape[2..])).max(1);
-        // Behind a doubled row that begins or ends in its middle, a row more is computed.
+        // Where a band begins or ends in the middle of a doubled row, one more row is computed.
         let cut = if matches!(node.op, Op::Conv2d(Conv2d { upsample: 2, .. })) { 2 } else { 0 };
         let mut rows = fits(&node.shape).checked_sub(cut)?;
         for id in node.reads() {
@@ -124,7 +125,7 @@ impl Splitter<'_> {
         if parts.len() == 1 { parts[0] } else { self.push(Concat { axis: 1 }, parts, path) }
     }
 
-    /// An operand for rows of a result of four axes: its own rows, or all of it where it has none.
+    /// An operand for some rows of a result of four axes: its own rows, or all of it where it is the same for all rows.
     fn beside(&mut self, id: NodeId, rows: &Range<usize>, path: &str) -> Option<NodeId> {
         let shape = &self.graph.node(id).shape;
         match shape[..] {
@@ -144,7 +145,7 @@ impl Splitter<'_> {
         if let Some((mean, scale)) = norm {
             let x = self.rows(node.inputs[0], &rows, path);
             let bias = self.rewriter.renamed(node.inputs[2]);
-            // (x − mean)·scale + bias, and then whatever came after.
+            // (x − mean)·scale + bias, followed by the node's epilogue.
             let centred = Expr::binary(Binary::Sub, Expr::Input(0), Expr::Input(1));
             let scaled = Expr::binary(Binary::Mul, centred, Expr::Input(2));
             let normed = Expr::binary(Binary::Add, scaled, Expr::Input(3));
@@ -179,7 +180,8 @@ impl Splitter<'_> {
         let (first, last) = (rows.start as isize - top as isize, (rows.end + kernel - 1) as isize - top as isize);
         let (from, to) = (first.max(0).unsigned_abs(), last.unsigned_abs().min(height));
         let stored = from / conv.upsample..to.div_ceil(conv.upsample);
-        // A doubled row of which only the second is seen stands before them all, and one after: their results are cut off.
+        // Doubled rows enter as a whole. If only one half of the first or the last is needed, the result of the other
+        // half is cut off.
         let (before, after) = (from - stored.start * conv.upsample, stored.end * conv.upsample - to);
         let padding = [first.min(0).unsigned_abs(), last.unsigned_abs() - to, left, right];
         let mut inputs = vec![self.rows(node.inputs[0], &stored, path)];
@@ -240,7 +242,7 @@ impl Splitter<'_> {
         Some((mean, self.push(Elementwise { expr: scale }, vec![variance, weight], path)))
     }
 
-    /// Sums `[B, 1, C]` over rows and columns, columns first: no sum is long.
+    /// Sums `[B, 1, C]` over rows and columns, columns first, so that no single sum is long.
     fn sums(&mut self, image: NodeId, path: &str) -> NodeId {
         let [batch, rows, width, channels] = self.rewriter.nodes[image.index()].shape[..] else {
             unreachable!("bands are images")
@@ -299,7 +301,7 @@ mod tests {
                 assert!(values.max() <= Some(largest), "{largest}: a value is too large");
                 let bands = run(&split);
                 let worst = bands.iter().zip(&whole).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-                // Shares of a mean are rounded to single precision.
+                // The weights of a mean's parts are rounded to single precision.
                 assert!(worst < 1e-6, "{largest}: {worst}");
             }
             assert_eq!(split_images(&graph, 1 << 20), graph);

@@ -74,7 +74,7 @@ fn simplify(nodes: &[Node], node: &mut Node) {
     node.inputs = kept.into_iter().map(|i| node.inputs[i]).collect();
 }
 
-/// The operand that a node merely repeats.
+/// The operand to which a node is equal, if there is one.
 fn unchanged(nodes: &[Node], node: &Node) -> Option<NodeId> {
     if node.epilogue.is_some() {
         return None;

@@ -5,10 +5,11 @@ use crate::op::Op;
 use crate::ops::Elementwise;
 use std::collections::HashMap;
 
-/// Storage bindings a kernel may have everywhere: WebGPU's default limit. Fusing past it would lose devices.
+/// Storage bindings a kernel may have everywhere: WebGPU's default limit. A kernel with more bindings would not run on
+/// every device.
 pub(crate) const MAX_BINDINGS: usize = 8;
 
-/// Expressions are merged up to this many operations, so that no kernel grows without bound.
+/// Expressions are merged up to this many operations, so that kernels stay small.
 const MAX_FLOPS: u64 = 64;
 
 /// Merges chains of elementwise operations, then moves them into the kernel that makes one of their operands.
@@ -43,7 +44,8 @@ impl Form {
     }
 }
 
-/// An elementwise operation absorbs an elementwise operand that nobody else reads and that changes as often.
+/// Merges an elementwise operation with an elementwise operand that no other node reads and that changes at the same
+/// rate.
 fn merge_elementwise(graph: &Graph) -> Graph {
     let uses = graph.uses();
     let mut forms: HashMap<NodeId, Form> = HashMap::new();
@@ -108,7 +110,7 @@ fn fused(graph: &Graph, uses: &[usize], node: &Node) -> Option<Node> {
             && producer.rate == node.rate
             && producer.inputs.len() + node.inputs.len() <= MAX_BINDINGS
     };
-    // A matrix product's result is the larger saving where there is a choice.
+    // If there is a choice, fusing with a matrix product saves most.
     let candidates = || (0..node.inputs.len()).filter(fits);
     let at = candidates()
         .find(|at| matches!(graph.node(node.inputs[*at]).op, Op::MatMul(_) | Op::Conv2d(_)))

@@ -1,7 +1,7 @@
 use super::rewrite::Rewriter;
 use crate::graph::{Graph, Rate};
 
-/// Moves everything that follows from weights and `Once` inputs alone (the prompt's keys and values, say) to the front,
+/// Moves everything that depends only on weights and `Once` inputs, such as the prompt's keys and values, to the front,
 /// where a plan runs it once for a whole generation.
 #[must_use]
 pub fn hoist(graph: &Graph) -> Graph {

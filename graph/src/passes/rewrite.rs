@@ -1,6 +1,6 @@
 use crate::graph::{Graph, Node, NodeId};
 
-/// Copies a graph node by node while operands are renamed.
+/// Copies a graph node by node and renumbers operands.
 pub(super) struct Rewriter {
     pub(super) nodes: Vec<Node>,
     renamed: Vec<Option<NodeId>>,
@@ -11,12 +11,12 @@ impl Rewriter {
         Self { nodes: Vec::with_capacity(graph.nodes.len()), renamed: vec![None; graph.nodes.len()] }
     }
 
-    /// What an old node is called now.
+    /// The new number of an old node.
     pub(super) fn renamed(&self, old: NodeId) -> NodeId {
         self.renamed[old.index()].expect("operands are rewritten before the nodes that read them")
     }
 
-    /// The node with its operands under their new names.
+    /// The node with its operands renumbered.
     pub(super) fn rename(&self, node: &Node) -> Node {
         let mut node = node.clone();
         for id in node.inputs.iter_mut().chain(node.epilogue.iter_mut().flat_map(|e| &mut e.inputs)) {
@@ -32,7 +32,7 @@ impl Rewriter {
         self.renamed[old.index()] = Some(new);
     }
 
-    /// Lets another, already rewritten node stand for an old one.
+    /// Uses an already rewritten node in place of an old one.
     pub(super) fn replace(&mut self, old: NodeId, new: NodeId) {
         self.renamed[old.index()] = Some(new);
     }

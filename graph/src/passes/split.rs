@@ -8,10 +8,11 @@ use crate::shape::{Shape, numel};
 use std::collections::HashMap;
 use std::ops::Range;
 
-/// Cuts weights of more than `largest` elements into runs of rows, where their readers allow it: a table of rows, and the right factor
-/// of a product or a convolution, whose rows are channels of the result. `largest` is asked for each weight, and has no opinion on most.
+/// Cuts weights of more than `largest` elements into runs of rows, where their readers allow it: a table of rows, and
+/// the right factor of a product or a convolution, whose rows are channels of the result. `largest` is called for each
+/// weight and returns `None` for those that need no cutting.
 ///
-/// For devices that can bind only so much at once; no value is rounded otherwise than before.
+/// For devices whose bindings are limited in size. Every value is rounded as before.
 #[must_use]
 pub fn split_weights(graph: &Graph, largest: impl Fn(NodeId, &Weight) -> Option<usize>) -> Graph {
     let cuts: HashMap<NodeId, Vec<Range<usize>>> =
@@ -26,7 +27,7 @@ pub fn split_weights(graph: &Graph, largest: impl Fn(NodeId, &Weight) -> Option<
             splitter.rewriter.emit(id, node);
         }
     }
-    // Whole weights that nobody reads any more.
+    // Removes the whole weights, which are not read any more.
     dead_code(&splitter.rewriter.finish(graph))
 }
 
@@ -34,10 +35,11 @@ fn leaf(node: &Node) -> Option<&Weight> {
     if let Op::Weight(weight) = &node.op { Some(weight) } else { None }
 }
 
-/// Rows from and to, of pieces with at most so many elements; none where one is enough, or a row alone is too much.
+/// The ranges of rows of pieces with at most `largest` elements. `None` where one piece is enough, or where a single
+/// row is too large.
 fn runs(node: &Node, largest: usize) -> Option<Vec<Range<usize>>> {
     let (rows, row) = (*node.shape.first()?, numel(node.shape.get(1..)?));
-    // Rows stay rows only while they come first in the checkpoint too.
+    // Rows can be cut only if they are also the first axis in the checkpoint.
     if rows * row <= largest || row > largest || leaf(node)?.axes.first() != Some(&0) {
         return None;
     }
@@ -64,7 +66,7 @@ impl Splitter<'_> {
         let weight = self.weight_of(node.inputs[large]);
         let Some(cuts) = self.cuts.get(&weight).cloned() else { return false };
         let read = node.inputs[large];
-        // A reshape between them must have kept the rows.
+        // A reshape between weight and reader must keep the rows.
         if self.graph.node(read).shape[0] != self.graph.node(weight).shape[0] {
             return false;
         }
@@ -123,7 +125,7 @@ impl Splitter<'_> {
         self.push(Reshape { shape }, vec![piece], &self.graph.node(read).path.clone())
     }
 
-    /// Every piece gives its rows of the result's last axis.
+    /// Each piece gives a part of the result's last axis, and the parts are joined.
     fn product(&mut self, node: &Node, read: NodeId, weight: NodeId, cuts: &[Range<usize>]) -> NodeId {
         let inputs: Vec<NodeId> = node.inputs.iter().map(|id| self.rewriter.renamed(*id)).collect();
         let mut parts = Vec::new();
@@ -138,7 +140,8 @@ impl Splitter<'_> {
         self.push(Concat { axis: node.shape.len() - 1 }, parts, &node.path)
     }
 
-    /// Every id is looked up in every piece, where it finds its row or some other; the others are multiplied by zero.
+    /// Every id is looked up in every piece. Only one piece holds the id's row, and what the others return is
+    /// multiplied by zero.
     fn gather(&mut self, node: &Node, read: NodeId, weight: NodeId, cuts: &[Range<usize>]) -> NodeId {
         let ids = self.rewriter.renamed(node.inputs[1]);
         let mut column = self.rewriter.nodes[ids.index()].shape.clone();
@@ -147,7 +150,8 @@ impl Splitter<'_> {
         let id = || Box::new(Expr::Input(0));
         let number = |n: usize| Box::new(Expr::Const(n as f64));
         let minus = |n| Expr::Binary(Binary::Sub, id(), number(n));
-        // Ids are whole numbers, so one of these is 1 and every other 0. What lies beyond the table's end counts as its last row.
+        // Ids are whole numbers, so one of these is 1 and all others are 0. An id beyond the table's end counts as the
+        // last row.
         let unit =
             |expr| Expr::binary(Binary::Max, Expr::binary(Binary::Min, expr, Expr::Const(1.0)), Expr::Const(0.0));
         let mut sum = None;
