@@ -27,7 +27,7 @@ fn plan(m: usize, n: usize, k: usize) -> Box<dyn Plan> {
     let mut weights = MemoryWeights::default();
     let noise = |i: usize| (i as f32 * 0.618_034).fract() - 0.5;
     weights.insert("weight", [n, k], &(0..n * k).map(noise).collect::<Vec<_>>());
-    // As many threads as PyTorch is told to use, when the comparison says so.
+    // The comparison sets the number of threads, so that PyTorch and this program use the same.
     let threads = std::env::var("HEADWATER_THREADS").ok().and_then(|threads| threads.parse().ok());
     let device = cpu::CpuDevice::new(threads).expect("threads start");
     let mut plan = device.plan(&graph, &weights, PlanOptions::default()).expect("the graph fits");

@@ -20,7 +20,7 @@ pub(crate) struct Step {
     pub(crate) epilogue: Option<(Fused, Vec<NodeId>)>,
 }
 
-/// What the nodes of a graph compute on and with.
+/// The kernels of a graph and the memory they read.
 pub(crate) struct Compiled {
     /// In running order, reshapes and leaves left out.
     pub(crate) steps: Vec<Step>,
@@ -29,7 +29,7 @@ pub(crate) struct Compiled {
     pub(crate) packs: Vec<PackedBMatrix<f32>>,
     /// Bytes of weights and constants, packed or not.
     pub(crate) weight_bytes: u64,
-    /// Elements of room that the largest attention needs.
+    /// Elements of scratch memory that the largest attention needs.
     pub(crate) heads: usize,
 }
 
@@ -164,7 +164,7 @@ fn heads(steps: &[Step]) -> usize {
     steps.iter().map(room).max().unwrap_or(0)
 }
 
-/// Memory for that many elements, or an error when the system has none left.
+/// Zeroed memory for this many elements, or an error when the system has no memory left.
 pub(crate) fn zeros(len: usize, device: &str) -> Result<Vec<f32>, DeviceError> {
     let mut memory = Vec::new();
     memory.try_reserve_exact(len).map_err(|_| DeviceError::OutOfMemory {

@@ -9,15 +9,16 @@ use graph::expr::Binary;
 use rayon::prelude::*;
 use rten_simd::{Isa, SimdOp};
 
-/// Elements per block: a few blocks fit the first-level cache, and interpreting costs nothing beside working on one.
+/// Elements per block: a few blocks fit the first-level cache, and the cost of interpreting the program is small next
+/// to the work on one block.
 const BLOCK: usize = 1024;
 
-/// An expression together with the way its operands lie under its result.
+/// An expression, and how its operands map to its result.
 #[derive(Debug, Clone)]
 pub(crate) struct Fused {
     program: Program,
     layout: Layout,
-    /// Operand 0 is the result's own former content.
+    /// Whether operand 0 is what the result held before.
     in_place: bool,
 }
 
@@ -82,7 +83,7 @@ impl SimdOp for Part<'_> {
 }
 
 impl Fused {
-    /// Copies into its room every operand that has no single run under this block.
+    /// Copies every operand that is not contiguous under this block into its scratch memory.
     #[inline(always)]
     fn fill_rooms(&self, operands: &[&[f32]], start: usize, block: &[f32], rooms: &mut [f32]) {
         let own = usize::from(self.in_place);
@@ -166,7 +167,7 @@ fn fold(op: Binary, target: &mut [f32], source: Run<'_>, reversed: bool) {
         (Binary::Sub, true) => zip(target, source, |a, b| b - a),
         (Binary::Div, false) => zip(target, source, |a, b| a / b),
         (Binary::Div, true) => zip(target, source, |a, b| b / a),
-        // Which operand survives beside a NaN depends on the order, as the references have it.
+        // With a NaN, the result depends on the order of the operands. This is the order of the references.
         (Binary::Min, false) => zip(target, source, |a, b| if b < a { b } else { a }),
         (Binary::Min, true) => zip(target, source, |a, b| if a < b { a } else { b }),
         (Binary::Max, false) => zip(target, source, |a, b| if b > a { b } else { a }),

@@ -1,4 +1,4 @@
-//! What this machine calls itself.
+//! What is reported about this machine's processor.
 
 use graph::{DeviceInfo, DeviceKind};
 use rten_gemm::GemmExecutor;
@@ -11,7 +11,7 @@ pub(crate) fn info(threads: usize) -> DeviceInfo {
     DeviceInfo { name: name(), kind: DeviceKind::Cpu, backend: "native".into(), driver: kernel, features }
 }
 
-/// The processor's model name where the system tells it cheaply, else its architecture.
+/// The processor's model name where it is easy to get, else its architecture.
 fn name() -> String {
     let linux = || {
         let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;

@@ -11,17 +11,17 @@ pub(crate) enum Run<'a> {
     Splat(f32),
 }
 
-/// Axes on which several operands walk, merged wherever all of them allow it.
+/// The axes along which several operands are read, merged where the strides of all operands allow it.
 #[derive(Debug, Clone)]
 pub(crate) struct Walk {
     /// Extents of the merged axes, never empty.
     pub(crate) extents: Vec<usize>,
-    /// Per operand its stride along each merged axis.
+    /// The stride of each operand along each merged axis.
     pub(crate) strides: Vec<Vec<usize>>,
 }
 
 impl Walk {
-    /// Merges axis i into i + 1 where every operand's strides continue.
+    /// Merges adjacent axes where one stride covers both in every operand.
     pub(crate) fn new(shape: &[usize], operands: &[Vec<usize>]) -> Walk {
         let mut walk = Walk { extents: Vec::new(), strides: vec![Vec::new(); operands.len()] };
         for (axis, extent) in shape.iter().copied().enumerate().filter(|(_, extent)| *extent != 1) {
@@ -104,7 +104,8 @@ impl Layout {
         self.lies.len()
     }
 
-    /// Copies what does not lie in one run under output elements `start..start + room.len()`, so that `run` finds it.
+    /// Copies the elements that are not contiguous under output elements `start..start + room.len()`, so that `run`
+    /// finds it.
     #[inline(always)]
     pub(crate) fn gather(&self, operand: usize, data: &[f32], start: usize, room: &mut [f32]) {
         if self.is_direct(operand, start, room.len()) {
@@ -143,7 +144,7 @@ impl Layout {
         }
     }
 
-    /// Whether the elements under the output's run are one run of the operand too.
+    /// Whether the elements under a run of the output are contiguous in the operand too.
     #[inline(always)]
     fn is_direct(&self, operand: usize, start: usize, len: usize) -> bool {
         let row = self.walk.row();

@@ -10,7 +10,8 @@ use rten_vecmath::{Cos, Exp, Sigmoid, Sin, Tanh};
 #[inline(always)]
 pub(crate) fn map<I: Isa>(isa: I, op: Unary, values: &mut [f32]) {
     let ops = isa.f32();
-    // A closure that is not inlined would be compiled for the least processor, and call every vector instruction.
+    // A closure that is not inlined would be compiled for the oldest processor, and each vector instruction in it would
+    // be a function call.
     macro_rules! each {
         (|$x:ident| $value:expr) => {{
             simd_map(
@@ -26,7 +27,7 @@ pub(crate) fn map<I: Isa>(isa: I, op: Unary, values: &mut [f32]) {
         Unary::Abs => values.iter_mut().for_each(|v| *v = v.abs()),
         Unary::Sqrt => values.iter_mut().for_each(|v| *v = v.sqrt()),
         Unary::Relu => values.iter_mut().for_each(|v| *v = v.max(0.0)),
-        // No model takes logarithms in bulk, so the standard library's scalar one serves.
+        // No model takes many logarithms, so the standard library's scalar function is fast enough.
         Unary::Ln => values.iter_mut().for_each(|v| *v = v.ln()),
         Unary::Exp => each!(|x| Exp::apply(isa, x)),
         Unary::Sin => each!(|x| Sin::apply(isa, x)),
@@ -40,7 +41,7 @@ pub(crate) fn map<I: Isa>(isa: I, op: Unary, values: &mut [f32]) {
     }
 }
 
-/// x / (1 + e⁻ʸ). Where e⁻ʸ overflows the quotient is zero, as it should be.
+/// x / (1 + e⁻ʸ). Where e⁻ʸ overflows, the quotient is zero, which is right.
 #[inline(always)]
 fn times_sigmoid<I: Isa>(isa: I, x: I::F32, y: I::F32) -> I::F32 {
     let ops = isa.f32();
@@ -57,7 +58,7 @@ fn gelu_tanh<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     times_sigmoid(isa, x, doubled)
 }
 
-/// x Φ(x), away from zero through the tail Φ(−|x|) so that nothing cancels for negative x.
+/// x Φ(x). Away from zero it is computed from the tail Φ(−|x|), so that nothing cancels for negative x.
 #[inline(always)]
 fn gelu<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     let ops = isa.f32();
@@ -131,7 +132,7 @@ mod tests {
         values
     }
 
-    /// A unit in the last place of a number this large; the smallest normal number's for anything smaller.
+    /// A unit in the last place of a number of this size, and at least that of the smallest normal number.
     fn ulp(value: f64) -> f64 {
         let exponent = value.abs().max(f64::from(f32::MIN_POSITIVE)).log2().floor();
         (exponent - 23.0).exp2()
@@ -171,7 +172,7 @@ mod tests {
             let worst = x.iter().zip(&y).fold((0.0, 0.0), |worst: (f64, f64), (x, y)| {
                 let exact = exact(op, f64::from(*x));
                 let unit = ulp(if absolute { 1.0 } else { exact }) * condition(f64::from(*x));
-                // Where the exponential in a quotient overflows, the last of a tail is zero.
+                // Where the exponential in a quotient overflows, the end of a tail is zero instead of a tiny number.
                 let vanished = exact.abs() < 1e-37 && y.abs() < 1e-37;
                 let error = if vanished { 0.0 } else { (f64::from(*y) - exact).abs() / unit };
                 if error > worst.0 { (error, f64::from(*x)) } else { worst }

@@ -18,11 +18,12 @@ impl Threads {
     }
 }
 
-/// Elements a thread should at least be given: waking it costs a few microseconds.
+/// The fewest elements to give to a thread, because waking one costs a few microseconds.
 const LEAST_WORK: usize = 1 << 14;
 
 /// Length of the pieces to cut `total` elements into, a multiple of `unit`: several per thread so that a slow thread
-/// does not hold up the others, but none too small to be worth handing over. `weight` is the work of one element.
+/// does not hold up the others, but none so small that handing it over costs more than computing it. `weight` is the
+/// work of one element.
 pub(crate) fn piece(total: usize, unit: usize, weight: usize) -> usize {
     let unit = unit.max(1);
     let least = LEAST_WORK / weight.max(1);
@@ -36,8 +37,8 @@ thread_local! {
 
 /// Lends the thread's scratch memory, grown to `len` elements of unspecified value.
 ///
-/// The memory is taken out while it is lent: a thread that waits inside `body` may be given another piece of work, which
-/// then finds none and makes its own.
+/// The memory is taken out while it is lent: a thread that waits inside `body` may be given another piece of work,
+/// which then finds no memory here and allocates its own.
 pub(crate) fn with_scratch<R>(len: usize, body: impl FnOnce(&mut [f32]) -> R) -> R {
     let mut scratch = SCRATCH.take();
     if scratch.len() < len {

@@ -9,7 +9,7 @@ use graph::{
 use rten_gemm::{GemmError, GemmExecutor};
 use std::time::Instant;
 
-/// A graph bound to the processor: weights packed, memory reserved. Running it allocates nothing of a tensor's size.
+/// A graph bound to the processor: weights packed, memory reserved. Running it allocates no memory for tensors.
 pub struct CpuPlan {
     device: String,
     threads: Threads,
@@ -21,7 +21,7 @@ pub struct CpuPlan {
     heads: Vec<f32>,
     /// By node number: whether this input was written.
     written: Vec<bool>,
-    /// Values of rate `Once` are up to date.
+    /// Whether values of rate `Once` are up to date.
     settled: bool,
     ran: bool,
 }
@@ -34,7 +34,8 @@ impl CpuPlan {
         weights: &dyn WeightSource,
         options: PlanOptions,
     ) -> Result<CpuPlan, DeviceError> {
-        // Slots need everything of rate `Once` first; on an optimised graph this changes nothing.
+        // Slots are assigned to a graph with all nodes of rate `Once` first. An optimised graph is in this order
+        // already.
         let graph = passes::hoist(graph);
         let slots = Slots::assign(&graph);
         let compiled = compile(&graph, &slots, weights, options.storage, &threads, device)?;

@@ -77,7 +77,7 @@ impl Program {
 fn term(expr: &Expr) -> Option<Term> {
     match expr {
         Expr::Input(i) => Some(Term::Operand(*i)),
-        // Constants were rounded to singles in the reference's f32 arithmetic too.
+        // The reference in f32 also rounds constants to single precision.
         #[allow(clippy::cast_possible_truncation, reason = "rounding is the point")]
         Expr::Const(value) => Some(Term::Const(*value as f32)),
         _ => None,

@@ -6,11 +6,12 @@ use rayon::prelude::*;
 use rten_gemm::{BiasVector, GemmError, GemmInputA, GemmInputB, GemmOptions};
 use rten_tensor::NdTensorView;
 
-/// Numbers of the image's patches laid out at once: they stay in the second-level cache while the product reads them.
+/// Elements of the image's patches that are laid out at once. They stay in the second-level cache while the product
+/// reads them.
 const LAID_OUT: usize = 1 << 17;
 
-/// A convolution, as the product of the image's patches, laid out some pixels at a time, with the kernel's matrix. Reads `x`, the weight
-/// unless it is packed, and the bias.
+/// A convolution, computed as the product of the image's patches with the kernel's matrix. Patches are laid out for
+/// some pixels at a time. Reads `x`, the weight unless it is packed, and the bias.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Convolve {
     pub(crate) op: Conv2d,
@@ -22,7 +23,7 @@ impl Convolve {
     pub(crate) fn run(&self, tools: &Tools<'_>, reads: &[&[f32]], out: &mut [f32]) -> Result<(), GemmError> {
         let (k, n) = (self.dims.taps(), self.dims.out_channels);
         let bias = self.op.bias.then(|| reads[reads.len() - 1]);
-        // Several pieces for each thread, each of some rows of the matrix product's own tiles.
+        // Several pieces for each thread, each with enough pixels to fill the matrix product's tiles.
         let fair = self.dims.pixels().div_ceil(4 * rayon::current_num_threads());
         let pixels = (LAID_OUT / k).clamp(16, 1024).min(fair.max(16));
         let pieces = out.par_chunks_mut(pixels * n).enumerate();

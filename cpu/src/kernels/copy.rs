@@ -16,7 +16,7 @@ impl Rows {
         let (table, ids) = (reads[0], reads[1]);
         let each = out.par_chunks_exact_mut(self.channels).with_min_len(64).zip(ids);
         each.for_each(|(row, id)| {
-            // An id outside the table reads its nearest row, NaN the first: `as` saturates.
+            // An id outside the table reads the nearest row, and NaN reads the first, because `as` saturates.
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturating is the meaning")]
             let at = (*id as usize).min(self.rows - 1) * self.channels;
             row.copy_from_slice(&table[at..at + self.channels]);
@@ -27,7 +27,7 @@ impl Rows {
 /// Operands one after the other along an axis.
 #[derive(Debug, Clone)]
 pub(crate) struct Join {
-    /// Per operand the elements it contributes to each position of the axes before.
+    /// For each operand the elements that it contributes to each position of the axes before the joined one.
     pub(crate) runs: Vec<usize>,
 }
 
@@ -48,11 +48,11 @@ impl Join {
 /// A range of an axis.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Take {
-    /// Elements of one position of the axes before.
+    /// Elements for each position of the axes before the cut one.
     pub(crate) whole: usize,
-    /// Where the range starts in them.
+    /// Where the range starts in these elements.
     pub(crate) start: usize,
-    /// Its elements.
+    /// Elements of the range.
     pub(crate) run: usize,
 }
 

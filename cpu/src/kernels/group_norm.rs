@@ -3,10 +3,11 @@ use crate::parallel::piece;
 use graph::ops::{GroupNorm, GroupNormDims};
 use rayon::prelude::*;
 
-/// Positions summed in single precision before the sum is widened: short enough to lose nothing that matters.
+/// Positions summed in single precision before the sum is widened: few enough that rounding does not matter.
 const STRIP: usize = 64;
 
-/// Group normalisation, in three passes over an image: means, then the squares of what is left, which does not cancel, then the result.
+/// Group normalisation, in three passes over an image: the means, then the squares of the differences from the mean
+/// (squares of the values themselves would cancel), then the result.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NormalizeGroups {
     pub(crate) op: GroupNorm,

@@ -27,7 +27,7 @@ impl Product {
         let MatMulDims { batch, m, n, k } = self.dims;
         let bias = self.bias.then(|| reads[reads.len() - 1]);
         if k == 0 {
-            // A sum of nothing, which packing cannot express.
+            // A sum of no terms. Packing does not support it.
             match bias {
                 Some(bias) => out.chunks_exact_mut(n).for_each(|row| row.copy_from_slice(bias)),
                 None => out.fill(0.0),
@@ -52,12 +52,12 @@ impl Product {
     }
 }
 
-/// The right factor as `[k, n]`, however it is stored.
+/// The right factor as `[k, n]`, also if it is stored transposed.
 pub(super) fn right(data: &[f32], n: usize, k: usize, transposed: bool) -> Matrix<'_, f32> {
     if transposed { NdTensorView::from_data([n, k], data).transposed() } else { NdTensorView::from_data([k, n], data) }
 }
 
-/// A weight in the order in which the product's kernel reads it.
+/// A weight rearranged in the order in which the product's kernel reads it.
 pub(crate) fn pack(data: &[f32], n: usize, k: usize, transposed: bool) -> PackedBMatrix<f32> {
     GemmExecutor::<f32>::new().prepack_b(right(data, n, k, transposed))
 }

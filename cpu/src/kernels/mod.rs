@@ -23,14 +23,14 @@ pub(crate) struct Tools<'a> {
     pub(crate) gemm: &'a GemmExecutor,
     /// Weights packed for the matrix product's kernel.
     pub(crate) packs: &'a [PackedBMatrix<f32>],
-    /// Room for one attention's result, head by head.
+    /// Scratch memory for one attention's result, head by head.
     pub(crate) heads: &'a mut [f32],
 }
 
 /// An epilogue and the values of its further operands.
 pub(crate) type Epilogue<'a> = Option<(&'a Fused, &'a [&'a [f32]])>;
 
-/// A node's computation with everything decided that its shapes decide.
+/// A node's computation, with everything that depends only on its shapes worked out.
 pub(crate) enum Kernel {
     Product(Product),
     Convolve(Convolve),
@@ -42,7 +42,7 @@ pub(crate) enum Kernel {
     Join(Join),
     Take(Take),
     Permute(Permute),
-    /// Anything else: the operation's own reference, in singles.
+    /// Any other operation: its reference, in single precision.
     Reference {
         op: Op,
         shapes: Vec<Shape>,
