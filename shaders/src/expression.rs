@@ -10,8 +10,9 @@ pub(crate) const FUNCTIONS: &str = include_str!("functions.wgsl");
 /// Generates `fn name(i: u32) -> f32`, or `name4` for four positions from `i` on, which evaluates `expr` at position `i`
 /// of a result of shape `out`.
 ///
-/// `Input(k)` is loaded from binding `x{k}` of shape `shapes[k]`, broadcast; where the shape is none it is a parameter
-/// `v{k}` of the function instead. With `width` four, bindings that [`Strided::is_contiguous`] have width four, too.
+/// `Input(k)` is loaded from binding `x{k}` of shape `shapes[k]`, broadcast. Where the shape is `None`, it is a
+/// parameter `v{k}` of the function instead. With `width` four, bindings that [`Strided::is_contiguous`] have width
+/// four, too.
 pub(crate) fn function(
     prelude: &mut Prelude,
     name: &str,
@@ -99,7 +100,7 @@ impl Writer<'_> {
         let text = if value.is_finite() {
             format!("({value:?}f)")
         } else {
-            // WGSL has no literals for these and rejects constant expressions that make them.
+            // WGSL has no literals for infinities and NaN, and rejects constant expressions that produce them.
             let name = format!("constant{}", self.constants);
             self.constants += 1;
             self.prelude.param_f32(&name, value);

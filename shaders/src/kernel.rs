@@ -26,7 +26,7 @@ pub trait Kernel: Sync {
     /// [`Operation::name`](graph::Operation::name) of what it computes.
     fn op(&self) -> &'static str;
 
-    /// Position among the kernels that apply, smallest first: a guess without measuring.
+    /// Position among the kernels that apply, smallest first. It is an estimate, not measured on the device.
     fn rank(&self, problem: &Problem<'_>, profile: &Profile) -> u32;
 
     /// The composed shader; none when it does not apply to the problem or exceeds a limit of the profile.

@@ -1,11 +1,11 @@
 //! WGSL kernels for Headwater's graph operations.
 //!
 //! **Invariant: this crate knows no GPU interface.** It turns a [`Problem`] and an adapter's [`Profile`] into text, a
-//! number of workgroups and the words of a uniform buffer ([`Shader`]); whoever runs it needs nothing else.
+//! number of workgroups and the words of a uniform buffer ([`Shader`]); nothing else is needed to run it.
 //!
 //! A kernel is a plain `.wgsl` body beside a small Rust spec. In front of the body goes a generated prelude: constants
-//! for tile sizes and flags, the bindings, a `load` function for each operand's storage format, and the epilogue. So a
-//! storage format, an activation or a residual is never a copy of a kernel. The text is WGSL 1.0 and at most `enable f16`.
+//! for tile sizes and flags, the bindings, a `load` function for each operand's storage format, and the epilogue. So no
+//! kernel is copied for another storage format, activation or residual. The text is WGSL 1.0 and at most `enable f16`.
 
 mod attention;
 mod concat;

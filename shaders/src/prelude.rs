@@ -19,7 +19,7 @@ impl Width {
     }
 }
 
-/// Collects what stands before a kernel's body.
+/// Collects the text before a kernel's body.
 ///
 /// Bindings are numbered in the order of the calls: operands, then [`result`](Self::result), which adds the epilogue's
 /// operands and the result itself. [`compose`](Self::compose) adds the uniform buffer.
@@ -78,7 +78,7 @@ impl Prelude {
         self.words.push(bits);
     }
 
-    /// Indices are 32-bit in WGSL: what does not fit makes the kernel inapplicable.
+    /// Indices are 32-bit in WGSL. A number that does not fit makes the kernel inapplicable.
     fn checked(&mut self, value: usize) -> u32 {
         u32::try_from(value).unwrap_or_else(|_| {
             self.failed = true;
@@ -95,8 +95,8 @@ impl Prelude {
     ///
     /// - `load_name(i)`: element `i`;
     /// - `load4_name(i)`: elements `i..i + 4`, where `i` is a multiple of four if `width` is four;
-    /// - `tail4_name(i, left)`: the same with zeros for all but the first `left` ≥ 1. With `width` four it may read on,
-    ///   since rows then end at multiples of four.
+    /// - `tail4_name(i, left)`: the same with zeros for all but the first `left` ≥ 1. With `width` four it may read all
+    ///   four, because rows then end at multiples of four.
     pub(crate) fn operand(&mut self, name: &str, operand: &Operand<'_>, width: Width) {
         let count = operand.shape.iter().try_fold(1usize, |n, extent| n.checked_mul(*extent));
         self.checked(count.unwrap_or(usize::MAX));
@@ -113,7 +113,7 @@ impl Prelude {
         self.loads(name, operand.format, width);
     }
 
-    /// Access functions for an operand that the problem does not have: it reads as zero.
+    /// Access functions for an operand that the problem does not have. They return zero.
     pub(crate) fn absent(&mut self, name: &str) {
         let _ = write!(
             self.functions,
@@ -212,8 +212,8 @@ impl Prelude {
         self.bind("y", "read_write", if width == Width::Four { "vec4<f32>" } else { "f32" });
     }
 
-    /// Puts the prelude before the bodies. `invocations` many run at least, in workgroups along a line that
-    /// `linear_group` recovers from its folding over two dimensions.
+    /// Puts the prelude before the bodies. At least `groups` workgroups run. They lie along a line that is folded over
+    /// two dimensions where it is too long for one; `linear_group` computes the position on the line.
     pub(crate) fn compose(
         mut self,
         kernel: &'static str,

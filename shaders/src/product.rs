@@ -3,7 +3,7 @@
 use crate::prelude::Prelude;
 use graph::ops::MatMulDims;
 
-/// What all variants share: extents, flags, bindings.
+/// What all variants of a kernel share: extents, flags and bindings.
 pub(crate) struct Setup {
     pub(crate) prelude: Prelude,
     pub(crate) dims: MatMulDims,

@@ -20,7 +20,7 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// What WebGPU promises everywhere.
+    /// The limits that WebGPU guarantees everywhere.
     #[must_use]
     pub fn web_default() -> Self {
         Self {

@@ -3,8 +3,8 @@ use graph::shape::broadcast_strides;
 
 /// How positions of a result map to elements of an operand: mixed-radix digits of the position, each times a stride.
 ///
-/// Adjacent axes that one stride walks are one digit, so that broadcast, slice and transpose of any rank cost as few
-/// divisions as they can.
+/// Adjacent axes that one stride covers are merged into one digit, so that broadcast, slice and transpose need few
+/// divisions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Strided {
     digits: Vec<Digit>,

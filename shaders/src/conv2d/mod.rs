@@ -8,7 +8,8 @@ use crate::profile::Profile;
 use graph::Op;
 use graph::ops::{Conv2d, Conv2dDims, MatMulDims};
 
-/// The product that a convolution is: a row for each pixel of the result, a column for each of its channels.
+/// The matrix product that computes a convolution: a row for each pixel of the result, a column for each of its
+/// channels.
 pub(crate) fn as_product(dims: &Conv2dDims) -> MatMulDims {
     MatMulDims { batch: 1, m: dims.pixels(), n: dims.out_channels, k: dims.taps() }
 }

@@ -7,7 +7,7 @@ use crate::profile::Profile;
 use graph::Op;
 use graph::ops::{GroupNorm, GroupNormDims};
 
-/// Fills a prelude; also gives the number of groups of all images.
+/// Fills a prelude. Also returns the number of groups of all images together.
 fn setup(problem: &Problem<'_>, workgroup: u32, vectors: bool) -> Option<(Prelude, usize)> {
     let (Op::GroupNorm(op), [x, weight, bias]) = (problem.op, &problem.operands[..]) else { return None };
     let GroupNormDims { batch, positions, channels } = GroupNorm::dims(x.shape);
@@ -31,13 +31,14 @@ fn setup(problem: &Problem<'_>, workgroup: u32, vectors: bool) -> Option<(Prelud
     Some((prelude, batch * op.groups))
 }
 
-/// Whether one invocation may walk a whole group. Mesa's software driver ends loops quietly once an invocation has taken 65535 turns in
-/// all, so that a large picture's groups must be shared there, barriers or not.
+/// Whether one invocation may walk a whole group. Mesa's software driver ends loops without an error once an invocation
+/// has taken 65535 turns in all. The groups of a large picture must therefore be shared among invocations there,
+/// although barriers are slow.
 fn lone_invocation_fits(problem: &Problem<'_>) -> bool {
     const TURNS: usize = 65_535;
     let (Op::GroupNorm(op), [x, ..]) = (problem.op, &problem.operands[..]) else { return true };
     let GroupNormDims { positions, channels, .. } = GroupNorm::dims(x.shape);
-    // The end of a loop takes turns, too.
+    // Leaving a loop counts as a turn too.
     3 * positions * (3 + channels / op.groups.max(1)) < TURNS
 }
 
@@ -59,14 +60,14 @@ impl Kernel for Naive {
     }
 
     fn shader(&self, problem: &Problem<'_>, profile: &Profile) -> Option<Shader> {
-        // Groups are few: small workgroups spread them over a software adapter's threads.
+        // There are few groups, so small workgroups spread them over a software adapter's threads.
         let workgroup = lone_workgroup(profile).min(8);
         let (prelude, groups) = setup(problem, workgroup, false)?;
         prelude.compose(self.name(), &[include_str!("naive.wgsl")], groups.div_ceil(workgroup as usize), profile)
     }
 }
 
-/// The same, four numbers at a time.
+/// One invocation for each group of an image, four numbers at a time.
 #[derive(Debug)]
 pub(crate) struct Register;
 
@@ -113,7 +114,7 @@ impl Kernel for Workgroup {
     }
 
     fn shader(&self, problem: &Problem<'_>, profile: &Profile) -> Option<Shader> {
-        // A power of two, so that halving reaches every invocation.
+        // A power of two, so that the sum by halving includes every invocation.
         let workgroup = if profile.max_workgroup_invocations >= 256 { 256 } else { 64 };
         let (prelude, groups) = setup(problem, workgroup, true)?;
         prelude.compose(self.name(), &[include_str!("access.wgsl"), include_str!("workgroup.wgsl")], groups, profile)

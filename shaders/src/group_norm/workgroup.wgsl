@@ -1,14 +1,14 @@
 // As naive.wgsl: one workgroup for each group of an image, which its invocations walk side by side.
 //
 // Expects: what register.wgsl does, WORKGROUP a power of two.
-// Neighbouring invocations read neighbouring channels, and then the next position's; the group is read three times, but only
-// the first time from afar.
+// Neighbouring invocations read neighbouring channels, and then the next position's. The group is read three times, but
+// only the first read goes beyond the caches.
 
 var<workgroup> sums: array<f32, WORKGROUP>;
 
 // The sum over the workgroup, for every invocation.
 fn total(value: f32, lane: u32) -> f32 {
-    // What an earlier call left there has been read by all.
+    // Waits until every invocation has read the result of an earlier call.
     workgroupBarrier();
     sums[lane] = value;
     for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {

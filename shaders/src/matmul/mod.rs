@@ -1,4 +1,4 @@
-//! Matrix products, and convolutions as products of an image's patches: the tiled kernels are the same text.
+//! Matrix products, and convolutions as products of an image's patches. The tiled kernels of both have the same text.
 
 use crate::conv2d;
 use crate::kernel::{Kernel, LAST, Shader};
@@ -72,7 +72,7 @@ impl Kernel for Naive {
     }
 }
 
-/// A register tile for each invocation.
+/// One tile for each invocation, kept in registers.
 #[derive(Debug)]
 pub(crate) struct Register {
     name: &'static str,
@@ -83,7 +83,7 @@ pub(crate) struct Register {
 
 /// For products of few rows or columns.
 pub(crate) static REGISTER_4: Register = Register { name: "matmul_register_4x4", op: "matmul", blocks: 1 };
-/// Half the loads for the same products.
+/// The same with half as many loads.
 pub(crate) static REGISTER_8: Register = Register { name: "matmul_register_8x8", op: "matmul", blocks: 2 };
 pub(crate) static CONV2D_REGISTER_4: Register = Register { name: "conv2d_register_4x4", op: "conv2d", blocks: 1 };
 pub(crate) static CONV2D_REGISTER_8: Register = Register { name: "conv2d_register_8x8", op: "conv2d", blocks: 2 };
@@ -106,7 +106,8 @@ impl Kernel for Register {
 
     fn rank(&self, problem: &Problem<'_>, profile: &Profile) -> u32 {
         let Some(dims) = dims(problem) else { return LAST };
-        // Large tiles must fill the processors' vectors, and waste what they cover beyond the matrix.
+        // Large tiles are used only where there are enough of them for all threads, and where little of a tile lies
+        // beyond the matrix.
         let fits = self.blocks == 1 || (dims.m > 4 && dims.n > 4 && self.tiles(dims) >= FEW_TILES);
         let order = if fits { 4 - self.blocks } else { 4 };
         if profile.barriers_are_slow { order } else { 40 + order }
@@ -121,7 +122,7 @@ impl Kernel for Register {
     }
 }
 
-/// A tile for each workgroup, its operands in workgroup memory.
+/// One tile for each workgroup, with its operands in workgroup memory.
 #[derive(Debug)]
 pub(crate) struct Workgroup {
     name: &'static str,
@@ -134,10 +135,10 @@ pub(crate) struct Workgroup {
 /// For products that make few tiles.
 pub(crate) static WORKGROUP_32: Workgroup =
     Workgroup { name: "matmul_workgroup_32x32", op: "matmul", threads: [8, 8], blocks: 1 };
-/// In between.
+/// For products between the two.
 pub(crate) static WORKGROUP_64: Workgroup =
     Workgroup { name: "matmul_workgroup_64x64", op: "matmul", threads: [8, 8], blocks: 2 };
-/// For products that fill any machine with tiles.
+/// For products with enough tiles for any machine.
 pub(crate) static WORKGROUP_128: Workgroup =
     Workgroup { name: "matmul_workgroup_128x64", op: "matmul", threads: [16, 8], blocks: 2 };
 pub(crate) static CONV2D_WORKGROUP_32: Workgroup =
@@ -195,7 +196,7 @@ impl Kernel for Workgroup {
     }
 }
 
-/// A workgroup for each four columns of a row.
+/// One workgroup for each four columns of a row.
 #[derive(Debug)]
 pub(crate) struct Reduce;
 

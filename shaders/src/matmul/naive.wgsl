@@ -2,7 +2,7 @@
 //
 // Expects: WORKGROUP, TRANSPOSE_B (b lies as [n, k]), params.{batch, m, n, k, b_batch (elements of b between products,
 // zero when it is shared)}, load_a, load_b, load_bias (zero when there is none), store_y.
-// Every element of a is read n times and of b m times; caches do what they can.
+// Every element of a is read n times and every element of b m times; only caches reduce this.
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {

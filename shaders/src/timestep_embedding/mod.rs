@@ -21,7 +21,7 @@ fn value(problem: &Problem<'_>, prelude: &mut Prelude, _: Width) -> Option<()> {
     Some(())
 }
 
-/// For each pair its frequency in 2⁻³² turns per timestep: the whole part, then the rest as an `f32`.
+/// The frequency of each pair in 2⁻³² turns per timestep: the whole part, then the rest as an `f32`.
 fn frequencies(op: &TimestepEmbedding) -> Vec<u32> {
     (0..op.dim / 2)
         .flat_map(|i| {
