@@ -1,5 +1,5 @@
-//! A sampler of one's own, beside those of the list, on data that is a mixture of two Gaussians: the distance of each from the
-//! exact end of the path, step count by step count.
+//! A custom sampler next to those of the list, on data that is a mixture of two Gaussians. Prints the distance of each
+//! sampler from the exact end of the path, for several numbers of steps.
 //!
 //!     cargo run -p headwater-scheduler --example custom_sampler
 

@@ -61,7 +61,7 @@ fn paths(name: &str, steps: usize, starts: &[f64]) -> Result<Vec<Path>, Box<dyn 
     Ok(paths)
 }
 
-/// Where a point lies in its panel: ln σ to the right, and x against what noise and data together spread.
+/// Where a point lies in its panel: ln σ to the right, and x relative to the spread of noise and data together.
 fn place((sigma, x): (f64, f64)) -> (f64, f64) {
     let right = (SIGMA_MAX / sigma).ln() / (SIGMA_MAX / (0.7 * SIGMA_MIN)).ln();
     (WIDTH * right, HEIGHT * (0.5 - 0.19 * x / sigma.hypot(1.0)))
@@ -89,7 +89,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (i, name) in SAMPLERS.iter().enumerate() {
         let (x, y) = (MARGIN + (i % columns) as f64 * panel_width, 2.0 * MARGIN + (i / columns) as f64 * panel_height);
         writeln!(svg, r#"<text x="{x}" y="{}">{name}, {STEPS} steps</text>"#, y - 8.0)?;
-        // A drawing of its own, so that what leaves it is cut off.
+        // A nested drawing, so that lines beyond the panel are cut off.
         writeln!(svg, r#"<svg x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}">"#)?;
         writeln!(svg, r##"<rect width="{WIDTH}" height="{HEIGHT}" fill="#f6f6f4"/>"##)?;
         for path in &exact {

@@ -1,4 +1,5 @@
-//! What a sampler writes into: values without end, made into few registers when the program is finished.
+//! Builds a program. A sampler makes as many values as it needs, and [`Builder::finish`] assigns them to a few
+//! registers.
 
 use crate::expr::{Expr, Value};
 use std::sync::Arc;
@@ -12,13 +13,13 @@ use crate::schedule::Schedule;
 pub struct Builder {
     schedule: Schedule,
     limit: Option<Limit>,
-    /// Over values: `Reg(v)` means value v until registers are assigned.
+    /// Operations on values: until registers are assigned, `Reg(v)` means value v.
     ops: Vec<Op>,
     values: usize,
     x: Expr,
     steps: usize,
     draws: usize,
-    /// Places in the outputs of the segment before.
+    /// Positions of the values taken over, in the outputs of the previous segment.
     inputs: Vec<usize>,
 }
 
@@ -37,8 +38,8 @@ impl Builder {
         Self { schedule: schedule.clone(), limit, ops: Vec::new(), values: 1, x, steps: 0, draws: 0, inputs }
     }
 
-    /// A later segment of an adaptive sampler, which takes over these outputs of the one before; their values come first, in
-    /// this order, and the first is x. `steps` is the number of steps already marked.
+    /// A later segment of an adaptive sampler. It takes over these outputs of the previous segment as its first values,
+    /// in this order; the first is x. `steps` is the number of steps already marked.
     pub(crate) fn resume(
         schedule: &Schedule,
         limit: Option<Limit>,
@@ -58,7 +59,7 @@ impl Builder {
         self.x
     }
 
-    /// Ends a step: from now on x is this, in one register.
+    /// Ends a step: from now on x is this expression, computed into one register.
     pub fn set_x(&mut self, x: Expr) {
         self.x = self.keep(x);
     }
@@ -85,7 +86,8 @@ impl Builder {
         self.draw((from > to).then_some((from, to)))
     }
 
-    /// Standard normal noise that belongs to no step: a Langevin step's, churn's, that of a consistency model's way back up.
+    /// Standard normal noise that is no increment of a Brownian path: for Langevin steps, for churn, and for
+    /// consistency models when they add noise again.
     pub fn fresh_noise(&mut self) -> Expr {
         self.draw(None)
     }
@@ -97,7 +99,7 @@ impl Builder {
         Expr::value(dst)
     }
 
-    /// The denoised image held in the range that the checkpoint asks for, or itself.
+    /// The denoised image, limited to the range that the checkpoint asks for.
     pub fn clip(&mut self, denoised: Expr) -> Expr {
         let Some(limit) = self.limit else { return denoised };
         let src = self.materialise(denoised);
@@ -106,13 +108,13 @@ impl Builder {
         Expr::value(dst)
     }
 
-    /// Computes an expression into one register now. Worth it for what later steps use again: a derivative kept for a
-    /// multistep method holds one register instead of the two it is made from.
+    /// Computes an expression into one register now. This is useful for expressions that later steps use again: a
+    /// derivative of a multistep method then holds one register, and not the two it is made from.
     pub fn keep(&mut self, expr: Expr) -> Expr {
         Expr::value(self.materialise(expr))
     }
 
-    /// Marks that the step starting at x has its denoised image, for the driver to report.
+    /// Marks that the denoised image of the step starting at x is known, so that the driver can report it.
     pub fn step(&mut self, sigma: f64, denoised: Expr) {
         let x = self.materialise(self.x);
         self.x = Expr::value(x);
@@ -146,7 +148,7 @@ impl Builder {
         self.ops.push(Op::Measure { terms, tolerance });
     }
 
-    /// Draws of noise so far, of all segments.
+    /// Number of noise draws so far, over all segments.
     pub(crate) fn draws(&self) -> usize {
         self.draws
     }
@@ -155,20 +157,20 @@ impl Builder {
         self.draws = draws;
     }
 
-    /// Drops what nobody reads and assigns registers by liveness.
+    /// Drops values that are never read and assigns registers by liveness.
     pub fn finish(self, name: &'static str) -> Program {
         let x = self.x;
         self.finish_segment(name, &[x], None)
     }
 
-    /// The same for a segment of an adaptive sampler, with what the next one may take over.
+    /// The same for a segment of an adaptive sampler, with the values that the next segment may take over.
     pub(crate) fn finish_segment(
         mut self,
         name: &'static str,
         outputs: &[Expr],
         next: Option<Arc<dyn Continue>>,
     ) -> Program {
-        // What is carried over is computed before the measurement, which ends the segment.
+        // Values for the next segment are computed before the measurement, because that ends the segment.
         let measure = self.ops.pop_if(|op| matches!(op, Op::Measure { .. }));
         let outputs: Vec<Value> = outputs.iter().map(|&expr| self.materialise(expr)).collect();
         let mut ops = self.ops;
@@ -184,8 +186,8 @@ impl Builder {
     }
 }
 
-/// Removes combinations and clips that nothing reads. Denoise and Noise stay: they are what a driver counts, and a draw
-/// left out would shift all later ones.
+/// Removes combinations and clips that nothing reads. Denoise and Noise stay, because drivers count them, and leaving
+/// out a draw would shift all later draws.
 fn drop_dead(ops: &mut Vec<Op>, values: usize, outputs: &[Value]) {
     let mut live = vec![false; values];
     outputs.iter().for_each(|output| live[output.0] = true);

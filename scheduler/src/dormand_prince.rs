@@ -18,16 +18,17 @@ pub(crate) const STAGES: [[f64; 6]; 7] = [
 pub(crate) const ERROR: [f64; 7] =
     [71.0 / 57600.0, 0.0, -71.0 / 16695.0, 71.0 / 1920.0, -17253.0 / 339200.0, 22.0 / 525.0, -1.0 / 40.0];
 
-/// What a step may use up of the tolerance, so that the errors of all of them add up to less than it: scipy's RK45 and score_sde let each
-/// step have the whole. (In proportion to the step's length the sum would be bounded for certain, but the rounding of a model in f32 does not
-/// shrink with the step.)
+/// The share of the tolerance that one step may use, so that the errors of all steps add up to less than the tolerance.
+/// scipy's RK45 and score_sde allow each step the whole tolerance. (Shares in proportion to the step's length would
+/// bound the sum strictly, but the rounding errors of a model in f32 do not shrink with the step.)
 const SHARE: f64 = 0.1;
 
 /// What to do after a step whose error was measured in units of the tolerance: whether to take it, and by what to multiply its length.
 /// Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, equation II.4.13.
 ///
-/// `after_rejection` is whether the attempt before failed; `shortest` whether the step is as short as it may get, when it is taken
-/// whatever its error. One whose error is not a number is taken as well: shortening it would not end.
+/// `after_rejection` is whether the attempt before failed; `shortest` is whether the step cannot be shortened any more;
+/// it is then taken whatever its error. A step whose error is NaN is taken as well, because it would be shortened for
+/// ever.
 pub(crate) fn judge(error: f64, after_rejection: bool, shortest: bool) -> (bool, f64) {
     let error = error / SHARE;
     let accepted = error <= 1.0 || error.is_nan() || shortest;

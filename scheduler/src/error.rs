@@ -36,7 +36,7 @@ pub enum Error {
         /// The field.
         field: String,
     },
-    /// A field holds another kind of value than diffusers gives it.
+    /// A field holds a value of another type than in diffusers.
     FieldType {
         /// The field.
         field: String,
@@ -45,7 +45,7 @@ pub enum Error {
         /// What it holds.
         found: String,
     },
-    /// A value that changes the result and cannot be honoured.
+    /// A value that changes the result and is not supported.
     Unsupported {
         /// The class whose rules apply.
         class: String,
@@ -53,7 +53,7 @@ pub enum Error {
         field: String,
         /// The value as written.
         value: String,
-        /// What would be accepted, or why it cannot be.
+        /// What would be accepted, or why the value is not.
         reason: String,
     },
     /// The steps, timesteps or sigmas asked for do not make a schedule.

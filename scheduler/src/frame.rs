@@ -1,9 +1,10 @@
 //! The two ways in which noise is mixed into an image.
 
-/// How x at noise level sigma is made of a clean image x0 and standard normal noise n.
+/// How x at noise level sigma is composed of a clean image x0 and standard normal noise n.
 ///
-/// Samplers see only these two. Models trained in the variance-preserving way (DDPM) are driven in the variance-exploding
-/// frame, as in k-diffusion: their own x is x / √(σ²+1), which is what [`crate::Scalings::c_in`] does.
+/// Samplers know only these two. Models trained in the variance-preserving way (DDPM) are driven in the
+/// variance-exploding frame, as in k-diffusion: their own x is x / √(σ²+1), which is what [`crate::Scalings::c_in`]
+/// does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frame {
     /// x = x0 + σ·n, σ from large to 0 (Karras et al. 2022).

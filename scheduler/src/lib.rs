@@ -1,7 +1,8 @@
 //! Samplers, sigmas and scalings of diffusion models as data, in f64.
 //!
-//! **Invariant: this crate is mathematics only.** It holds no tensor, draws no random number, knows no device, and depends on
-//! nothing but `std`. It turns a request into a [`Program`]; whoever runs that program owns the memory and the model.
+//! **Invariant: this crate is mathematics only.** It holds no tensor, draws no random number, knows no device, and
+//! depends on nothing but `std`. It turns a request into a [`Program`]; the caller that runs the program owns the
+//! memory and the model.
 //!
 //! Three separate questions, as in k-diffusion and EDM:
 //!

@@ -5,8 +5,9 @@
 //!
 //! log p(x; `sigma_min`) = log p(x'; `sigma_max`) + ∫ (d - tr ∂D/∂x) d ln σ,
 //!
-//! where x' is what the flow makes of x at `sigma_max`, and the integral is along its way there. Everything is in the
-//! variance-exploding frame, x = x0 + σ·n: of another SDE's x(t) with the image's share α, log p(x(t)) = log p(x(t)/α) - d·ln α.
+//! where x' is the point to which the flow carries x at `sigma_max`, and the integral is along that path. Everything is
+//! in the variance-exploding frame, x = x0 + σ·n: of another SDE's x(t) with the image's share α, log p(x(t)) = log
+//! p(x(t)/α) - d·ln α.
 //!
 //! ```
 //! use scheduler::likelihood::{Settings, gaussian, log_likelihood};
@@ -25,9 +26,10 @@
 
 use crate::dormand_prince::{ERROR, NODES, STAGES, judge};
 
-/// A denoiser with the trace of its Jacobian. Any closure of this shape is one.
+/// A denoiser with the trace of its Jacobian. Implemented for closures of this signature.
 pub trait Field<E> {
-    /// Writes D(x; σ) to `denoised` and returns tr ∂D/∂x, or an unbiased estimate that is the same function of x at every call.
+    /// Writes D(x; σ) to `denoised` and returns tr ∂D/∂x, or an unbiased estimate. It must be the same function of x in
+    /// every call.
     fn denoise(&mut self, x: &[f64], sigma: f64, denoised: &mut [f64]) -> Result<f64, E>;
 }
 
@@ -55,7 +57,7 @@ impl<D, J> Hutchinson<D, J> {
     /// random have the least variance.
     ///
     /// # Panics
-    /// Without any probe; later, when one has another length than x.
+    /// If there is no probe, and later if a probe has another length than x.
     pub fn new<E>(denoise: D, jvp: J, probes: Vec<Vec<f64>>) -> Self
     where
         D: FnMut(&[f64], f64, &mut [f64]) -> Result<(), E>,
@@ -119,20 +121,20 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// EDM's range, and tolerances that give every step score_sde's 1e-5.
+    /// EDM's range. The tolerances give every step 1e-5, as in score_sde.
     fn default() -> Self {
         Self { sigma_min: 0.002, sigma_max: 80.0, absolute_tolerance: 1e-4, relative_tolerance: 1e-4 }
     }
 }
 
-/// What is known of an x.
+/// The likelihood of an x, and what was computed with it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Likelihood {
     /// ln p(x; `sigma_min`), a density over all of x's elements.
     pub log_p: f64,
-    /// What the flow makes of x at `sigma_max`: its noise, times `sigma_max`.
+    /// The point to which the flow carries x at `sigma_max`: its noise, times `sigma_max`.
     pub noise: Vec<f64>,
-    /// How often the field was asked.
+    /// How often the field was evaluated.
     pub evaluations: usize,
 }
 
@@ -168,7 +170,7 @@ pub fn log_likelihood<E>(
     let d = x.len();
     let (start, end) = (sigma_min.ln(), sigma_max.ln());
     let mut evaluations = 0;
-    // The state is x and, behind it, the integral.
+    // The state is x, followed by the integral.
     let mut slope = |state: &[f64], log_sigma: f64| -> Result<Vec<f64>, E> {
         evaluations += 1;
         let mut out = vec![0.0; d + 1];
@@ -197,7 +199,7 @@ pub fn log_likelihood<E>(
             difference[i] / absolute_tolerance.max(relative_tolerance * largest)
         };
         let of_x = ((0..d).map(|i| scaled(i).powi(2)).sum::<f64>() / d.max(1) as f64).sqrt();
-        // NaN, which `f64::max` would hide, must reach the judge: no step would be short enough.
+        // `f64::max` would ignore a NaN, but `judge` must see it: with NaN no step is short enough.
         let of_integral = scaled(d).abs();
         let error = if of_x.is_nan() || of_integral.is_nan() { f64::NAN } else { of_x.max(of_integral) };
         let (accepted, factor) = judge(error, rejected, h <= 1e-9 * (end - start));

@@ -69,9 +69,10 @@ pub enum Op {
         dst: Reg,
         /// Counts the draws of a program from 0.
         draw: usize,
-        /// The interval of sigma, from above, over which this is the normalised increment of the Brownian path that drives the
-        /// reverse SDE. A driver that has such a path makes runs of different step counts meet; fresh numbers have the same
-        /// distribution. None where the noise belongs to no step and must be fresh.
+        /// The interval of sigma, from above, over which this is the normalised increment of the Brownian path that
+        /// drives the reverse SDE. With a driver that follows one path, runs with different numbers of steps approach
+        /// the same result; with independent numbers they agree only in distribution. `None` if the noise is no
+        /// increment of a path and must be independent.
         between: Option<(f64, f64)>,
     },
     /// dst = Σ coefficient · register, element by element.
@@ -81,7 +82,7 @@ pub enum Op {
         /// Coefficients and registers; empty means zeros.
         terms: Vec<(f64, Reg)>,
     },
-    /// dst = src held inside a range.
+    /// dst = src limited to a range.
     Clip {
         /// Where the result goes.
         dst: Reg,
@@ -98,7 +99,7 @@ pub enum Op {
         /// Element-wise divisor, 1 if absent.
         tolerance: Option<Tolerance>,
     },
-    /// Nothing to compute: step `index` has its denoised image, so a driver may report it.
+    /// Computes nothing. Marks that the denoised image of step `index` is known, so that a driver can report it.
     Step {
         /// Counts from 0.
         index: usize,
@@ -144,8 +145,8 @@ impl Op {
 /// A list of [`Op`]s over a few registers. The driver puts the starting x into [`Program::input`], runs the ops in order,
 /// and finds the result in [`Program::output`].
 ///
-/// Nearly all samplers are one program. An adaptive one is a row of them: where [`Program::is_fixed`] is false the last op is a
-/// [`Op::Measure`], and [`Program::next`] takes its value.
+/// Nearly all samplers are one program. An adaptive one is a sequence of programs, called segments: where
+/// [`Program::is_fixed`] is false, the last op is an [`Op::Measure`], and [`Program::next`] takes its value.
 #[derive(Debug, Clone)]
 pub struct Program {
     pub(crate) name: &'static str,
@@ -190,18 +191,19 @@ impl Program {
         self.outputs[0]
     }
 
-    /// Whether this is all: no number has to be measured to know what comes next.
+    /// Whether the program is complete, with no further segment that depends on a measured number.
     pub fn is_fixed(&self) -> bool {
         self.next.is_none()
     }
 
-    /// The segment that follows, given what the last op measured. Before it runs, [`Program::takes_over`] says which registers of
-    /// this one go into which of its own.
+    /// The next segment, given the number that the last op measured. Before it runs, [`Program::takes_over`] says which
+    /// registers of this one go into which of its own.
     pub fn next(&self, measured: f64) -> Option<Self> {
         self.next.as_ref().map(|next| next.next(measured))
     }
 
-    /// (register of `before`, register of this segment) for every value that this segment takes over. Two may come from one.
+    /// (register of `before`, register of this segment) for every value that this segment takes over. Two registers may
+    /// take over the same one.
     pub fn takes_over(&self, before: &Self) -> Vec<(Reg, Reg)> {
         self.inputs.iter().map(|&(place, reg)| (before.outputs[place], reg)).collect()
     }

@@ -5,7 +5,7 @@ use crate::registers::Element;
 use crate::stepper::{Ask, Draw, Event, Stepper};
 use std::ops::ControlFlow;
 
-/// D(x; sigma): estimates the clean image from a noisy one. Any closure of this shape is one.
+/// D(x; sigma): estimates the clean image from a noisy one. Implemented for closures of this signature.
 pub trait Denoiser<T, E> {
     /// Writes the denoised image of `x` to `out`; `timestep` is what the model takes as its time.
     fn denoise(&mut self, x: &[T], sigma: f64, timestep: f64, out: &mut [T]) -> Result<(), E>;
@@ -23,8 +23,9 @@ pub trait Denoiser<T, E> {
         Ok(())
     }
 
-    /// Changes what is about to be denoised at `sigma`, and the sampler goes on from the changed image. Inpainting puts the
-    /// noised original back wherever it is to be kept, as diffusers' pipelines do between two calls of a scheduler's `step`.
+    /// Called before each evaluation to change x in its register. The change stays, so later ops also read the changed
+    /// x. Inpainting uses this to put the noised original back where it is to be kept, as diffusers' pipelines do
+    /// between two calls of a scheduler's `step`.
     fn constrain(&mut self, _x: &mut [T], _sigma: f64) {}
 }
 

@@ -1,4 +1,4 @@
-//! What a model predicts, and how a denoised image is made of it.
+//! What a model predicts, and how the denoised image follows from it.
 
 /// What the network F was trained to output.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,7 +23,7 @@ pub enum Prediction {
         /// The noise level that counts as clean.
         sigma_min: f64,
     },
-    /// The score, ∇ log p(x; σ) = (x0 - x)/σ² (Song et al. 2021); a variance-exploding model, which takes x as it is.
+    /// The score, ∇ log p(x; σ) = (x0 - x)/σ² (Song et al. 2021); a variance-exploding model, whose input is x itself.
     Score,
     /// The flow's velocity n - x0 (rectified flow, Stable Diffusion 3, Flux).
     Flow,
@@ -43,7 +43,7 @@ pub struct Scalings {
 }
 
 impl Prediction {
-    /// The scalings at a noise level; `timestep` is the one that goes with it ([`crate::Op::Denoise`] carries both).
+    /// The scalings at a noise level; `timestep` is the model's time at this level ([`crate::Op::Denoise`] has both).
     pub fn scalings(self, sigma: f64, timestep: f64) -> Scalings {
         let unit = sigma.hypot(1.0);
         let (c_skip, c_out, c_in) = match self {
@@ -72,7 +72,7 @@ impl Prediction {
 mod tests {
     use super::*;
 
-    /// A network that knows x0 and n outputs its target; the denoised image must then be x0.
+    /// With a network that outputs its exact training target for known x0 and n, the denoised image must be x0.
     #[test]
     fn a_perfect_network_gives_the_clean_image() {
         let (x0, n) = (0.7, -1.3);

@@ -34,7 +34,8 @@ impl TimestepMap {
     }
 }
 
-/// k-diffusion's and diffusers' `sigma_to_t`: the fractional index at which the table has this ln σ, held inside it.
+/// k-diffusion's and diffusers' `sigma_to_t`: the fractional index at which the table has this ln σ, clamped to the
+/// table.
 fn interpolate_log_sigma(sigma: f64, log_sigmas: &[f64]) -> f64 {
     let Some(last) = log_sigmas.len().checked_sub(1) else { return 0.0 };
     let log_sigma = sigma.max(1e-10).ln();
@@ -58,15 +59,16 @@ pub struct Schedule {
     pub map: TimestepMap,
     /// How x is mixed at a given sigma.
     pub frame: Frame,
-    /// Standard normal noise times this is the x to start from. For a sampler that leads from an image to noise, the image is.
+    /// The starting x is standard normal noise times this. (A sampler that leads from an image to noise starts from the
+    /// image.)
     pub init_noise_sigma: f64,
-    /// Factor from the final x to what diffusers' scheduler returns: its α where a variance-preserving scheduler ends above
-    /// sigma 0, else 1. An inversion's is what makes the noise standard normal again.
+    /// Factor from the final x to what diffusers' scheduler returns: its α where a variance-preserving scheduler ends
+    /// above sigma 0, else 1. For an inversion it is the factor that makes the noise standard normal.
     pub final_scale: f64,
-    /// Where each step of diffusers' DDIM and DDPM lands, if that is not `sigmas[i+1]`: they step by a whole number of training
-    /// timesteps and read x at the next entry as it is, in the variance-preserving frame.
+    /// Where each step of diffusers' DDIM and DDPM lands, if that is not `sigmas[i+1]`: they step by a whole number of
+    /// training timesteps, and the next step uses the same variance-preserving x at its own timestep.
     pub landings: Option<Vec<f64>>,
-    /// Steps of the whole schedule, of which this may be the tail ([`Schedule::from_step`]).
+    /// Number of steps of the whole schedule, where this one is a tail ([`Schedule::from_step`]).
     pub full_steps: usize,
     /// The sigmas of the steps before the tail.
     pub before: Vec<f64>,
@@ -129,7 +131,7 @@ impl Schedule {
         self.sigmas.windows(2).map(|pair| (pair[0], pair[1]))
     }
 
-    /// The table's timestep at one of its own sigmas, else interpolated.
+    /// The table's timestep if sigma is one of its entries, else interpolated.
     pub fn timestep_at(&self, sigma: f64) -> f64 {
         match self.sigmas.iter().zip(&self.timesteps).find(|&(&s, _)| s == sigma) {
             Some((_, &timestep)) => timestep,

@@ -3,8 +3,8 @@
 
 /// dx = f(t)·x dt + g(t) dw, for t from 0 (data) on; to 1, for [`Sde::Edm`] to its largest σ.
 ///
-/// All of them mix x(t) = α(t)·x0 + std(t)·n. What samplers step in is σ = std/α: in x/α they are one process, which is the
-/// variance-exploding [`crate::Frame`].
+/// All of them mix x(t) = α(t)·x0 + std(t)·n. Samplers step in σ = std/α. In terms of x/α all of them are the same
+/// process, the variance-exploding [`crate::Frame`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Sde {
     /// Variance preserving: equation 11, with β(t) linear. DDPM's limit; usually (0.1, 20).
@@ -71,7 +71,8 @@ impl Sde {
         }
     }
 
-    /// Standard deviation of the distribution that the reverse process starts from, at t = 1. EDM's end is the caller's choice.
+    /// Standard deviation of the distribution that the reverse process starts from, at t = 1. For EDM the caller
+    /// chooses the end.
     pub fn prior_std(&self) -> f64 {
         match *self {
             Self::Vp { .. } | Self::SubVp { .. } | Self::Edm => 1.0,

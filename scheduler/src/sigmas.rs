@@ -41,7 +41,7 @@ pub fn vp(n: usize, beta_d: f64, beta_min: f64, eps_s: f64) -> Result<Vec<f64>, 
 /// σ at a ramp from 0 (largest) to 1 (smallest).
 pub(crate) fn karras_ramp(ramp: &[f64], sigma_min: f64, sigma_max: f64, rho: f64) -> Vec<f64> {
     let (low, high) = (sigma_min.powf(1.0 / rho), sigma_max.powf(1.0 / rho));
-    // Rounding must not carry the ends out of the range, where another sigma may follow.
+    // Clamped, because rounding must not move the ends out of the range.
     ramp.iter().map(|r| (high + r * (low - high)).powf(rho).clamp(sigma_min, sigma_max)).collect()
 }
 
@@ -62,7 +62,7 @@ pub(crate) fn kl_optimal_ramp(n: usize, sigma_min: f64, sigma_max: f64) -> Vec<f
 pub(crate) fn laplace_ramp(n: usize, sigma_min: f64, sigma_max: f64) -> Vec<f64> {
     let sigma = |u: &f64| {
         let from_middle = 0.5 - u;
-        // Not quite the logarithm of 0 at the ends.
+        // The small addition avoids the logarithm of 0 at the ends.
         let log_sigma = -0.5 * (1.0 - 2.0 * from_middle.abs() + 1e-5).ln();
         log_sigma.max(0.0).copysign(from_middle).exp().clamp(sigma_min, sigma_max)
     };
@@ -92,7 +92,7 @@ pub(crate) fn linear_quadratic_ramp(n: usize, sigma_max: f64) -> Vec<f64> {
         .collect()
 }
 
-/// n sigmas from the first to before the last of a table, linear in ln σ between its entries.
+/// n sigmas of a table, without its last entry, interpolated linearly in ln σ.
 pub(crate) fn interpolate_logarithms(table: &[f64], n: usize) -> Vec<f64> {
     let last = table.len() - 1;
     let mut positions = linspace(0.0, last as f64, n + 1);

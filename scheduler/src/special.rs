@@ -1,6 +1,6 @@
 //! The regularised incomplete beta function and its inverse, for beta-distributed sigmas.
 
-/// The x at which the Beta(a, b) distribution function reaches p: bisection, to the last bit that matters.
+/// The x at which the Beta(a, b) distribution function reaches p: found by bisection.
 pub(crate) fn beta_quantile(p: f64, a: f64, b: f64) -> f64 {
     if p <= 0.0 {
         return 0.0;

@@ -45,7 +45,7 @@ fn trajectories() {
         let outcome = run(&program, &x, &mut Guided::default(), noise, |_| ControlFlow::Continue(()));
         let Ok(Outcome::Finished(result)) = outcome else { panic!("nobody stopped it") };
         let error = difference(&result, &numbers(&case["result"]), 1.0);
-        // er_sde's integrals are Simpson's here and adaptive there.
+        // er_sde's integrals are computed by Simpson's rule here, and by adaptive quadrature in the golden script.
         let bound = if name == "er_sde" { 1e-7 } else { 1e-10 };
         assert!(error < bound, "{case}: {error} {result:?}");
         compared += 1;

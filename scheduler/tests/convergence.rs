@@ -24,15 +24,16 @@ fn denoise(frame: Frame, x: f64, sigma: f64, Normal { mean, std }: Normal) -> f6
     mean + gain * (x - alpha * mean)
 }
 
-/// The path keeps its number of standard deviations (Song et al. 2021, equation 13, for a Gaussian marginal).
+/// Along the path the distance from the mean in standard deviations stays the same (Song et al. 2021, equation 13, for
+/// a Gaussian marginal).
 fn exact(frame: Frame, deviations: f64, sigma: f64, Normal { mean, std }: Normal) -> f64 {
     frame.alpha(sigma) * mean + deviations * (frame.alpha(sigma) * std).hypot(sigma)
 }
 
 /// Largest error at the last sigma, over `n` steps that crowd towards small sigmas smoothly.
 ///
-/// A multistep method of order 3 or more begins with steps of lower order, whose error would hide its own: the mesh for it is
-/// graded, (i/n)^order, so that they are short.
+/// A multistep method of order 3 or more begins with steps of lower order, whose error would hide that of the later
+/// steps. For such methods the mesh is graded, (i/n)^order, so that the first steps are short.
 fn error(sampler: &Sampler, settings: &Settings, frame: Frame, n: usize, order: u32) -> f64 {
     error_and_evaluations(sampler, settings, frame, n, order).0
 }
@@ -69,7 +70,7 @@ fn error_and_evaluations(sampler: &Sampler, settings: &Settings, frame: Frame, n
 
 /// log2 of the ratio of errors when the steps are halved.
 fn measured_order(sampler: &Sampler, settings: &Settings, frame: Frame, order: u32) -> f64 {
-    // Numbers that leave dpm_fast the same rest when divided by 3.
+    // Numbers with the same remainder when divided by 3, because dpm_fast takes steps in groups of 3.
     let at = |n| error(sampler, settings, frame, n, order);
     (at(398) / at(797)).ln() / (797.0_f64 / 398.0).ln()
 }
@@ -134,10 +135,10 @@ fn stochastic_samplers_have_the_weak_order_they_state() {
     for sampler in SAMPLERS.iter().filter(|s| s.stochastic && !restarts(s) && !equilibrates(s)) {
         for frame in [Frame::VarianceExploding, Frame::Flow] {
             for eta in [1.0, 0.5] {
-                // EDM's own s_noise adds a little more noise than it says; the marginals are right without it.
+                // EDM's own s_noise adds slightly too much noise, and the marginals are exact only without it.
                 let settings = Settings { eta, s_noise: 1.0, s_tmin: 0.0, ..sampler.settings() };
                 let at = |n| weak_error(sampler, &settings, frame, n);
-                // The start of three-step methods, of lower order and small weight, shows for longer.
+                // The lower order of the first steps of three-step methods remains visible up to more steps.
                 let n = if matches!(sampler.name, "dpmpp_3m_sde" | "er_sde") { 800 } else { 200 };
                 let order = (at(n) / at(2 * n)).log2();
                 println!("{:20} {frame:?} eta {eta}: weak order {order:.2}", sampler.name);
@@ -151,12 +152,13 @@ fn stochastic_samplers_have_the_weak_order_they_state() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Those of consistency models go to the clean image in every step; they have no order.
+/// Samplers of consistency models go to the clean image in every step, so they have no order.
 fn restarts(sampler: &Sampler) -> bool {
     matches!(sampler.name, "lcm" | "consistency" | "tcd" | "one_step")
 }
 
-/// Those with Langevin steps reach the data as far as their step size lets them, whatever the number of noise levels.
+/// How close samplers with Langevin steps come to the data depends on their step size, not on the number of noise
+/// levels.
 fn equilibrates(sampler: &Sampler) -> bool {
     matches!(sampler.name, "ald" | "predictor_corrector")
 }

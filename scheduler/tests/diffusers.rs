@@ -20,7 +20,7 @@ fn plan(case: &Value) -> Sampling {
     };
     let eta = case["run"].get("eta").and_then(Value::as_f64);
     let image_seq_len = request.get("mu").map(|_| 1024);
-    // Without a sampler the class's own is meant; those of sde-dpmsolver++ have no class of their own.
+    // A case without a sampler means the class's own. The samplers of sde-dpmsolver++ have no class of their own.
     let named = case["sampler"].as_str().filter(|name| *name != case["class"].as_str().unwrap());
     let sampler = named.map(|name| sampler(name).unwrap());
     config
@@ -70,7 +70,7 @@ fn compare(goldens: &str, at_least: usize) {
         let init_error = (exploding - preserving).abs() / preserving;
         let own = trace(&sampling.program(), exploding);
 
-        // The same steps over the file's own table: only the arithmetic of the sampler differs now.
+        // The same steps over the golden's own table, so that only the arithmetic of the sampler can differ.
         let mut exact = sampling.clone();
         exact.schedule.sigmas = numbers(&case["sigmas"]);
         exact.schedule.timesteps = numbers(&case["timesteps"]);
@@ -124,5 +124,5 @@ const SIGMAS: f64 = 2e-6;
 const TIMESTEPS: f64 = 2e-6;
 const END: f64 = 1e-6;
 const STEPS: f64 = 1e-10;
-/// What is left of its noise in the last step, whose variance diffusers holds at 1e-20.
+/// The noise in DDPM's last step, whose variance diffusers keeps at or above 1e-20.
 const STEPS_OF_DDPM: f64 = 3e-10;

@@ -75,7 +75,7 @@ fn adaptive_trajectories() {
         let schedule =
             Schedule::new(numbers(&case["sigmas"]), Frame::VarianceExploding, TimestepMap::QuarterLog).unwrap();
         let ours = trace(&sampler.program(&schedule, &settings), schedule.sigmas[0]);
-        // Three evaluations an accepted step, two a rejected one, whose first is kept.
+        // An accepted step takes three evaluations. A rejected one takes two, because its first is kept.
         let (accepted, rejected) = (case["accepted"].as_u64().unwrap(), case["rejected"].as_u64().unwrap());
         assert_eq!(ours.evaluations.len() as u64, 3 * accepted + 2 * rejected, "{case}");
         let error = difference(&ours.result, &numbers(&case["result"]), 1.0);

@@ -96,7 +96,7 @@ fn with_hutchinsons_trace_by_differences() {
     }
 }
 
-/// Two vectors that are each wrong and have unit covariance between them are right on average.
+/// Two vectors with unit covariance together give the right mean, although each alone is wrong.
 #[test]
 fn hutchinsons_estimate_is_unbiased() {
     let mixture = &THREE;
@@ -108,7 +108,7 @@ fn hutchinsons_estimate_is_unbiased() {
         |x: &[f64], sigma: f64, v: &[f64], out: &mut [f64]| jvp_by_differences(denoise, x, sigma, v, 1e-4 * sigma, out);
     let x = [0.3, -0.4];
     let prior = |x: &[f64]| mixture.log_density(x, TIGHT.sigma_max);
-    // Vectors along the axes, √2 long: unit covariance together, none of them right alone.
+    // Vectors along the axes, √2 long: together they have unit covariance, but neither alone gives the right trace.
     let axes = [vec![2.0_f64.sqrt(), 0.0], vec![0.0, 2.0_f64.sqrt()]];
     let estimates = axes.map(|probe| {
         let Ok(found) = log_likelihood(&x, &mut Hutchinson::new(denoise, jvp, vec![probe]), prior, &TIGHT);
@@ -126,7 +126,7 @@ fn bits_per_dimension() {
     assert!((uniform.bits_per_dimension(128.0) - 8.0).abs() < 1e-12);
 }
 
-/// The error of the integral, which grows with the number of elements, is not lost among theirs.
+/// The error of the integral grows with the number of elements, and must be controlled apart from theirs.
 #[test]
 fn many_elements_keep_the_tolerance() {
     let x: Vec<f64> = (0..1000).map(|i| (f64::from(i) * 0.7).sin() * 2.0).collect();

@@ -1,5 +1,5 @@
-//! Samplers on Gaussian-mixture data in one dimension, where denoising is not linear and everything is still known: the score, and the
-//! path, which keeps its quantile (the probability flow moves the distribution, and order on a line stays).
+//! Samplers on Gaussian-mixture data in one dimension, where denoising is not linear but the score and the path are
+//! still known exactly. A path keeps its quantile, because the probability flow keeps the order of points on a line.
 
 use std::ops::ControlFlow;
 
@@ -42,7 +42,7 @@ fn tail(frame: Frame, x: f64, sigma: f64, above: bool) -> f64 {
     noisy(frame, sigma).into_iter().map(share).sum()
 }
 
-/// Where the path that is at `x` at one level is at another.
+/// The position at the level `to` of the path that is at `x` at the level `from`.
 fn exact(frame: Frame, x: f64, from: f64, to: f64) -> f64 {
     let above = tail(frame, x, from, true) < 0.5;
     let wanted = tail(frame, x, from, above);
@@ -97,7 +97,8 @@ fn deterministic_samplers_have_the_order_they_state() {
     let mut wrong = Vec::new();
     for sampler in SAMPLERS.iter().filter(|s| follows_the_path(s) && !s.is_adaptive()) {
         for frame in [Frame::VarianceExploding, Frame::Flow] {
-            // Numbers that leave dpm_fast the same rest when divided by 3; the start of a method of order 4 shows for longer.
+            // Numbers with the same remainder when divided by 3, because dpm_fast takes steps in groups of 3. The lower
+            // order of the first steps of a method of order 4 remains visible up to more steps.
             let counts: [usize; 2] = if sampler.order < 4 { [398, 797] } else { [1598, 3197] };
             let [coarse, fine] = counts.map(|n| path_error(sampler, &Settings::default(), frame, n));
             let order = (coarse / fine).ln() / (counts[1] as f64 / counts[0] as f64).ln();
@@ -110,14 +111,14 @@ fn deterministic_samplers_have_the_order_they_state() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// RK45's error at the end stays below its tolerance, which is that of the whole run; dpm_adaptive, whose estimate is that of its second-order
-/// part, comes near it.
+/// RK45's error at the end stays below its tolerance, which is for the whole run. dpm_adaptive estimates the error of
+/// its second-order part, and comes near its tolerance.
 #[test]
 fn adaptive_samplers_keep_their_tolerance() {
     for sampler in SAMPLERS.iter().filter(|s| follows_the_path(s) && s.is_adaptive()) {
         for frame in [Frame::VarianceExploding, Frame::Flow] {
             for tolerance in [1e-3, 1e-5, 1e-7] {
-                // A share of x would be a share of the noise, at the start.
+                // A tolerance relative to x would be relative to the noise at the start.
                 let settings =
                     Settings { absolute_tolerance: tolerance, relative_tolerance: 0.0, ..sampler.settings() };
                 let error = path_error(sampler, &settings, frame, 20);
@@ -187,8 +188,8 @@ fn stochastic_samplers_reach_the_mixture() {
             }
             let worst = errors.iter().fold(0.0_f64, |worst, e| worst.max(e.abs()));
             println!("{:26} {frame:?}: mean, variance, shares off by {errors:.3?}", sampler.name);
-            // Four standard errors of the mean and of the shares are 0.03 and 0.014; the rest is the step size, and that of the Langevin
-            // steps, which annealed Langevin dynamics has nothing to correct.
+            // Four standard errors of the mean and of the shares are 0.03 and 0.014; the rest is the step size, and
+            // that of the Langevin steps, which annealed Langevin dynamics does not correct.
             let bound = if sampler.name == "ald" { 0.1 } else { 0.05 };
             if worst > bound || worst.is_nan() {
                 wrong.push(format!("{} in {frame:?}: {errors:.3?}", sampler.name));
@@ -203,7 +204,7 @@ fn restarts(sampler: &Sampler) -> bool {
     matches!(sampler.name, "lcm" | "consistency" | "tcd")
 }
 
-/// Where a driver has no guidance, the CFG++ samplers are the ones they are named after.
+/// Without guidance, the CFG++ samplers equal the samplers they are named after.
 #[test]
 fn cfg_pp_without_guidance_is_the_plain_sampler() {
     let plain: Vec<_> = SAMPLERS.iter().filter_map(|s| Some((s.name.strip_suffix("_cfg_pp")?, *s))).collect();

@@ -1,4 +1,4 @@
-//! Properties of every program: what a driver may rely on, whatever was asked for.
+//! Properties that hold for every program, so that drivers can rely on them.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -61,8 +61,8 @@ fn check_run(program: &Program, schedule: &Schedule, settings: &Settings) {
     let Ok(Outcome::Finished(result)) = outcome else { panic!("{outcome:?}") };
     let inverts = sampler(program.name()).expect("in the list").inverts;
     if exact && !inverts && schedule.sigmas.last() == Some(&0.0) {
-        // On the way to it x was as large as the first sigma, and rounded there; extrapolation over steps of very different length (lms
-        // over linear_quadratic) multiplies that by hundreds of thousands.
+        // x is as large as the first sigma at the start and is rounded there. Extrapolation over steps of very
+        // different length (lms over linear_quadratic) multiplies this rounding error by hundreds of thousands.
         let rounding = 1e-9 + 1e-10 * schedule.sigmas[0];
         assert!((result[0] - 0.5).abs() < rounding, "{result:?}\n{program}");
     } else {
@@ -152,9 +152,9 @@ proptest! {
         if !ends_at_zero && n > 1 {
             sigmas.pop();
         }
-        // Steps of no length, at pure noise as well.
+        // Steps of length 0, also at pure noise.
         for at in repeated {
-            // Not the last, which ends the run.
+            // Not the last entry, which ends the run.
             let at = at % (sigmas.len() - 1);
             sigmas.insert(at, sigmas[at]);
         }
@@ -173,7 +173,7 @@ fn eta_changes_the_samplers_that_have_one() {
     let schedule =
         Schedule::new(vec![0.9, 0.7, 0.4, 0.2, 0.0], Frame::VarianceExploding, TimestepMap::QuarterLog).unwrap();
     for sampler in SAMPLERS {
-        // That of tcd is in its schedule.
+        // tcd's share of noise is in its schedule.
         if sampler.is_adaptive() || sampler.name == "tcd" {
             continue;
         }
@@ -302,7 +302,7 @@ fn bad_requests_are_errors_of_one_sentence() {
     assert!(config(&fields).unwrap().plan(&Request::steps(5)).is_ok());
 }
 
-/// The README's table is the list.
+/// The README's table equals the list.
 #[test]
 fn readme_lists_every_sampler() {
     let mut table = "| name | | order | noise | evaluations per step | diffusers | ComfyUI | AUTOMATIC1111 | stable-diffusion.cpp | paper \

@@ -1,4 +1,4 @@
-//! Runs that start from an image, and such that keep a part of it, against diffusers' (`goldens/strength.py`).
+//! Runs that start from an image, and runs that keep a part of it, against diffusers' (`goldens/strength.py`).
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -67,7 +67,7 @@ fn tails_are_diffusers() {
             .unwrap_or_else(|e| panic!("{name}: {e}"));
         let (result, timesteps) = finish(&sampling, case["keeps"].as_bool().unwrap());
         let theirs = numbers(&case["timesteps"]);
-        // Where KDPM2 looks in the middle of a step it tells the model another timestep than it prints.
+        // In the middle of a step, KDPM2 gives the model another timestep than the one in its list.
         let asked = timesteps.len() == theirs.len() && difference(&timesteps[..1], &theirs[..1], 1.0) < 2e-6;
         let error = difference(&result, &numbers(&case["result"]), 1.0);
         if !asked || error.is_nan() || error > END {

@@ -5,7 +5,7 @@ use std::fmt;
 use self::Default::{Flag, Null, Number, Text};
 use crate::error::Error;
 
-/// What a class takes for a field that the file does not have.
+/// The default of a field that a file does not have.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Default {
     /// Python's None.
@@ -26,7 +26,7 @@ impl fmt::Display for Default {
     }
 }
 
-/// Whose rules make the tables.
+/// The rules by which a class's tables are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Family {
     /// A discrete variance-preserving training schedule.
@@ -71,14 +71,15 @@ pub(super) fn is_known_field(field: &str) -> bool {
     CLASSES.iter().any(|class| class.default(field).is_some()) || RETIRED.contains(&field)
 }
 
-/// Fields that older diffusers versions wrote and that change nothing today; `predict_epsilon` = false is looked at apart.
+/// Fields that older diffusers versions wrote and that have no effect today. `predict_epsilon` = false is handled
+/// separately.
 const RETIRED: &[&str] = &["predict_epsilon", "tensor_format", "timestep_values", "noise_sampler_seed"];
 
-/// What Euler's and the multistep solvers put in place of an end without signal: the smallest f16 subnormal.
+/// ᾱ of Euler's and the multistep solvers where the schedule ends without signal: the smallest f16 subnormal.
 const TWO_TO_MINUS_24: f32 = 1.0 / 16_777_216.0;
 
-/// The other classes keep ᾱ = 0 and step in the variance-preserving frame, where that is harmless. σ = 1e10 says the same to
-/// 1e-10, and its square is still an f32.
+/// The other classes keep ᾱ = 0, which is harmless in their variance-preserving frame. Here σ would be infinite; σ =
+/// 1e10 differs from that by 1e-10, and its square still fits an f32.
 const NEARLY_NOTHING: f32 = 1e-20;
 
 type Fields = &'static [(&'static str, Default)];
@@ -92,7 +93,7 @@ const TRAINING: Fields = &[
     ("trained_betas", Null),
     ("prediction_type", Text("epsilon")),
 ];
-/// That of the classes that came from k-diffusion.
+/// The training schedule of the classes that came from k-diffusion.
 const TRAINING_0012: Fields = &[
     ("num_train_timesteps", Number(1000.0)),
     ("beta_start", Number(0.00085)),
@@ -101,7 +102,7 @@ const TRAINING_0012: Fields = &[
     ("trained_betas", Null),
     ("prediction_type", Text("epsilon")),
 ];
-/// That of latent consistency models.
+/// The training schedule of latent consistency models.
 const DISTILLED: Fields = &[
     ("num_train_timesteps", Number(1000.0)),
     ("beta_start", Number(0.00085)),

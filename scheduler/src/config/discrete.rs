@@ -1,4 +1,4 @@
-//! Tables over a discrete variance-preserving training schedule: what each diffusers class makes of it.
+//! Tables over a discrete variance-preserving training schedule, by the rules of each diffusers class.
 
 use super::fields::Reader;
 use super::named::{self, Conversion, NamedSchedule};
@@ -24,9 +24,10 @@ pub(super) fn prediction(reader: &Reader<'_>) -> Result<Prediction, Error> {
 enum Rules {
     /// k-diffusion's: σ interpolated at the timesteps, then 0 (Euler, Heun, LMS, KDPM2 and all that diffusers lacks).
     Interpolated,
-    /// DPMSolverMultistep, UniPC, DEIS, SASolver: whole timesteps, one more than asked for with the last left out.
+    /// DPMSolverMultistep, UniPC, DEIS, SASolver: whole timesteps: one more than asked for is computed, and the last is
+    /// left out.
     Multistep,
-    /// DDIM, DDPM and PNDM: whole timesteps; DDIM and PNDM step a whole number of them down.
+    /// DDIM, DDPM and PNDM: whole timesteps; DDIM and PNDM go down by a whole number of them in each step.
     Ancestral,
     /// LCM and TCD: entries of the list of timesteps that the model was distilled at.
     Distilled,
@@ -50,7 +51,7 @@ fn rules(reader: &Reader<'_>) -> Rules {
     }
 }
 
-/// A table before the final sigma is known to be right: sigmas one longer than timesteps, or as long.
+/// A table before the final sigma is settled. It has one sigma more than timesteps, or as many.
 struct Table {
     sigmas: Vec<f64>,
     timesteps: Vec<f64>,
@@ -148,7 +149,7 @@ fn steps_offset(reader: &Reader<'_>) -> Result<f64, Error> {
 }
 
 fn final_sigma(reader: &Reader<'_>, training: &Training) -> Result<f64, Error> {
-    // They take logarithms of their sigmas, and so end at the smallest.
+    // These two take logarithms of their sigmas, so they end at the smallest sigma and not at 0.
     if matches!(reader.class().name, "DEISMultistepScheduler" | "SASolverScheduler") {
         return Ok(training.sigmas[0]);
     }
@@ -162,7 +163,7 @@ fn final_sigma(reader: &Reader<'_>, training: &Training) -> Result<f64, Error> {
     }
 }
 
-/// EulerDiscrete, HeunDiscrete and their like: `set_timesteps`.
+/// `set_timesteps` of EulerDiscrete, HeunDiscrete and similar classes.
 fn interpolated(
     reader: &Reader<'_>,
     training: &Training,
@@ -172,7 +173,7 @@ fn interpolated(
 ) -> Result<Table, Error> {
     let train = training.len();
     let timesteps: Vec<f64> = match spacing(reader, named)?.as_str() {
-        // Kept in f32 by diffusers.
+        // diffusers keeps these in f32.
         "linspace" => linspace(0.0, train as f64 - 1.0, n).iter().rev().map(|&t| f64::from(t as f32)).collect(),
         "leading" => leading(train, n, steps_offset(reader)?)?,
         _ => trailing(train, n, train),
@@ -198,7 +199,7 @@ fn interpolated(
     Ok(Table { sigmas, timesteps, last, landings: None })
 }
 
-/// DPMSolverMultistep and its like: `set_timesteps`.
+/// `set_timesteps` of DPMSolverMultistep and similar classes.
 fn multistep(
     reader: &Reader<'_>,
     training: &Training,
@@ -215,10 +216,10 @@ fn multistep(
         let rounds = matches!(conversion, Conversion::Karras | Conversion::Lu)
             && !(reader.class().name == "DPMSolverMultistepScheduler"
                 && reader.text("beta_schedule")? == "squaredcos_cap_v2");
-        // The others end where their own sigmas do, not where the training schedule does.
+        // The other classes end at the last of their own sigmas, not at the end of the training schedule.
         let last = if dpm || last == 0.0 { last } else { sigmas[sigmas.len() - 1] };
-        // What is not rounded is cut to a whole number when it becomes a tensor of integers. The allowance stands for diffusers'
-        // f32 logarithms, under which the largest sigma is timestep 999 and not 998.9999.
+        // Where diffusers does not round, it truncates when it makes a tensor of integers. The small addition accounts
+        // for diffusers' logarithms in f32, with which the largest sigma is timestep 999 and not 998.9999.
         let whole = |t: f64| if rounds { t.round_ties_even() } else { (t + 1e-4).trunc() };
         let timesteps = sigmas.iter().map(|&s| whole(map.timestep(s))).collect();
         return Ok(Table { sigmas, timesteps, last, landings: None });
@@ -282,9 +283,9 @@ fn ancestral(reader: &Reader<'_>, training: &Training, n: usize, named: Option<N
     Ok(Table { sigmas, timesteps, last, landings })
 }
 
-/// The levels between PNDM's first four timesteps at which its Runge-Kutta steps look: where the first half-step lands and what the model
-/// is told there, which are a timestep apart where a step is an odd number of them. Of other sigmas than the file's, the middle is that of
-/// their logarithms.
+/// The levels between PNDM's first four timesteps at which its Runge-Kutta steps evaluate the model: the level where
+/// the first half-step lands, and the level that the model is told there. The two differ by a timestep where a step is
+/// an odd number of timesteps. For sigmas other than the file's, the middle is taken in their logarithms.
 pub(super) fn runge_kutta_middles(
     reader: &Reader<'_>,
     request: &Request,
@@ -319,13 +320,14 @@ fn distilled(reader: &Reader<'_>, training: &Training, n: usize) -> Result<Table
     Ok(Table { sigmas, timesteps, last: 0.0, landings: None })
 }
 
-/// n of so many entries of the list of the distillation, which are `ratio` timesteps apart.
+/// n of the `entries` timesteps of the distillation, which are `ratio` timesteps apart.
 fn spread(ratio: usize, entries: usize, n: usize) -> Vec<f64> {
     let index = |i: usize| (i as f64 * (entries as f64 / n as f64)).floor() as usize;
     (0..n).map(|i| ((entries - index(i)) * ratio - 1) as f64).collect()
 }
 
-/// LCM's `set_timesteps` with a strength: n of that share of the distillation's list, counted from its clean end.
+/// LCM's `set_timesteps` with a strength: n timesteps of this share of the distillation's list, counted from its end
+/// without noise.
 pub(super) fn distilled_share(reader: &Reader<'_>, n: usize, strength: f64) -> Result<Vec<f64>, Error> {
     let (train, original) = (reader.count("num_train_timesteps")?, reader.count("original_inference_steps")?);
     if original == 0 || original > train {
@@ -340,7 +342,7 @@ pub(super) fn distilled_share(reader: &Reader<'_>, n: usize, strength: f64) -> R
     Ok(spread(train / original, entries, n))
 }
 
-/// TCD lands at the timestep (1-η)·t' below the next one t', the last time at timestep 0.
+/// TCD lands at the timestep (1-η)·t', where t' is the next timestep. The last step lands at timestep 0.
 fn land_lower(table: &mut Table, training: &Training, eta: f64) -> Result<(), Error> {
     if eta > 1.0 {
         return Err(Error::Schedule(format!("the eta of tcd must lie between 0 and 1, not {eta}")));

@@ -93,7 +93,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Whether the file says nothing of this field, or null.
+    /// Whether the field is absent or null.
     pub(super) fn is_null(&self, name: &str) -> bool {
         matches!(self.fields.get(name), None | Some(Field::Null))
     }
@@ -126,7 +126,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The error for a value of this field that cannot be honoured.
+    /// The error for a value of this field that is not supported.
     pub(super) fn unsupported(&self, name: &str, reason: &str) -> Error {
         let value = match (self.fields.get(name), self.class.default(name)) {
             (Some(field), _) => field.to_string(),
@@ -138,7 +138,7 @@ impl<'a> Reader<'a> {
     }
 
     fn value(&self, name: &str) -> Option<&'a Field> {
-        // A field that the file has but the class does not, is not passed on by `from_config`.
+        // `from_config` does not pass on a field that the class does not have.
         if self.has(name) { self.fields.get(name) } else { None }
     }
 }

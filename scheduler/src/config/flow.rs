@@ -20,7 +20,7 @@ pub(super) fn schedule(reader: &Reader<'_>, request: &Request) -> Result<Schedul
     let shift = shift(reader, request)?;
     let base: Vec<f64> = match &request.steps {
         Steps::Count(n) => {
-            // The range is that of the shifted training table, and is shifted once more below: so it is in diffusers.
+            // The range is that of the shifted training table, and is shifted again below, as in diffusers.
             let smallest = if shift.dynamic { 1.0 / train } else { shift.apply(1.0 / train) };
             linspace(1.0, smallest, *n)
         }
@@ -70,7 +70,7 @@ pub(super) fn schedule(reader: &Reader<'_>, request: &Request) -> Result<Schedul
     Schedule::with_timesteps(sigmas, timesteps, Frame::Flow, TimestepMap::Proportional { factor: train })
 }
 
-/// Esser et al. 2024, equation 23: more steps where there is much noise.
+/// Esser et al. 2024, equation 23: it puts more steps where there is much noise.
 struct Shift {
     factor: f64,
     dynamic: bool,

@@ -59,7 +59,8 @@ const BETWEEN: [&[f64]; 19] = [
 const LARGEST: f64 = 14.61464119;
 const SMALLEST: f64 = 0.02916753;
 
-/// n sigmas, the last being where the step to 0 starts. ComfyUI puts 0 in the place of the smallest, so the step before ends there.
+/// n sigmas; the step to 0 starts at the last of them. ComfyUI replaces the smallest by 0, so the step to 0 starts one
+/// entry earlier in the table.
 pub(super) fn gits(n: usize) -> Vec<f64> {
     let table = |n: usize| [&[LARGEST], BETWEEN[n - 2]].concat();
     match n {

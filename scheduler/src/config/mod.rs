@@ -1,7 +1,8 @@
 //! diffusers' `scheduler_config.json`, read as a schedule and a sampler.
 //!
-//! A checkpoint's file names a class and its fields. Asking for another sampler means what `Class.from_config` means in
-//! diffusers: the file's fields, the other class's rules, and the other class's defaults for what the file does not say.
+//! A checkpoint's file names a class and its fields. Asking for another sampler has the effect of `Class.from_config`
+//! in diffusers: the file's fields, the other class's rules, and the other class's defaults for what the file does not
+//! say.
 
 mod classes;
 mod consistency;
@@ -43,7 +44,7 @@ pub struct SchedulerConfig {
 pub struct Sampling {
     /// How to step.
     pub sampler: &'static Sampler,
-    /// Where.
+    /// Where to step.
     pub schedule: Schedule,
     /// What the model predicts.
     pub prediction: Prediction,
@@ -78,7 +79,7 @@ impl SchedulerConfig {
         if let Some(field) = fields.keys().find(|field| !classes::is_known_field(field)) {
             return Err(Error::UnknownField { class: name, field: field.clone() });
         }
-        // What prediction_type was called before it had three values.
+        // An older form of prediction_type.
         if fields.get("predict_epsilon") == Some(&Field::Bool(false)) && !fields.contains_key("prediction_type") {
             let (field, value) = ("predict_epsilon".to_owned(), "false".to_owned());
             let reason = "write prediction_type = sample in its place".to_owned();
@@ -92,7 +93,7 @@ impl SchedulerConfig {
         self.class.name
     }
 
-    /// The sampler that the class in the file is.
+    /// The sampler of the class in the file.
     ///
     /// # Errors
     /// [`Error::NoSampler`] if it is not in the list; any other sampler can still be asked for.
@@ -123,7 +124,7 @@ impl SchedulerConfig {
     /// Everything for a run.
     ///
     /// # Errors
-    /// Any field or combination whose meaning cannot be honoured; steps that make no schedule.
+    /// A field or combination that is not supported, or steps that make no schedule.
     pub fn plan(&self, request: &Request) -> Result<Sampling, Error> {
         let count = match &request.steps {
             Steps::Count(n) => *n,
@@ -154,7 +155,7 @@ impl SchedulerConfig {
             Family::Score => (score::schedule(&reader, request)?, Prediction::Score),
         };
         if sampler.inverts {
-            // From what samplers return to what they start from.
+            // An inversion runs from the scale of a sampler's result to the scale of its start.
             let Schedule { init_noise_sigma, final_scale, .. } = schedule;
             (schedule.init_noise_sigma, schedule.final_scale) = (1.0 / final_scale, 1.0 / init_noise_sigma);
             if sampler.name == "heun_inverse" && schedule.frame == Frame::Flow && schedule.sigmas == [1.0, 0.0] {
@@ -186,7 +187,7 @@ impl SchedulerConfig {
             return Ok(self.class);
         }
         match self.class.family {
-            // Samplers that diffusers lacks step over the table that k-diffusion's would: EulerDiscrete's.
+            // Samplers that diffusers lacks use the table of k-diffusion, which is EulerDiscrete's.
             Family::Discrete => match sampler.class.map(classes::find) {
                 Some(Ok(class)) if class.family == Family::Discrete => Ok(class),
                 _ => classes::find("EulerDiscreteScheduler"),
@@ -197,7 +198,8 @@ impl SchedulerConfig {
             Family::Flow if sampler.name == "lcm" => classes::find("FlowMatchLCMScheduler"),
             Family::Score => Ok(self.class),
             Family::Flow => classes::find("FlowMatchEulerDiscreteScheduler"),
-            // It maps noise to images: it has no path that a solver of the differential equation could follow.
+            // A consistency model maps noise to images directly. It gives no path that a solver of the differential
+            // equation could follow.
             Family::Consistency if matches!(sampler.name, "lcm" | "one_step") => Ok(self.class),
             Family::Consistency => Err(Error::Schedule(format!(
                 "a consistency model is sampled with consistency, one_step or lcm, not with {}",
@@ -232,7 +234,8 @@ fn settings(reader: &Reader<'_>, sampler: &Sampler, eta: Option<f64>) -> Result<
     }
     if reader.has("solver_type") {
         settings.solver_type = match reader.text("solver_type")?.as_str() {
-            // diffusers' own reading of the other solvers' values, when a configuration is carried over.
+            // diffusers converts the values of other solvers in this way when a configuration is used for another
+            // class.
             "bh1" if sampler.name == "unipc" => SolverType::Bh1,
             "midpoint" | "heun" | "logrho" | "bh2" if sampler.name == "unipc" => SolverType::Bh2,
             "midpoint" | "logrho" | "bh1" | "bh2" => SolverType::Midpoint,
@@ -250,7 +253,7 @@ fn settings(reader: &Reader<'_>, sampler: &Sampler, eta: Option<f64>) -> Result<
     Ok(settings)
 }
 
-/// What only one class has.
+/// Settings that only one class has.
 fn class_settings(reader: &Reader<'_>, sampler: &Sampler, settings: &mut Settings) -> Result<(), Error> {
     match reader.class().name {
         "UniPCMultistepScheduler" => {
@@ -265,7 +268,7 @@ fn class_settings(reader: &Reader<'_>, sampler: &Sampler, settings: &mut Setting
         }
         "DDPMScheduler" | "DDPMParallelScheduler" => {
             settings.variance = match reader.optional_text("variance_type")?.as_deref() {
-                // None is what the solvers' files say.
+                // Files of other solvers have no variance_type.
                 None | Some("fixed_small" | "fixed_small_log") => Variance::Posterior,
                 Some("fixed_large") => Variance::Step,
                 _ => {
@@ -305,7 +308,7 @@ fn class_settings(reader: &Reader<'_>, sampler: &Sampler, settings: &mut Setting
         "DPMSolverMultistepScheduler" | "EDMDPMSolverMultistepScheduler"
             if sampler.name == "dpmpp_2m_sde" && settings.solver_order > 2 =>
         {
-            // diffusers' third-order stochastic update has a wrong sign; nobody's picture is worth repeating it for.
+            // diffusers' third-order stochastic update has a wrong sign, and it is not copied here.
             return Err(reader
                 .unsupported("solver_order", "of the reverse SDE it must be 1 or 2; dpmpp_3m_sde is another sampler"));
         }

@@ -26,15 +26,15 @@ pub enum NamedSchedule {
     Karras,
     /// Equally spaced in ln σ (`use_exponential_sigmas`).
     Exponential,
-    /// k-diffusion's polyexponential with its ρ = 1, which is [`NamedSchedule::Exponential`].
+    /// k-diffusion's polyexponential with its default ρ = 1, which equals [`NamedSchedule::Exponential`].
     Polyexponential,
     /// Equally spaced in arctan σ (Sabour et al. 2024, theorem 3.1; ComfyUI's `kl_optimal`).
     KlOptimal,
-    /// k-diffusion's continuous variance-preserving schedule with its own constants, whatever the model's range.
+    /// k-diffusion's continuous variance-preserving schedule with its own constants, independent of the model's range.
     Vp,
     /// Align Your Steps (Sabour et al. 2024) for Stable Diffusion 1.5, interpolated in ln σ for other numbers of steps than 10.
     Ays,
-    /// The same for Stable Diffusion XL.
+    /// Align Your Steps for Stable Diffusion XL.
     AysSdxl,
     /// GITS (Chen et al. 2024, On the Trajectory Regularity of ODE-based Diffusion Sampling) with the coefficient 1.2, for the sigmas of
     /// Stable Diffusion, interpolated in ln σ for more steps than 20.
@@ -45,13 +45,13 @@ pub enum NamedSchedule {
     LinearQuadratic,
     /// Quantiles of Beta(0.6, 0.6) (`use_beta_sigmas`).
     Beta,
-    /// `use_lu_lambdas`, which with its ρ = 1 is [`NamedSchedule::Exponential`].
+    /// `use_lu_lambdas` with its ρ = 1, which equals [`NamedSchedule::Exponential`].
     Lu,
-    /// ComfyUI's: n+1 equally spaced timesteps without the last.
+    /// ComfyUI's: the first n of n+1 equally spaced timesteps.
     SgmUniform,
-    /// ComfyUI's: every so many entries of the training table from its end.
+    /// ComfyUI's: entries of the training table at equal distances, counted from its end.
     Simple,
-    /// ComfyUI's: every so many entries of the training table from its second.
+    /// ComfyUI's: entries of the training table at equal distances, counted from its second.
     DdimUniform,
 }
 
@@ -108,7 +108,7 @@ impl NamedSchedule {
         }
     }
 
-    /// Whether it goes by its own formula rather than by a class's rules.
+    /// Whether it has a formula of its own, which does not depend on a class's rules.
     pub(super) fn is_formula(self) -> bool {
         matches!(
             self,
@@ -138,7 +138,7 @@ pub(super) enum Conversion {
 }
 
 impl Conversion {
-    /// The named one, else the file's. Asking for a spacing by name drops the file's conversion.
+    /// The conversion that the name stands for, else the file's. The name of a spacing turns the file's conversion off.
     pub(super) fn of(reader: &Reader<'_>, named: Option<NamedSchedule>) -> Result<Self, Error> {
         match named {
             Some(NamedSchedule::Karras) => return Ok(Self::Karras),

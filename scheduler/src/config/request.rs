@@ -6,16 +6,16 @@ use crate::samplers::Sampler;
 /// Where to step.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Steps {
-    /// So many, spaced as the configuration says.
+    /// This many steps, spaced as the configuration says.
     Count(usize),
     /// At these training timesteps, descending.
     Timesteps(Vec<f64>),
-    /// At these noise levels, descending, the last being where the run ends (usually 0). A flow-matching configuration shifts
+    /// At these noise levels, descending. The run ends at the last (usually 0). A flow-matching configuration shifts
     /// them, as diffusers does, and adds the final 0.
     Sigmas(Vec<f64>),
 }
 
-/// What is wanted of a configuration.
+/// What a caller asks of a configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
     /// Where to step.
@@ -31,7 +31,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// So many steps of the checkpoint's own sampler.
+    /// A request for this many steps of the checkpoint's own sampler.
     pub fn steps(count: usize) -> Self {
         Self { steps: Steps::Count(count), sampler: None, schedule: None, eta: None, image_seq_len: None }
     }

@@ -36,7 +36,7 @@ pub(super) fn schedule(reader: &Reader<'_>, request: &Request) -> Result<Schedul
             conversion => conversion.apply(reader, n, low, high)?,
         },
     };
-    // What the model is told ends at the time `sampling_eps`; the steps end at 0.
+    // The noise levels that the model is told end at the time `sampling_eps`; the steps themselves end at 0.
     let told = |t: f64| low * (high / low).powf(t);
     let timesteps = match request.schedule {
         None => linspace(1.0, eps, n).into_iter().map(told).collect(),

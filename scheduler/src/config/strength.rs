@@ -32,7 +32,7 @@ impl SchedulerConfig {
 }
 
 impl Sampling {
-    /// The same without the steps that a strength in 0..=1 leaves out.
+    /// The same sampling without the steps that a strength in 0..=1 leaves out.
     ///
     /// # Errors
     /// As [`Schedule::for_strength`](crate::Schedule::for_strength).

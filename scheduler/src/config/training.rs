@@ -5,8 +5,8 @@ use crate::error::Error;
 
 /// σ = √((1-ᾱ)/ᾱ) of every training timestep.
 ///
-/// Computed in f32, as diffusers does: near timestep 0 the rounding of 1-β shows in σ's fourth digit, and it is the rounded table
-/// that models are trained and sampled with.
+/// Computed in f32, as diffusers does: near timestep 0 the rounding of 1-β changes the fourth digit of σ, and models
+/// are trained and sampled with the rounded table.
 #[derive(Debug, Clone)]
 pub(super) struct Training {
     pub(super) sigmas: Vec<f64>,
@@ -46,7 +46,8 @@ impl Training {
         self.sigmas.len()
     }
 
-    /// σ at a fractional timestep, linear between the table's: numpy's interp, which holds the ends.
+    /// σ at a fractional timestep, linear between the table's entries and constant beyond its ends, like numpy's
+    /// interp.
     pub(super) fn sigma_at(&self, timestep: f64) -> f64 {
         let last = self.len() - 1;
         let t = timestep.clamp(0.0, last as f64);

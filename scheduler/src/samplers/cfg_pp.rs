@@ -50,7 +50,7 @@ pub(super) fn dpmpp_2s_ancestral(p: &mut Builder, schedule: &Schedule, settings:
     }
 }
 
-/// ComfyUI `dpmpp_2m_cfg_pp`: what is extrapolated from is the last unguided image.
+/// ComfyUI `dpmpp_2m_cfg_pp`: it extrapolates from the last unguided image.
 pub(super) fn dpmpp_2m(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
     let frame = schedule.frame;
     let settings = Settings { solver_order: 2, ..settings.clone() };

@@ -2,8 +2,8 @@ use crate::{Builder, Schedule, Settings};
 
 /// Denoising diffusion implicit models: Song et al. 2021, equation 12; diffusers `DDIMScheduler`.
 ///
-/// With eta = 0 this is Euler's method in σ/α. diffusers clips the denoised image but not the noise that goes with it, and lands
-/// where its own arithmetic of training timesteps says, which need not be the next entry of the table.
+/// With eta = 0 this is Euler's method in σ/α. diffusers clips the denoised image but not the noise that goes with it,
+/// and the timestep where a step lands follows from its own rule, so it need not be the next entry of the table.
 pub(super) fn ddim(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
     let frame = schedule.frame;
     for (i, (sigma, sigma_next)) in schedule.pairs().enumerate() {
@@ -24,7 +24,7 @@ pub(super) fn ddim(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
         if sigma_up > 0.0 {
             next = next + p.noise(sigma, landing) * (sigma_up * settings.s_noise);
         }
-        // What diffusers calls the same x, read at another timestep, is another x in this frame.
+        // diffusers keeps the same x and reads it at another timestep. In this frame that multiplies x by a factor.
         let reread = landing.hypot(1.0).recip() / sigma_next.hypot(1.0).recip();
         p.set_x(if landing == sigma_next { next } else { next * reread });
     }

@@ -1,7 +1,7 @@
 use crate::{Builder, Schedule, Settings, TimestepMap, Variance};
 
-/// Ancestral sampling: Ho et al. 2020, Algorithm 2 and equation 7; diffusers `DDPMScheduler`. Unlike in `ddim` the noise
-/// that is kept is that of the clipped image.
+/// Ancestral sampling: Ho et al. 2020, Algorithm 2 and equation 7; diffusers `DDPMScheduler`. Unlike `ddim`, it keeps
+/// the noise of the clipped image.
 pub(super) fn ddpm(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
     let frame = schedule.frame;
     for (i, (sigma, sigma_next)) in schedule.pairs().enumerate() {
@@ -26,7 +26,7 @@ pub(super) fn ddpm(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
                 alpha_next * beta.sqrt() * noise.hypot(1.0)
             }
         };
-        // The step from training timestep 0 is without noise even where its variance is not 0.
+        // The step from training timestep 0 adds no noise, even where its variance is not 0.
         let first_timestep = matches!(schedule.map, TimestepMap::Discrete { .. }) && schedule.timesteps[i] <= 0.0;
         if std > 0.0 && !first_timestep {
             next = next + p.noise(sigma, sigma_next) * (std * settings.s_noise);

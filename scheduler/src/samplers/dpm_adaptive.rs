@@ -26,8 +26,8 @@ pub(super) fn dpm_adaptive(schedule: &Schedule, settings: &Settings) -> Program 
     state.fresh(p, x, x)
 }
 
-/// λ at the ends of the schedule, the last sigma above 0 being one of them. λ has no length to step by from pure noise: a short
-/// first-order step leaves it.
+/// λ at the ends of the schedule, the last sigma above 0 being one of them. At pure noise λ is infinite, so the first
+/// step from there is a short one of first order.
 pub(super) fn ends(p: &mut Builder, schedule: &Schedule) -> (f64, f64) {
     let frame = schedule.frame;
     let sigmas = &schedule.sigmas;
@@ -56,7 +56,7 @@ struct State {
 }
 
 impl State {
-    /// A step from an x that has not been denoised yet, or the last one.
+    /// Starts a step from an x that has not been denoised yet, or takes the last step.
     fn fresh(mut self, mut p: Builder, x: Expr, x_prev: Expr) -> Program {
         let sigma = self.schedule.frame.sigma_at_lambda(self.lambda);
         let arrived = self.lambda >= self.end - 1e-5;
@@ -95,7 +95,7 @@ impl Continue for State {
         // k-diffusion's PIDStepSizeController with its default coefficients: integral only, limited by an arctangent.
         let factor = (1.0 / (measured + 1e-8)).powf(1.0 / 3.0);
         let factor = if factor.is_nan() { 1.0 } else { 1.0 + (factor - 1.0).atan() };
-        // A step this short is taken whatever its error: shortening it would not end.
+        // A step this short is taken whatever its error, because it would be shortened for ever.
         let accepted = factor >= 0.81 || self.h <= 1e-6;
         let mut state = Self { h: self.h * factor, ..self.clone() };
         let limit = self.settings.limit;

@@ -18,7 +18,7 @@ impl Singlestep {
         Self { frame, lambda, h, x, eps }
     }
 
-    /// x with constant noise at a part of the step.
+    /// x at a part of the step if the noise stays constant.
     fn along(&self, part: f64) -> Expr {
         let lambda = self.lambda + part * self.h;
         let (sigma, alpha) = level(self.frame, lambda);
@@ -43,7 +43,7 @@ impl Singlestep {
         self.first() - difference * (sigma / (2.0 * r1) * self.h.exp_m1())
     }
 
-    /// With `difference` taken at 1/3.
+    /// The third-order step, with `difference` taken at 1/3.
     pub(super) fn third(&self, p: &mut Builder, difference: Expr) -> Expr {
         let (r1, r2) = (1.0 / 3.0, 2.0 / 3.0);
         let h = self.h;

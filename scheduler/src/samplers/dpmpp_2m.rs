@@ -46,8 +46,8 @@ impl History {
         self.steps.truncate(2);
     }
 
-    /// What replaces the denoised image over a step of length `h` in λ. `h_eta` is the length that the weights see: (1+η)·h for the
-    /// stochastic methods.
+    /// The extrapolated image that replaces the denoised image in a step of length `h` in λ. `h_eta` is the length used
+    /// for the weights: (1+η)·h for the stochastic methods.
     pub(super) fn target(&self, order: usize, m0: Expr, h: f64, h_eta: f64, solver_type: SolverType) -> Expr {
         let (phi_1, phi_2, phi_3) = phis(h_eta);
         match (order, self.steps.as_slice()) {
@@ -63,9 +63,9 @@ impl History {
                 let d1_0 = (m0 - m1) * inverse_ratio(h, h_0);
                 let d1_1 = (m1 - m2) * inverse_ratio(h, h_1);
                 let d1 = d1_0 + (d1_0 - d1_1) * inverse_ratio(h_0, h_0 + h_1);
-                // The second derivative is twice this difference: as published and as in diffusers and k-diffusion the third
-                // order keeps only its name (measured: 1.8; with the factor 2: 3.0). Kept, so that the same checkpoint gives
-                // the same picture.
+                // The second derivative is twice this difference: without this factor, as published and as in diffusers
+                // and k-diffusion, the method is not of third order (measured: 1.8; with the factor 2: 3.0). It is left
+                // out here too, so that the same checkpoint gives the same picture.
                 let d2 = (d1_0 - d1_1) * inverse_ratio(h, h_0 + h_1);
                 m0 * phi_1 + d1 * phi_2 - d2 * phi_3
             }

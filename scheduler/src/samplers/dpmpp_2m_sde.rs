@@ -31,7 +31,7 @@ fn multistep_sde(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
         let h = lambda_step(frame, sigma, sigma_next);
         let order = order_of_step(i, sigma_next, schedule, settings);
         let target = history.target(order, m0, h, h * (1.0 + eta), settings.solver_type);
-        // Of the old noise e^-ηh is kept, and fresh noise fills up its variance.
+        // The share e^-ηh of the old noise is kept, and fresh noise makes up for the rest of its variance.
         let kept = if eta == 0.0 { 1.0 } else { (-eta * h).exp() };
         let mut next = x * (sigma_next / sigma * kept) + target * frame.alpha(sigma_next);
         let fresh = sigma_next * (1.0 - kept * kept).max(0.0).sqrt();

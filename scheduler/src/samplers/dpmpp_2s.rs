@@ -2,13 +2,14 @@ use super::steps::{first_order, inverse_ratio, lambda_step, phis};
 use crate::{Builder, Expr, Schedule, Settings, SolverType};
 
 /// DPM-Solver++(2S): Lu et al. 2022b, Algorithm 1, with the schedule's own sigmas as its middle points; diffusers
-/// `DPMSolverSinglestepScheduler` (`solver_order` 1, 2 or 3). Steps come in groups of as many as the order, each from the group's start.
+/// `DPMSolverSinglestepScheduler` (`solver_order` 1, 2 or 3). Steps come in groups of as many steps as the order, and
+/// each step of a group starts from the group's start.
 pub(super) fn dpmpp_2s(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
     let frame = schedule.frame;
     let ends_at_zero = schedule.sigmas.last() == Some(&0.0);
     let orders = orders(schedule.full_steps, settings, ends_at_zero);
     let skipped = schedule.full_steps - schedule.steps();
-    // The group's start, and what was denoised in it, its start first.
+    // The group's start, and the denoised images of the group, beginning with the one of its start.
     let mut start = (p.x(), schedule.sigmas[0]);
     let mut group: Vec<(f64, Expr)> = Vec::new();
     for (i, (sigma, sigma_next)) in schedule.pairs().enumerate() {

@@ -11,7 +11,7 @@ pub(super) fn dpmpp_2s_ancestral(p: &mut Builder, schedule: &Schedule, settings:
         let step = ancestral(frame, sigma, sigma_next, settings.eta);
         let lambda_mid = 0.5 * (frame.lambda(sigma) + frame.lambda(step.down));
         let mut target = denoised;
-        // No middle between a finite and an infinite λ: there the step is of first order.
+        // There is no middle between a finite and an infinite λ, so that step is of first order.
         if lambda_mid.is_finite() {
             let sigma_mid = frame.sigma_at_lambda(lambda_mid);
             let x_2 = first_order(frame, x, denoised, sigma, sigma_mid);

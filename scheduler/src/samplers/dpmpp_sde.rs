@@ -2,9 +2,9 @@ use super::steps::{ancestral, first_order};
 use crate::{Builder, Schedule, Settings};
 
 /// DPM-Solver++ for the reverse SDE, two evaluations a step (r = ½); k-diffusion `sample_dpmpp_sde`, diffusers
-/// `DPMSolverSDEScheduler`. Both take their noise from a Brownian path, on which the increment over a step contains that over its
-/// half; here the two halves are drawn and put together, so that any driver gives such increments. (With independent ones the weak
-/// order is 1.)
+/// `DPMSolverSDEScheduler`. Both take their noise from a Brownian path, on which the increment over a step contains
+/// that over its half; here the two halves are drawn and added, so that the increments fit together with every driver.
+/// (With independent ones the weak order is 1.)
 pub(super) fn dpmpp_sde(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
     let frame = schedule.frame;
     for (sigma, sigma_next) in schedule.pairs() {

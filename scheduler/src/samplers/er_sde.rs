@@ -21,7 +21,7 @@ pub(super) fn er_sde(p: &mut Builder, schedule: &Schedule, settings: &Settings) 
         } else if from == to {
             continue;
         } else if alpha == 0.0 {
-            // From pure noise every noise scale's ratio is 0.
+            // From pure noise the ratio of noise scales is 0.
             posterior(p, frame, x, denoised, sigma, sigma_next, settings);
         } else {
             let r = noise_ratio(to, from);
@@ -44,7 +44,7 @@ pub(super) fn er_sde(p: &mut Builder, schedule: &Schedule, settings: &Settings) 
             }
             p.set_x(next);
         }
-        // Where λ is infinite there is nothing to take differences from.
+        // Where λ is infinite, no difference can be taken.
         if from.is_finite() {
             history.insert(0, (from, denoised, difference));
             history.truncate(2);

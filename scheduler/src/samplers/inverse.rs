@@ -1,18 +1,20 @@
-//! From an image to the noise that a deterministic sampler makes it of: the probability-flow ODE, upwards.
+//! Samplers from an image to the noise from which a deterministic sampler makes this image: the probability-flow ODE,
+//! followed upwards.
 //!
-//! They walk a schedule from its last entry to its first. x starts as the image at the last sigma and ends at the first: near noise
-//! times that sigma, from which `ddim` and `heun` lead back to the image.
+//! These samplers follow a schedule from its last entry to its first. x starts as the image at the last sigma and ends
+//! at the first, close to noise times that sigma. From there `ddim` and `heun` lead back to the image.
 
 use super::steps::first_order;
 use crate::{Builder, Frame, Schedule, Settings};
 
-/// DDIM inversion: Song et al. 2021, section 4.3; diffusers `DDIMInverseScheduler`. Each step takes its noise from the model at the level
-/// it goes to, as diffusers does: at a last sigma of 0 there would be no noise to ask for.
+/// DDIM inversion: Song et al. 2021, section 4.3; diffusers `DDIMInverseScheduler`. As in diffusers, each step takes
+/// the model's noise at the level it goes to, because at a last sigma of 0 the model predicts no noise.
 pub(super) fn ddim_inverse(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
     let frame = schedule.frame;
     for (low, high) in upwards(schedule) {
         let x = p.x();
-        // The network is given the same input, whatever level it is told; in this frame, where its input is x / √(σ²+1), that is another x.
+        // The network gets the same input, although it is told another level. In this frame its input is x / √(σ²+1),
+        // so the same input means another x.
         let told = match frame {
             Frame::VarianceExploding => p.keep(x * (high.hypot(1.0) / low.hypot(1.0))),
             Frame::Flow => x,
@@ -34,8 +36,8 @@ pub(super) fn ddim_inverse(p: &mut Builder, schedule: &Schedule, settings: &Sett
     }
 }
 
-/// Heun's method upwards: Karras et al. 2022, Algorithm 1 with ascending sigmas. At a last sigma of 0, where no derivative is, the first
-/// step takes it from the level that it goes to.
+/// Heun's method upwards: Karras et al. 2022, Algorithm 1 with ascending sigmas. At a last sigma of 0 there is no
+/// derivative, so the first step takes the derivative at the level that it goes to.
 pub(super) fn heun_inverse(p: &mut Builder, schedule: &Schedule, _: &Settings) {
     let frame = schedule.frame;
     for (low, high) in upwards(schedule) {

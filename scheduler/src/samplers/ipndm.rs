@@ -1,7 +1,7 @@
 use crate::{Builder, Expr, Schedule, Settings};
 
-/// Improved pseudo linear multistep: Zhang & Chen 2023, section 3; ComfyUI `ipndm`. Adams-Bashforth of order 4 with the weights of
-/// equal steps, whatever the steps are, started by lower orders.
+/// Improved pseudo linear multistep: Zhang & Chen 2023, section 3; ComfyUI `ipndm`. Adams-Bashforth of order 4, started
+/// by lower orders. The weights are always those of equal steps.
 pub(super) fn ipndm(p: &mut Builder, schedule: &Schedule, _: &Settings) {
     // Latest first.
     let mut derivatives: Vec<Expr> = Vec::new();

@@ -3,9 +3,10 @@ use crate::{Builder, Expr, Schedule, Settings};
 /// iPNDM with weights that follow the steps' lengths: Zhou et al. 2024, diff-sampler's and ComfyUI's
 /// `ipndm_v`.
 ///
-/// As published and as all of them have it, two signs are not those of Adams-Bashforth: the third-order term multiplies what it should
-/// subtract first (which is the same on equal steps), and the fourth-order one adds a part that it should subtract. So it is of second
-/// order. Kept, so that the same model gives the same picture; `lms` is Adams-Bashforth.
+/// In the published method and in both programs, two signs differ from Adams-Bashforth: the third-order term multiplies
+/// what it should subtract first (which is the same on equal steps), and the fourth-order one adds a part that it
+/// should subtract. So it is of second order. The signs are kept, so that the same model gives the same picture. `lms`
+/// is Adams-Bashforth.
 pub(super) fn ipndm_v(p: &mut Builder, schedule: &Schedule, _: &Settings) {
     let sigmas = &schedule.sigmas;
     // Latest first.
@@ -17,7 +18,7 @@ pub(super) fn ipndm_v(p: &mut Builder, schedule: &Schedule, _: &Settings) {
         let d = p.keep((x - denoised) / sigma);
         derivatives.insert(0, d);
         derivatives.truncate(4);
-        // Lengths of this step and those before it, as long as they have one.
+        // Lengths of this step and of the steps before it, up to the first of length 0.
         let lengths: Vec<f64> =
             (0..derivatives.len()).map(|k| sigmas[i + 1 - k] - sigmas[i - k]).take_while(|h| *h != 0.0).collect();
         let combined = if sigma_next == 0.0 {
@@ -43,7 +44,7 @@ fn weights(lengths: &[f64]) -> Vec<f64> {
             let t = third(h, h1, h2);
             let inner = (1.0 - h / (3.0 * (h + h1))) / 2.0 + (1.0 - h / (2.0 * (h + h1))) * h / (6.0 * (h + h1 + h2));
             let fourth = inner * (h * (h + h1) * (h + h1 + h2)) / (h1 * (h1 + h2) * (h1 + h2 + h3));
-            // How far the differences of the last two pairs of steps reach, relative to each other.
+            // The ratio of the lengths over which the last two differences extend.
             let reach = h1 * (h1 + h2) / (h2 * (h2 + h3));
             vec![
                 1.0 + h / h1 / 2.0 + t + fourth,
@@ -60,7 +61,7 @@ fn weights(lengths: &[f64]) -> Vec<f64> {
 mod tests {
     use super::weights;
 
-    /// On equal steps they are Adams-Bashforth's, but for the fourth order's sign: 11/24 in place of 9/24.
+    /// On equal steps they are Adams-Bashforth's, except for the sign in the fourth order: 11/24 in place of 9/24.
     #[test]
     fn classical_weights() {
         let cases: [&[f64]; 4] = [

@@ -18,7 +18,7 @@ pub(super) fn ald(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
     for (sigma, sigma_next) in schedule.pairs() {
         let (alpha, alpha_next) = (frame.alpha(sigma), frame.alpha(sigma_next));
         if alpha == 0.0 {
-            // Pure noise has no score to follow.
+            // At pure noise there is no score to follow.
             let x = p.x();
             let denoised = p.denoise(x, sigma);
             p.step(sigma, denoised);
@@ -58,11 +58,11 @@ pub(super) fn predictor_corrector(schedule: &Schedule, settings: &Settings) -> P
 struct State {
     schedule: Schedule,
     settings: Settings,
-    /// The step under way.
+    /// Number of the current step.
     i: usize,
     /// Langevin steps left at this level.
     corrections: usize,
-    /// Measured, while the score's is still to come.
+    /// The measured norm of the noise, until the norm of the score is known.
     noise_norm: Option<f64>,
     draws: usize,
 }

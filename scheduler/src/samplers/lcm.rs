@@ -9,7 +9,8 @@ pub(super) fn lcm(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
         let denoised = p.denoise(x, sigma);
         let mut denoised = p.clip(denoised);
         if let (Some(scaling), Frame::VarianceExploding) = (settings.timestep_scaling, frame) {
-            // The boundary condition of the distillation, over the model's own variance-preserving x, with sigma_data = ½.
+            // The boundary condition that the model was distilled with. It applies to the model's own
+            // variance-preserving x, with sigma_data = ½.
             let t = schedule.timesteps[i] * scaling;
             let total = t * t + 0.25;
             denoised = denoised * (t / total.sqrt()) + x * (0.25 / total / sigma.hypot(1.0));

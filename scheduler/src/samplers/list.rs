@@ -49,7 +49,7 @@ const fn ode(
     }
 }
 
-/// A sampler that draws noise on the way, of which it can be told the share.
+/// A sampler that draws noise on the way, with a share of noise that can be set.
 const fn sde(
     name: &'static str,
     summary: &'static str,
@@ -61,7 +61,7 @@ const fn sde(
     Sampler { eta: Some(1.0), ..noisy(name, summary, order, evaluations, paper, emit) }
 }
 
-/// A sampler that draws as much noise on the way as its method says.
+/// A sampler that draws noise on the way, with an amount fixed by its method.
 const fn noisy(
     name: &'static str,
     summary: &'static str,

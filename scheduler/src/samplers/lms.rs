@@ -17,7 +17,8 @@ pub(super) fn lms(p: &mut Builder, schedule: &Schedule, _: &Settings) {
         derivatives.insert(0, d);
         derivatives.truncate(ORDER);
         let i = i + schedule.before.len();
-        // diffusers starts the tail of a schedule with the weights of the whole: those of derivatives that were never taken are left out.
+        // diffusers starts the tail of a schedule with the weights of the whole schedule. Weights of derivatives that
+        // were never computed are left out.
         let order = (i + 1).min(ORDER);
         // Two equal sigmas give no second point to extrapolate from.
         let distinct = (1..order).take_while(|k| sigmas[i - k] != sigmas[i - k + 1]).count() + 1;

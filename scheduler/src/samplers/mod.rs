@@ -48,7 +48,7 @@ pub use settings::{Settings, SolverType, Variance};
 pub struct Sampler {
     /// The name on the command line: k-diffusion's, or diffusers' where k-diffusion has none.
     pub name: &'static str,
-    /// The same in other tools' spelling.
+    /// Its names in other tools.
     pub aliases: Aliases,
     /// One line for a list.
     pub summary: &'static str,
@@ -58,7 +58,7 @@ pub struct Sampler {
     pub stochastic: bool,
     /// Model evaluations per step (fewer in some first or last steps).
     pub evaluations: u32,
-    /// The share of fresh noise when none is asked for, of samplers that can be asked: 0 is deterministic, 1 the full amount.
+    /// The default share of fresh noise, for samplers where it can be set: 0 is deterministic, 1 the full amount.
     pub eta: Option<f64>,
     /// The diffusers class by whose rules a configuration becomes its schedule, if there is one.
     pub class: Option<&'static str>,
@@ -106,7 +106,7 @@ impl Aliases {
 enum Emit {
     /// It knows every coefficient before the first step.
     Fixed(fn(&mut Builder, &Schedule, &Settings)),
-    /// It goes on from numbers measured on the way.
+    /// It continues from numbers that are measured on the way.
     Adaptive(fn(&Schedule, &Settings) -> Program),
 }
 
@@ -124,7 +124,7 @@ impl Sampler {
             (settings.s_churn, settings.s_tmin, settings.s_tmax, settings.s_noise) = (40.0, 0.05, 50.0, 1.003);
         }
         if self.name == "rk45" {
-            // Each step may have a tenth: Song et al. 2021b, appendix D.4.
+            // Each step may use a tenth of it, which gives the 1e-5 of Song et al. 2021b, appendix D.4.
             (settings.absolute_tolerance, settings.relative_tolerance) = (1e-4, 1e-4);
         }
         settings
@@ -158,7 +158,7 @@ pub fn sampler(name: &str) -> Result<&'static Sampler, Error> {
         SAMPLERS.iter().copied().find(|s| is_meant(s.name) || s.aliases.iter().any(is_meant))
     };
     let wanted = plain(name);
-    // ComfyUI's uni_pc is another one than diffusers' UniPC: a name as it is written comes first.
+    // ComfyUI's uni_pc is not diffusers' UniPC, so an exact match of the name comes first.
     find(&|spelling| spelling == name)
         .or_else(|| find(&|spelling| plain(spelling) == wanted))
         .ok_or_else(|| Error::UnknownSampler { name: name.to_owned(), nearest: nearest_names(name, spellings()) })

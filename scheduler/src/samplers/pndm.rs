@@ -29,11 +29,11 @@ pub(super) fn pndm(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
         let output = p.keep(prediction(x, denoised, sigma));
         outputs.insert(0, output);
         outputs.truncate(4);
-        // The middles are those of the whole schedule's first steps; its tail is started as without them.
+        // The middles belong to the first steps of the whole schedule. A tail is started as if there were none.
         let is_whole = schedule.steps() == schedule.full_steps;
         if let Some(&(landing, middle)) = settings.runge_kutta.get(i).filter(|_| is_whole) {
             let to = |output: Expr, level: f64| x + noise_of(output, x, sigma) * (level - sigma);
-            // The same variance-preserving x, read at another timestep than it was made for.
+            // The same variance-preserving x, used at another timestep than the one it was computed for.
             let x_2 = p.keep(to(output, landing) * (middle.hypot(1.0) / landing.hypot(1.0)));
             let denoised_2 = p.denoise(x_2, middle);
             let output_2 = p.keep(prediction(x_2, denoised_2, middle));
@@ -65,9 +65,10 @@ pub(super) fn pndm(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
     }
 }
 
-/// diffusers' first step of a tail. Its list of timesteps has the second one twice, and cutting entries off the front leaves no repetition:
-/// the step before the tail's first is made and repeated, and where it lands is read as if it were one level further down. A tail without
-/// the very first step alone starts at the repetition, which is read as a step from the level above.
+/// diffusers' first step of a tail. diffusers' list of timesteps contains the second timestep twice, for the repeated
+/// step, and a tail of the list has no such repetition. So the step before the tail's first is taken and repeated, and
+/// its result is used as if it were one level lower. A tail that lacks only the very first step starts at the
+/// repetition, which is treated as a step from the level above.
 fn tail_start(
     p: &mut Builder,
     schedule: &Schedule,

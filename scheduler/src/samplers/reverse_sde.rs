@@ -25,7 +25,7 @@ fn reverse(p: &mut Builder, schedule: &Schedule, settings: &Settings, variance: 
         if sigma_next == 0.0 {
             p.set_x(denoised);
         } else if alpha == 0.0 {
-            // From pure noise there is no finite variance to take away.
+            // From pure noise the variance to take away is infinite.
             posterior(p, frame, x, denoised, sigma, sigma_next, settings);
         } else {
             let noise_level = sigma / alpha;

@@ -75,7 +75,7 @@ impl State {
         if self.log_sigma + h <= self.end { self.end } else { self.log_sigma + h }
     }
 
-    /// Nothing left but the step to sigma 0, if the schedule has one.
+    /// Ends the run with the step to sigma 0, if the schedule has one.
     fn last(&self, mut p: Builder, x: Expr, denoised: Expr) -> Program {
         p.step(self.end.exp(), denoised);
         let ends_at_zero = self.schedule.sigmas.last() == Some(&0.0);

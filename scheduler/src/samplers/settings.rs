@@ -1,4 +1,4 @@
-//! What samplers can be told beyond the schedule.
+//! Settings of samplers beyond the schedule.
 
 use crate::program::Limit;
 
@@ -18,13 +18,13 @@ pub enum SolverType {
 /// How much noise DDPM adds (diffusers' `variance_type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Variance {
-    /// The posterior's, given the clean image (`fixed_small`).
+    /// The variance of the posterior, given the clean image (`fixed_small`).
     Posterior,
-    /// That of the forward step (`fixed_large`).
+    /// The variance of the forward step (`fixed_large`).
     Step,
 }
 
-/// What some samplers can be told beyond the schedule.
+/// Settings of samplers beyond the schedule.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// Share of fresh noise of the samplers that have one: 0 is deterministic, 1 the sampler's full amount.
@@ -41,7 +41,7 @@ pub struct Settings {
     pub lower_order_final: bool,
     /// First order in the last step.
     pub euler_at_final: bool,
-    /// UniPC's steps that are not corrected.
+    /// The steps that UniPC does not correct.
     pub disable_corrector: Vec<usize>,
     /// How denoised images are kept in range, if at all.
     pub limit: Option<Limit>,
@@ -51,32 +51,34 @@ pub struct Settings {
     pub timestep_scaling: Option<f64>,
     /// The noise level at which a consistency model's images lie.
     pub sigma_min: f64,
-    /// Steps of the whole schedule that pndm leaves out, counted as diffusers' image-to-image pipelines do; the schedule is then the tail
-    /// from one step before.
+    /// Number of steps of the whole schedule that pndm leaves out, counted as in diffusers' image-to-image pipelines.
+    /// The schedule is then the tail that starts one step earlier.
     pub plms_skipped: usize,
     /// Churn of euler, heun and dpm_2: how much noise is added over the whole run, in units of the sigmas it is added at.
     pub s_churn: f64,
-    /// Churn only at sigmas from here
+    /// The smallest sigma at which churn is applied.
     pub s_tmin: f64,
-    /// to here.
+    /// The largest sigma at which churn is applied.
     pub s_tmax: f64,
-    /// Adaptive samplers: error allowed per element, of the whole run (rk45) or of a step (dpm_adaptive),
+    /// Absolute error that an adaptive sampler allows per element, for the whole run (rk45) or for each step
+    /// (dpm_adaptive).
     pub absolute_tolerance: f64,
-    /// and the same as a share of the element.
+    /// The same error as a share of the element's size.
     pub relative_tolerance: f64,
-    /// PNDM extrapolates what the model predicts, and DDIM inversion keeps it: v instead of the noise.
+    /// Whether the model predicts v and not the noise. PNDM extrapolates the prediction, and DDIM inversion keeps it.
     pub velocity: bool,
-    /// PNDM's first steps by Runge-Kutta, where not empty: for each the level on which its first half-step lands, and the one that the
-    /// model is told there.
+    /// PNDM's first steps by Runge-Kutta, if not empty: for each step the level where its first half-step lands, and
+    /// the level that the model is told there.
     pub runge_kutta: Vec<(f64, f64)>,
-    /// Signal-to-noise ratio of the predictor-corrector's Langevin steps,
+    /// Signal-to-noise ratio of the predictor-corrector's Langevin steps.
     pub snr: f64,
-    /// and their number at every noise level.
+    /// Number of the predictor-corrector's Langevin steps at every noise level.
     pub correct_steps: usize,
 }
 
 impl Default for Settings {
-    /// Deterministic, second order; k-diffusion's choices. [`crate::Sampler::settings`] has the sampler's own share of noise.
+    /// Deterministic and of second order, with k-diffusion's values. [`crate::Sampler::settings`] has the sampler's own
+    /// share of noise.
     fn default() -> Self {
         Self {
             eta: 0.0,
@@ -94,7 +96,7 @@ impl Default for Settings {
             s_churn: 0.0,
             s_tmin: 0.0,
             s_tmax: f64::INFINITY,
-            // k-diffusion's for dpm_adaptive.
+            // k-diffusion's value for dpm_adaptive.
             absolute_tolerance: 0.0078,
             relative_tolerance: 0.05,
             velocity: false,

@@ -2,15 +2,15 @@
 
 use crate::{Builder, Expr, Frame, Schedule, Settings};
 
-/// The first-order step in either frame: the noise that x and its denoised image imply, put back at another level
-/// (DDIM; Euler's method in σ; a first-order exponential integrator: they are one).
+/// The first-order step in either frame: the noise that x and its denoised image imply is put back at another level.
+/// DDIM, Euler's method in σ and a first-order exponential integrator are all this step.
 pub(super) fn first_order(frame: Frame, x: Expr, denoised: Expr, from: f64, to: f64) -> Expr {
     let ratio = to / from;
     x * ratio + denoised * (frame.alpha(to) - frame.alpha(from) * ratio)
 }
 
-/// An ancestral step: go down to `down` without noise, multiply by `rescale`, add `up` times noise, and the marginal is that of
-/// the next sigma.
+/// An ancestral step: go down to `down` without noise, multiply by `rescale`, and add `up` times noise. The result has
+/// the marginal of the next sigma.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ancestral {
     pub(super) down: f64,
@@ -38,7 +38,8 @@ pub(super) fn ancestral(frame: Frame, from: f64, to: f64, eta: f64) -> Ancestral
     }
 }
 
-/// Ends an ancestral step: x is what `next`, at the level `step.down`, is with its noise.
+/// Ends an ancestral step: adds the step's noise to `next`, which is at the level `step.down`, and sets x to the
+/// result.
 pub(super) fn renoise(p: &mut Builder, next: Expr, step: Ancestral, from: f64, to: f64, settings: &Settings) {
     let mut next = next * step.rescale;
     if step.up > 0.0 {
@@ -47,7 +48,8 @@ pub(super) fn renoise(p: &mut Builder, next: Expr, step: Ancestral, from: f64, t
     p.set_x(next);
 }
 
-/// A whole step of the posterior, q(x' | x, x0). Samplers of the reverse SDE take it from pure noise, where their own σ/α is infinite.
+/// A whole step of the posterior, q(x' | x, x0). Samplers of the reverse SDE use it to leave pure noise, where their
+/// own σ/α is infinite.
 pub(super) fn posterior(
     p: &mut Builder,
     frame: Frame,
@@ -61,13 +63,13 @@ pub(super) fn posterior(
     renoise(p, first_order(frame, x, denoised, from, step.down), step, from, to, settings);
 }
 
-/// Karras et al. 2022, Algorithm 2, lines 4 to 6; k-diffusion's `s_churn`: adds noise to x up to a higher level, from which the step then
-/// starts, and returns it. Without churn that is sigma, and nothing is added.
+/// Karras et al. 2022, Algorithm 2, lines 4 to 6; k-diffusion's `s_churn`: adds noise to x up to a higher level and
+/// returns this level, where the step then starts. Without churn it returns sigma and adds nothing.
 pub(super) fn churn(p: &mut Builder, schedule: &Schedule, settings: &Settings, sigma: f64) -> f64 {
     if settings.s_churn <= 0.0 || !(settings.s_tmin..=settings.s_tmax).contains(&sigma) {
         return sigma;
     }
-    // k-diffusion divides by the number of sigmas less one, which is that of steps.
+    // k-diffusion divides by the number of sigmas less one, which is the number of steps.
     let gamma = (settings.s_churn / schedule.full_steps as f64).min(2.0_f64.sqrt() - 1.0);
     let (sigma_hat, rescale, up) = raise(schedule.frame, sigma, gamma);
     if up > 0.0 {
@@ -77,12 +79,12 @@ pub(super) fn churn(p: &mut Builder, schedule: &Schedule, settings: &Settings, s
     sigma_hat
 }
 
-/// The level (1+γ)·σ, and what x is multiplied by and noise added with to be there.
+/// The level (1+γ)·σ, and the factors on x and on the added noise that bring x to this level.
 fn raise(frame: Frame, sigma: f64, gamma: f64) -> (f64, f64, f64) {
     let wanted = sigma * (1.0 + gamma);
     let raised = match frame {
         Frame::VarianceExploding => wanted,
-        // Not all the way to pure noise.
+        // At most half of the way to pure noise.
         Frame::Flow => wanted.min(0.5 * (sigma + 1.0)),
     };
     if raised <= sigma {

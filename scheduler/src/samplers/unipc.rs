@@ -7,7 +7,7 @@ pub(super) fn unipc(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
     let frame = schedule.frame;
     // (λ, denoised) of earlier points, latest first.
     let mut history: Vec<(f64, Expr)> = Vec::new();
-    // What the corrector needs of the step before: its start, its sigmas and its order.
+    // What the corrector needs from the previous step: its start, its sigmas and its order.
     let mut before: Option<(Expr, f64, f64, usize)> = None;
     for (i, (sigma, sigma_next)) in schedule.pairs().enumerate() {
         let predicted = p.x();
@@ -24,7 +24,7 @@ pub(super) fn unipc(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
             x = p.keep(x);
         }
         let lambda = frame.lambda(sigma);
-        // A λ of -∞ (a flow's first sigma) or a repeated one is no point to extrapolate from.
+        // Points with a λ of -∞ (a flow's first sigma) or with the same λ cannot be used for extrapolation.
         history.retain(|(earlier, _)| earlier.is_finite() && *earlier != lambda);
         history.insert(0, (lambda, model));
         history.truncate(settings.solver_order);
@@ -46,7 +46,7 @@ pub(super) fn unipc(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
     }
 }
 
-/// UniPC with B(h) = h, whatever the configuration says.
+/// UniPC with B(h) = h, independent of the configuration.
 pub(super) fn unipc_bh1(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
     unipc(p, schedule, &Settings { solver_type: SolverType::Bh1, ..settings.clone() });
 }
