@@ -50,7 +50,7 @@ fn expect_of(pipeline: &str, what: &str, damage: impl FnOnce(&Path), parts: &[&s
     expect_end(pipeline, &["a red square", "--steps", "1"], 1, what, damage, parts);
 }
 
-/// Expects a run with these arguments to end so.
+/// Expects a run with these arguments to end with this code and a sentence that holds every part.
 fn expect_end(pipeline: &str, arguments: &[&str], code: i32, what: &str, damage: impl FnOnce(&Path), parts: &[&str]) {
     let place = tempfile::tempdir().unwrap();
     let model = copy(pipeline, place.path());
@@ -135,7 +135,7 @@ fn configurations_that_cannot_be_honoured() {
     };
     expect("unknown field", set(CONFIG, "rotary_embedding", "yes"), &["config.json", "rotary_embedding"]);
     expect("other transformer", set(CONFIG, "_class_name", "FluxTransformer2DModel"), &["FluxTransformer2DModel"]);
-    // Python writes infinities bare into this file, so it is edited as text.
+    // Python writes infinities into this file, which are not JSON, so it is edited as text.
     let scheduler = |from: &'static str, to: &'static str| {
         move |m: &Path| {
             edit(&m.join("scheduler/scheduler_config.json"), |bytes| {

@@ -1,4 +1,4 @@
-//! The models inside the program are those that were made: file by file, byte by byte.
+//! The files of the models inside the program have the checksums that were recorded when the models were made.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 

@@ -219,7 +219,7 @@ fn samplers_go_by_the_names_of_other_tools() {
         (&"dpmpp_2m_sde".into(), &"karras".into(), &0.5.into())
     );
     assert_eq!(run("flow_euler", &[])["sampler"], "euler");
-    // The unguided picture is there for CFG++ even where guidance is off.
+    // CFG++ computes the unguided picture even where guidance is off.
     assert_eq!(run("euler_cfg_pp", &["--guidance", "0.7"])["evaluations"], 2);
     let listed = succeed(folder.path(), &["samplers", "--json"]).stdout;
     let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
@@ -291,7 +291,7 @@ fn other_models_read_long_and_weighted_prompts() {
     assert!(draw(&long, "cut.png", &["--prompt-syntax", "plain"]).contains("left out"));
     let json = succeed(folder.path(), &["info", "--json", "cut.png"]).stdout;
     assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap()["headwater"]["prompt_syntax"], "plain");
-    // The pixels alone: the rest of the files tells the prompts apart.
+    // Only the pixels are compared, because the metadata contains the prompt.
     let pixels = |name: &str| {
         let mut reader = png::Decoder::new(std::io::Cursor::new(read(name))).read_info().unwrap();
         let mut pixels = vec![0; reader.output_buffer_size().unwrap()];

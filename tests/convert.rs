@@ -76,7 +76,7 @@ fn a_folder_becomes_a_file_and_a_folder_again() {
                 assert!((brain - wide).abs() <= wide.abs() / 256.0 + f32::MIN_POSITIVE, "{name}");
             }
         }
-        // None of them needs anything beside it.
+        // None of these models needs another file.
         let pictures = own.join("pictures");
         let case = golden_cases(&pictures).into_iter().find(|case| case["file"] == "euler.png").unwrap();
         for model in ["model.safetensors", "again", "single.safetensors"] {
@@ -97,13 +97,13 @@ fn adapters_are_merged_for_good() {
         &[&folder("stable_diffusion_xl"), "merged.safetensors", "--lora", &adapter, "--dtype", "f32"],
     );
     assert!(difference(place.path(), &loras, &case, "cpu", &["-m", "merged.safetensors"]) <= 1);
-    // Types stay as they are.
+    // Without --dtype, number types stay the same.
     convert(place.path(), &["merged.safetensors", "brain.safetensors", "--dtype", "bf16"]);
     convert(place.path(), &["brain.safetensors", "twice.safetensors", "--lora", &adapter]);
     let twice = tensors_in(&place.path().join("twice.safetensors"));
     assert!(twice.values().all(|(dtype, ..)| *dtype == Dtype::BF16));
     assert!(twice != tensors_in(&place.path().join("brain.safetensors")));
-    // No half is made infinite.
+    // A number that half precision cannot hold is an error, not an infinity.
     let much = format!("{}:1e9", loras.join("xl-kohya.safetensors").display());
     let own = folder("stable_diffusion_xl");
     for more in [&[][..], &["--dtype", "f16"]] {
@@ -168,14 +168,15 @@ fn conversions_tell_what_they_leave_out() {
     let others = "unet/diffusion_pytorch_model.fp16.safetensors, vae/diffusion_pytorch_model.bin\n";
     warned(&["model", "again"], &format!("warning: again is without {others}"));
     warned(&["model", "one.safetensors"], &format!("warning: one.safetensors is without safety_checker, {others}"));
-    // What it is without, it does not claim to have.
+    // The converted model's index does not list the parts that are left out.
     convert(place, &["one.safetensors", "back"]);
     let fields: Value = serde_json::from_slice(&std::fs::read(path("back/model_index.json")).unwrap()).unwrap();
     assert_eq!(fields["safety_checker"], serde_json::json!([null, null]));
     assert!(!path("back/safety_checker").exists());
     assert_eq!(std::fs::read(path("back/feature_extractor/preprocessor_config.json")).unwrap(), b"{\"size\": 4}");
 
-    // Nor what a folder claims already, as one does that came from a hub; but of what is read nothing may be missing.
+    // Nor does it list parts whose weights the source lacks and that no pipeline reads, as after a download. Missing
+    // weights of other parts are an error.
     std::fs::remove_file(path("same/safety_checker/model.safetensors")).unwrap();
     warned(&["same", "less"], "warning: less is without safety_checker\n");
     assert!(!path("less/safety_checker").exists());
@@ -201,7 +202,7 @@ fn conversions_tell_what_they_leave_out() {
     }
 }
 
-/// The first checkpoints of diffusers have no folders; what is made of them has.
+/// The first checkpoints of diffusers have no folders. The result of a conversion has them.
 #[test]
 fn a_pipeline_without_folders_becomes_one_with_folders() {
     let place = tempfile::tempdir().unwrap();
@@ -271,7 +272,7 @@ fn info_tells_what_a_model_is() {
     }
     assert_eq!(info(place.path(), "model.safetensors").1["family"], "Stable Diffusion XL");
 
-    // Everything that is wrong, not the first of it.
+    // All problems are listed, not only the first.
     convert(place.path(), &["model.safetensors", "broken"]);
     let mut unet = tensors_in(&path("broken/unet/diffusion_pytorch_model.safetensors"));
     unet.remove("conv_in.bias");
@@ -306,7 +307,7 @@ fn info_tells_what_other_files_are() {
     assert_eq!(json["problems"].as_array().unwrap().len(), 1);
 }
 
-/// Half a shard, named by an index that is whole.
+/// A shard that is cut in half, named by a correct index.
 #[test]
 fn a_shard_that_ends_early() {
     let place = tempfile::tempdir().unwrap();

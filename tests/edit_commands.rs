@@ -19,7 +19,8 @@ fn model(name: &str) -> String {
     goldens().join("pipelines").join(name).to_str().unwrap().to_owned()
 }
 
-/// Runs the program; words of `arguments` that name an input or a golden pipeline stand for its path.
+/// Runs the program. Words of `arguments` of the form `input:` or `model:` are replaced by the path of a golden input
+/// or pipeline.
 fn run(folder: &Path, arguments: &[&str]) -> Output {
     let word = |word: &&str| match word.split_once(':') {
         Some(("input", name)) => input(name),
@@ -56,7 +57,7 @@ fn read(folder: &Path, name: &str) -> RgbImage {
     read_picture(&folder.join(name)).unwrap()
 }
 
-/// A PNG file whose header claims a size, and that holds next to nothing.
+/// A PNG file whose header gives a size, but which holds almost no data.
 fn claim(path: &Path, width: u32, height: u32) {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, width, height);
@@ -85,7 +86,8 @@ fn without(prefix: &str, to: &Path) {
 
 const IMG2IMG: [&str; 6] = ["img2img", "input:waves.png", "a red square", "-m", "model:stable_diffusion", "-s3"];
 
-/// One step from a picture would be no step: without a model's name this is the bundled diffusion model, not its consistency model.
+/// Without a model's name, pictures are edited by the bundled diffusion model. The consistency model takes one step, of
+/// which a strength below 1 leaves none.
 #[test]
 fn a_picture_is_edited_by_the_bundled_diffusion_model() {
     let folder = tempfile::tempdir().unwrap();
@@ -119,7 +121,7 @@ fn an_image_of_a_picture_has_its_size_and_tells_its_strength() {
     let image = read(folder.path(), "b.png");
     assert_eq!((image.width, image.height), (32, 64));
 
-    // The name of a picture without a prompt is the picture's.
+    // Without a prompt, the result is named after the input picture.
     succeed(
         folder.path(),
         &["img2img", "input:square.png", "-m", "model:ddpm", "--steps", "2", "-s1", "--strength", "1"],
@@ -184,7 +186,7 @@ fn a_model_without_an_encoder_still_generates() {
     fail(place, &arguments, 2, "this model cannot start from a picture");
 }
 
-/// A grey picture of one row of pixels for each row of a mask: white in `anew`, black elsewhere.
+/// A grey picture as a mask: white where `anew` is true, black elsewhere.
 fn write_mask(path: &Path, width: usize, height: usize, anew: impl Fn(usize, usize) -> bool) {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, width.try_into().unwrap(), height.try_into().unwrap());
@@ -262,14 +264,14 @@ fn pictures_are_made_larger_by_models_trained_for_it() {
     assert_eq!((image.width, image.height), (96, 64));
     let bytes = fs::read(place.join("small-waves-3.png")).unwrap();
 
-    // Details follow from the level of noise, and the size may be chosen.
+    // The noise level changes the details, and the size can be chosen.
     succeed(place, &upscale(&["-m", "model:upscaler", "--noise-level", "80", "-o", "more.png"]));
     assert_ne!(read(place, "more.png"), image);
     succeed(place, &upscale(&["-m", "model:upscaler", "-W", "64", "-o", "narrow.png"]));
     assert_eq!(read(place, "narrow.png").width, 64);
     succeed(place, &upscale(&["-m", "model:upscaler", "--scale", "2.4", "-o", "less.png"]));
     let image = read(place, "less.png");
-    // 27 by 17, rounded down to the model's multiple before it is made four times as large.
+    // The size before the enlargement by four is 27 by 17, rounded down to the model's multiple.
     assert_eq!((image.width, image.height), (64, 32));
     assert!(!String::from_utf8_lossy(&bytes).contains("Denoising strength"));
 
@@ -286,7 +288,7 @@ fn pictures_are_made_larger_by_models_trained_for_it() {
     fail(place, &["upscale", "nowhere.png"], 1, "cannot read nowhere.png");
 }
 
-/// What a step costs is measured of models, too, that need a picture.
+/// `bench` times the steps of models that need a picture as well.
 #[test]
 fn steps_of_editing_models_are_timed() {
     let folder = tempfile::tempdir().unwrap();
@@ -297,7 +299,7 @@ fn steps_of_editing_models_are_timed() {
     }
 }
 
-/// What a flag would say, this model has no use for.
+/// Flags that would have no effect on a model.
 #[test]
 fn flags_that_say_nothing_of_a_model_are_refused() {
     let folder = tempfile::tempdir().unwrap();
@@ -329,7 +331,7 @@ fn flags_that_say_nothing_of_a_model_are_refused() {
     }
 }
 
-/// Linux takes any bytes for a name.
+/// On Linux, a file name may consist of any bytes.
 #[cfg(unix)]
 #[test]
 fn files_whose_names_are_no_text_are_files() {
@@ -380,7 +382,7 @@ fn files_whose_names_are_no_text_are_files() {
         (&info["headwater"]["image"], &info["headwater"]["mask"]),
         (&"\u{fffd}.png".into(), &"\u{fffd}.png".into())
     );
-    // Where a name is a part of a word, or stands for several, the words must be text.
+    // Flags whose value contains more than a file name, or makes several names, need text.
     for flag in ["--lora", "--embedding", "--output"] {
         let case = [words("generate x"), words(flag), vec![picture.clone()]].concat();
         let case: Vec<&std::ffi::OsStr> = case.iter().map(|word| &**word).collect();

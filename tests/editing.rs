@@ -40,7 +40,8 @@ fn task(case: &Value) -> Task {
     }
 }
 
-/// What a case asks for, sizes and everything it does not name being the model's and the picture's own.
+/// The request of a case. Sizes and everything else that it does not give are the defaults for the model and the
+/// picture.
 fn request(case: &Value) -> Request {
     let text = |key: &str| case[key].as_str().unwrap().to_owned();
     Request {
@@ -83,7 +84,7 @@ fn compare_all(device: &SharedDevice) {
             check_timesteps(job.program(), case, &name);
             let run = pipe.start(&job).unwrap_or_else(|e| panic!("{name}: {e}"));
             let generated = run.finish().unwrap_or_else(|e| panic!("{name}: {e}"));
-            // Of inpainting diffusers gives what the model made of all of it.
+            // diffusers returns the whole picture from the model when inpainting, without the kept pixels put back.
             let ours = generated.repainted.or(generated.image).expect("a picture");
             let theirs = picture(&folder.join("edits").join(case["file"].as_str().unwrap()));
             assert_eq!((ours.width, ours.height), (theirs.width, theirs.height), "{name}");
@@ -125,14 +126,14 @@ fn edits_on_the_cpu_are_diffusers() {
 
 #[test]
 fn edits_on_an_adapter_are_diffusers() {
-    // Checked kernels: a test is where a wrong index should be found.
+    // Kernels are checked here, because a test should find a wrong index.
     let settings = DeviceSettings { checked: true, ..Default::default() };
     let device = open_device(&DeviceChoice::Adapter("gpu".into()), &settings)
         .unwrap_or_else(|error| panic!("{error} (`cargo xtask test` sets one up)"));
     compare_all(&device);
 }
 
-/// diffusers' own values, of each of its pipelines.
+/// The defaults of each task equal those of diffusers' pipeline.
 #[test]
 fn defaults_are_diffusers() {
     let device = cpu();
@@ -156,7 +157,7 @@ fn defaults_are_diffusers() {
     }
 }
 
-/// Where the encoder does not fit beside the network, parts go and come again.
+/// If the encoder does not fit beside the network, parts are dropped and loaded again.
 #[test]
 fn a_device_with_little_memory_makes_the_same_pictures() {
     let make = |max_memory: Option<u64>| {
@@ -194,7 +195,8 @@ fn pictures_are_read_whatever_their_format() {
     assert_eq!(read("grey.png").pixels[..9], [0, 0, 0, 1, 1, 1, 2, 2, 2]);
 }
 
-/// Of a network that works on pixels diffusers has no such pipeline: a little strength changes the picture little, all of it a lot.
+/// diffusers has no image-to-image pipeline for networks that work on pixels. A small strength must change the picture
+/// little, and full strength a lot.
 #[test]
 fn networks_on_pixels_start_from_pictures() {
     let (device, files) = (cpu(), ModelFiles::folder(goldens().join("pipelines/epsilon")).unwrap());
@@ -213,7 +215,7 @@ fn networks_on_pixels_start_from_pictures() {
     assert!(little < 4.0 && little < half && half < all && all > 30.0, "{little} {half} {all}");
 }
 
-/// Whoever calls the library may put anything into a picture's fields.
+/// A caller of the library can set a picture's fields to any values.
 #[test]
 fn pictures_and_masks_without_all_their_pixels_are_refused() {
     let device = cpu();
@@ -249,7 +251,7 @@ fn pictures_and_masks_without_all_their_pixels_are_refused() {
     }
 }
 
-/// Pictures that are the same row of numbers, and yet are not the same.
+/// Two pictures of different shape but with equal pixel data are different pictures.
 #[test]
 fn a_picture_of_other_extents_is_another() {
     let device = cpu();

@@ -78,7 +78,7 @@ fn an_autoencoder_given_apart() {
             std::fs::copy(&path, mixed.join(part).join(path.file_name().unwrap())).unwrap();
         }
     }
-    // An autoencoder that lacks some of its numbers makes another picture.
+    // An autoencoder with a part of its numbers set to zero makes another picture.
     let spoiled = mixed.join("vae/diffusion_pytorch_model.safetensors");
     let mut bytes = std::fs::read(&spoiled).unwrap();
     let half = bytes.len() / 2;
@@ -178,7 +178,7 @@ fn textual_inversions_mean_what_they_mean_in_diffusers() {
         assert!(without > 8, "{}: without them it is another picture", case["file"]);
     }
     assert!(wrong.is_empty(), "{wrong:?}");
-    // The same on a single file, the settings of which name the words.
+    // The same with a single file. The picture's settings contain the words.
     write(&place.path().join("model.safetensors"), &single("stable_diffusion_xl"));
     let case = golden_cases(&embeddings).into_iter().find(|case| case["file"] == "pair.png").unwrap();
     let pair = format!("{}:whorl", embeddings.join("pair.safetensors").display());
@@ -192,7 +192,8 @@ fn textual_inversions_mean_what_they_mean_in_diffusers() {
         Command::new(env!("CARGO_BIN_EXE_headwater")).args(["info", "--json", "x.png"]).current_dir(&place).output();
     let json: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
     assert_eq!(json["headwater"]["embeddings"][0]["token"], "whorl");
-    // Published configurations tell the end mark by being the largest id, which learned words exceed.
+    // Old configurations define the end mark as the largest id. The ids of learned words are larger, and must not be
+    // taken for it.
     let legacy = place.path().join("legacy");
     copy(Path::new(&of), &legacy);
     let config = legacy.join("text_encoder_2/config.json");

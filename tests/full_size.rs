@@ -18,8 +18,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-/// Ours against the reference's own error in single precision: sums in another order are as far from each other as either from
-/// the exact one.
+/// Our error may be this many times the reference's own error in single precision. Two sums in different orders differ
+/// as much from each other as from the exact sum.
 const TIMES_F32_ERROR: f64 = 4.0;
 
 struct Model {
@@ -93,10 +93,10 @@ fn model(name: &str) -> Model {
     Model { golden, inputs, scope, output }
 }
 
-/// Gigabytes: one at a time, whatever the number of tests at work.
+/// Held while a test runs: the models take gigabytes, so only one may be in memory.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Runs a model and compares every block; tells how far the result is off.
+/// Runs a model, compares every block, and prints the error of the result.
 fn check(device: &dyn Device, name: &str, storage: Storage) {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let Model { golden, inputs, scope, output } = model(name);

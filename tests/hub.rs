@@ -1,5 +1,4 @@
-//! Models from a hub, against a server on this machine that also misbehaves: what is asked for, what lies in the cache, what
-//! is said.
+//! Models from a hub, against a server on this machine that also misbehaves: the requests, the cache and the messages.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -40,14 +39,14 @@ fn a_pipeline_is_downloaded_once_and_found_again() {
     run(generate(golden().to_str().unwrap(), "local.png"));
     assert_eq!(pixels(&place.path("first.png")), pixels(&place.path("local.png")));
 
-    // Only what the pipeline reads was asked for, and each file's contents came once.
+    // Only files that the pipeline reads are requested, and the contents of each are sent once.
     let requests = place.hub.requests();
     for (name, _) in UNWANTED {
         assert!(requests.iter().all(|r| !r.path.ends_with(name)), "{name}");
     }
     assert!(requests.iter().all(|r| !r.path.contains("/pictures/")));
     assert_eq!(sent(&requests, WEIGHTS), place.hub.file(WEIGHTS).len());
-    // The token is the hub's alone.
+    // The token is sent to the hub, and not to its storage.
     assert!(requests.iter().any(|r| r.is_storage) && requests.iter().any(|r| !r.is_storage));
     for request in &requests {
         let token = request.headers.get("authorization").map(|value| &**value);
@@ -77,11 +76,11 @@ fn a_pipeline_is_downloaded_once_and_found_again() {
         assert!(!name.contains('.'), "{name} is left");
     }
 
-    // Again: one question, which commit main is.
+    // A second run makes one request, to ask which commit main is.
     run(generate("tiny/model", "second.png"));
     let requests = place.hub.requests();
     assert!(requests.len() == 1 && requests[0].is_api(), "{requests:?}");
-    // By its commit, and offline: none.
+    // With a commit, or offline, there is no request.
     run(generate(&format!("tiny/model@{COMMIT}"), "third.png"));
     let mut offline = generate("tiny/model", "fourth.png");
     run({
@@ -150,13 +149,13 @@ fn contents_must_have_their_hash() {
     place.fail(place.info(), &[WEIGHTS, "SHA-256", &sha256(place.hub.file(WEIGHTS)), "deleted", "again"]);
     assert!(!place.partial(WEIGHTS).exists() && !place.blob(WEIGHTS).exists() && !place.pointer(WEIGHTS).exists());
 
-    // A part that does not belong to the rest is found out, too.
+    // A partial download with wrong contents is also noticed.
     place.hub.trick(|_| None);
     fs::write(place.partial(WEIGHTS), vec![7; 1000]).unwrap();
     place.fail(place.info(), &["SHA-256"]);
     place.succeed();
 
-    // And one that is whole already is only checked.
+    // A partial download that is already complete is only checked.
     let other = Place::new();
     fs::create_dir_all(other.partial(WEIGHTS).parent().unwrap()).unwrap();
     fs::write(other.partial(WEIGHTS), other.hub.file(WEIGHTS)).unwrap();
@@ -269,7 +268,7 @@ fn a_busy_server_is_asked_again_when_it_says() {
 
 #[test]
 fn a_server_in_trouble_is_given_up() {
-    // At the same time: each waits between its tries.
+    // All at the same time, because each waits between its attempts.
     std::thread::scope(|scope| {
         scope.spawn(|| refused(|r| r.is_api().then_some(Trick::Status(500, "")), &["500", "in trouble", "later"]));
         scope.spawn(|| refused(|r| (r.method == "HEAD").then_some(Trick::Status(502, "")), &["502", "later"]));
@@ -357,7 +356,8 @@ fn a_pipeline_without_folders_is_downloaded_whole() {
     run(offline);
 }
 
-/// Each part has its weights of the variant or plain ones, and a copy of the plain ones is not one of the variant.
+/// Each part uses weights of the variant if there are any, else its other weights. A cached copy without the variant
+/// does not count as a copy with it.
 #[test]
 fn variants_are_downloaded_where_there_are_such() {
     let half = "transformer/diffusion_pytorch_model.fp16.safetensors";
@@ -423,7 +423,7 @@ fn without_a_network_the_cache_must_do() {
     assert!(text.contains("PixArt") && warning.starts_with("warning: ") && warning.contains("the cache"), "{warning}");
     place.fail(unreachable("tiny/model@other"), &["cannot reach"]);
 
-    // A copy that lacks something is not used, and is made whole.
+    // An incomplete copy is not used, and is completed.
     fs::remove_file(place.pointer(WEIGHTS)).unwrap();
     place.fail(unreachable("tiny/model"), &["cannot reach"]);
     let mut offline = place.info();
@@ -490,7 +490,7 @@ fn a_full_disk_is_one_sentence() {
     fs::create_dir_all(place.partial(WEIGHTS).parent().unwrap()).unwrap();
     std::os::unix::fs::symlink("/dev/full", place.partial(WEIGHTS)).unwrap();
     place.fail(place.info(), &["the disk is full", "HF_HOME", ".incomplete"]);
-    // Where a folder should be is a file.
+    // There is a file where a folder should be.
     let place = Place::new();
     fs::create_dir_all(place.path("hf")).unwrap();
     fs::write(place.path("hf/hub"), "").unwrap();
@@ -499,7 +499,7 @@ fn a_full_disk_is_one_sentence() {
 
 #[test]
 fn names_mean_what_they_did() {
-    // What is here wins over what is elsewhere.
+    // A local folder takes precedence over the hub.
     let place = Place::new();
     fs::create_dir_all(place.path("tiny/model")).unwrap();
     place.fail(place.info(), &["tiny/model", "model_index.json"]);

@@ -1,4 +1,4 @@
-//! A device with little memory holds the parts of a model in turn, and makes the same picture.
+//! A device with little memory holds the parts of a model one after the other, and makes the same picture.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -17,7 +17,7 @@ fn make(max_memory: Option<u64>) -> Result<Made, headwater::PipelineError> {
     let pipe = Pipeline::from_pretrained(&device, &ModelFiles::folder(folder)?, Default::default())?;
     let request = Request { prompt: "a red square".into(), seed: 5, ..Request::default() };
     let mut pixels = Vec::new();
-    // The second picture of the same prompt finds some parts gone.
+    // When the second picture of the same prompt begins, some parts have been dropped.
     for _ in 0..2 {
         pixels.push(pipe.generate(&request)?.image.unwrap().pixels);
     }

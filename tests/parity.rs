@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 /// A grey level of rounding on either side.
 const LARGEST_DIFFERENCE: i32 = 2;
 
-/// Pictures of each bundled model that are also made on an adapter: a software one takes seconds for a step.
+/// Number of pictures of each bundled model that are also made on an adapter. A software adapter takes seconds for a
+/// step.
 const BUNDLED_ON_ADAPTER: usize = 4;
 
 #[derive(Debug)]
@@ -87,13 +88,13 @@ fn cpu() -> SharedDevice {
 }
 
 fn adapter() -> SharedDevice {
-    // Checked kernels: a test is where a wrong index should be found.
+    // Kernels are checked here, because a test should find a wrong index.
     let settings = DeviceSettings { checked: true, ..Default::default() };
     open_device(&DeviceChoice::Adapter("gpu".into()), &settings)
         .unwrap_or_else(|error| panic!("{error} (`cargo xtask test` sets one up)"))
 }
 
-/// Makes every case and compares it; tells the worst difference of each.
+/// Makes every case, compares it, and prints the largest difference.
 fn compare(device: &SharedDevice, files: &ModelFiles, cases: &[Case], what: &str) {
     let pipe = Pipeline::from_pretrained(device, files, Default::default()).unwrap_or_else(|e| panic!("{what}: {e}"));
     let mut wrong = Vec::new();
@@ -181,7 +182,8 @@ fn bundled_models_on_an_adapter() {
     }
 }
 
-/// At guidance 0 nothing is left of the prompt: the image is that of the negative prompt, as the noise of CFG++ is always.
+/// At guidance 0 the prompt has no effect, and the image is that of the negative prompt. The noise of CFG++ always
+/// comes from the negative prompt.
 #[test]
 fn cfg_plus_plus_takes_its_noise_from_the_negative_prompt() {
     let (device, files) = (cpu(), ModelFiles::folder(goldens().join("pipelines/pixels")).unwrap());

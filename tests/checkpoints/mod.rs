@@ -83,7 +83,7 @@ pub(crate) fn golden_cases(folder: &Path) -> Vec<Value> {
     cases.as_array().unwrap().clone()
 }
 
-/// Draws a golden case; the largest difference from diffusers' picture in `pictures`.
+/// Draws a golden case and returns the largest difference from diffusers' picture in `pictures`.
 pub(crate) fn difference(place: &Path, pictures: &Path, case: &Value, device: &str, more: &[&str]) -> i32 {
     let text = |name: &str| case[name].as_str().map_or_else(|| case[name].to_string(), str::to_owned);
     let mut arguments = vec!["generate".to_owned(), text("prompt"), "-q".into(), "--rng".into(), "torch-cpu".into()];

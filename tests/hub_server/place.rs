@@ -1,4 +1,4 @@
-//! The program beside a hub, in an empty folder, with an environment that leads nowhere else.
+//! The program and a hub, in an empty folder, with an environment that points to nothing else.
 
 use super::server::{COMMIT, Hub, etag};
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 pub(crate) const TOKEN: &str = "hf_secret";
 
-/// Files that other programs read, and that must stay where they are.
+/// Files that only other programs read, and that must not be downloaded.
 pub(crate) const UNWANTED: &[(&str, &[u8])] = &[
     ("README.md", b"A model."),
     ("all-in-one.safetensors", b"no"),
@@ -57,7 +57,7 @@ impl Place {
         self.repository().join("snapshots").join(COMMIT).join(name)
     }
 
-    /// The program with an environment that leads nowhere but here.
+    /// The program with an environment that points only to this place.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_headwater"));
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());

@@ -18,11 +18,11 @@ pub(crate) enum Trick {
     Status(u16, &'static str),
     /// Answers 200 with this body.
     Body(String),
-    /// Promises all and closes the connection after this many bytes of the body.
+    /// Announces the whole body and closes the connection after this many bytes of it.
     Cut(usize),
     /// Sends the whole file, whatever part is asked for.
     IgnoreRange,
-    /// The same, and closes the connection after this many bytes.
+    /// Sends the whole file, whatever part is asked for, and closes the connection after this many bytes.
     IgnoreRangeAndCut(usize),
     /// Changes a byte.
     Corrupt,
@@ -30,24 +30,24 @@ pub(crate) enum Trick {
     Short(usize),
     /// Sends ten bytes more than announced before.
     Long,
-    /// Takes the request and says nothing.
+    /// Accepts the request and sends nothing.
     Stall,
     /// Sends the body in 16 pieces with this pause before each.
     Slow(Duration),
-    /// Sends to `tiny/model` who asks for `tiny/old`.
+    /// Redirects requests for `tiny/old` to `tiny/model`.
     Renamed,
     /// Another `ETag` in the answer.
     Etag(&'static str),
 }
 
-/// A request as it came.
+/// A request that arrived.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) is_storage: bool,
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) headers: BTreeMap<String, String>,
-    /// How many like it came before.
+    /// How many requests like it arrived before.
     pub(crate) earlier: usize,
     /// Bytes of body that were sent.
     pub(crate) sent: usize,
@@ -69,7 +69,7 @@ struct State {
     files: BTreeMap<String, Vec<u8>>,
     listing: Mutex<Vec<String>>,
     requests: Mutex<Vec<Request>>,
-    /// Requests whose answer is under way.
+    /// Number of requests that are being answered.
     open: AtomicUsize,
     tricks: Mutex<Arc<Tricks>>,
     storage: String,
@@ -86,7 +86,7 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Large files go by their SHA-256, and the others by a hash of 40 digits, as git's.
+/// The `ETag` of large files is their SHA-256, and that of other files a hash of 40 digits like git's.
 pub(crate) fn etag(name: &str, bytes: &[u8]) -> String {
     let hash = sha256(bytes);
     if is_large(name) { hash } else { hash[..40].to_owned() }
@@ -133,7 +133,7 @@ impl Hub {
         self.state.files.iter().map(|(name, bytes)| (&**name, &**bytes))
     }
 
-    /// Replaces what goes wrong.
+    /// Replaces the tricks.
     pub(crate) fn trick(&self, tricks: impl Fn(&Request) -> Option<Trick> + Send + Sync + 'static) {
         *self.state.tricks.lock().unwrap() = Arc::new(tricks);
     }
@@ -163,7 +163,7 @@ fn read_folder(folder: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>
     }
 }
 
-/// Requests of one connection, one after the other, until somebody closes it.
+/// Answers the requests of one connection in turn, until it is closed.
 fn connection(state: &State, stream: &TcpStream, is_storage: bool) {
     let mut reader = BufReader::new(stream);
     while let Some(mut request) = read_request(&mut reader, is_storage) {
