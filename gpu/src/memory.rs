@@ -98,7 +98,7 @@ impl Inner {
         self.buffer(Self::buffer_size(elements as u64 * 4), usage, what)
     }
 
-    /// The first `count` words of a buffer, as whatever plain type they are.
+    /// The first `count` numbers of type `T` in a buffer.
     pub(crate) fn read_back<T: bytemuck::Pod>(
         &self,
         buffer: &wgpu::Buffer,

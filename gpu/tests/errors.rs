@@ -1,4 +1,4 @@
-//! What is wrong comes back as one sentence that names it.
+//! Errors are one sentence that names what is wrong.
 
 mod common;
 

@@ -17,7 +17,7 @@ pub(crate) enum OneOrMany {
 }
 
 impl OneOrMany {
-    /// Whether there is a number for each of so many levels.
+    /// Whether there is a number for each of `levels` levels.
     pub(crate) fn fits(&self, levels: usize) -> bool {
         matches!(self, Self::One(_)) || matches!(self, Self::Many(all) if all.len() == levels)
     }

@@ -5,9 +5,9 @@
 //! 1. The seed is the FNV-1a hash (64 bits) of the name in UTF-8.
 //! 2. Element `i` comes from output `i` of SplitMix64 (Steele et al. 2014) with that seed: `u = (bits >> 40) / 2²³ − 1`, in
 //!    −1..1, exact in `f32`.
-//! 3. Matrices and tensors of more axes: `u · √(3 / fan_in)`, where `fan_in` is the product of all extents but the
-//! first, so that a layer keeps its input's variance. Vectors called `weight` (of norms): `1 + u / 8`; other vectors:
-//! `u / 8`. Each product is taken in `f64` and rounded once to `f32`.
+//! 3. Matrices and tensors of more axes: `u · √(3 / fan_in)`, where `fan_in` is the product of all extents but the first,
+//!    so that a layer keeps its input's variance. Vectors called `weight` (of norms): `1 + u / 8`; other vectors: `u / 8`.
+//!    Each product is taken in `f64` and rounded once to `f32`.
 
 use graph::random::SplitMix;
 use graph::{Real, Shape, StorageType, WeightSource, WeightSpec, WeightView, shape::numel};

@@ -10,7 +10,7 @@ use graph::{DeviceKind, Graph, MemoryWeights};
 /// The software adapter of an interface. Tests never run on a real card by chance: its driver would decide their outcome.
 ///
 /// # Panics
-/// When there is none: a machine without one cannot say whether this crate works.
+/// When there is none, because this crate cannot be tested without one.
 pub(crate) fn software(backend: &str) -> Adapter {
     let found = adapters(backend.parse().expect("a known interface"));
     found.into_iter().find(|adapter| adapter.info().kind == DeviceKind::SoftwareGpu).unwrap_or_else(|| {

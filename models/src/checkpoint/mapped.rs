@@ -26,7 +26,7 @@ impl Bytes {
     pub(crate) fn map(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         if file.metadata()?.len() == 0 {
-            // Mapping nothing is an error on some systems.
+            // Mapping an empty file is an error on some systems.
             return Ok(Bytes::Static(&[]));
         }
         // SAFETY: the map is read-only, private to this process, and outlives the `File` by contract of mmap. What cannot

@@ -49,7 +49,7 @@ pub fn is_index(name: &str) -> bool {
     name.contains(".safetensors.index.")
 }
 
-/// Whether a file holds weights or is an index of them, in whatever format.
+/// Whether a file holds weights or is an index of them, in any format.
 #[must_use]
 pub fn is_weights(name: &str) -> bool {
     let others = [".safetensors", ".msgpack", ".onnx", ".onnx_data", ".pb", ".h5", ".index.json"];
