@@ -6,6 +6,9 @@
 //!
 //! What a configuration says is either honoured or refused: a field that would change the computation and is not known
 //! here is an error that names it.
+//!
+//! Three folders: `checkpoint` finds, reads and writes files, `networks` builds the graphs of models from their
+//! configurations, and `text` turns prompts into token ids.
 
 mod checkpoint;
 mod config;
