@@ -8,7 +8,7 @@ use crate::parallel::Threads;
 use crate::weights;
 use graph::ops::{GroupNorm, MatMul};
 use graph::shape::numel;
-use graph::{DeviceError, Graph, Node, NodeId, Op, Slots, Storage, WeightSource};
+use graph::{DeviceError, Graph, Node, NodeId, Op, PlanOptions, Slots, WeightSource, half_weights};
 use rten_gemm::PackedBMatrix;
 use std::collections::HashMap;
 
@@ -46,7 +46,7 @@ pub(crate) fn compile(
     graph: &Graph,
     slots: &Slots,
     source: &dyn WeightSource,
-    storage: Storage,
+    options: PlanOptions,
     threads: &Threads,
     device: &str,
 ) -> Result<Compiled, DeviceError> {
@@ -76,12 +76,13 @@ pub(crate) fn compile(
         steps.push(Step { id, kernel: kernel(graph, node, right), reads, epilogue });
     }
 
+    let half = half_weights(graph, source, options);
     let mut compiled = Compiled { heads: heads(&steps), steps, leaves: Vec::new(), packs: Vec::new(), weight_bytes: 0 };
     let mut packed: Vec<Option<PackedBMatrix<f32>>> = order.iter().map(|_| None).collect();
     for (id, node) in graph.iter() {
         let data = match &node.op {
             Op::Weight(weight) => {
-                let data = weights::load(source, weight, storage)?;
+                let data = weights::load(source, weight, half[id.index()])?;
                 source.release(&weight.name);
                 data
             }

@@ -38,7 +38,7 @@ impl CpuPlan {
         // already.
         let graph = passes::hoist(graph);
         let slots = Slots::assign(&graph);
-        let compiled = compile(&graph, &slots, weights, options.storage, &threads, device)?;
+        let compiled = compile(&graph, &slots, weights, options, &threads, device)?;
         let buffers = slots.sizes().iter().map(|size| zeros(*size, device)).collect::<Result<_, _>>()?;
         let heads = zeros(compiled.heads, device)?;
         let written = vec![false; graph.nodes().len()];

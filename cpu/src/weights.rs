@@ -2,13 +2,13 @@
 
 use graph::ops::Weight;
 use graph::shape::numel;
-use graph::{DeviceError, Storage, WeightSource};
+use graph::{DeviceError, StorageType, WeightSource};
 
 /// The tensor of that name in single precision.
 ///
-/// Products are computed in singles from packed panels, so halves are widened here, exactly. `Storage::F16` rounds first:
-/// the numbers are then those of a device that keeps halves.
-pub(crate) fn load(source: &dyn WeightSource, weight: &Weight, storage: Storage) -> Result<Vec<f32>, DeviceError> {
+/// Products are computed in singles from packed panels, so halves are widened here, exactly. A weight that is used in `half`
+/// precision is rounded first: the numbers are then those of a device that keeps halves.
+pub(crate) fn load(source: &dyn WeightSource, weight: &Weight, half: bool) -> Result<Vec<f32>, DeviceError> {
     let Weight { name, shape, .. } = weight;
     let error = |reason: String| DeviceError::Weight { name: name.to_owned(), reason };
     let view = source.weight(name).ok_or_else(|| error("is missing from the checkpoint".into()))?;
@@ -24,7 +24,7 @@ pub(crate) fn load(source: &dyn WeightSource, weight: &Weight, storage: Storage)
     if let Some(at) = values.iter().position(|v| !v.is_finite()) {
         return Err(error(format!("element {at} is {}, so the checkpoint is damaged", values[at])));
     }
-    if storage != Storage::F16 {
+    if !half || view.storage == StorageType::F16 {
         return Ok(values);
     }
     let halves: Vec<f32> = view.to_f16().into_iter().map(f32::from).collect();

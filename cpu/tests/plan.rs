@@ -5,9 +5,10 @@ mod common;
 
 use common::plan;
 use cpu::CpuDevice;
+use graph::random::{RandomGraph, random_graph};
 use graph::{
     Device, DeviceError, DeviceKind, Graph, MemoryWeights, Plan as _, PlanOptions, Rate, Scope, Storage, StorageType,
-    WeightSource, WeightView, passes,
+    WeightSource, WeightView, estimate_memory, passes,
 };
 use std::borrow::Cow;
 
@@ -94,6 +95,21 @@ fn packed_weights_are_kept_once() {
     let memory = plan(&graph, &weights).memory();
     assert_eq!(memory.weights, 32 * 64 * 4);
     assert_eq!(memory.activations, (4 * 64 + 4 * 32) * 4);
+    assert_eq!(estimate_memory(&graph, &weights, PlanOptions::default(), DeviceKind::Cpu), memory);
+}
+
+#[test]
+fn plans_hold_what_was_estimated_and_little_more() {
+    for seed in 0..40 {
+        let RandomGraph { graph, weights, .. } = random_graph(seed, 14);
+        let graph = passes::optimize(&graph);
+        let held = plan(&graph, &weights).memory();
+        let estimated = estimate_memory(&graph, &weights, PlanOptions::default(), DeviceKind::Cpu);
+        assert!(estimated.weights <= held.weights && held.weights <= 2 * estimated.weights, "{seed}: {held:?}");
+        // Attention needs room of its own, at most of its result's size.
+        let room = estimated.activations..=2 * estimated.activations;
+        assert!(room.contains(&held.activations), "{seed}: {held:?} beside {estimated:?}");
+    }
 }
 
 #[test]
@@ -153,6 +169,22 @@ fn weights_of_every_storage_are_read() {
     let upper = values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect();
     let source = One(StorageType::Bf16, vec![2, 3], upper);
     assert!((planned(&source, Storage::F32).unwrap()[0] - 321.0).abs() < 1e-5);
+}
+
+#[test]
+fn only_large_weights_are_rounded_to_halves() {
+    let s = Scope::root();
+    let x = s.input("x", &[1, 1], Rate::Step);
+    let graph = passes::optimize(&s.finish(&[("y", &s.linear(&x, 1))]).unwrap());
+    let mut weights = MemoryWeights::default();
+    weights.insert("weight", [1, 1], &[1.0 / 3.0]);
+    weights.insert("bias", [1], &[0.1]);
+    let device = CpuDevice::new(None).unwrap();
+    let mut plan = device.plan(&graph, &weights, PlanOptions { storage: Storage::F16 }).unwrap();
+    plan.write("x", &[1.0]).unwrap();
+    plan.run().unwrap();
+    let third = f32::from(half::f16::from_f32(1.0 / 3.0));
+    assert_eq!(plan.read("y").unwrap(), [third + 0.1]);
 }
 
 #[test]

@@ -7,7 +7,8 @@ use crate::plan::{Dispatch, GpuPlan, InputSlot, List, OutputSlot};
 use crate::storage;
 use graph::shape::numel;
 use graph::{
-    DeviceError, Graph, MemoryUse, Node, NodeId, Op, Operation, PlanOptions, Rate, Slots, WeightSource, passes,
+    DeviceError, Graph, MemoryUse, Node, NodeId, Op, Operation, PlanOptions, Rate, Slots, WeightSource,
+    half_weights, passes,
 };
 use shaders::{Format, Operand, Problem, Shader};
 use std::sync::Arc;
@@ -83,16 +84,14 @@ pub(crate) fn plan(
 
 /// Cuts weights and images that are too large for one binding.
 fn split(inner: &Inner, graph: &Graph, weights: &dyn WeightSource, options: PlanOptions) -> Graph {
-    let may_be_half = storage::may_be_half(graph, &Slots::assign(graph));
+    let half = half_weights(graph, weights, options);
     let largest = inner.largest_binding();
     let graph = passes::split_weights(graph, |id, weight| {
         // It fits in every format.
         if storage::bytes(numel(&weight.value_shape()), Format::F32) <= largest {
             return None;
         }
-        // A missing weight is reported later.
-        let stored = weights.stored_as(&weight.name)?;
-        let format = storage::choose(options.storage, stored, may_be_half[id.index()], inner.profile.shader_f16);
+        let format = storage::format(half[id.index()], inner.profile.shader_f16);
         usize::try_from(largest / storage::bytes(1, format)).ok()
     });
     passes::split_images(&graph, usize::try_from(largest / storage::bytes(1, Format::F32)).unwrap_or(usize::MAX))
@@ -119,7 +118,7 @@ fn allocate(
         shared.push(inner.storage_buffer(bytes, &format!("intermediate values {i}"))?);
     }
 
-    let may_be_half = storage::may_be_half(graph, slots);
+    let half = half_weights(graph, weights, options);
     let mut uploader = Uploader::new(inner);
     let mut values: Vec<Value> = Vec::with_capacity(graph.nodes().len());
     for (id, node) in graph.iter() {
@@ -154,8 +153,7 @@ fn allocate(
                     reason: "it is missing from the checkpoint".into(),
                 })?;
                 storage::check(&weight.name, &weight.shape, &view)?;
-                let shader_f16 = inner.profile.shader_f16;
-                let format = storage::choose(options.storage, view.storage, may_be_half[id.index()], shader_f16);
+                let format = storage::format(half[id.index()], inner.profile.shader_f16);
                 let buffer = inner.storage_buffer(storage::bytes(elements, format), &what)?;
                 memory.weights += buffer.size();
                 storage::upload(&mut uploader, &buffer, &weight.name, &weight.value(view), format)?;

@@ -7,7 +7,8 @@ use gpu::{GpuDevice, GpuOptions, SubmitBudget, first_divergence};
 use graph::random::{RandomGraph, random_graph};
 use graph::shape::numel;
 use graph::{
-    Array, Device, Graph, MemoryWeights, Plan, PlanOptions, Rate, Scope, Storage, WeightSource, evaluate, passes,
+    Array, Device, Graph, MemoryWeights, Plan, PlanOptions, Rate, Scope, Storage, WeightSource, estimate_memory,
+    evaluate, passes,
 };
 use half::f16;
 use std::collections::HashMap;
@@ -154,7 +155,14 @@ fn half_precision_weights_are_rounded_once() {
         plan.run().unwrap();
         let expected = if storage == Storage::F16 { rounded(&graph, &weights) } else { weights.clone() };
         assert_outputs(&mut *plan, &graph, &inputs, &expected, &format!("{storage:?}, shader-f16 {shader_f16}"));
-        sizes.push(plan.memory().weights);
+        // Buffers are rounded up to vectors of four words.
+        let held = plan.memory().weights;
+        let estimated = estimate_memory(&graph, &weights, PlanOptions { storage }, device.info().kind).weights;
+        assert!(
+            (estimated..estimated + 3 * 16).contains(&held),
+            "{storage:?}: {held} bytes where {estimated} are data"
+        );
+        sizes.push(held);
     }
     assert!(sizes[1] < sizes[0] && sizes[1] == sizes[2], "{sizes:?}");
 }

@@ -20,6 +20,15 @@ pub enum DeviceKind {
     Other,
 }
 
+impl DeviceKind {
+    /// Whether weights in half precision lie in its memory as such. The native executor computes in single precision from
+    /// packed panels, so it widens them.
+    #[must_use]
+    pub fn keeps_halves(self) -> bool {
+        self != DeviceKind::Cpu
+    }
+}
+
 impl fmt::Display for DeviceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -48,7 +57,8 @@ pub struct DeviceInfo {
     pub features: Vec<String>,
 }
 
-/// How weights are stored in a device's memory. Arithmetic is always `f32`.
+/// How weights are stored in a device's memory. Arithmetic is always `f32`. Which weights may be halves is
+/// [`half_weights`](crate::half_weights)' rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Storage {
     /// As in the checkpoint if the device can read that, else widened.

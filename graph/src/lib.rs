@@ -21,6 +21,7 @@ mod reference;
 mod scope;
 pub mod shape;
 mod slots;
+mod storage;
 mod tensor;
 mod weights;
 
@@ -34,5 +35,6 @@ pub use reference::{ReferenceError, evaluate};
 pub use scope::Scope;
 pub use shape::Shape;
 pub use slots::{Slot, Slots};
+pub use storage::{estimate_memory, half_weights};
 pub use tensor::Tensor;
 pub use weights::{MemoryWeights, StorageType, WeightSource, WeightView};

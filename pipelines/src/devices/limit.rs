@@ -1,9 +1,7 @@
 //! A device that holds only so much.
 
-use graph::shape::numel;
 use graph::{
-    Device, DeviceError, DeviceInfo, DeviceKind, Graph, MemoryUse, NodeTime, Op, Plan, PlanOptions, Slots, Storage,
-    StorageType, WeightSource, passes,
+    Device, DeviceError, DeviceInfo, Graph, MemoryUse, NodeTime, Plan, PlanOptions, WeightSource, estimate_memory,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,30 +37,6 @@ impl Limited {
     }
 }
 
-/// What a plan of this graph will hold, without making it.
-pub(crate) fn estimate(
-    device: &DeviceInfo,
-    graph: &Graph,
-    weights: &dyn WeightSource,
-    options: PlanOptions,
-) -> MemoryUse {
-    let native = device.kind == DeviceKind::Cpu;
-    let weight = |node: &graph::Node| {
-        let Op::Weight(weight) = &node.op else { return 0 };
-        let half = match options.storage {
-            // Products are computed in singles there.
-            _ if native => false,
-            Storage::F32 => false,
-            Storage::F16 => true,
-            Storage::Auto => weights.stored_as(&weight.name) == Some(StorageType::F16),
-        };
-        // Biases and norms stay in single precision.
-        numel(&node.shape) as u64 * if half && node.shape.len() > 1 { 2 } else { 4 }
-    };
-    let values: usize = Slots::assign(&passes::hoist(graph)).sizes().iter().sum();
-    MemoryUse { weights: graph.nodes().iter().map(weight).sum(), activations: 4 * values as u64 }
-}
-
 impl Device for Limited {
     fn info(&self) -> &DeviceInfo {
         self.device.info()
@@ -74,7 +48,7 @@ impl Device for Limited {
         weights: &dyn WeightSource,
         options: PlanOptions,
     ) -> Result<Box<dyn Plan>, DeviceError> {
-        let need = estimate(self.info(), graph, weights, options);
+        let need = estimate_memory(graph, weights, options, self.device.info().kind);
         self.full(need.weights + need.activations)?;
         let plan = self.device.plan(graph, weights, options)?;
         let memory = plan.memory();

@@ -8,6 +8,5 @@ mod selftest;
 pub use choice::{DeviceChoice, DeviceSettings, automatic, devices, open_device};
 #[cfg(test)]
 pub(crate) use limit::Limited;
-pub(crate) use limit::estimate;
 pub use residency::SharedDevice;
 pub use selftest::{SelftestCase, selftest};

@@ -1,7 +1,7 @@
 //! Whose plans stay on a device when memory is short: one rule for all pipelines that share it.
 
 use crate::error::PipelineError;
-use graph::{Device, DeviceError, DeviceInfo, Graph, MemoryUse, Plan, PlanOptions, WeightSource, passes};
+use graph::{Device, DeviceError, DeviceInfo, Graph, MemoryUse, Plan, PlanOptions, WeightSource, estimate_memory, passes};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -83,7 +83,7 @@ impl Host {
 
     /// What such a plan will hold, without making it.
     pub(crate) fn estimate(&self, graph: &Graph, weights: &dyn WeightSource) -> MemoryUse {
-        super::estimate(self.shared.info(), &passes::optimize(graph), weights, self.options)
+        estimate_memory(&passes::optimize(graph), weights, self.options, self.shared.info().kind)
     }
 }
 
