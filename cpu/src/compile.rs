@@ -137,7 +137,11 @@ fn kernel(graph: &Graph, node: &Node, right: Right) -> Kernel {
         Op::GroupNorm(op) => Kernel::NormalizeGroups(NormalizeGroups { op: *op, dims: GroupNorm::dims(inputs[0]) }),
         Op::LayerNorm(op) => {
             let channels = inputs[0].last().copied().unwrap_or(1);
-            Kernel::Normalize(Normalize { channels, eps: op.eps, affine: op.affine })
+            Kernel::Normalize(Normalize { channels, eps: op.eps, centred: true, affine: op.affine })
+        }
+        Op::RmsNorm(op) => {
+            let channels = inputs[0].last().copied().unwrap_or(1);
+            Kernel::Normalize(Normalize { channels, eps: op.eps, centred: false, affine: false })
         }
         Op::Attention(op) => {
             let (q, k) = (inputs[0], inputs[1]);

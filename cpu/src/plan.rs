@@ -3,8 +3,7 @@ use crate::kernels::Tools;
 use crate::parallel::Threads;
 use graph::shape::numel;
 use graph::{
-    DeviceError, Graph, MemoryUse, NodeId, NodeTime, Op, Operation, Plan, PlanOptions, Rate, Slots, WeightSource,
-    passes,
+    DeviceError, Graph, MemoryUse, NodeId, NodeTime, Op, Plan, PlanOptions, Rate, Slots, WeightSource, passes,
 };
 use rten_gemm::{GemmError, GemmExecutor};
 use std::time::Instant;

@@ -3,13 +3,14 @@
 
 mod common;
 
-use common::{Random, check_with};
+use common::{Random, check_with, compare};
 use cpu::CpuDevice;
 use graph::expr::{Binary, Expr, Unary};
 use graph::ops::{LayerNorm, MatMul};
+use graph::random::{RandomGraph, random_graph};
 use graph::{Rate, Scope, Tensor};
 
-/// Grows a graph over `[batch, tokens, channels]` tensors by drawing operations.
+/// Grows a graph of larger values than the shared random graphs have, over `[batch, tokens, channels]` tensors by drawing operations.
 struct Grower {
     scope: Scope,
     random: Random,
@@ -121,5 +122,19 @@ fn plans_compute_what_the_references_say() {
         let graph = grower.scope.finish(&[("last", &last), ("middle", &middle)]).unwrap();
         // Twice the factor of single operations: a deep graph may amplify one operation's rounding in another's place.
         check_with(&devices[usize::from(seed % 5 == 0)], &graph, &[], seed, 8.0);
+    }
+}
+
+/// Every operation there is, in the small graphs that all executors are tried on.
+#[test]
+fn shared_random_graphs_give_the_references_outputs() {
+    let device = CpuDevice::new(None).unwrap();
+    for seed in 0..200 {
+        let RandomGraph { graph, inputs, weights } = random_graph(seed, 14);
+        let inputs: Vec<_> = inputs
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.shape.clone(), value.cast::<f32>().data))
+            .collect();
+        compare(&device, &graph, &inputs, &weights, 8.0, &format!("seed {seed}"));
     }
 }

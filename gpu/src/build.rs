@@ -7,8 +7,7 @@ use crate::plan::{Dispatch, GpuPlan, InputSlot, List, OutputSlot};
 use crate::storage;
 use graph::shape::numel;
 use graph::{
-    DeviceError, Graph, MemoryUse, Node, NodeId, Op, Operation, PlanOptions, Rate, Slots, WeightSource,
-    half_weights, passes,
+    DeviceError, Graph, MemoryUse, Node, NodeId, Op, PlanOptions, Rate, Slots, WeightSource, half_weights, passes,
 };
 use shaders::{Format, Operand, Problem, Shader};
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use crate::device::GpuDevice;
 use crate::options::SubmitBudget;
 use crate::plan::{Dispatch, GpuPlan, cut};
 use graph::shape::numel;
-use graph::{Array, DeviceError, Graph, NodeId, NodeTime, Op, Operation, Plan, PlanOptions, WeightSource};
+use graph::{Array, DeviceError, Graph, NodeId, NodeTime, Op, Plan, PlanOptions, WeightSource};
 use std::time::{Duration, Instant};
 
 /// The first node of a graph whose result differs from the reference by more than rounding.

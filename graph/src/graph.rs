@@ -1,5 +1,5 @@
 use crate::expr::Expr;
-use crate::op::{Cost, Op, Operation};
+use crate::op::{Cost, Op};
 use crate::shape::{Shape, numel};
 use std::fmt;
 

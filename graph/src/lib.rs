@@ -8,6 +8,7 @@
 //! Whole numbers (token ids) travel as activations too: `f32` holds them exactly below 2²⁴, which `gather` checks.
 
 mod array;
+pub mod cases;
 mod device;
 mod error;
 pub mod expr;

@@ -1,7 +1,7 @@
 use crate::array::{Array, Real};
 use crate::ops::{
-    Attention, Concat, Constant, Conv2d, Elementwise, Gather, GroupNorm, Input, LayerNorm, MatMul, Reshape, Slice,
-    TimestepEmbedding, Transpose, Weight,
+    Attention, Concat, Constant, Conv2d, Elementwise, Gather, GroupNorm, Input, LayerNorm, MatMul, Reshape, RmsNorm,
+    Slice, TimestepEmbedding, Transpose, Weight,
 };
 use crate::shape::Shape;
 
@@ -17,7 +17,7 @@ pub struct Cost {
 /// What every operation knows about itself. One file per operation implements this.
 pub trait Operation {
     /// Lower-case name, as printed and as kernels are named.
-    fn name(&self) -> &'static str;
+    const NAME: &str;
 
     /// The result's shape, or a sentence saying why these operands do not fit.
     ///
@@ -42,17 +42,33 @@ macro_rules! operations {
             $(#[doc = concat!("See [`", stringify!($op), "`].")] $op($op),)+
         }
 
-        impl Operation for Op {
-            fn name(&self) -> &'static str {
-                match self { $(Op::$op(op) => op.name(),)+ }
+        impl Op {
+            /// [`Operation::NAME`] of every operation there is, for tests that must leave none out.
+            pub const NAMES: &[&str] = &[$($op::NAME,)+];
+
+            /// [`Operation::NAME`].
+            #[must_use]
+            pub fn name(&self) -> &'static str {
+                match self { $(Op::$op(_) => $op::NAME,)+ }
             }
-            fn infer(&self, inputs: &[&[usize]]) -> Result<Shape, String> {
+
+            /// [`Operation::infer`].
+            ///
+            /// # Errors
+            /// When the operands' number or shapes do not fit the operation.
+            pub fn infer(&self, inputs: &[&[usize]]) -> Result<Shape, String> {
                 match self { $(Op::$op(op) => op.infer(inputs),)+ }
             }
-            fn reference<T: Real>(&self, inputs: &[&Array<T>], out: &[usize]) -> Array<T> {
+
+            /// [`Operation::reference`].
+            #[must_use]
+            pub fn reference<T: Real>(&self, inputs: &[&Array<T>], out: &[usize]) -> Array<T> {
                 match self { $(Op::$op(op) => op.reference(inputs, out),)+ }
             }
-            fn flops(&self, inputs: &[&[usize]], out: &[usize]) -> u64 {
+
+            /// [`Operation::flops`].
+            #[must_use]
+            pub fn flops(&self, inputs: &[&[usize]], out: &[usize]) -> u64 {
                 match self { $(Op::$op(op) => op.flops(inputs, out),)+ }
             }
         }
@@ -70,6 +86,7 @@ operations!(
     MatMul,
     Conv2d,
     LayerNorm,
+    RmsNorm,
     GroupNorm,
     Attention,
     Elementwise,
@@ -85,7 +102,7 @@ impl Op {
     /// Whether kernels of this operation can apply an elementwise expression to their result before storing it.
     #[must_use]
     pub fn takes_epilogue(&self) -> bool {
-        matches!(self, Op::MatMul(_) | Op::Conv2d(_) | Op::LayerNorm(_) | Op::GroupNorm(_))
+        matches!(self, Op::MatMul(_) | Op::Conv2d(_) | Op::LayerNorm(_) | Op::RmsNorm(_) | Op::GroupNorm(_))
     }
 
     /// Whether the value exists before the graph runs.

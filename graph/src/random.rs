@@ -3,7 +3,7 @@
 use crate::array::Array;
 use crate::expr::{Binary, Expr, Unary};
 use crate::graph::{Graph, Rate};
-use crate::ops::Conv2d;
+use crate::ops::{Attention, Conv2d, Gather};
 use crate::scope::Scope;
 use crate::shape::numel;
 use crate::tensor::Tensor;
@@ -49,6 +49,9 @@ impl SplitMix {
     }
 }
 
+/// Rows of every table that is gathered from.
+const TABLE_ROWS: usize = 5;
+
 /// A random graph of up to `ops` operations over every kind of operation, in shapes of a few hundred elements.
 ///
 /// # Panics
@@ -62,10 +65,11 @@ pub fn random_graph(seed: u64, ops: usize) -> RandomGraph {
     let step = scope.input("x", &shape, Rate::Step);
     let once = scope.input("context", &shape, Rate::Once);
     let time = scope.input("time", &[batch], Rate::Step);
+    let ids = scope.input("ids", &[batch, tokens], Rate::Once);
     let mut pool = vec![step, once];
     for i in 0..ops {
         let at = scope.at(format!("op{i}"));
-        let next = random_op(&mut rng, &at, &pool, &time);
+        let next = random_op(&mut rng, &at, &pool, &time, &ids);
         pool.push(next);
     }
     let last = &pool[pool.len() - 1];
@@ -78,17 +82,20 @@ pub fn random_graph(seed: u64, ops: usize) -> RandomGraph {
         weights.insert(spec.name, spec.shape, &data);
     }
     let mut value = |shape: &[usize]| Array::new(shape, (0..numel(shape)).map(|_| f64::from(rng.signed())).collect());
-    let inputs = HashMap::from([("x", value(&shape)), ("context", value(&shape)), ("time", value(&[batch]))]);
+    let mut inputs = HashMap::from([("x", value(&shape)), ("context", value(&shape)), ("time", value(&[batch]))]);
+    // Some lie past the end of their table.
+    let ids = (0..batch * tokens).map(|_| rng.below(TABLE_ROWS + 2) as f64).collect();
+    inputs.insert("ids", Array::new([batch, tokens], ids));
     RandomGraph { graph, inputs, weights }
 }
 
 /// One operation on tensors of the pool; every result is `[batch, tokens, channels]` with extents of its own.
-fn random_op(rng: &mut SplitMix, s: &Scope, pool: &[Tensor], time: &Tensor) -> Tensor {
+fn random_op(rng: &mut SplitMix, s: &Scope, pool: &[Tensor], time: &Tensor, ids: &Tensor) -> Tensor {
     let x = &pool[rng.below(pool.len())];
     let [batch, tokens, channels] = x.shape()[..] else { unreachable!("the pool holds three axes") };
     let alike: Vec<&Tensor> = pool.iter().filter(|t| t.shape() == x.shape()).collect();
     let y = alike[rng.below(alike.len())];
-    match rng.below(15) {
+    match rng.below(18) {
         0 => s.linear(x, 4 * (1 + rng.below(3))),
         1 => s.linear_no_bias(x, 1 + rng.below(7)),
         2 => s.layer_norm(x, 1e-3),
@@ -110,8 +117,12 @@ fn random_op(rng: &mut SplitMix, s: &Scope, pool: &[Tensor], time: &Tensor) -> T
         }
         7 => {
             let heads = if channels % 2 == 0 { 2 } else { 1 };
-            let bias = s.weight("bias", &[batch, tokens]);
-            x.attention(y, x, heads, rng.below(2) == 0, (rng.below(2) == 0).then_some(&bias))
+            let scale = ((channels / heads) as f64).sqrt().recip();
+            let [causal, key_bias, score_bias] = [(); 3].map(|()| rng.below(2) == 0);
+            let key = key_bias.then(|| s.weight("key_bias", &[batch, tokens]));
+            let score = score_bias.then(|| s.weight("score_bias", &[heads, tokens, tokens]));
+            let operands: Vec<&Tensor> = [x, y, x].into_iter().chain(&key).chain(&score).collect();
+            s.push(Attention { heads, scale, causal, key_bias, score_bias }, &operands)
         }
         8 if channels < 16 => Tensor::concat(&[x, y], 2),
         9 if tokens > 1 => x.slice(1, 1..tokens),
@@ -136,6 +147,16 @@ fn random_op(rng: &mut SplitMix, s: &Scope, pool: &[Tensor], time: &Tensor) -> T
             let out = 4 * (1 + rng.below(2));
             s.conv2d(&image, out, kernel, conv).slice(1, 0..1).reshape(&[batch, tokens * upsample, out])
         }
+        15 => s.rms_norm(x, 1e-3),
+        16 => {
+            let channels = 4 * (1 + rng.below(2));
+            let table = s.weight("table", &[TABLE_ROWS, channels]);
+            let rows = s.push(Gather, &[&table, &ids.offset(rng.below(2) as f64)]);
+            // A table that is known now, and read by the same ids.
+            let known = (0..TABLE_ROWS * channels).map(|_| rng.signed()).collect();
+            &rows * &s.push(Gather, &[&s.constant(&[TABLE_ROWS, channels], known), ids])
+        }
+        // Also what the guards above leave.
         _ => x.matmul_transposed(y),
     }
 }

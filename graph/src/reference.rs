@@ -1,6 +1,6 @@
 use crate::array::{Array, Real};
 use crate::graph::{Graph, Node};
-use crate::op::{Op, Operation};
+use crate::op::Op;
 use crate::ops;
 use crate::weights::WeightSource;
 use std::collections::HashMap;

@@ -1,6 +1,6 @@
 use crate::error::GraphError;
 use crate::graph::{Graph, Node, NodeId, Rate, rate_of};
-use crate::op::{Op, Operation};
+use crate::op::Op;
 use crate::ops::{Constant, Conv2d, Gather, GroupNorm, Input, LayerNorm, MatMul, Weight};
 use crate::passes;
 use crate::shape::Shape;
@@ -127,6 +127,13 @@ impl Scope {
         let channels = x.extent(-1);
         let (weight, bias) = (self.weight("weight", &[channels]), self.weight("bias", &[channels]));
         self.push(LayerNorm { eps, affine: true }, &[x, &weight, &bias])
+    }
+
+    /// Root mean square normalisation with a `weight` of the last axis, which multiplies the result.
+    #[must_use]
+    pub fn rms_norm(&self, x: &Tensor, eps: f64) -> Tensor {
+        let weight = self.weight("weight", &[x.extent(-1)]);
+        &x.rms_norm(eps) * &weight
     }
 
     /// Convolution of an image `[B, H, W, C]` with `weight [out, C, kernel, kernel]` and, if it has one, `bias [out]`, as PyTorch's

@@ -1,6 +1,8 @@
 use crate::expr::{Binary, Expr, Unary};
 use crate::graph::NodeId;
-use crate::ops::{Attention, Concat, Elementwise, LayerNorm, MatMul, Reshape, Slice, TimestepEmbedding, Transpose};
+use crate::ops::{
+    Attention, Concat, Elementwise, LayerNorm, MatMul, Reshape, RmsNorm, Slice, TimestepEmbedding, Transpose,
+};
 use crate::scope::Scope;
 use crate::shape::Shape;
 use std::ops::{Add, Div, Mul, Range, Sub};
@@ -122,12 +124,19 @@ impl Tensor {
         self.scope.push(LayerNorm { eps, affine: false }, &[self])
     }
 
+    /// Root mean square normalisation over the last axis, without parameters.
+    #[must_use]
+    pub fn rms_norm(&self, eps: f64) -> Tensor {
+        self.scope.push(RmsNorm { eps }, &[self])
+    }
+
     /// Multi-head attention of these queries `[B, Sq, H·D]` over keys and values `[B, Sk, H·D]`, scaled by 1/√D;
     /// `key_bias [B, Sk]` is added to the scores.
     #[must_use]
     pub fn attention(&self, k: &Tensor, v: &Tensor, heads: usize, causal: bool, key_bias: Option<&Tensor>) -> Tensor {
         let depth = self.extent(-1) as f64 / heads.max(1) as f64;
-        let op = Attention { heads, scale: depth.sqrt().recip(), causal, key_bias: key_bias.is_some() };
+        let op =
+            Attention { heads, scale: depth.sqrt().recip(), causal, key_bias: key_bias.is_some(), score_bias: false };
         let inputs: Vec<&Tensor> = [self, k, v].into_iter().chain(key_bias).collect();
         self.scope.push(op, &inputs)
     }

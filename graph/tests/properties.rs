@@ -2,6 +2,7 @@
 
 use graph::random::random_graph;
 use graph::{Array, Graph, NodeId, Op, Rate, Slots, evaluate, passes};
+use std::collections::BTreeSet;
 
 const GRAPHS: u64 = 1500;
 const OPS: usize = 14;
@@ -15,6 +16,23 @@ fn assert_close(got: &[Array<f64>], want: &[Array<f64>], what: &str) {
             assert!((g - w).abs() <= 1e-12 * largest, "{what}: element {i} is {g}, not {w}");
         }
     }
+}
+
+/// As many graphs as the quickest of the executors' tests run.
+#[test]
+fn every_operation_occurs() {
+    let mut seen = BTreeSet::new();
+    let mut biased = BTreeSet::new();
+    for seed in 0..40 {
+        for node in random_graph(seed, 12).graph.nodes() {
+            seen.insert(node.op.name());
+            if let Op::Attention(op) = &node.op {
+                biased.insert((op.key_bias, op.score_bias));
+            }
+        }
+    }
+    assert_eq!(seen, Op::NAMES.iter().copied().collect());
+    assert_eq!(biased.len(), 4, "attention with and without each bias");
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub trait Kernel: Sync {
     /// Unique name: the operation's, then the variant's.
     fn name(&self) -> &'static str;
 
-    /// [`Operation::name`](graph::Operation::name) of what it computes.
+    /// [`Operation::NAME`](graph::Operation::NAME) of what it computes.
     fn op(&self) -> &'static str;
 
     /// Position among the kernels that apply, smallest first. It is an estimate, not measured on the device.

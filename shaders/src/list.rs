@@ -4,7 +4,6 @@ use crate::kernel::{Kernel, Shader};
 use crate::problem::Problem;
 use crate::profile::Profile;
 use crate::{attention, concat, conv2d, elementwise, gather, group_norm, layer_norm, matmul, timestep_embedding, view};
-use graph::Operation;
 
 /// Every kernel.
 pub static KERNELS: &[&dyn Kernel] = &[
@@ -24,9 +23,12 @@ pub static KERNELS: &[&dyn Kernel] = &[
     &group_norm::Workgroup,
     &group_norm::Register,
     &group_norm::Naive,
-    &layer_norm::Workgroup,
-    &layer_norm::Register,
-    &layer_norm::Naive,
+    &layer_norm::WORKGROUP,
+    &layer_norm::REGISTER,
+    &layer_norm::NAIVE,
+    &layer_norm::RMS_WORKGROUP,
+    &layer_norm::RMS_REGISTER,
+    &layer_norm::RMS_NAIVE,
     &attention::Workgroup,
     &attention::Register,
     &attention::Naive,

@@ -3,12 +3,12 @@
 
 mod support;
 
-use graph::Operation;
+use graph::cases::Case;
 use naga::back;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use shaders::{Format, KERNELS, Profile, Shader, candidates};
 use std::collections::{BTreeSet, HashSet};
-use support::{Case, cases};
+use support::{all_cases, problem, takes_any_format};
 
 /// A distinct module of the table, with what it came from.
 struct Composed {
@@ -23,13 +23,14 @@ fn composed() -> Vec<Composed> {
     let mut seen = HashSet::new();
     let mut all = Vec::new();
     for profile in [Profile::web_default(), Profile::lavapipe(), Profile::desktop()] {
-        for case in cases() {
+        for case in all_cases() {
             for format in Format::ALL {
-                for shader in candidates(&case.problem(format), &profile) {
+                for shader in candidates(&problem(&case, format), &profile) {
                     if seen.insert((profile.name.clone(), shader.source.clone())) {
-                        let label = format!("{} for {case:?} in {format:?} on {}", shader.kernel, profile.name);
-                        let bindings = case.operands.len() + case.extras.len() + 1;
-                        all.push(Composed { shader, profile: profile.clone(), bindings, label });
+                        let (kernel, op, profile) = (shader.kernel, &case.op, profile.clone());
+                        let label = format!("{kernel} for {op:?} {} in {format:?} on {}", case.label, profile.name);
+                        let bindings = case.sources().count() + 1;
+                        all.push(Composed { shader, profile, bindings, label });
                     }
                 }
             }
@@ -98,11 +99,12 @@ fn every_variant_validates_within_its_limits() {
 #[test]
 fn every_problem_has_its_naive_kernel_last() {
     for profile in [Profile::web_default(), Profile::lavapipe(), Profile::desktop()] {
-        for case in cases() {
+        for case in all_cases() {
             for format in Format::ALL {
-                let shaders = candidates(&case.problem(format), &profile);
+                let shaders = candidates(&problem(&case, format), &profile);
                 let needs_f16 = shaders.is_empty();
-                let has_weights = case.weights.contains(&true) || !case.extras.is_empty();
+                let extras = case.epilogue.as_ref().is_some_and(|(_, extras)| !extras.is_empty());
+                let has_weights = takes_any_format(&case).contains(&true) || extras;
                 assert_eq!(
                     needs_f16,
                     format == Format::F16 && has_weights && !profile.shader_f16,
@@ -120,8 +122,8 @@ fn every_problem_has_its_naive_kernel_last() {
 #[test]
 fn shapes_stay_out_of_the_text() {
     let profile = Profile::desktop();
-    let first = |case: &Case| candidates(&case.problem(Format::F32), &profile).into_iter().next_back();
-    let cases = cases();
+    let first = |case: &Case| candidates(&problem(case, Format::F32), &profile).into_iter().next_back();
+    let cases = all_cases();
     let op = &cases[0].op;
     let sources: HashSet<String> = cases
         .iter()
@@ -177,10 +179,10 @@ fn constants_that_wgsl_cannot_spell_are_parameters() {
 /// On software adapters barriers come last but for the naive kernel; elsewhere they lead.
 #[test]
 fn the_best_guess_suits_the_adapter() {
-    let first = |case: &Case, profile: &Profile| candidates(&case.problem(Format::F32), profile)[0].kernel;
+    let first = |case: &Case, profile: &Profile| candidates(&problem(case, Format::F32), profile)[0].kernel;
     let (software, card) = (Profile::lavapipe(), Profile::desktop());
     let mut chosen = BTreeSet::new();
-    for case in cases() {
+    for case in all_cases() {
         if case.op.takes_epilogue() || case.op.name() == "attention" {
             assert!(first(&case, &software).contains("_register"), "{case:?}");
             chosen.insert(first(&case, &card));
@@ -189,11 +191,13 @@ fn the_best_guess_suits_the_adapter() {
     let wanted = [
         "attention_workgroup",
         "conv2d_workgroup_32x32",
+        "conv2d_workgroup_64x64",
         "group_norm_workgroup",
         "layer_norm_workgroup",
         "matmul_reduce",
         "matmul_workgroup_128x64",
         "matmul_workgroup_32x32",
+        "rms_norm_workgroup",
     ];
     assert_eq!(chosen, wanted.into());
 }

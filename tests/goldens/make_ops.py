@@ -91,11 +91,22 @@ def layer_norm():
     case("layer_norm", "large eps, small numbers", lambda x: F.layer_norm(x, (5,), eps=0.1), [tensor("x", 4, 5) / 64], eps=0.1, affine=False)
 
 
+def rms_norm():
+    x = tensor("x", 2, 3, 7)
+    case("rms_norm", "plain", lambda x: F.rms_norm(x, (7,), eps=1e-6), [x], eps=1e-6)
+    case("rms_norm", "far from zero", lambda x: F.rms_norm(x, (33,), eps=1e-6), [tensor("x", 3, 33) + 100], eps=1e-6)
+    case("rms_norm", "large eps, small numbers", lambda x: F.rms_norm(x, (5,), eps=0.1), [tensor("x", 4, 5) / 64], eps=0.1)
+    case("rms_norm", "one channel", lambda x: F.rms_norm(x, (1,), eps=1e-6), [tensor("x", 4, 1)], eps=1e-6)
+
+
 def attention():
     def sdpa(heads, causal, scale=None):
-        def compute(q, k, v, bias=None):
+        def compute(q, k, v, *biases):
             split = lambda x: x.unflatten(-1, (heads, -1)).transpose(1, 2)
-            mask = None if bias is None else bias[:, None, None, :]
+            mask = None
+            for bias in biases:  # of keys [B, Sk], of scores [H, Sq, Sk]
+                bias = bias[:, None, None, :] if bias.dim() == 2 else bias[None]
+                mask = bias if mask is None else mask + bias
             if causal:
                 hidden = torch.full((q.shape[1], k.shape[1]), -math.inf, dtype=q.dtype).triu(1)
                 mask = hidden if mask is None else mask + hidden
@@ -116,6 +127,13 @@ def attention():
     case("attention", "causal with key bias", sdpa(3, True), [q, k, v, square], **{**plain, "causal": True, "key_bias": True})
     case("attention", "one head, own scale", sdpa(1, False, 0.7), [q, k, v], **{**plain, "heads": 1, "scale": 0.7})
     case("attention", "one key", sdpa(3, False), [q, k[:, :1], v[:, :1]], **plain)
+    scores, other_scores = tensor("scores", 3, 5, 5) * 2, tensor("other scores", 3, 5, 7) * 2
+    case("attention", "score bias", sdpa(3, False), [q, k, v, scores], **plain, score_bias=True)
+    case("attention", "cross with both biases", sdpa(3, False), [q, other_k, other_v, padding, other_scores],
+         **{**plain, "key_bias": True}, score_bias=True)
+    case("attention", "causal with both biases", sdpa(3, True), [q, k, v, square, scores],
+         **{**plain, "causal": True, "key_bias": True}, score_bias=True)
+    case("attention", "score bias without scale", sdpa(3, False, 1.0), [q, k, v, scores], **{**plain, "scale": 1.0}, score_bias=True)
 
 
 def elementwise():
@@ -182,7 +200,7 @@ def patches():
 
 
 def main():
-    for part in (matmul, conv2d, group_norm, layer_norm, attention, elementwise, layout, timesteps, patches):
+    for part in (matmul, conv2d, group_norm, layer_norm, rms_norm, attention, elementwise, layout, timesteps, patches):
         part()
     lines = ",\n".join(json.dumps(case) for case in CASES)
     Path(__file__).with_name("ops.json").write_text(f"[\n{lines}\n]\n")

@@ -32,7 +32,9 @@ struct Head<'a> {
     q: &'a [f32],
     k: &'a [f32],
     v: &'a [f32],
-    bias: Option<&'a [f32]>,
+    key_bias: Option<&'a [f32]>,
+    /// A row of biases for each query.
+    score_bias: Option<&'a [f32]>,
 }
 
 impl Attend {
@@ -76,6 +78,7 @@ impl Attend {
     /// Every head's result, `[batch, heads, queries, depth]`.
     fn heads(&self, gemm: &GemmExecutor, reads: &[&[f32]], out: &mut [f32]) -> Result<(), GemmError> {
         let (depth, block) = (self.depth(), self.block());
+        let (key_bias, score_bias) = self.op.biases(reads);
         out.par_chunks_exact_mut(self.queries * depth).enumerate().try_for_each(|(number, out)| {
             let (b, h) = (number / self.op.heads, number % self.op.heads);
             let own = |data: &'_ [f32], tokens: usize| (b * tokens * self.width + h * depth)..data.len();
@@ -83,7 +86,8 @@ impl Attend {
                 q: &reads[0][own(reads[0], self.queries)],
                 k: &reads[1][own(reads[1], self.keys)],
                 v: &reads[2][own(reads[2], self.keys)],
-                bias: self.op.key_bias.then(|| &reads[3][b * self.keys..(b + 1) * self.keys]),
+                key_bias: key_bias.map(|bias| &bias[b * self.keys..(b + 1) * self.keys]),
+                score_bias: score_bias.map(|bias| &bias[h * self.queries * self.keys..]),
             };
             out.par_chunks_mut(block * depth).enumerate().try_for_each(|(i, out)| {
                 let rows = out.len() / depth;
@@ -118,8 +122,9 @@ impl Attend {
             let visible = if self.op.causal { first + i + 1 } else { keys };
             let (row, hidden) = row.split_at_mut(visible);
             hidden.fill(0.0);
-            if let Some(bias) = head.bias {
-                row.iter_mut().zip(bias).for_each(|(score, bias)| *score += bias);
+            let own = head.score_bias.map(|bias| &bias[(first + i) * self.keys..]);
+            for biases in head.key_bias.into_iter().chain(own) {
+                row.iter_mut().zip(biases).for_each(|(score, bias)| *score += bias);
             }
             Softmax::new_mut(row).dispatch();
         }

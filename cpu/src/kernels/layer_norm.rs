@@ -4,12 +4,15 @@ use rayon::prelude::*;
 use rten_simd::{Isa, SimdOp};
 use rten_vecmath::{Sum, SumSquareSub};
 
-/// Layer normalisation over rows of `channels`, in two passes: the mean first, then the squares of what is left, which
-/// does not cancel. Sums run in as many strands as a vector register has lanes, so they lose less than a plain loop.
+/// Layer or root mean square normalisation over rows of `channels`. Layer normalisation takes two passes: the mean first,
+/// then the squares of what is left, which does not cancel. Sums run in as many strands as a vector register has lanes, so
+/// they lose less than a plain loop.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Normalize {
     pub(crate) channels: usize,
     pub(crate) eps: f64,
+    /// Subtract each row's mean; without, the mean counts as zero, and the variance is the mean of squares.
+    pub(crate) centred: bool,
     pub(crate) affine: bool,
 }
 
@@ -33,7 +36,7 @@ impl Normalize {
         // Rounding to f32 what was given as f64 is how the reference starts, too.
         #[allow(clippy::cast_possible_truncation, reason = "rounding is the point")]
         let (count, eps) = (self.channels as f32, self.eps as f32);
-        let mean = Sum::new(x).dispatch() / count;
+        let mean = if self.centred { Sum::new(x).dispatch() / count } else { 0.0 };
         let variance = SumSquareSub::new(x, mean).dispatch() / count;
         let inverse = 1.0 / (variance + eps).sqrt();
         Row { x, mean, inverse, affine, out }.dispatch();

@@ -15,7 +15,7 @@ pub(crate) use layer_norm::Normalize;
 pub(crate) use matmul::{Product, Right, pack};
 
 use crate::eval::Fused;
-use graph::{Array, Op, Operation, Shape};
+use graph::{Array, Op, Shape};
 use rten_gemm::{GemmError, GemmExecutor, PackedBMatrix};
 
 /// What kernels share while a plan runs.

@@ -69,15 +69,26 @@ pub fn weights(graph: &Graph, seed: u64) -> MemoryWeights {
 /// What is allowed: `factor` times the error that the same arithmetic makes in singles, in the references' order, and at
 /// least `factor` units in the last place of the largest element.
 pub fn check_with(device: &CpuDevice, graph: &Graph, given: &[(&str, Vec<f32>)], seed: u64, factor: f64) {
-    let (inputs, weights) = (inputs(graph, given, seed), weights(graph, seed));
+    compare(device, graph, &inputs(graph, given, seed), &weights(graph, seed), factor, &format!("seed {seed}"));
+}
+
+/// [`check_with`] on given inputs and weights; `what` names them in messages.
+pub fn compare(
+    device: &CpuDevice,
+    graph: &Graph,
+    inputs: &[(String, Vec<usize>, Vec<f32>)],
+    weights: &MemoryWeights,
+    factor: f64,
+    what: &str,
+) {
     let singles: HashMap<&str, Array<f32>> =
         inputs.iter().map(|(name, shape, data)| (&**name, Array::new(shape.clone(), data.clone()))).collect();
     let doubles: HashMap<&str, Array<f64>> = singles.iter().map(|(name, array)| (*name, array.cast())).collect();
-    let exact = evaluate::<f64>(graph, &doubles, &weights).unwrap();
-    let rounded = evaluate::<f32>(graph, &singles, &weights).unwrap();
+    let exact = evaluate::<f64>(graph, &doubles, weights).unwrap();
+    let rounded = evaluate::<f32>(graph, &singles, weights).unwrap();
     let optimized = passes::optimize(graph);
-    let mut plan = device.plan(&optimized, &weights, PlanOptions::default()).unwrap();
-    for (name, _, data) in &inputs {
+    let mut plan = device.plan(&optimized, weights, PlanOptions::default()).unwrap();
+    for (name, _, data) in inputs {
         if optimized.input(name).is_some() {
             plan.write(name, data).unwrap();
         }
@@ -93,7 +104,7 @@ pub fn check_with(device: &CpuDevice, graph: &Graph, given: &[(&str, Vec<f32>)],
             let error = (f64::from(*own) - exact).abs();
             assert!(
                 error <= allowed,
-                "{name}[{i}] = {own}, exactly {exact}: off by {error:e}, allowed {allowed:e}, seed {seed}\n{graph}\n{optimized}"
+                "{name}[{i}] = {own}, exactly {exact}: off by {error:e}, allowed {allowed:e}, {what}\n{graph}\n{optimized}"
             );
         }
     }

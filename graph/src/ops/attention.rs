@@ -2,11 +2,12 @@ use crate::array::{Array, Real};
 use crate::op::Operation;
 use crate::shape::Shape;
 
-/// Multi-head scaled dot-product attention (Vaswani et al. 2017): `softmax(scale · q kᵀ + bias) v` in each head.
+/// Multi-head scaled dot-product attention (Vaswani et al. 2017): `softmax(scale · q kᵀ + biases) v` in each head.
 ///
-/// Operands: `q [B, Sq, H·D]`, `k [B, Sk, H·D]`, `v [B, Sk, H·D]`, and with `key_bias` a fourth, `[B, Sk]`, added to
-/// every query's scores: 0 keeps a key, a large negative number hides it. Result `[B, Sq, H·D]`. Heads lie side by side
-/// in the last axis, as projections leave them, so nothing is transposed.
+/// Operands: `q [B, Sq, H·D]`, `k [B, Sk, H·D]`, `v [B, Sk, H·D]`; then, with `key_bias`, `[B, Sk]`, added to every
+/// query's scores: 0 keeps a key, a large negative number hides it; then, with `score_bias`, `[H, Sq, Sk]`, added to the
+/// scores of every batch entry, such as T5's relative positions (Raffel et al. 2019). Result `[B, Sq, H·D]`. Heads lie
+/// side by side in the last axis, as projections leave them, so nothing is transposed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Attention {
     /// Number of heads, H.
@@ -15,17 +16,27 @@ pub struct Attention {
     pub scale: f64,
     /// Query i sees keys 0..=i only.
     pub causal: bool,
-    /// A fourth operand biases each key.
+    /// An operand `[B, Sk]` biases each key.
     pub key_bias: bool,
+    /// A last operand `[H, Sq, Sk]` biases each score.
+    pub score_bias: bool,
+}
+
+impl Attention {
+    /// Of all operands, those that bias keys and scores.
+    #[must_use]
+    pub fn biases<'a, T>(&self, operands: &'a [T]) -> (Option<&'a T>, Option<&'a T>) {
+        let key_bias = self.key_bias.then(|| &operands[3]);
+        let score_bias = self.score_bias.then(|| &operands[3 + usize::from(self.key_bias)]);
+        (key_bias, score_bias)
+    }
 }
 
 impl Operation for Attention {
-    fn name(&self) -> &'static str {
-        "attention"
-    }
+    const NAME: &str = "attention";
 
     fn infer(&self, inputs: &[&[usize]]) -> Result<Shape, String> {
-        let wanted = if self.key_bias { 4 } else { 3 };
+        let wanted = 3 + usize::from(self.key_bias) + usize::from(self.score_bias);
         if inputs.len() != wanted {
             return Err(format!("needs {wanted} operands and has {}", inputs.len()));
         }
@@ -42,8 +53,12 @@ impl Operation for Attention {
         if self.causal && q[1] != k[1] {
             return Err(format!("causal attention needs as many queries ({}) as keys ({})", q[1], k[1]));
         }
-        if self.key_bias && *inputs[3] != [k[0], k[1]] {
-            return Err(format!("a key bias of shape {:?} does not fit keys {k:?}", inputs[3]));
+        let (key_bias, score_bias) = self.biases(inputs);
+        if let Some(bias) = key_bias.filter(|bias| ***bias != [k[0], k[1]]) {
+            return Err(format!("a key bias of shape {bias:?} does not fit keys {k:?}"));
+        }
+        if let Some(bias) = score_bias.filter(|bias| ***bias != [self.heads, q[1], k[1]]) {
+            return Err(format!("a bias of shape {bias:?} does not fit {} heads, q {q:?} and k {k:?}", self.heads));
         }
         Ok(q.to_vec())
     }
@@ -54,6 +69,7 @@ impl Operation for Attention {
         let keys = k.shape[1];
         let depth = width / self.heads;
         let scale = T::from_f64(self.scale);
+        let (key_bias, score_bias) = self.biases(inputs);
         let mut result = Array::zeros(out);
         let mut scores = vec![T::zero(); keys];
         for b in 0..batch {
@@ -69,8 +85,11 @@ impl Operation for Attention {
                             dot += q.data[at_query + d] * k.data[at_key(j) + d];
                         }
                         *score = dot * scale;
-                        if self.key_bias {
-                            *score += inputs[3].data[b * keys + j];
+                        if let Some(bias) = key_bias {
+                            *score += bias.data[b * keys + j];
+                        }
+                        if let Some(bias) = score_bias {
+                            *score += bias.data[(h * queries + i) * keys + j];
                         }
                         if *score > largest {
                             largest = *score;

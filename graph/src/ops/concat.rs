@@ -10,9 +10,7 @@ pub struct Concat {
 }
 
 impl Operation for Concat {
-    fn name(&self) -> &'static str {
-        "concat"
-    }
+    const NAME: &str = "concat";
 
     fn infer(&self, inputs: &[&[usize]]) -> Result<Shape, String> {
         let (first, rest) = inputs.split_first().ok_or("needs an operand")?;

@@ -81,9 +81,7 @@ impl Conv2d {
 }
 
 impl Operation for Conv2d {
-    fn name(&self) -> &'static str {
-        "conv2d"
-    }
+    const NAME: &str = "conv2d";
 
     fn infer(&self, inputs: &[&[usize]]) -> Result<Shape, String> {
         let (x, weight) = match (inputs, self.bias) {

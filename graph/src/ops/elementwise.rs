@@ -11,9 +11,7 @@ pub struct Elementwise {
 }
 
 impl Operation for Elementwise {
-    fn name(&self) -> &'static str {
-        "elementwise"
-    }
+    const NAME: &str = "elementwise";
 
     fn infer(&self, inputs: &[&[usize]]) -> Result<Shape, String> {
         let (first, rest) = inputs.split_first().ok_or("needs an operand")?;

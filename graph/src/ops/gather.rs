@@ -10,9 +10,7 @@ use crate::shape::Shape;
 pub struct Gather;
 
 impl Operation for Gather {
-    fn name(&self) -> &'static str {
-        "gather"
-    }
+    const NAME: &str = "gather";
 
     fn infer(&self, inputs: &[&[usize]]) -> Result<Shape, String> {
         let [table, ids] = arity(inputs)?;

@@ -35,9 +35,7 @@ impl GroupNorm {
 }
 
 impl Operation for GroupNorm {
-    fn name(&self) -> &'static str {
-        "group_norm"
-    }
+    const NAME: &str = "group_norm";
 
     fn infer(&self, inputs: &[&[usize]]) -> Result<Shape, String> {
         let [x, weight, bias] = arity::<3>(inputs)?;

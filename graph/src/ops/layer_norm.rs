@@ -15,9 +15,7 @@ pub struct LayerNorm {
 }
 
 impl Operation for LayerNorm {
-    fn name(&self) -> &'static str {
-        "layer_norm"
-    }
+    const NAME: &str = "layer_norm";
 
     fn infer(&self, inputs: &[&[usize]]) -> Result<Shape, String> {
         let wanted = if self.affine { 3 } else { 1 };

@@ -54,9 +54,7 @@ pub struct Constant {
 }
 
 impl Operation for Input {
-    fn name(&self) -> &'static str {
-        "input"
-    }
+    const NAME: &str = "input";
     fn infer(&self, inputs: &[&[usize]]) -> Result<Shape, String> {
         arity::<0>(inputs)?;
         Ok(self.shape.clone())
@@ -68,9 +66,7 @@ impl Operation for Input {
 }
 
 impl Operation for Weight {
-    fn name(&self) -> &'static str {
-        "weight"
-    }
+    const NAME: &str = "weight";
     fn infer(&self, inputs: &[&[usize]]) -> Result<Shape, String> {
         arity::<0>(inputs)?;
         let mut sorted = self.axes.clone();
@@ -90,9 +86,7 @@ impl Operation for Weight {
 }
 
 impl Operation for Constant {
-    fn name(&self) -> &'static str {
-        "constant"
-    }
+    const NAME: &str = "constant";
     fn infer(&self, inputs: &[&[usize]]) -> Result<Shape, String> {
         arity::<0>(inputs)?;
         if numel(&self.shape) != self.data.len() {

@@ -44,9 +44,7 @@ impl MatMul {
 }
 
 impl Operation for MatMul {
-    fn name(&self) -> &'static str {
-        "matmul"
-    }
+    const NAME: &str = "matmul";
 
     fn infer(&self, inputs: &[&[usize]]) -> Result<Shape, String> {
         let (a, b) = match (inputs, self.bias) {

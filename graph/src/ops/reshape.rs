@@ -10,9 +10,7 @@ pub struct Reshape {
 }
 
 impl Operation for Reshape {
-    fn name(&self) -> &'static str {
-        "reshape"
-    }
+    const NAME: &str = "reshape";
 
     fn infer(&self, inputs: &[&[usize]]) -> Result<Shape, String> {
         let [x] = arity(inputs)?;

@@ -14,9 +14,7 @@ pub struct Slice {
 }
 
 impl Operation for Slice {
-    fn name(&self) -> &'static str {
-        "slice"
-    }
+    const NAME: &str = "slice";
 
     fn infer(&self, inputs: &[&[usize]]) -> Result<Shape, String> {
         let [x] = arity(inputs)?;

@@ -27,9 +27,7 @@ impl TimestepEmbedding {
 }
 
 impl Operation for TimestepEmbedding {
-    fn name(&self) -> &'static str {
-        "timestep_embedding"
-    }
+    const NAME: &str = "timestep_embedding";
 
     fn infer(&self, inputs: &[&[usize]]) -> Result<Shape, String> {
         let [t] = arity(inputs)?;

@@ -19,9 +19,7 @@ impl Transpose {
 }
 
 impl Operation for Transpose {
-    fn name(&self) -> &'static str {
-        "transpose"
-    }
+    const NAME: &str = "transpose";
 
     fn infer(&self, inputs: &[&[usize]]) -> Result<Shape, String> {
         let [x] = arity(inputs)?;

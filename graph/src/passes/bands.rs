@@ -1,7 +1,7 @@
 use super::rewrite::Rewriter;
 use crate::expr::{Binary, Expr, Unary};
 use crate::graph::{Epilogue, Graph, Node, NodeId, rate_of};
-use crate::op::{Op, Operation};
+use crate::op::Op;
 use crate::ops::{Concat, Constant, Conv2d, Elementwise, GroupNorm, MatMul, Reshape, Slice};
 use crate::shape::numel;
 use std::collections::HashMap;

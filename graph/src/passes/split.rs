@@ -1,7 +1,7 @@
 use super::dead_code;
 use crate::expr::{Binary, Expr};
 use crate::graph::{Graph, Node, NodeId, Rate, rate_of};
-use crate::op::{Op, Operation};
+use crate::op::Op;
 use crate::ops::{Concat, Elementwise, Gather, MatMul, Reshape, Slice, Weight};
 use crate::passes::rewrite::Rewriter;
 use crate::shape::{Shape, numel};

@@ -31,6 +31,7 @@ fn setup(problem: &Problem<'_>, workgroup: u32, vectors: bool) -> Option<Setup> 
 
     let mut prelude = Prelude::new(workgroup);
     prelude.flag("CAUSAL", op.causal);
+    prelude.flag("SCORE_BIAS", op.score_bias);
     prelude.param("batch", batch);
     prelude.param("heads", op.heads);
     prelude.param("queries", queries);
@@ -40,9 +41,12 @@ fn setup(problem: &Problem<'_>, workgroup: u32, vectors: bool) -> Option<Setup> 
     for (name, operand) in ["q", "k", "v"].into_iter().zip(&problem.operands) {
         prelude.operand(name, operand, width);
     }
-    match problem.operands.get(3) {
-        Some(operand) if op.key_bias => prelude.operand("key_bias", operand, Width::One),
-        _ => prelude.absent("key_bias"),
+    let (key_bias, score_bias) = op.biases(&problem.operands);
+    for (name, bias) in [("key_bias", key_bias), ("score_bias", score_bias)] {
+        match bias {
+            Some(operand) => prelude.operand(name, operand, Width::One),
+            None => prelude.absent(name),
+        }
     }
     prelude.result(problem, width);
     Some(Setup { prelude, batch, heads: op.heads, queries, depth })

@@ -48,6 +48,12 @@ fn weights(scores: vec4<f32>, largest: f32, seen: vec4<bool>) -> vec4<f32> {
     return select(vec4<f32>(), exp(scores - largest), seen);
 }
 
+// Biases of four scores of a query; `row` is where the query's begin.
+fn biases(row: u32, keys: vec4<u32>) -> vec4<f32> {
+    return vec4<f32>(load_score_bias(row + keys.x), load_score_bias(row + keys.y), load_score_bias(row + keys.z),
+        load_score_bias(row + keys.w));
+}
+
 fn largest_of(before: f32, scores: vec4<f32>, seen: vec4<bool>) -> f32 {
     let s = select(vec4<f32>(LOWEST), scores, seen);
     return max(before, max(max(s.x, s.y), max(s.z, s.w)));
@@ -104,6 +110,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         s1 = s1 * params.scale + bias;
         s2 = s2 * params.scale + bias;
         s3 = s3 * params.scale + bias;
+        if (SCORE_BIAS) {
+            let row = (queries + head * params.queries) * params.keys;
+            s0 += biases(row.x, keys);
+            s1 += biases(row.y, keys);
+            s2 += biases(row.z, keys);
+            s3 += biases(row.w, keys);
+        }
 
         // Query r sees the keys up to the last, or up to itself.
         let ends = select(vec4<u32>(params.keys), min(vec4<u32>(query + 1u) + STEPS, vec4<u32>(params.keys)), CAUSAL);

@@ -43,11 +43,17 @@ fn read_v(batch: u32, key: u32, channel: u32, d: u32) -> vec4<f32> {
 }
 
 // The score of key `j` for four queries, of which the first has the position `query`; LOWEST where it is hidden.
-fn finish(dots: vec4<f32>, batch: u32, j: u32, query: u32) -> vec4<f32> {
+fn finish(dots: vec4<f32>, batch: u32, head: u32, j: u32, query: u32) -> vec4<f32> {
     if (j >= params.keys) {
         return vec4<f32>(LOWEST);
     }
-    let scores = dots * params.scale + load_key_bias(batch * params.keys + j);
+    var scores = dots * params.scale + load_key_bias(batch * params.keys + j);
+    if (SCORE_BIAS) {
+        // Queries beyond the last repeat the last.
+        let row = (min(vec4<u32>(query) + STEPS, vec4<u32>(params.queries - 1u)) + head * params.queries) * params.keys + j;
+        scores += vec4<f32>(load_score_bias(row.x), load_score_bias(row.y), load_score_bias(row.z),
+            load_score_bias(row.w));
+    }
     if (CAUSAL) {
         return select(vec4<f32>(LOWEST), scores, vec4<u32>(j) <= vec4<u32>(query) + STEPS);
     }
@@ -105,7 +111,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     let d0 = unit % params.parts * (32u * GROUPS);
-    let channel = unit / params.parts % params.heads * params.depth;
+    let head = unit / params.parts % params.heads;
+    let channel = head * params.depth;
     let first_query = unit / (params.parts * params.heads) % tiles * TILE;
     let batch = unit / (params.parts * params.heads * tiles);
     let tx = lane % 8u;
@@ -152,8 +159,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             workgroupBarrier();
         }
         let j = j0 + tx * 4u;
-        s = mat4x4<f32>(finish(s[0], batch, j, query), finish(s[1], batch, j + 1u, query),
-            finish(s[2], batch, j + 2u, query), finish(s[3], batch, j + 3u, query));
+        s = mat4x4<f32>(finish(s[0], batch, head, j, query), finish(s[1], batch, head, j + 1u, query),
+            finish(s[2], batch, head, j + 2u, query), finish(s[3], batch, head, j + 3u, query));
 
         // The running maximum of each query, over the eight invocations that share its row.
         gathered[lane] = max(max(s[0], s[1]), max(s[2], s[3]));

@@ -1,23 +1,59 @@
-//! Layer normalisation over the last axis.
+//! Layer and root mean square normalisation over the last axis: one text for both, which differ by a flag.
 
 use crate::kernel::{Kernel, LAST, Shader};
 use crate::prelude::{Prelude, Width, lone_workgroup};
 use crate::problem::Problem;
 use crate::profile::Profile;
-use graph::Op;
+use graph::ops::{LayerNorm, RmsNorm};
 use graph::shape::numel;
+use graph::{Op, Operation};
+
+pub(crate) static NAIVE: Norm = Norm { name: "layer_norm_naive", op: LayerNorm::NAME, variant: Variant::Naive };
+pub(crate) static REGISTER: Norm =
+    Norm { name: "layer_norm_register", op: LayerNorm::NAME, variant: Variant::Register };
+pub(crate) static WORKGROUP: Norm =
+    Norm { name: "layer_norm_workgroup", op: LayerNorm::NAME, variant: Variant::Workgroup };
+pub(crate) static RMS_NAIVE: Norm = Norm { name: "rms_norm_naive", op: RmsNorm::NAME, variant: Variant::Naive };
+pub(crate) static RMS_REGISTER: Norm =
+    Norm { name: "rms_norm_register", op: RmsNorm::NAME, variant: Variant::Register };
+pub(crate) static RMS_WORKGROUP: Norm =
+    Norm { name: "rms_norm_workgroup", op: RmsNorm::NAME, variant: Variant::Workgroup };
+
+/// A kernel of one of the two operations.
+#[derive(Debug)]
+pub(crate) struct Norm {
+    name: &'static str,
+    op: &'static str,
+    variant: Variant,
+}
+
+/// How rows are shared among invocations.
+#[derive(Debug, Clone, Copy)]
+enum Variant {
+    /// One invocation for each row.
+    Naive,
+    /// One invocation for each row, four channels an access.
+    Register,
+    /// One workgroup for each row.
+    Workgroup,
+}
 
 /// Fills a prelude; also gives the number of rows.
 fn setup(problem: &Problem<'_>, workgroup: u32, vectors: bool) -> Option<(Prelude, usize)> {
-    let Op::LayerNorm(op) = problem.op else { return None };
+    let (eps, centred, affine) = match problem.op {
+        Op::LayerNorm(op) => (op.eps, true, op.affine),
+        Op::RmsNorm(op) => (op.eps, false, false),
+        _ => return None,
+    };
     let channels = *problem.out.last()?;
     let rows = numel(problem.out) / channels.max(1);
     let width = if vectors { Width::of(channels) } else { Width::One };
     #[allow(clippy::cast_possible_truncation, reason = "kernels compute in f32")]
-    let eps = op.eps as f32;
+    let eps = eps as f32;
 
     let mut prelude = Prelude::new(workgroup);
-    prelude.flag("AFFINE", op.affine);
+    prelude.flag("CENTRED", centred);
+    prelude.flag("AFFINE", affine);
     prelude.param("rows", rows);
     prelude.param("channels", channels);
     prelude.param_f32("eps", eps);
@@ -31,75 +67,40 @@ fn setup(problem: &Problem<'_>, workgroup: u32, vectors: bool) -> Option<(Prelud
     Some((prelude, rows))
 }
 
-/// One invocation for each row.
-#[derive(Debug)]
-pub(crate) struct Naive;
-
-impl Kernel for Naive {
+impl Kernel for Norm {
     fn name(&self) -> &'static str {
-        "layer_norm_naive"
+        self.name
     }
 
     fn op(&self) -> &'static str {
-        "layer_norm"
-    }
-
-    fn rank(&self, _: &Problem<'_>, _: &Profile) -> u32 {
-        LAST
-    }
-
-    fn shader(&self, problem: &Problem<'_>, profile: &Profile) -> Option<Shader> {
-        let workgroup = lone_workgroup(profile);
-        let (prelude, rows) = setup(problem, workgroup, false)?;
-        prelude.compose(self.name(), &[include_str!("naive.wgsl")], rows.div_ceil(workgroup as usize), profile)
-    }
-}
-
-/// One invocation for each row, four channels an access.
-#[derive(Debug)]
-pub(crate) struct Register;
-
-impl Kernel for Register {
-    fn name(&self) -> &'static str {
-        "layer_norm_register"
-    }
-
-    fn op(&self) -> &'static str {
-        "layer_norm"
+        self.op
     }
 
     fn rank(&self, _: &Problem<'_>, profile: &Profile) -> u32 {
-        if profile.barriers_are_slow { 0 } else { 2 }
+        match self.variant {
+            Variant::Naive => LAST,
+            Variant::Register if profile.barriers_are_slow => 0,
+            Variant::Register => 2,
+            Variant::Workgroup => 1,
+        }
     }
 
     fn shader(&self, problem: &Problem<'_>, profile: &Profile) -> Option<Shader> {
-        let workgroup = lone_workgroup(profile);
-        let (prelude, rows) = setup(problem, workgroup, true)?;
-        prelude.compose(self.name(), &[include_str!("register.wgsl")], rows.div_ceil(workgroup as usize), profile)
-    }
-}
-
-/// One workgroup for each row.
-#[derive(Debug)]
-pub(crate) struct Workgroup;
-
-impl Kernel for Workgroup {
-    fn name(&self) -> &'static str {
-        "layer_norm_workgroup"
-    }
-
-    fn op(&self) -> &'static str {
-        "layer_norm"
-    }
-
-    fn rank(&self, _: &Problem<'_>, _: &Profile) -> u32 {
-        1
-    }
-
-    fn shader(&self, problem: &Problem<'_>, profile: &Profile) -> Option<Shader> {
-        // A row of a thousand channels gives 64 invocations four vectors each; longer rows share among more.
-        let workgroup = if *problem.out.last()? > 1024 { 256 } else { 64 };
-        let (prelude, rows) = setup(problem, workgroup, true)?;
-        prelude.compose(self.name(), &[include_str!("workgroup.wgsl")], rows, profile)
+        if problem.op.name() != self.op {
+            return None;
+        }
+        let (body, workgroup, vectors) = match self.variant {
+            Variant::Naive => (include_str!("naive.wgsl"), lone_workgroup(profile), false),
+            Variant::Register => (include_str!("register.wgsl"), lone_workgroup(profile), true),
+            // A row of a thousand channels gives 64 invocations four vectors each; longer rows share among more.
+            Variant::Workgroup if *problem.out.last()? > 1024 => (include_str!("workgroup.wgsl"), 256, true),
+            Variant::Workgroup => (include_str!("workgroup.wgsl"), 64, true),
+        };
+        let (prelude, rows) = setup(problem, workgroup, vectors)?;
+        let groups = match self.variant {
+            Variant::Naive | Variant::Register => rows.div_ceil(workgroup as usize),
+            Variant::Workgroup => rows,
+        };
+        prelude.compose(self.name, &[body], groups, profile)
     }
 }

@@ -1,4 +1,4 @@
-// Layer normalisation, as in naive.wgsl: one invocation for each row, four channels an access.
+// Normalisation, as in naive.wgsl: one invocation for each row, four channels an access.
 //
 // Expects: what naive.wgsl does, and tail4_x, tail4_weight, tail4_bias, store4_y.
 // No barriers, so software adapters run it well; on a graphics card too few invocations and rows apart from each other.
@@ -17,11 +17,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let start = row * params.channels;
     let count = f32(params.channels);
 
-    var sums = vec4<f32>();
-    for (var c = 0u; c < params.channels; c += 4u) {
-        sums += tail4_x(start + c, params.channels - c);
+    var mean = 0.0;
+    if (CENTRED) {
+        var sums = vec4<f32>();
+        for (var c = 0u; c < params.channels; c += 4u) {
+            sums += tail4_x(start + c, params.channels - c);
+        }
+        mean = (sums.x + sums.y + sums.z + sums.w) / count;
     }
-    let mean = (sums.x + sums.y + sums.z + sums.w) / count;
     var squares = vec4<f32>();
     for (var c = 0u; c < params.channels; c += 4u) {
         let d = deviation(tail4_x(start + c, params.channels - c), mean, params.channels - c);

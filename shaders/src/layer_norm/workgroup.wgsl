@@ -1,7 +1,7 @@
-// Layer normalisation, as in naive.wgsl: one workgroup for each row.
+// Normalisation, as in naive.wgsl: one workgroup for each row.
 //
 // Expects: what naive.wgsl does, WORKGROUP a power of two, and tail4_x, tail4_weight, tail4_bias, store4_y.
-// Adjacent invocations read adjacent vectors; the row is read three times, but only the first time from afar.
+// Adjacent invocations read adjacent vectors; the row is read two or three times, but only the first time from afar.
 
 var<workgroup> sums: array<f32, WORKGROUP>;
 
@@ -34,11 +34,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let start = row * params.channels;
     let count = f32(params.channels);
 
-    var sum = vec4<f32>();
-    for (var c = lane * 4u; c < params.channels; c += WORKGROUP * 4u) {
-        sum += tail4_x(start + c, params.channels - c);
+    var mean = 0.0;
+    if (CENTRED) {
+        var sum = vec4<f32>();
+        for (var c = lane * 4u; c < params.channels; c += WORKGROUP * 4u) {
+            sum += tail4_x(start + c, params.channels - c);
+        }
+        mean = total(sum.x + sum.y + sum.z + sum.w, lane) / count;
     }
-    let mean = total(sum.x + sum.y + sum.z + sum.w, lane) / count;
     var squares = vec4<f32>();
     for (var c = lane * 4u; c < params.channels; c += WORKGROUP * 4u) {
         let d = deviation(tail4_x(start + c, params.channels - c), mean, params.channels - c);

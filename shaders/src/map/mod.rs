@@ -4,7 +4,6 @@ use crate::kernel::{Kernel, LAST, Shader};
 use crate::prelude::{Prelude, Width, lone_workgroup};
 use crate::problem::Problem;
 use crate::profile::Profile;
-use graph::Operation;
 use graph::shape::numel;
 
 /// A kernel made of a function `value(i)`, or `value4(i)` for four elements from `i` on.
