@@ -2,7 +2,7 @@
 
 use crate::config::{Inert, Rest, any, check_rest, check_sizes, only, parse_class};
 use crate::error::ModelError;
-use graph::ops::{Attention, Gather};
+use graph::ops::Attention;
 use graph::{Expr, Scope, Tensor, expr::Binary, expr::Unary};
 use serde::Deserialize;
 
@@ -157,74 +157,51 @@ pub fn t5_encoder_model(s: &Scope, config: &T5Config, input_ids: &Tensor, attent
     let hidden = s.at("shared").embedding(input_ids, config.vocab_size, config.d_model);
     let key_bias = attention_mask.map(key_bias);
     let encoder = s.at("encoder");
-    let places = Places::new(&encoder, config, input_ids.extent(0), input_ids.extent(1));
+    let position_bias = position_bias(&encoder, config, input_ids.extent(-1));
     let hidden = (0..config.num_layers).fold(hidden, |x, i| {
         let layer = encoder.at("block").at(i).at("layer");
         let h = norm(&layer.at(0).at("layer_norm"), config, &x);
-        let x = &self_attention(&layer.at(0).at("SelfAttention"), config, &h, &places, key_bias.as_ref()) + &x;
+        let attention = layer.at(0).at("SelfAttention");
+        let x = &self_attention(&attention, config, &h, &position_bias, key_bias.as_ref()) + &x;
         let h = norm(&layer.at(1).at("layer_norm"), config, &x);
         &feed_forward(&layer.at(1).at("DenseReluDense"), config, &h) + &x
     });
     norm(&encoder.at("final_layer_norm"), config, &hidden)
 }
 
-/// Zhang & Sennrich 2019: `x / √(mean(x²) + eps) · weight`, without a mean or a bias.
 fn norm(s: &Scope, config: &T5Config, x: &Tensor) -> Tensor {
-    let channels = x.extent(-1);
-    let ones = s.constant(&[channels, 1], vec![1.0; channels]);
-    let squares = (x * x).matmul(&ones);
-    let mean = Expr::binary(Binary::Mul, Expr::Input(1), Expr::Const((channels.max(1) as f64).recip()));
-    let mean = Expr::binary(Binary::Add, mean, Expr::Const(config.layer_norm_epsilon));
-    let normed = Expr::binary(Binary::Div, Expr::Input(0), Expr::unary(Unary::Sqrt, mean));
-    let scaled = Expr::binary(Binary::Mul, normed, Expr::Input(2));
-    x.elementwise(scaled, &[&squares, &s.weight("weight", &[channels])])
+    s.rms_norm(x, config.layer_norm_epsilon)
 }
 
-/// What attention learns of distances, as further channels of queries and keys.
-///
-/// A score is `q·k + bias[head, query, key]`. With query `i` extended by the unit vector `e_i` and key `j` of a head by all queries'
-/// biases for it, the second term is the product of the extensions: exact, and no operation that only T5 would need.
-struct Places {
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
+/// What attention learns of distances: `[heads, queries, keys]`, added to the scores of every layer and batch entry.
+fn position_bias(encoder: &Scope, config: &T5Config, tokens: usize) -> Tensor {
+    // All layers use the table of the first.
+    let s = encoder.at("block").at(0).at("layer").at(0).at("SelfAttention").at("relative_attention_bias");
+    let buckets = (0..tokens).flat_map(|query| (0..tokens).map(move |key| (key, query)));
+    let buckets = buckets.map(|(key, query)| config.bucket(key, query) as f32).collect();
+    let buckets = s.constant(&[tokens, tokens], buckets);
+    s.embedding(&buckets, config.relative_attention_num_buckets, config.num_heads).transpose(&[2, 0, 1])
 }
 
-impl Places {
-    /// All layers use the table of the first.
-    fn new(encoder: &Scope, config: &T5Config, batch: usize, tokens: usize) -> Self {
-        let heads = config.num_heads;
-        let s = encoder.at("block").at(0).at("layer").at(0).at("SelfAttention").at("relative_attention_bias");
-        let buckets = (0..tokens).flat_map(|key| (0..tokens).map(move |query| (key, query)));
-        let buckets = buckets.map(|(key, query)| config.bucket(key, query) as f32).collect();
-        let table = s.weight("weight", &[config.relative_attention_num_buckets, heads]);
-        // [key, query, head] → [1, key, head, query]
-        let bias = s.push(Gather, &[&table, &s.constant(&[tokens, tokens], buckets)]);
-        let keys = bias.transpose(&[0, 2, 1]).reshape(&[1, tokens, heads, tokens]);
-        let keys = Tensor::concat(&vec![&keys; batch.max(1)], 0);
-        let unit = |at: usize| (0..tokens).map(move |i| f32::from(u8::from(i == at)));
-        let units = (0..batch * tokens * heads).flat_map(|row| unit(row / heads % tokens.max(1))).collect();
-        let queries = s.constant(&[batch, tokens, heads, tokens], units);
-        let values = s.constant(&[batch, tokens, heads, tokens], vec![0.0; batch * tokens * heads * tokens]);
-        Self { queries, keys, values }
-    }
-}
-
-fn self_attention(s: &Scope, config: &T5Config, x: &Tensor, places: &Places, key_bias: Option<&Tensor>) -> Tensor {
-    let (batch, tokens, heads) = (x.extent(0), x.extent(1), config.num_heads);
-    let inner = heads * config.d_kv;
-    let extended = |name: &str, places: &Tensor| {
-        let own = s.at(name).linear_no_bias(x, inner).reshape(&[batch, tokens, heads, config.d_kv]);
-        Tensor::concat(&[&own, places], 3).reshape(&[batch, tokens, heads * (config.d_kv + tokens)])
-    };
-    let (q, k) = (extended("q", &places.queries), extended("k", &places.keys));
-    let v = extended("v", &places.values);
+fn self_attention(
+    s: &Scope,
+    config: &T5Config,
+    x: &Tensor,
+    position_bias: &Tensor,
+    key_bias: Option<&Tensor>,
+) -> Tensor {
+    let project = |name: &str| s.at(name).linear_no_bias(x, config.num_heads * config.d_kv);
+    let (q, k, v) = (project("q"), project("k"), project("v"));
     // T5 does not scale its scores.
-    let op = Attention { heads, scale: 1.0, causal: false, key_bias: key_bias.is_some() };
-    let operands: Vec<&Tensor> = [&q, &k, &v].into_iter().chain(key_bias).collect();
-    let h = s.push(op, &operands).reshape(&[batch, tokens, heads, config.d_kv + tokens]);
-    let h = h.slice(3, 0..config.d_kv).reshape(&[batch, tokens, inner]);
-    s.at("o").linear_no_bias(&h, config.d_model)
+    let op = Attention {
+        heads: config.num_heads,
+        scale: 1.0,
+        causal: false,
+        key_bias: key_bias.is_some(),
+        score_bias: true,
+    };
+    let operands: Vec<&Tensor> = [&q, &k, &v].into_iter().chain(key_bias).chain([position_bias]).collect();
+    s.at("o").linear_no_bias(&s.push(op, &operands), config.d_model)
 }
 
 fn feed_forward(s: &Scope, config: &T5Config, x: &Tensor) -> Tensor {
