@@ -29,7 +29,10 @@ pub(crate) fn load(source: &dyn WeightSource, weight: &Weight, half: bool) -> Re
     }
     let halves: Vec<f32> = view.to_f16().into_iter().map(f32::from).collect();
     match halves.iter().position(|v| !v.is_finite()) {
-        Some(at) => Err(error(format!("element {at} is {}, beyond half precision; use --dtype f32", values[at]))),
+        Some(at) => Err(error(format!(
+            "element {at} is {}, beyond half precision; keep weights in single precision (f32)",
+            values[at]
+        ))),
         None => Ok(halves),
     }
 }

@@ -209,7 +209,7 @@ fn weights_that_cannot_be_right_are_named() {
     );
     assert_eq!(
         message(StorageType::F32, &[2, 3], singles(&[0.0, 1e6, 0.0, 0.0, 0.0, 0.0])),
-        "weight w: element 1 is 1000000, beyond half precision; use --dtype f32"
+        "weight w: element 1 is 1000000, beyond half precision; keep weights in single precision (f32)"
     );
 }
 

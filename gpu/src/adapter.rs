@@ -140,7 +140,7 @@ fn find(infos: &[&DeviceInfo], choice: &Choice) -> Result<usize, DeviceError> {
     if infos.is_empty() {
         return Err(DeviceError::NoAdapter(
             "no graphics adapter was found; install a Vulkan driver (on Debian without a GPU: mesa-vulkan-drivers) or use \
-             --device cpu"
+             the cpu"
                 .into(),
         ));
     }

@@ -75,9 +75,9 @@ impl Inner {
         }
         let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
         let kind = if binding <= buffer { "binding" } else { "buffer" };
-        let hint = if what.starts_with("weight") { "--dtype f16" } else { "a smaller image" };
+        let hint = if what.starts_with("weight") { "weights in half precision (f16)" } else { "a smaller image" };
         let (size, limit) = (mib(bytes), mib(limit));
-        let reason = format!("{what} takes {size} and its largest {kind} is {limit}; try {hint} or --device cpu");
+        let reason = format!("{what} takes {size} and its largest {kind} is {limit}; try {hint} or the CPU");
         Err(self.faults.unsupported(reason))
     }
 

@@ -61,8 +61,9 @@ pub(crate) fn upload(
         let data: &[u8] = match format {
             Format::F32 => bytemuck::cast_slice(&values),
             Format::F16 | Format::PackedF16 => {
-                halves = to_halves(&piece, &values)
-                    .ok_or_else(|| fault("it holds a value beyond half precision; use --dtype f32"))?;
+                halves = to_halves(&piece, &values).ok_or_else(|| {
+                    fault("it holds a value beyond half precision; keep weights in single precision (f32)")
+                })?;
                 bytemuck::cast_slice(&halves)
             }
         };

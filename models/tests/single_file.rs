@@ -218,7 +218,7 @@ fn files_that_are_no_such_checkpoint() {
     expect(&only("model.diffusion_model."), &["no text encoder"]);
     expect(&only("first_stage_model."), &["no known family", "Stable Diffusion XL"]);
     expect(&|f| drop(f.insert("model.diffusion_model.joint_blocks.0.x".into(), vec![1])), &["Stable Diffusion 3"]);
-    expect(&|f| drop(f.insert("lora_unet_x.lora_down.weight".into(), vec![1])), &["a LoRA", "--lora"]);
+    expect(&|f| drop(f.insert("lora_unet_x.lora_down.weight".into(), vec![1])), &["a LoRA, which is added to a model"]);
     expect(
         &|f| drop(f.insert("model.diffusion_model.extra.weight".into(), vec![1])),
         &["extra.weight", "does not have"],

@@ -25,6 +25,10 @@ pub(crate) fn check(root: &Path) -> Result<(), Failure> {
     }
     for file in sources(root)? {
         let text = read(&file)?;
+        let is_library = EDGES.iter().any(|(name, _)| file.starts_with(root.join(name).join("src")));
+        if let Some(line) = text.lines().position(names_a_flag).filter(|_| is_library) {
+            breaches.push(format!("{}:{}: a library names a flag of the command line", shown(root, &file), line + 1));
+        }
         let lines = text.lines().count();
         if lines > MAX_LINES {
             breaches.push(format!("{}: {lines} lines, more than {MAX_LINES}", shown(root, &file)));
@@ -50,6 +54,14 @@ fn check_crate(root: &Path, name: &str, may_import: &[&str], breaches: &mut Vec<
         }
     }
     Ok(())
+}
+
+/// Whether a line of code has a flag (`--name`) in its text. A library does not know the command line that calls it.
+fn names_a_flag(line: &str) -> bool {
+    let is_flag = |(at, _): (usize, &str)| line[at + 2..].starts_with(|c: char| c.is_ascii_lowercase());
+    !line.trim_start().starts_with("//")
+        && line.contains('"')
+        && line.match_indices(" --").map(|(at, s)| (at + 1, s)).any(is_flag)
 }
 
 /// Every source file that people read: Rust, WGSL, Python.

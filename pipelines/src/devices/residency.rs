@@ -1,7 +1,9 @@
 //! Whose plans stay on a device when memory is short: one rule for all pipelines that share it.
 
 use crate::error::PipelineError;
-use graph::{Device, DeviceError, DeviceInfo, Graph, MemoryUse, Plan, PlanOptions, WeightSource, estimate_memory, passes};
+use graph::{
+    Device, DeviceError, DeviceInfo, Graph, MemoryUse, Plan, PlanOptions, WeightSource, estimate_memory, passes,
+};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

@@ -47,9 +47,9 @@ pub(crate) const OTHERS: &[(&str, &str)] = &[
     ("joint_blocks.", "Stable Diffusion 3"),
     ("double_blocks.", "Flux"),
     ("control_model.", "a ControlNet"),
-    ("lora_down.weight", "a LoRA (give it with --lora)"),
-    ("lora_A.weight", "a LoRA (give it with --lora)"),
-    (".lora.down.weight", "a LoRA (give it with --lora)"),
+    ("lora_down.weight", "a LoRA, which is added to a model and is none itself"),
+    ("lora_A.weight", "a LoRA, which is added to a model and is none itself"),
+    (".lora.down.weight", "a LoRA, which is added to a model and is none itself"),
 ];
 
 /// Tensors that are not part of any model: schedules, averages and marks of training.
