@@ -32,6 +32,9 @@ pub mod cli;
 pub mod hub;
 mod picture;
 
+// Whole, so that every type that a function here returns can be named.
+pub use {graph, models, pipelines, scheduler};
+
 pub use graph::{Device, DeviceError, DeviceInfo, DeviceKind, MemoryUse, NodeTime, Plan, PlanOptions, Storage};
 pub use models::{Lora, ModelError, ModelFiles, TextualInversion};
 pub use picture::{PictureError, read_picture};

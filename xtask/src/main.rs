@@ -43,6 +43,10 @@ fn test() -> Result<(), Failure> {
     run::has_component("clippy", "clippy")?;
     cargo("format", &["fmt", "--all", "--check"]).run()?;
     cargo("lints", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]).run()?;
+    for features in ["cpu", "gpu"] {
+        let arguments = ["check", "--quiet", "--lib", "--no-default-features", "--features", features];
+        cargo(&format!("the library with {features} alone"), &arguments).run()?;
+    }
     cargo("documentation", &["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings").run()?;
     // Mesa's device-select layer complains where there is no display.
     cargo("tests", &["test", "--workspace", "--quiet"]).env("NODEVICE_SELECT", "1").run()?;
