@@ -37,7 +37,7 @@ pub use {graph, models, pipelines, scheduler};
 
 pub use graph::{Device, DeviceError, DeviceInfo, DeviceKind, MemoryUse, NodeTime, Plan, PlanOptions, Storage};
 pub use models::{Lora, ModelError, ModelFiles, TextualInversion};
-pub use picture::{PictureError, read_picture};
+pub use picture::{MaskPicture, PictureError, Transparency, read_mask, read_picture};
 pub use pipelines::{
     Batch, Bench, Constraint, DeviceChoice, DeviceSettings, Estimate, Generated, ImageToImage, Inpaint, Job, Pipeline,
     PipelineError, PromptSyntax, Replacement, Request, RgbImage, Rng, Run, RunId, SampleShape, Settings, SharedDevice,

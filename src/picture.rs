@@ -17,18 +17,98 @@ const LARGEST_SIDE: u32 = 1 << 15;
 /// The most bytes that decoding may ask for: a small file can claim any size.
 const LARGEST_ALLOCATION: u64 = 1 << 30;
 
-/// Reads a PNG, JPEG or WebP file, whichever it is by its content. The picture is turned as its EXIF orientation says; grey and palettes
-/// become RGB, 16 bits become 8, and alpha is dropped, the colours under it kept, as in diffusers' `load_image`.
+/// The formats that are read.
+const FORMATS: &str = "PNG, JPEG, WebP, BMP, GIF or TIFF";
+
+/// Reads a PNG, JPEG, WebP, BMP, GIF (its first frame) or TIFF file, whichever it is by its content. The picture is turned as its EXIF
+/// orientation says; grey and palettes become RGB, 16 bits become 8, and alpha is dropped, the colours under it kept, as in diffusers'
+/// `load_image`.
 ///
 /// # Errors
 /// When the file cannot be read, is no such picture, is damaged, or larger than 32768 pixels a side or 1 GiB in memory.
 pub fn read_picture(path: &Path) -> Result<RgbImage, PictureError> {
+    decode(path).map(rgb)
+}
+
+/// A mask read from a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MaskPicture {
+    /// White where the image is made anew.
+    pub image: RgbImage,
+    /// What was done with the file's transparency, if it has any.
+    pub transparency: Transparency,
+}
+
+/// What a mask's transparency means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transparency {
+    /// There is none.
+    None,
+    /// It is the mask: all colours are alike, as where a painting program saved strokes on an empty layer. What is opaque is made anew.
+    IsMask,
+    /// The colours are the mask, and it was ignored.
+    Ignored,
+}
+
+/// Reads a mask as [`read_picture`] does, but for transparency: where all colours are white or all are black, the opaque part is the mask.
+///
+/// # Errors
+/// As [`read_picture`].
+pub fn read_mask(path: &Path) -> Result<MaskPicture, PictureError> {
+    let picture = decode(path)?;
+    if !picture.color().has_alpha() {
+        let image = rgb(picture);
+        return Ok(MaskPicture { image, transparency: Transparency::None });
+    }
+    let pixels = picture.into_rgba8();
+    let is_white = |pixel: &image::Rgba<u8>| luma(pixel.0) >= 128;
+    let opaque = |pixel: &image::Rgba<u8>| pixel.0[3] >= 128;
+    let differ = |of: &dyn Fn(&image::Rgba<u8>) -> bool| {
+        let mut values = pixels.pixels().map(of);
+        values.next().is_some_and(|first| values.any(|value| value != first))
+    };
+    // Of what can be seen: the colour under full transparency is whatever the program left there.
+    let mut seen = pixels.pixels().filter(|pixel| opaque(pixel)).map(is_white);
+    let colours_differ = seen.next().is_some_and(|first| seen.any(|white| white != first));
+    let transparency = match (differ(&opaque), colours_differ) {
+        (false, _) => Transparency::None,
+        (true, false) => Transparency::IsMask,
+        (true, true) => Transparency::Ignored,
+    };
+    let image = if transparency == Transparency::IsMask {
+        let (width, height) = (pixels.width() as usize, pixels.height() as usize);
+        let pixels = pixels.pixels().flat_map(|pixel| [if opaque(pixel) { 255 } else { 0 }; 3]).collect();
+        RgbImage { width, height, pixels }
+    } else {
+        rgb(DynamicImage::ImageRgba8(pixels))
+    };
+    Ok(MaskPicture { image, transparency })
+}
+
+/// As Pillow's conversion to `L` has it (ITU-R 601).
+fn luma(pixel: [u8; 4]) -> u32 {
+    let [r, g, b] = [pixel[0], pixel[1], pixel[2]].map(u32::from);
+    (r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16
+}
+
+fn rgb(picture: DynamicImage) -> RgbImage {
+    let pixels = picture.into_rgb8();
+    let [width, height] = [pixels.width(), pixels.height()].map(|extent| extent as usize);
+    RgbImage { width, height, pixels: pixels.into_raw() }
+}
+
+fn decode(path: &Path) -> Result<DynamicImage, PictureError> {
     let shown = path.display();
     let unread = |error: &dyn std::fmt::Display| PictureError(format!("cannot read {shown}: {error}"));
+    let kind = std::fs::metadata(path).map_err(|error| unread(&error))?;
+    if !kind.is_file() {
+        let what = if kind.is_dir() { "a folder" } else { "no file but a pipe or a device" };
+        return Err(PictureError(format!("{shown} is {what}, not a picture")));
+    }
     let mut reader =
         ImageReader::open(path).and_then(ImageReader::with_guessed_format).map_err(|error| unread(&error))?;
     if reader.format().is_none() {
-        return Err(PictureError(format!("{shown} is not a PNG, JPEG or WebP picture")));
+        return Err(PictureError(format!("{shown} is not a picture that is read ({FORMATS})")));
     }
     let mut limits = Limits::default();
     (limits.max_image_width, limits.max_image_height) = (Some(LARGEST_SIDE), Some(LARGEST_SIDE));
@@ -46,17 +126,17 @@ pub fn read_picture(path: &Path) -> Result<RgbImage, PictureError> {
         // Messages of decoders may have several lines.
         error => {
             let error = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-            PictureError(format!("{shown} is not a picture that can be read (PNG, JPEG or WebP): {error}"))
+            PictureError(format!("{shown} is not a picture that can be read ({FORMATS}): {error}"))
         }
     };
     let mut decoder = reader.into_decoder().map_err(broken)?;
-    if decoder.total_bytes() > LARGEST_ALLOCATION {
+    // What it will take, as it is and as RGB.
+    let (width, height) = decoder.dimensions();
+    if decoder.total_bytes() > LARGEST_ALLOCATION || u64::from(width) * u64::from(height) * 3 > 3 * LARGEST_ALLOCATION {
         return Err(too_large());
     }
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut picture = DynamicImage::from_decoder(decoder).map_err(broken)?;
     picture.apply_orientation(orientation);
-    let pixels = picture.into_rgb8();
-    let [width, height] = [pixels.width(), pixels.height()].map(|extent| extent as usize);
-    Ok(RgbImage { width, height, pixels: pixels.into_raw() })
+    Ok(picture)
 }

@@ -142,8 +142,8 @@ fn bad_pictures_and_strengths_are_one_sentence() {
     for (picture, part) in [
         ("nowhere.png", "cannot read nowhere.png: No such file"),
         (".", "cannot read .: Is a directory"),
-        ("garbage.png", "garbage.png is not a picture that can be read (PNG, JPEG or WebP)"),
-        ("empty", "empty is not a PNG, JPEG or WebP picture"),
+        ("garbage.png", "garbage.png is not a picture that can be read (PNG, JPEG, WebP, BMP, GIF or TIFF)"),
+        ("empty", "empty is not a picture that is read (PNG, JPEG, WebP, BMP, GIF or TIFF)"),
         ("half.webp", "half.webp is not a picture that can be read"),
         ("old.gif", "old.gif is not a picture that can be read"),
         ("huge.png", "huge.png is too large a picture"),

@@ -7,8 +7,8 @@ use crate::picture::RgbImage;
 use crate::pipeline::Pipeline;
 use crate::run::Batch;
 use crate::tasks::{Inpaint, Task, Upscale};
-use graph::{NodeTime, Rate};
-use std::time::Instant;
+use graph::{MemoryWeights, NodeTime, PlanOptions, Rate, Scope};
+use std::time::{Duration, Instant};
 
 /// What a denoising step costs.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +44,41 @@ impl Pipeline {
             Concatenated::Mask(_) => Inpaint { image: grey(128), mask: grey(255), strength: None }.into(),
             Concatenated::Picture { .. } => Upscale { image: grey(128), noise_level: None, scale: None }.into(),
         }
+    }
+}
+
+/// Side of the product that a device's speed is told from.
+const CALIBRATION: usize = 512;
+
+/// The share of that product's speed at which a whole network runs, roughly.
+const EFFICIENCY: f64 = 0.5;
+
+impl Pipeline {
+    /// About how long a job's steps will take, told from the speed of one matrix product on this device. It may be wrong by a factor of
+    /// two.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn forecast(&self, job: &Job) -> Result<Duration, PipelineError> {
+        let evaluations = job.evaluations().unwrap_or(100) as f64;
+        let flops = self.graph(job)?.cost(Rate::Step).flops as f64 * evaluations;
+        let s = Scope::root();
+        let [a, b] = ["a", "b"].map(|name| s.input(name, &[CALIBRATION, CALIBRATION], Rate::Step));
+        let product = s.finish(&[("product", &a.matmul(&b))])?;
+        let mut plan = self.device().device().plan(&product, &MemoryWeights::default(), PlanOptions::default())?;
+        for input in ["a", "b"] {
+            plan.write(input, &vec![0.5; CALIBRATION * CALIBRATION])?;
+        }
+        // The first run warms up.
+        let mut fastest = f64::INFINITY;
+        for _ in 0..3 {
+            let started = Instant::now();
+            plan.run()?;
+            plan.read("product")?;
+            fastest = fastest.min(started.elapsed().as_secs_f64());
+        }
+        let rate = 2.0 * (CALIBRATION as f64).powi(3) / fastest;
+        Ok(Duration::from_secs_f64(flops / (rate * EFFICIENCY)))
     }
 }
 

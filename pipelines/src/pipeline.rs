@@ -148,6 +148,22 @@ impl Pipeline {
         }
     }
 
+    /// The size, (width, height), nearest in shape to a picture's that has about as many pixels as the model was trained on.
+    #[must_use]
+    pub fn fitted_size(&self, width: usize, height: usize) -> (usize, usize) {
+        let (trained, side) = (self.shared.model.default_size(), self.shared.model.side());
+        let (width, height) = (width.max(1) as f64, height.max(1) as f64);
+        let scale = ((trained.width * trained.height) as f64 / (width * height)).sqrt();
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a side of a model's own picture")]
+        let fitted = |extent: f64| ((extent * scale / side as f64).round() as usize).max(1) * side;
+        (fitted(width), fitted(height))
+    }
+
+    /// The graph of a job's denoiser.
+    pub(crate) fn graph(&self, job: &Job) -> Result<Graph, PipelineError> {
+        self.shared.graph(&job.layout)
+    }
+
     /// Decides everything that a request leaves open, and checks it. Nothing is computed on the device.
     ///
     /// # Errors

@@ -4,25 +4,33 @@ use super::error::CliError;
 use super::image_args::ImageArgs;
 use super::run::{self, Work};
 use pipelines::Task;
+use std::path::PathBuf;
 
 /// Make an image from text, or from noise alone by a model that reads none.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// What the image shows; a class-conditional or unconditional model takes no prompt
-    prompt: Option<String>,
+    /// What the image shows, in words with or without quotes; a class-conditional or unconditional model takes none
+    #[arg(value_name = "PROMPT")]
+    pub(super) words: Vec<String>,
+
+    /// Make an image again as it says it was made, by this program or AUTOMATIC1111's web UI; other flags go before what it says
+    #[arg(long, value_name = "PICTURE")]
+    pub(super) from: Option<PathBuf>,
 
     #[command(flatten)]
-    image: ImageArgs,
+    pub(super) image: ImageArgs,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
+    let prompt = run::prompt(&args.words);
     let class = args.image.class_label.map_or_else(String::new, |label| format!("class {label}"));
     run::run(&Work {
         command: "generate",
-        prompt: args.prompt.as_deref(),
-        name: args.prompt.as_deref().unwrap_or(&class),
+        prompt: prompt.as_deref(),
+        name: prompt.as_deref().unwrap_or(&class),
         flags: &args.image,
         task: Task::default(),
+        picture: None,
         inputs: &[],
     })
 }

@@ -7,6 +7,7 @@ use graph::{PlanOptions, Storage};
 use pipelines::{DeviceChoice, PromptSyntax, Request, Rng, Task};
 use scheduler::{NamedSampler, NamedSchedule, Steps};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// Flags of every image command.
 #[derive(Debug, Args)]
@@ -16,141 +17,185 @@ pub(super) struct ImageArgs {
     #[arg(short, long, value_name = "NAME|DIR|FILE|OWNER/REPO", default_value = crate::bundled::DEFAULT)]
     pub(super) model: PathBuf,
 
-    /// Folder in diffusers' layout whose configurations and tokenizers go before those told from a single file
-    #[arg(long, value_name = "DIR")]
-    pub(super) config: Option<PathBuf>,
-
-    /// Adapter to add to the model's weights, with how much of it [default: 1]; repeatable
-    #[arg(long, value_name = "FILE[:WEIGHT]")]
-    pub(super) lora: Vec<LoraArg>,
-
-    /// Autoencoder to use in place of the model's own: a folder, or a .safetensors file
-    #[arg(long, value_name = "DIR|FILE")]
-    pub(super) vae: Option<PathBuf>,
-
-    /// Textual inversion to learn, with the word that stands for it [default: the file's own, or its name]; repeatable
-    #[arg(long, value_name = "FILE[:TOKEN]")]
-    pub(super) embedding: Vec<EmbeddingArg>,
-
-    /// Variant of the weights to read from a folder: fp16, say [default: the plain one]
-    #[arg(long, value_name = "NAME")]
-    pub(super) variant: Option<String>,
-
-    /// File to write; {seed} and {index} are filled in, - is standard output, .safetensors keeps the raw sample
+    /// File to write; {prompt}, {seed} and {index} are filled in, - is standard output, .safetensors keeps the raw sample
     /// [default: ./{prompt}-{seed}.png]
     #[arg(short, long, value_name = "PATH")]
     pub(super) output: Option<PathBuf>,
 
+    /// In how many steps noise becomes the image: more take longer and are mostly finer [default: the model's]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<1, 10_000>)]
+    pub(super) steps: Option<u32>,
+
+    /// How closely the image follows the prompt (classifier-free guidance); 1 turns it off, except in CFG++ samplers, where 0 does
+    /// [default: the model's]
+    #[arg(long, visible_alias = "cfg-scale", value_name = "X", allow_negative_numbers = true, value_parser = number)]
+    pub(super) guidance: Option<f64>,
+
+    /// The number that the noise is drawn from: the same seed makes the same image again; -1 or random draws one
+    /// [default: random; printed and stored in the image]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
+    pub(super) seed: Option<Seed>,
+
     /// Number of images; each takes the next seed
-    #[arg(short = 'n', long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short = 'n', long, help_heading = "Images", default_value_t = 1, allow_negative_numbers = true, value_parser = whole::<1, { u32::MAX }>)]
     pub(super) count: u32,
 
     /// Most images that are made together, in one graph; fewer where memory is short
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, help_heading = "Images", value_name = "N", default_value_t = 8, allow_negative_numbers = true, value_parser = whole::<1, 1024>)]
     pub(super) batch: u32,
 
-    /// Only say what would be done: steps, noise levels, evaluations, memory
-    #[arg(long)]
-    pub(super) dry_run: bool,
-
-    /// What the image should not show; matters with guidance above 1
-    #[arg(long, value_name = "TEXT")]
-    pub(super) negative_prompt: Option<String>,
-
     /// Width in pixels [default: the model's, or the picture's]
-    #[arg(short = 'W', long, value_name = "PIXELS")]
+    #[arg(short = 'W', long, help_heading = "Images", value_name = "PIXELS", allow_negative_numbers = true, value_parser = pixels)]
     pub(super) width: Option<usize>,
 
     /// Height in pixels [default: the model's, or the picture's]
-    #[arg(short = 'H', long, value_name = "PIXELS")]
+    #[arg(short = 'H', long, help_heading = "Images", value_name = "PIXELS", allow_negative_numbers = true, value_parser = pixels)]
     pub(super) height: Option<usize>,
 
-    /// Number of denoising steps [default: the model's]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub(super) steps: Option<u32>,
+    /// What the image should not show; matters with guidance above 1
+    #[arg(long, help_heading = "Prompt", value_name = "TEXT")]
+    pub(super) negative_prompt: Option<String>,
 
-    /// Explicit training timesteps, descending
-    #[arg(long, value_name = "A,B,…", value_delimiter = ',', allow_negative_numbers = true, conflicts_with_all = ["steps", "sigmas", "schedule"])]
-    pub(super) timesteps: Vec<f64>,
+    /// How prompts are read: a1111 takes (weights:1.2), \(, BREAK, <lora:NAME:WEIGHT> and prompts of any length; plain is text cut where the
+    /// text encoder ends, as in diffusers [default: a1111 for Stable Diffusion and latent consistency models, plain for all others]
+    #[arg(long, help_heading = "Prompt", value_name = "NAME")]
+    pub(super) prompt_syntax: Option<PromptSyntax>,
 
-    /// Explicit noise levels, descending, the last being where the run ends
-    #[arg(long, value_name = "A,B,…", value_delimiter = ',', allow_negative_numbers = true, conflicts_with_all = ["steps", "schedule"])]
-    pub(super) sigmas: Vec<f64>,
+    /// Leave out the last N layers of CLIP, as diffusers counts: other tools' 2 is 1 here
+    #[arg(long, help_heading = "Prompt", value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = whole::<0, 100>)]
+    pub(super) clip_skip: u32,
 
-    /// How to step: `headwater samplers` lists them [default: the checkpoint's]
-    #[arg(long, value_name = "NAME")]
+    /// Which class a class-conditional model draws [default: chosen by the seed]
+    #[arg(long, help_heading = "Prompt", value_name = "N", allow_negative_numbers = true)]
+    pub(super) class_label: Option<usize>,
+
+    /// How noise is taken away in each step: `headwater samplers` lists the ways [default: the checkpoint's]
+    #[arg(long, help_heading = "Sampling", value_name = "NAME")]
     pub(super) sampler: Option<String>,
 
-    /// Which noise levels to step over: karras, exponential, … [default: the checkpoint's]
-    #[arg(long, value_name = "NAME")]
+    /// Which noise levels the steps stop at: karras, exponential, … or automatic [default: the checkpoint's]
+    #[arg(long, help_heading = "Sampling", value_name = "NAME")]
     pub(super) schedule: Option<String>,
 
+    /// Explicit noise levels, descending, the last being where the run ends
+    #[arg(long, help_heading = "Sampling", value_name = "A,B,…", value_delimiter = ',', allow_negative_numbers = true, value_parser = number, conflicts_with_all = ["steps", "schedule"])]
+    pub(super) sigmas: Vec<f64>,
+
+    /// Explicit training timesteps, descending
+    #[arg(long, help_heading = "Sampling", value_name = "A,B,…", value_delimiter = ',', allow_negative_numbers = true, value_parser = number, conflicts_with_all = ["steps", "sigmas", "schedule"])]
+    pub(super) timesteps: Vec<f64>,
+
     /// Share of fresh noise, of the samplers that have one: ddim, tcd, most ancestral and SDE samplers [default: the sampler's]
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, help_heading = "Sampling", value_name = "X", allow_negative_numbers = true, value_parser = number)]
     pub(super) eta: Option<f64>,
-
-    /// Weight of the prompt (classifier-free guidance); 1 turns it off, except in CFG++ samplers, where 0 does [default: the model's]
-    #[arg(long, visible_alias = "cfg-scale", value_name = "X", allow_negative_numbers = true)]
-    pub(super) guidance: Option<f64>,
-
-    /// Seed of the noise [default: random; printed and stored in the image]
-    #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
-    pub(super) seed: Option<u64>,
 
     /// Whose noise a seed means: torch-cpu and torch-cuda are PyTorch's randn (the latter up to the size at which it
     /// depends on the card), philox is the same on every device
-    #[arg(long, value_name = "NAME", default_value_t = Rng::Philox)]
+    #[arg(long, help_heading = "Sampling", value_name = "NAME", default_value_t = Rng::Philox)]
     pub(super) rng: Rng,
 
-    /// Leave out the last N layers of CLIP, as diffusers counts: other tools' 2 is 1 here
-    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..=100))]
-    pub(super) clip_skip: u32,
+    /// Adapter to add to the model's weights, with how much of it [default: 1]; repeatable
+    #[arg(long, help_heading = "Model", value_name = "FILE[:WEIGHT]")]
+    pub(super) lora: Vec<LoraArg>,
 
-    /// How prompts are read: a1111 takes (weights:1.2), \(, BREAK and prompts of any length; plain is text cut where the text encoder
-    /// ends, as in diffusers [default: a1111 for Stable Diffusion and latent consistency models, plain for all others]
-    #[arg(long, value_name = "NAME")]
-    pub(super) prompt_syntax: Option<PromptSyntax>,
+    /// Folder in which the adapters lie that a prompt names: <lora:NAME:WEIGHT> is NAME.safetensors there
+    #[arg(long, help_heading = "Model", value_name = "DIR")]
+    pub(super) lora_dir: Option<PathBuf>,
 
-    /// Which class a class-conditional model draws [default: chosen by the seed]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub(super) class_label: Option<usize>,
+    /// Autoencoder to use in place of the model's own: a folder, or a .safetensors file
+    #[arg(long, help_heading = "Model", value_name = "DIR|FILE")]
+    pub(super) vae: Option<PathBuf>,
 
-    /// auto (the best GPU, else cpu), cpu, gpu, gpu:N, or part of an adapter's name
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    pub(super) device: DeviceChoice,
+    /// Textual inversion to learn, with the word that stands for it [default: the file's own, or its name]; repeatable
+    #[arg(long, help_heading = "Model", value_name = "FILE[:TOKEN]")]
+    pub(super) embedding: Vec<EmbeddingArg>,
+
+    /// Variant of the weights to read from a folder: fp16, say [default: the plain one]
+    #[arg(long, help_heading = "Model", value_name = "NAME")]
+    pub(super) variant: Option<String>,
+
+    /// Folder in diffusers' layout whose configurations and tokenizers go before those told from a single file
+    #[arg(long, help_heading = "Model", value_name = "DIR")]
+    pub(super) config: Option<PathBuf>,
 
     /// How weights are stored on the device
-    #[arg(long, value_enum, default_value_t = DType::Auto)]
+    #[arg(long, help_heading = "Device", value_enum, default_value_t = DType::Auto)]
     pub(super) dtype: DType,
 
+    /// auto (the best GPU, else cpu), cpu, gpu, gpu:N, or part of an adapter's name
+    #[arg(long, help_heading = "Device", value_name = "DEVICE", default_value = "auto")]
+    pub(super) device: DeviceChoice,
+
     /// Threads of the cpu device [default: all cores]
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(short, long, help_heading = "Device", value_name = "N", allow_negative_numbers = true, value_parser = whole::<1, 1024>)]
     pub(super) threads: Option<u32>,
 
     /// Memory the device's plans may hold together; parts of the model are dropped in turn, and pictures decoded in tiles, to stay
     /// below it [default: what the driver has, or what is free]
-    #[arg(long, value_name = "GIB", value_parser = gib)]
+    #[arg(long, help_heading = "Device", value_name = "GIB", allow_negative_numbers = true, value_parser = gib)]
     pub(super) max_memory: Option<f64>,
 
     /// Compile kernels with bounds checks: slower, for finding faults
-    #[arg(long)]
+    #[arg(long, help_heading = "Device")]
     pub(super) checked: bool,
 
+    /// Only say what would be done: steps, noise levels, evaluations, memory
+    #[arg(long, help_heading = "Reports")]
+    pub(super) dry_run: bool,
+
     /// Write x and denoised of every step into this folder, as PNG and safetensors
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, help_heading = "Reports", value_name = "DIR")]
     pub(super) save_steps: Option<PathBuf>,
 
     /// One JSON object per image on standard output
-    #[arg(long)]
+    #[arg(long, help_heading = "Reports")]
     pub(super) json: bool,
 
     /// No progress
-    #[arg(short, long, conflicts_with = "verbose")]
+    #[arg(short, long, help_heading = "Reports", conflicts_with = "verbose")]
     pub(super) quiet: bool,
 
     /// More about what happens
-    #[arg(short, long)]
+    #[arg(short, long, help_heading = "Reports")]
     pub(super) verbose: bool,
+}
+
+/// A seed on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seed {
+    /// Drawn anew each time: what other tools write as -1.
+    Random,
+    Given(u64),
+}
+
+impl FromStr for Seed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "random" | "-1" => Ok(Self::Random),
+            _ => text.parse().map(Self::Given).map_err(|_| "give a whole number from 0 on, or random".into()),
+        }
+    }
+}
+
+/// A whole number between two others.
+pub(super) fn whole<const LOW: u32, const HIGH: u32>(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| (LOW..=HIGH).contains(number));
+    number.ok_or_else(|| match HIGH {
+        u32::MAX => format!("give a whole number from {LOW} on"),
+        _ => format!("give a whole number from {LOW} to {HIGH}"),
+    })
+}
+
+/// A number, which may yet make no sense for the model.
+pub(super) fn number(text: &str) -> Result<f64, String> {
+    text.parse().map_err(|_| "give a number".into())
+}
+
+/// A side of an image.
+pub(super) fn pixels(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "give a whole number of pixels".into())
 }
 
 /// How weights are stored.
@@ -180,11 +225,11 @@ fn gib(text: &str) -> Result<f64, String> {
 }
 
 impl ImageArgs {
-    /// The model's files.
-    pub(super) fn open_model(&self) -> Result<models::ModelFiles, CliError> {
+    /// The model's files, with the adapters that the flags and the prompt name.
+    pub(super) fn open_model(&self, loras: &[LoraArg]) -> Result<models::ModelFiles, CliError> {
         let wanted =
             Wanted { config: self.config.as_deref(), variant: self.variant.as_deref(), quiet: self.is_quiet() };
-        let files = model::with_parts(model::open(&self.model, wanted)?, &self.lora, self.vae.as_deref())?;
+        let files = model::with_parts(model::open(&self.model, wanted)?, loras, self.vae.as_deref())?;
         model::with_embeddings(files, &self.embedding)
     }
 
@@ -241,7 +286,8 @@ impl ImageArgs {
             name.parse::<NamedSampler>()
                 .map_err(|error| CliError::Usage(format!("{error} (`headwater samplers` lists them)")))
         });
-        let schedule = self.schedule.as_ref().map(|name| {
+        // A1111's word for the checkpoint's own.
+        let schedule = self.schedule.as_ref().filter(|name| !name.eq_ignore_ascii_case("automatic")).map(|name| {
             name.parse::<NamedSchedule>().map_err(|error| {
                 let names: Vec<&str> =
                     scheduler::SCHEDULES.iter().filter_map(|(_, names)| names.first().copied()).collect();

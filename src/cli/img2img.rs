@@ -2,7 +2,7 @@
 
 use super::error::CliError;
 use super::image_args::ImageArgs;
-use super::run::{self, Work};
+use super::run::{self, Extents, Work};
 use pipelines::ImageToImage;
 use std::path::PathBuf;
 
@@ -10,28 +10,36 @@ use std::path::PathBuf;
 #[derive(Debug, clap::Args)]
 #[command(mut_arg("model", |model| model.default_value(crate::bundled::DIFFUSION)))]
 pub(super) struct Args {
-    /// Picture to start from: PNG, JPEG or WebP; its transparency is ignored
+    /// Picture to start from: PNG, JPEG, WebP, BMP, GIF or TIFF; its transparency is ignored
     input: PathBuf,
 
-    /// What the image shows; a class-conditional or unconditional model takes no prompt
-    prompt: Option<String>,
+    /// What the image shows, in words with or without quotes; a class-conditional or unconditional model takes none
+    #[arg(value_name = "PROMPT")]
+    words: Vec<String>,
 
     /// How much of the schedule is run: the less, the more is kept of the picture [default: the model's, 0.8 or 0.3 of SDXL]
     #[arg(long, value_name = "0..1", allow_negative_numbers = true, value_parser = run::strength)]
     strength: Option<f64>,
+
+    /// Make a picture that is much larger than the model's own as large as that first
+    #[arg(long, conflicts_with_all = ["width", "height"])]
+    resize: bool,
 
     #[command(flatten)]
     image: ImageArgs,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
+    let prompt = run::prompt(&args.words);
     let image = run::picture(&args.input)?;
+    let picture = Extents { width: image.width, height: image.height, resize: args.resize };
     run::run(&Work {
         command: "img2img",
-        prompt: args.prompt.as_deref(),
-        name: args.prompt.as_deref().unwrap_or(&run::stem(&args.input)),
+        prompt: prompt.as_deref(),
+        name: prompt.as_deref().unwrap_or(&run::stem(&args.input)),
         flags: &args.image,
         task: ImageToImage { image, strength: args.strength }.into(),
+        picture: Some(picture),
         inputs: &[("image", &args.input)],
     })
 }

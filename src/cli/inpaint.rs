@@ -2,7 +2,8 @@
 
 use super::error::CliError;
 use super::image_args::ImageArgs;
-use super::run::{self, Work};
+use super::run::{self, Extents, Work};
+use crate::Transparency;
 use pipelines::Inpaint;
 use std::path::PathBuf;
 
@@ -10,13 +11,15 @@ use std::path::PathBuf;
 #[derive(Debug, clap::Args)]
 #[command(mut_arg("model", |model| model.default_value(crate::bundled::DIFFUSION)))]
 pub(super) struct Args {
-    /// Picture to change: PNG, JPEG or WebP; its transparency is ignored
+    /// Picture to change: PNG, JPEG, WebP, BMP, GIF or TIFF; its transparency is ignored
     input: PathBuf,
 
-    /// What the new part shows; a class-conditional or unconditional model takes no prompt
-    prompt: Option<String>,
+    /// What the new part shows, in words with or without quotes; a class-conditional or unconditional model takes none
+    #[arg(value_name = "PROMPT")]
+    words: Vec<String>,
 
-    /// Picture that is white where the image is made anew and black where it is kept, from half brightness on; resized to the image
+    /// Picture that is white where the image is made anew and black where it is kept, from half brightness on; resized to the image. Of one
+    /// whose colours are all alike, the opaque part is made anew
     #[arg(long, value_name = "FILE")]
     mask: PathBuf,
 
@@ -24,18 +27,34 @@ pub(super) struct Args {
     #[arg(long, value_name = "0..1", allow_negative_numbers = true, value_parser = run::strength)]
     strength: Option<f64>,
 
+    /// Make a picture that is much larger than the model's own as large as that first
+    #[arg(long, conflicts_with_all = ["width", "height"])]
+    resize: bool,
+
     #[command(flatten)]
     image: ImageArgs,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
-    let (image, mask) = (run::picture(&args.input)?, run::picture(&args.mask)?);
+    let prompt = run::prompt(&args.words);
+    let image = run::picture(&args.input)?;
+    let mask = crate::read_mask(&args.mask).map_err(|error| CliError::Failed(error.to_string()))?;
+    let shown = args.mask.display();
+    match mask.transparency {
+        Transparency::None => {}
+        _ if args.image.quiet => {}
+        Transparency::IsMask => note!("note: {shown} is transparent and of one colour: its opaque part is made anew"),
+        Transparency::Ignored => note!("warning: the transparency of {shown} is ignored: its colours are the mask"),
+    }
+    let mask = mask.image;
+    let picture = Extents { width: image.width, height: image.height, resize: args.resize };
     run::run(&Work {
         command: "inpaint",
-        prompt: args.prompt.as_deref(),
-        name: args.prompt.as_deref().unwrap_or(&run::stem(&args.input)),
+        prompt: prompt.as_deref(),
+        name: prompt.as_deref().unwrap_or(&run::stem(&args.input)),
         flags: &args.image,
         task: Inpaint { image, mask, strength: args.strength }.into(),
+        picture: Some(picture),
         inputs: &[("image", &args.input), ("mask", &args.mask)],
     })
 }

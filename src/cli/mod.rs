@@ -1,6 +1,17 @@
 //! The command line: parse, one library call, print. One file per command.
 
+/// Prints a line on standard error. Where that cannot be written (a closed pipe, a full disk), the work goes on without it: `eprintln!` would
+/// panic.
+macro_rules! note {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        drop(writeln!(std::io::stderr(), $($text)*));
+    }};
+}
+
+mod again;
 mod bench;
+mod beside;
 mod convert;
 mod devices;
 mod dry_run;
@@ -12,6 +23,7 @@ mod img2img;
 mod info;
 mod inpaint;
 mod interrupt;
+mod lora_tags;
 mod memory;
 mod model;
 mod models;
@@ -32,11 +44,17 @@ use std::process::ExitCode;
 
 /// Generate and edit images with diffusion and consistency models on any GPU, or on none.
 #[derive(Debug, Parser)]
-#[command(name = "headwater", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "headwater", version, propagate_version = true, max_term_width = 100, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+/// What a newcomer may type first.
+const EXAMPLES: &str = "Examples:
+  headwater generate a red heart                         an image from words, by the model inside
+  headwater generate \"a blue fish\" --steps 4 -n 4         four of them, finer
+  headwater generate a cat -m OWNER/REPO                 by a model from Hugging Face, downloaded once";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -76,7 +94,14 @@ enum Command {
 /// Parses the command line and runs it.
 #[must_use]
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let cli = match again::parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            note!("error: {error}");
+            return ExitCode::from(error.exit_code());
+        }
+    };
+    let result = match cli.command {
         Command::Generate(args) => generate::run(&args),
         Command::Img2img(args) => img2img::run(&args),
         Command::Inpaint(args) => inpaint::run(&args),
@@ -96,11 +121,11 @@ pub fn main() -> ExitCode {
         // Whoever read our output has enough of it (`headwater samplers | head`): that is no failure.
         Err(CliError::Pipe) => ExitCode::SUCCESS,
         Err(CliError::Interrupted) => {
-            eprintln!("stopped");
+            note!("stopped");
             ExitCode::from(130)
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            note!("error: {error}");
             ExitCode::from(error.exit_code())
         }
     }

@@ -33,8 +33,9 @@ pub(super) fn open(name: &Path, wanted: Wanted<'_>) -> Result<ModelFiles, CliErr
             ModelFiles::folder(path)?
         } else {
             return Err(CliError::Failed(format!(
-                "there is no model {shown}: neither a folder or file here nor a bundled model ({}) nor a hub's id (OWNER/REPO)",
-                bundled::BUNDLED.iter().map(|m| m.name).collect::<Vec<_>>().join(", ")
+                "there is no model {shown}: neither a folder or file here nor a bundled model ({}) nor a hub's id (OWNER/REPO){}",
+                bundled::BUNDLED.iter().map(|m| m.name).collect::<Vec<_>>().join(", "),
+                near(&shown.to_string()).map_or(String::new(), |name| format!("; did you mean {name}?"))
             )));
         }
     };
@@ -48,11 +49,23 @@ pub(super) fn open(name: &Path, wanted: Wanted<'_>) -> Result<ModelFiles, CliErr
     })
 }
 
+/// The bundled model whose name was nearly typed.
+fn near(name: &str) -> Option<&'static str> {
+    let names = bundled::BUNDLED.iter().map(|model| (strsim::damerau_levenshtein(name, model.name), model.name));
+    names.min().filter(|(distance, _)| *distance <= 3).map(|(_, name)| name)
+}
+
 /// `--lora FILE[:WEIGHT]`.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct LoraArg {
     file: PathBuf,
     weight: f64,
+}
+
+impl LoraArg {
+    pub(super) fn new(file: PathBuf, weight: f64) -> Self {
+        Self { file, weight }
+    }
 }
 
 impl FromStr for LoraArg {

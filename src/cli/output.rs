@@ -9,14 +9,24 @@ use std::path::{Path, PathBuf};
 
 /// Where the images of one command go.
 #[derive(Debug)]
-pub(super) enum Destination {
+pub(super) struct Destination {
+    place: Place,
+    /// What stands for `{prompt}`.
+    slug: String,
+}
+
+#[derive(Debug)]
+enum Place {
     /// Standard output, one image.
     Stdout,
     /// A path with placeholders.
     Pattern(String),
-    /// `./<slug>-<seed>.png`, never over an existing file.
-    Default(String),
+    /// `./{prompt}-{seed}.png`, never over an existing file.
+    Default,
 }
+
+/// What a path may hold, to be filled in for each image.
+const PLACEHOLDERS: [&str; 3] = ["{prompt}", "{seed}", "{index}"];
 
 /// Where one image went.
 #[derive(Debug)]
@@ -38,7 +48,24 @@ impl Saved {
 
 impl Destination {
     pub(super) fn new(output: Option<&Path>, prompt: &str, count: u32, json: bool) -> Result<Self, CliError> {
-        let Some(output) = output else { return Ok(Destination::Default(slug(prompt))) };
+        let place = Self::place(output, count, json)?;
+        let folder = match &place {
+            Place::Stdout => None,
+            Place::Default => Some(Path::new(".")),
+            Place::Pattern(pattern) => Path::new(pattern).parent(),
+        };
+        if let Some(folder) = folder {
+            // Found out now rather than after the last step. The file is gone again at once.
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            temporary(folder).map_err(|error| {
+                CliError::Failed(format!("cannot write into the folder {}: {error}", folder.display()))
+            })?;
+        }
+        Ok(Self { place, slug: slug(prompt) })
+    }
+
+    fn place(output: Option<&Path>, count: u32, json: bool) -> Result<Place, CliError> {
+        let Some(output) = output else { return Ok(Place::Default) };
         if output == Path::new("-") {
             if count > 1 {
                 return Err(CliError::Usage("--output - takes one image; leave out --count".into()));
@@ -46,13 +73,13 @@ impl Destination {
             if json {
                 return Err(CliError::Usage("--output - and --json both want standard output".into()));
             }
-            return Ok(Destination::Stdout);
+            return Ok(Place::Stdout);
         }
         let pattern = output.to_str().ok_or_else(|| CliError::Usage("--output is not valid text".into()))?;
         if output.file_name().is_none() || pattern.ends_with(['/', '\\']) || output.is_dir() {
             return Err(CliError::Usage(format!("--output {pattern} names a folder; name a file in it")));
         }
-        match output.extension().and_then(|e| e.to_str()) {
+        match output.extension().and_then(|e| e.to_str()).map(str::to_lowercase).as_deref() {
             Some("png" | "safetensors") => {}
             _ => return Err(CliError::Usage(format!("--output {pattern} must end in .png or .safetensors"))),
         }
@@ -60,6 +87,10 @@ impl Destination {
         let folder = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if !folder.is_dir() {
             return Err(CliError::Usage(format!("--output {pattern}: there is no folder {}", folder.display())));
+        }
+        if let Some(unknown) = unknown_placeholder(pattern) {
+            let known = PLACEHOLDERS.join(", ");
+            return Err(CliError::Usage(format!("--output {pattern}: {unknown} is not filled in (there are {known})")));
         }
         let distinct = count == 1 || pattern.contains("{seed}") || pattern.contains("{index}");
         let pattern = if distinct {
@@ -69,12 +100,12 @@ impl Destination {
             let dot = pattern.rfind('.').unwrap_or(pattern.len());
             format!("{}-{{index}}{}", &pattern[..dot], &pattern[dot..])
         };
-        Ok(Destination::Pattern(pattern))
+        Ok(Place::Pattern(pattern))
     }
 
     /// Whether raw samples are wanted, not pictures.
     pub(super) fn takes_samples(&self) -> bool {
-        matches!(self, Destination::Pattern(pattern) if pattern.ends_with(".safetensors"))
+        matches!(&self.place, Place::Pattern(pattern) if pattern.to_lowercase().ends_with(".safetensors"))
     }
 
     /// Writes one image, or its raw sample.
@@ -86,32 +117,43 @@ impl Destination {
         parameters: &str,
         settings: &serde_json::Value,
     ) -> Result<Saved, CliError> {
-        let path = match self {
-            Destination::Stdout => None,
-            Destination::Pattern(pattern) => {
-                Some(PathBuf::from(pattern.replace("{seed}", &seed.to_string()).replace("{index}", &index.to_string())))
-            }
-            Destination::Default(slug) => Some(unused(slug, seed)),
-        };
         let settings = settings.to_string();
         let texts = [("parameters", parameters), ("headwater", &*settings)];
         let bytes = match &generated.image {
             Some(image) if !self.takes_samples() => png::encode(image, &texts)?,
             _ => sample_file(&[("sample", &generated.sample)], generated.shape, &texts)?,
         };
-        match path {
-            None => {
+        match &self.place {
+            Place::Stdout => {
                 let mut stdout = std::io::stdout().lock();
                 stdout.write_all(&bytes)?;
                 stdout.flush()?;
                 Ok(Saved::Stdout)
             }
-            Some(path) => {
+            Place::Pattern(pattern) => {
+                let filled = pattern.replace("{seed}", &seed.to_string()).replace("{index}", &index.to_string());
+                // Last: a prompt may itself hold braces.
+                let path = PathBuf::from(filled.replace("{prompt}", &self.slug));
                 write_whole(&path, &bytes)?;
                 Ok(Saved::File(path))
             }
+            Place::Default => Ok(Saved::File(write_new(&self.slug, seed, &bytes)?)),
         }
     }
+}
+
+/// The first `{word}` in a path that stands for nothing.
+fn unknown_placeholder(pattern: &str) -> Option<&str> {
+    let mut rest = pattern;
+    while let Some(open) = rest.find('{') {
+        let close = open + rest[open..].find('}')? + 1;
+        let word = &rest[open..close];
+        if !PLACEHOLDERS.contains(&word) && word[1..word.len() - 1].chars().all(|c| c.is_alphanumeric() || c == '_') {
+            return Some(word);
+        }
+        rest = &rest[close..];
+    }
+    None
 }
 
 /// A safetensors file of samples in diffusers' layout, `[1, C, H, W]`, with texts in its metadata.
@@ -133,20 +175,46 @@ pub(super) fn sample_file(
         .map_err(|error| CliError::Failed(format!("cannot encode the sample: {error}")))
 }
 
-/// Writes a file whole or not at all: beside its place first, then renamed.
-pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
-    let failed = |error: std::io::Error| CliError::Failed(format!("cannot write {}: {error}", path.display()));
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // The temporary file removes itself when anything below fails.
+/// A file beside those to come, which removes itself unless it is given its name.
+fn temporary(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".headwater-");
     // Temporary files are private to their owner; results are as any new file, which the system's umask decides.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(folder).map_err(failed)?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
+    builder.tempfile_in(folder)
+}
+
+/// The same with these contents.
+fn written(folder: &Path, bytes: &[u8]) -> std::io::Result<tempfile::NamedTempFile> {
+    let mut file = temporary(folder)?;
+    file.write_all(bytes).and_then(|()| file.as_file().sync_all())?;
+    Ok(file)
+}
+
+/// Writes a file whole or not at all: beside its place first, then renamed.
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
+    let failed = |error: std::io::Error| CliError::Failed(format!("cannot write {}: {error}", path.display()));
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let file = written(folder, bytes).map_err(failed)?;
     file.persist(path).map_err(|error| failed(error.error))?;
     Ok(())
+}
+
+/// Writes a file whole under the first name of the default form that no file has, also where several programs choose at once.
+fn write_new(slug: &str, seed: u64, bytes: &[u8]) -> Result<PathBuf, CliError> {
+    let failed = |error: std::io::Error| CliError::Failed(format!("cannot write {slug}-{seed}.png: {error}"));
+    let mut file = written(Path::new("."), bytes).map_err(failed)?;
+    let first = PathBuf::from(format!("{slug}-{seed}.png"));
+    let further = (2_u32..).map(|n| PathBuf::from(format!("{slug}-{seed}-{n}.png")));
+    for path in std::iter::once(first).chain(further) {
+        match file.persist_noclobber(&path) {
+            Ok(_) => return Ok(path),
+            Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => file = error.file,
+            Err(error) => return Err(failed(error.error)),
+        }
+    }
+    unreachable!("there are more numbers than files")
 }
 
 /// The prompt as a file name: letters and digits of any script, the rest dashes, at most 48 characters.
@@ -164,13 +232,6 @@ fn slug(prompt: &str) -> String {
     }
     let slug = slug.trim_end_matches('-');
     if slug.is_empty() { "image".to_owned() } else { slug.to_owned() }
-}
-
-/// The first name of the default form that no file has.
-fn unused(slug: &str, seed: u64) -> PathBuf {
-    let first = PathBuf::from(format!("{slug}-{seed}.png"));
-    let further = (2_u32..).map(|n| PathBuf::from(format!("{slug}-{seed}-{n}.png")));
-    std::iter::once(first).chain(further).find(|path| !path.exists()).unwrap_or_else(|| PathBuf::from("image.png"))
 }
 
 #[cfg(test)]
@@ -194,11 +255,8 @@ mod tests {
 
     #[test]
     fn several_images_get_distinct_names() {
-        let Destination::Pattern(pattern) = Destination::new(Some(Path::new("out.png")), "", 3, false).expect("valid")
-        else {
-            panic!("a file is a pattern")
-        };
-        assert_eq!(pattern, "out-{index}.png");
+        let several = Destination::new(Some(Path::new("out.PNG")), "", 3, false).expect("valid");
+        assert!(matches!(several.place, Place::Pattern(pattern) if pattern == "out-{index}.PNG"));
     }
 
     #[test]
@@ -208,6 +266,19 @@ mod tests {
         {
             let error = Destination::new(Some(Path::new(output)), "", count, json).expect_err(output);
             assert_eq!(error.exit_code(), 2, "{output}");
+        }
+    }
+
+    #[test]
+    fn placeholders_are_known() {
+        for (pattern, unknown) in [
+            ("a.png", None),
+            ("{prompt}-{seed}-{index}.png", None),
+            ("{}{a b}{.png", None),
+            ("{sede}.png", Some("{sede}")),
+            ("{seed}{model}.png", Some("{model}")),
+        ] {
+            assert_eq!(unknown_placeholder(pattern), unknown, "{pattern}");
         }
     }
 

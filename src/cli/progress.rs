@@ -54,9 +54,9 @@ impl Progress {
                     let rate = done as f64 / step.elapsed.as_secs_f64().max(1e-9);
                     let left = steps.saturating_sub(done) as f64 / rate;
                     if steps == 0 {
-                        eprintln!("step {done}, {rate:.2} it/s");
+                        note!("step {done}, {rate:.2} it/s");
                     } else {
-                        eprintln!("step {done}/{steps}, {rate:.2} it/s, {left:.0} s left");
+                        note!("step {done}/{steps}, {rate:.2} it/s, {left:.0} s left");
                     }
                 }
             }
@@ -89,15 +89,15 @@ impl Download {
 
     pub(super) fn show(&mut self, progress: &hub::Progress<'_>) {
         if let Some(warning) = progress.warning {
-            eprintln!("warning: {warning}");
+            note!("warning: {warning}");
         }
         if self.quiet {
             return;
         }
         if let Some(note) = progress.note {
             match &self.bar {
-                Some(bar) => bar.suspend(|| eprintln!("{note}")),
-                None => eprintln!("{note}"),
+                Some(bar) => bar.suspend(|| note!("{note}")),
+                None => note!("{note}"),
             }
         }
         if progress.total == 0 {
@@ -119,7 +119,7 @@ impl Download {
         } else if self.last.elapsed() >= LINE_INTERVAL {
             self.last = Instant::now();
             let (done, total) = (progress.done as f64 / 1e6, progress.total as f64 / 1e6);
-            eprintln!("{}: {done:.1} of {total:.1} MB, {}", self.what, progress.file);
+            note!("{}: {done:.1} of {total:.1} MB, {}", self.what, progress.file);
         }
     }
 
@@ -129,7 +129,7 @@ impl Download {
         }
         if is_complete && !self.quiet && self.received > 0 {
             let seconds = self.started.elapsed().as_secs_f64();
-            eprintln!("{}: downloaded {:.1} MB in {seconds:.1} s", self.what, self.received as f64 / 1e6);
+            note!("{}: downloaded {:.1} MB in {seconds:.1} s", self.what, self.received as f64 / 1e6);
         }
     }
 }

@@ -3,13 +3,14 @@
 use super::devices::device_settings;
 use super::dry_run;
 use super::error::CliError;
-use super::image_args::ImageArgs;
+use super::image_args::{ImageArgs, Seed};
 use super::interrupt::{self, Interrupted};
+use super::lora_tags;
 use super::output::{Destination, Saved};
 use super::progress::Progress;
 use super::save_steps::StepWriter;
 use super::settings::{parameters, settings_json};
-use pipelines::{Generated, Job, Pipeline, RgbImage, Task};
+use pipelines::{Generated, Job, Pipeline, PromptSyntax, RgbImage, Task};
 use serde_json::json;
 use std::io::Write;
 use std::path::Path;
@@ -25,8 +26,19 @@ pub(super) struct Work<'a> {
     pub(super) flags: &'a ImageArgs,
     /// What images are made from.
     pub(super) task: Task,
+    /// Of the picture that is started from.
+    pub(super) picture: Option<Extents>,
     /// The files that it was read from, each with what it is.
     pub(super) inputs: &'a [(&'static str, &'a Path)],
+}
+
+/// The size of a picture that is started from, and whether it may be changed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Extents {
+    pub(super) width: usize,
+    pub(super) height: usize,
+    /// Whether it is made as large as the model's own where it is much larger.
+    pub(super) resize: bool,
 }
 
 pub(super) fn run(work: &Work<'_>) -> Result<(), CliError> {
@@ -34,13 +46,19 @@ pub(super) fn run(work: &Work<'_>) -> Result<(), CliError> {
     let names = flags.names()?;
     let destination = Destination::new(flags.output.as_deref(), work.name, flags.count, flags.json)?;
     let interrupted = interrupt::install()?;
-    let files = flags.open_model()?;
+    let plain = flags.prompt_syntax == Some(PromptSyntax::Plain);
+    let (prompt, mut loras) = match work.prompt {
+        Some(prompt) if !plain => lora_tags::take(prompt, flags.lora_dir.as_deref())?,
+        prompt => (prompt.unwrap_or_default().to_owned(), Vec::new()),
+    };
+    loras.splice(0..0, flags.lora.iter().cloned());
+    let files = flags.open_model(&loras)?;
     let mut settings = device_settings(flags.checked, flags.threads.map(|n| n as usize));
     settings.max_memory = flags.max_memory.map(|gib| (gib * f64::from(1 << 30)) as u64);
     let device = pipelines::open_device(&flags.device, &settings)?;
     if flags.verbose {
         let info = device.info();
-        eprintln!("device: {} ({}, {})", info.name, info.kind, info.backend);
+        note!("device: {} ({}, {})", info.name, info.kind, info.backend);
     }
     let pipe = Pipeline::from_pretrained(&device, &files, flags.plan_options())?;
     check_prompt(&pipe, work)?;
@@ -48,16 +66,29 @@ pub(super) fn run(work: &Work<'_>) -> Result<(), CliError> {
         let message = "this model makes latents, not pictures; give --output a name ending in .safetensors";
         return Err(CliError::Usage(message.into()));
     }
-    let first_seed = flags.seed.unwrap_or_else(random_seed);
+    let first_seed = match flags.seed {
+        Some(Seed::Given(seed)) => seed,
+        Some(Seed::Random) | None => random_seed(),
+    };
     let seeds = (0..flags.count).map(|index| first_seed.wrapping_add(u64::from(index)));
-    let request = |seed| flags.request(work.prompt.unwrap_or_default(), seed, names, work.task.clone());
+    let size = work.picture.filter(|picture| picture.resize).and_then(|picture| smaller(&pipe, picture));
+    let request = |seed| {
+        let mut request = flags.request(&prompt, seed, names, work.task.clone());
+        if let Some((width, height)) = size {
+            (request.width, request.height) = (Some(width), Some(height));
+        }
+        request
+    };
     let jobs = seeds.map(|seed| Ok(pipe.job(&request(seed))?)).collect::<Result<Vec<_>, CliError>>()?;
     if flags.dry_run {
         return dry_run::print(&pipe, &jobs, flags);
     }
     if jobs[0].tokens_dropped() > 0 && !flags.quiet {
         let dropped = jobs[0].tokens_dropped();
-        eprintln!("warning: the text encoder reads only the start of a long prompt; {dropped} tokens were left out");
+        note!("warning: the text encoder reads only the start of a long prompt; {dropped} tokens were left out");
+    }
+    if let Some(picture) = work.picture.filter(|_| flags.width.is_none() && flags.height.is_none() && !flags.quiet) {
+        warn_of_size(&pipe, picture, &jobs)?;
     }
     let mut index = 0;
     for jobs in jobs.chunks(flags.batch as usize) {
@@ -65,9 +96,9 @@ pub(super) fn run(work: &Work<'_>) -> Result<(), CliError> {
         let made = make(&pipe, jobs, flags, &interrupted)?;
         let seconds = started.elapsed().as_secs_f64() / jobs.len() as f64;
         for (job, generated) in jobs.iter().zip(&made) {
-            let settings = settings_json(work, job, generated, &device.info().name);
+            let settings = settings_json(work, job, generated, &loras, &device.info().name);
             let seed = job.settings().seed;
-            let saved = destination.save(generated, index, seed, &parameters(job, generated, flags), &settings)?;
+            let saved = destination.save(generated, index, seed, &parameters(work, job, generated), &settings)?;
             index += 1;
             match report(flags, &saved, &settings, generated, seconds) {
                 // Whoever read the paths has enough of them; the images are still wanted.
@@ -77,9 +108,31 @@ pub(super) fn run(work: &Work<'_>) -> Result<(), CliError> {
         }
         if flags.verbose {
             let memory = pipe.memory();
-            eprintln!("memory: {} MB weights, {} MB activations", memory.weights >> 20, memory.activations >> 20);
+            note!("memory: {} MB weights, {} MB activations", memory.weights >> 20, memory.activations >> 20);
         }
     }
+    Ok(())
+}
+
+/// How many times the pixels that the model was trained on a picture may have before it is worth a word.
+const MUCH_LARGER: usize = 4;
+
+/// The size that a picture is made, if it is much larger than the model's own.
+fn smaller(pipe: &Pipeline, picture: Extents) -> Option<(usize, usize)> {
+    let (width, height) = pipe.fitted_size(picture.width, picture.height);
+    (picture.width * picture.height > MUCH_LARGER * width * height).then_some((width, height))
+}
+
+/// Says what to expect of a picture that is much larger than what the model was trained on.
+fn warn_of_size(pipe: &Pipeline, picture: Extents, jobs: &[Job]) -> Result<(), CliError> {
+    let Extents { width, height, resize } = picture;
+    let Some((smaller_width, smaller_height)) = smaller(pipe, picture).filter(|_| !resize) else { return Ok(()) };
+    let seconds = pipe.forecast(&jobs[0])?.as_secs_f64() * jobs.len() as f64;
+    let time = if seconds < 90.0 { format!("{seconds:.0} s") } else { format!("{:.0} min", seconds / 60.0) };
+    note!(
+        "note: {width}x{height} is much larger than what this model was trained on: expect nonsense, in about {time}; --resize makes it \
+         {smaller_width}x{smaller_height} first"
+    );
     Ok(())
 }
 
@@ -147,13 +200,21 @@ fn report(
             "total": (total * 1e4).round() / 1e4,
         });
         writeln!(stdout, "{object}")?;
-    } else if let Some(path) = saved.path() {
+        return Ok(());
+    }
+    if !flags.quiet {
+        note!("seed {}, {total:.2} s", settings["seed"]);
+    }
+    // Last, so that it is the last line a person sees.
+    if let Some(path) = saved.path() {
         writeln!(stdout, "{}", path.display())?;
     }
-    if !flags.quiet && !flags.json {
-        eprintln!("seed {}, {total:.2} s", settings["seed"]);
-    }
     Ok(())
+}
+
+/// The words of a prompt, where there are any.
+pub(super) fn prompt(words: &[String]) -> Option<String> {
+    (!words.is_empty()).then(|| words.join(" "))
 }
 
 /// A picture that a command is given.

@@ -1,12 +1,18 @@
 //! What an image says of how it was made.
 
-use super::image_args::ImageArgs;
+use super::model::LoraArg;
 use super::run::Work;
 use pipelines::{Generated, Job, Rng};
 use serde_json::json;
 
 /// Everything needed to make the image again.
-pub(super) fn settings_json(work: &Work<'_>, job: &Job, generated: &Generated, device: &str) -> serde_json::Value {
+pub(super) fn settings_json(
+    work: &Work<'_>,
+    job: &Job,
+    generated: &Generated,
+    loras: &[LoraArg],
+    device: &str,
+) -> serde_json::Value {
     let (flags, request) = (work.flags, job.settings());
     let mut settings = json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -28,8 +34,8 @@ pub(super) fn settings_json(work: &Work<'_>, job: &Job, generated: &Generated, d
     if let Some(schedule) = request.schedule {
         settings["schedule"] = json!(schedule.name());
     }
-    if !flags.lora.is_empty() {
-        settings["loras"] = super::model::loras_json(&flags.lora);
+    if !loras.is_empty() {
+        settings["loras"] = super::model::loras_json(loras);
     }
     if let Some(vae) = &flags.vae {
         settings["vae"] = json!(vae.to_string_lossy());
@@ -73,9 +79,10 @@ pub(super) fn settings_json(work: &Work<'_>, job: &Job, generated: &Generated, d
 }
 
 /// The text that AUTOMATIC1111's web UI and many tools read from an image.
-pub(super) fn parameters(job: &Job, generated: &Generated, flags: &ImageArgs) -> String {
-    let request = job.settings();
-    let mut text = request.prompt.clone();
+pub(super) fn parameters(work: &Work<'_>, job: &Job, generated: &Generated) -> String {
+    let (flags, request) = (work.flags, job.settings());
+    // With the adapters that it names.
+    let mut text = work.prompt.unwrap_or_default().to_owned();
     if !request.negative_prompt.is_empty() {
         text += &format!("\nNegative prompt: {}", request.negative_prompt);
     }
@@ -84,9 +91,11 @@ pub(super) fn parameters(job: &Job, generated: &Generated, flags: &ImageArgs) ->
         scheduler::Steps::Count(count) if request.strength.is_some() => count,
         _ => generated.steps,
     };
-    text += &format!("\nSteps: {steps}, Sampler: {}", job.sampling().sampler.name);
+    // In A1111's spelling where it has the sampler or the schedule: other readers know no other.
+    let sampler = job.sampling().sampler;
+    text += &format!("\nSteps: {steps}, Sampler: {}", sampler.aliases.a1111.first().unwrap_or(&sampler.name));
     if let Some(schedule) = request.schedule {
-        text += &format!(", Schedule type: {}", schedule.name());
+        text += &format!(", Schedule type: {}", schedule.a1111().unwrap_or(schedule.name()));
     }
     if let Some(eta) = request.eta {
         text += &format!(", Eta: {eta}");

@@ -9,12 +9,12 @@ use std::path::PathBuf;
 /// Enlarge a picture by a model that was trained for it, as Stable Diffusion's x4 upscaler.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Picture to enlarge: PNG, JPEG or WebP; its transparency is ignored
+    /// Picture to enlarge: PNG, JPEG, WebP, BMP, GIF or TIFF; its transparency is ignored
     input: PathBuf,
 
     /// What the picture shows
-    #[arg(default_value = "", hide_default_value = true)]
-    prompt: String,
+    #[arg(value_name = "PROMPT")]
+    words: Vec<String>,
 
     /// How much noise is put over the picture, on the model's scale: the more, the freer the details [default: 20]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
@@ -32,12 +32,14 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let image = run::picture(&args.input)?;
     let stem = run::stem(&args.input);
+    let prompt = args.words.join(" ");
     run::run(&Work {
         command: "upscale",
-        prompt: Some(&args.prompt),
-        name: if args.prompt.is_empty() { &stem } else { &args.prompt },
+        prompt: Some(&prompt),
+        name: if prompt.is_empty() { &stem } else { &prompt },
         flags: &args.image,
         task: Upscale { image, noise_level: args.noise_level, scale: args.scale }.into(),
+        picture: None,
         inputs: &[("image", &args.input)],
     })
 }

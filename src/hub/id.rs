@@ -59,6 +59,9 @@ impl FromStr for HubId {
     fn from_str(text: &str) -> Result<Self, HubError> {
         let wrong =
             |why: &str| Err(HubError::Usage(format!("{text:?} is no id of a hub (OWNER/REPO@REVISION): {why}")));
+        if let Some(copied) = from_address(text) {
+            return copied.parse();
+        }
         let (path, revision) = text.split_once('@').unwrap_or((text, MAIN));
         let mut parts = path.splitn(3, '/');
         let (Some(owner), Some(name), file) = (parts.next(), parts.next(), parts.next()) else {
@@ -87,6 +90,25 @@ impl FromStr for HubId {
     }
 }
 
+/// The id in an address as people copy it from a browser: `https://huggingface.co/OWNER/REPO`, with `/tree/REVISION`, or with
+/// `/blob/REVISION/FILE` or `/resolve/REVISION/FILE` behind it.
+fn from_address(text: &str) -> Option<String> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))?;
+    let (host, path) = rest.split_once('/')?;
+    if !["huggingface.co", "www.huggingface.co", "hf.co"].contains(&host) {
+        return None;
+    }
+    let path = path.split(['?', '#']).next().unwrap_or(path).trim_end_matches('/');
+    let mut parts = path.splitn(5, '/');
+    let (owner, name) = (parts.next()?, parts.next()?);
+    Some(match (parts.next(), parts.next(), parts.next()) {
+        (None, ..) => format!("{owner}/{name}"),
+        (Some("tree"), Some(revision), None) => format!("{owner}/{name}@{revision}"),
+        (Some("blob" | "resolve"), Some(revision), Some(file)) => format!("{owner}/{name}/{file}@{revision}"),
+        _ => return None,
+    })
+}
+
 /// The hub's own rule for the names of owners and repositories.
 fn is_name(name: &str) -> bool {
     let edge = |c: char| c == '-' || c == '.';
@@ -107,6 +129,21 @@ mod tests {
         for (text, shown, revision, file) in [
             ("a/b", "a/b", "main", None),
             ("a/b@main", "a/b", "main", None),
+            ("https://huggingface.co/a/b", "a/b", "main", None),
+            ("https://huggingface.co/a/b/?x=1#y", "a/b", "main", None),
+            ("https://hf.co/a/b/tree/v1.0", "a/b@v1.0", "v1.0", None),
+            (
+                "https://huggingface.co/a/b/blob/main/c/d.safetensors",
+                "a/b/c/d.safetensors",
+                "main",
+                Some("c/d.safetensors"),
+            ),
+            (
+                "http://huggingface.co/a/b/resolve/main/d.safetensors?download=true",
+                "a/b/d.safetensors",
+                "main",
+                Some("d.safetensors"),
+            ),
             ("a-b/c.d_e@v1.0", "a-b/c.d_e@v1.0", "v1.0", None),
             ("a/b@refs/pr/3", "a/b@refs/pr/3", "refs/pr/3", None),
             ("a/b/c/d.safetensors@x", "a/b/c/d.safetensors@x", "x", Some("c/d.safetensors")),

@@ -71,8 +71,17 @@ const BREAK: &str = "BREAK";
 /// The pieces of a prompt; neighbours differ in weight.
 ///
 /// # Errors
-/// On prompt editing (`[a:b:0.5]`, `[a|b]`), which would change the prompt between steps.
+/// On prompt editing (`[a:b:0.5]`, `[a|b]`), which would change the prompt between steps; on `AND`, which would compose several prompts; and
+/// on `<lora:…>`, which would change the model.
 pub(crate) fn parse(prompt: &str) -> Result<Vec<Piece>, PipelineError> {
+    if word_in(prompt, "AND").is_some() {
+        let message = "AND composes several prompts in other tools, which is not supported: write it in small letters, or a comma";
+        return Err(PipelineError::Request(message.into()));
+    }
+    if let Some((tag, _)) = prompt.find("<lora:").and_then(|at| prompt[at..].split_once('>')) {
+        let message = format!("{tag}> names a LoRA, which is part of the model's files and not of a prompt");
+        return Err(PipelineError::Request(message));
+    }
     if !prompt.contains(['(', ')', '[', ']']) && break_in(prompt).is_none() {
         return Ok(vec![Piece::Text(prompt.to_owned(), 1.0)]);
     }
@@ -158,10 +167,15 @@ impl Pieces {
 
 /// Where the first `BREAK` stands, as a word by itself.
 fn break_in(text: &str) -> Option<usize> {
+    word_in(text, BREAK)
+}
+
+/// Where a word first stands by itself.
+fn word_in(text: &str, wanted: &str) -> Option<usize> {
     let word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
-    text.match_indices(BREAK)
+    text.match_indices(wanted)
         .map(|(at, _)| at)
-        .find(|at| !word(text[..*at].chars().next_back()) && !word(text[at + BREAK.len()..].chars().next()))
+        .find(|at| !word(text[..*at].chars().next_back()) && !word(text[at + wanted.len()..].chars().next()))
 }
 
 /// A weight and its bracket, `:1.2)`, at the beginning of a text; the number, and where it ends.
@@ -328,6 +342,17 @@ mod tests {
             assert!(message.contains("between steps"), "{message}");
         }
         assert!(parse("[see (x:1.2)] [12:a] (a|b)").is_ok());
+    }
+
+    #[test]
+    fn what_other_tools_do_with_a_prompt_besides_is_refused() {
+        for (prompt, part) in
+            [("a cat AND a dog", "composes"), ("a <lora:style:0.8> cat", "<lora:style:0.8> names a LoRA")]
+        {
+            let message = parse(prompt).unwrap_err().to_string();
+            assert!(message.contains(part), "{message}");
+        }
+        assert!(parse("a cat and a dog, SAND, AND_1, <lora: x, <b>").is_ok());
     }
 
     /// Tokens are characters; a comma is 44, and a capital letter a word of as many tokens as its place in the alphabet.

@@ -77,8 +77,10 @@ impl RgbImage {
     #[must_use]
     pub fn resized(&self, width: usize, height: usize, filter: Filter) -> Self {
         let half = 1_i64 << (PLACES - 1);
-        let mut image = self.clone();
-        if width != self.width {
+        // A picture may be large: it is copied only where nothing changes.
+        let mut image = if width == self.width {
+            self.clone()
+        } else {
             let windows = weights(self.width, width, filter);
             let rows = self.pixels.chunks_exact(self.width * 3);
             let pixel = |row: &[u8], (first, weights): &(usize, Vec<i64>)| {
@@ -87,9 +89,9 @@ impl RgbImage {
                     byte(taps.fold(half, |sum, (w, v)| sum + w * i64::from(*v)))
                 })
             };
-            image.pixels = rows.flat_map(|row| windows.iter().flat_map(move |window| pixel(row, window))).collect();
-            image.width = width;
-        }
+            let pixels = rows.flat_map(|row| windows.iter().flat_map(move |window| pixel(row, window))).collect();
+            Self { width, height: self.height, pixels }
+        };
         if height != self.height {
             let stride = width * 3;
             let rows: Vec<&[u8]> = image.pixels.chunks_exact(stride).collect();

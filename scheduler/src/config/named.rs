@@ -78,6 +78,26 @@ pub static SCHEDULES: &[(NamedSchedule, &[&str])] = &[
     (NamedSchedule::DdimUniform, &["ddim_uniform", "ddim"]),
 ];
 
+impl NamedSchedule {
+    /// What AUTOMATIC1111's web UI and Forge call it ("Schedule type"), where they have it.
+    pub fn a1111(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Normal => "Normal",
+            Self::Karras => "Karras",
+            Self::Exponential => "Exponential",
+            Self::Polyexponential => "Polyexponential",
+            Self::KlOptimal => "KL Optimal",
+            Self::Ays | Self::AysSdxl => "Align Your Steps",
+            Self::Gits => "Align Your Steps GITS",
+            Self::SgmUniform => "SGM Uniform",
+            Self::Simple => "Simple",
+            Self::DdimUniform => "DDIM",
+            Self::Beta => "Beta",
+            _ => return None,
+        })
+    }
+}
+
 impl std::str::FromStr for NamedSchedule {
     type Err = Error;
 
