@@ -148,7 +148,9 @@ fn unknown_placeholder(pattern: &str) -> Option<&str> {
     while let Some(open) = rest.find('{') {
         let close = open + rest[open..].find('}')? + 1;
         let word = &rest[open..close];
-        if !PLACEHOLDERS.contains(&word) && word[1..word.len() - 1].chars().all(|c| c.is_alphanumeric() || c == '_') {
+        let name = &word[1..word.len() - 1];
+        let is_name = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_');
+        if is_name && !PLACEHOLDERS.contains(&word) {
             return Some(word);
         }
         rest = &rest[close..];
