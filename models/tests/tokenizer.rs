@@ -39,6 +39,75 @@ fn ids_are_those_of_transformers() {
     assert_eq!((tokenizers["t5"].largest_id(), tokenizers["t5_spiece"].largest_id()), (77, 77));
 }
 
+/// Ids of "a <toy> b" in ten places as transformers 5.23 gives them for folders of each generation: with and without `added_tokens_decoder`,
+/// where tokenizer_config.json and special_tokens_map.json pad differently, and with added_tokens.json.
+#[test]
+fn folders_of_every_generation_give_the_ids_of_transformers() {
+    const END: &str = "<|endoftext|>";
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/pipelines/stable_diffusion/tokenizer");
+    let read = |name: &str| -> Value {
+        serde_json::from_slice(&std::fs::read(source.join(name)).expect("a golden")).expect("JSON")
+    };
+    let plain = [638, 320, 283, 83, 78, 344, 285, 321, 639];
+    let cases = [
+        ("!", "!", false, false, [&plain[..], &[0]].concat()),
+        (END, "!", false, false, [&plain[..], &[0]].concat()),
+        ("!", END, false, false, [&plain[..], &[639]].concat()),
+        (END, "!", true, false, [&plain[..], &[639]].concat()),
+        ("!", END, true, false, [&plain[..], &[0]].concat()),
+        (END, END, false, true, vec![638, 320, 640, 321, 639, 639, 639, 639, 639, 639]),
+    ];
+    for (in_config, in_map, decoder, added, wanted) in cases {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let folder = place.path().join("tokenizer");
+        std::fs::create_dir(&folder).expect("makes a folder");
+        let write = |name: &str, value: &Value| std::fs::write(folder.join(name), value.to_string()).expect("writes");
+        for name in ["vocab.json", "merges.txt"] {
+            std::fs::copy(source.join(name), folder.join(name)).expect("copies");
+        }
+        let (mut config, mut map) = (read("tokenizer_config.json"), read("special_tokens_map.json"));
+        (config["pad_token"], map["pad_token"]) = (in_config.into(), in_map.into());
+        if decoder {
+            for (id, content) in [("0", "!"), ("638", "<|startoftext|>"), ("639", END)] {
+                config["added_tokens_decoder"][id] = serde_json::json!({
+                    "content": content, "lstrip": false, "normalized": false, "rstrip": false, "single_word": false, "special": true,
+                });
+            }
+        }
+        write("tokenizer_config.json", &config);
+        write("special_tokens_map.json", &map);
+        if added {
+            write("added_tokens.json", &serde_json::json!({ "<toy>": 640 }));
+        }
+        let files = ModelFiles::folder(place.path()).expect("a folder");
+        let tokenizer = Tokenizer::open(&files, "tokenizer").expect("a tokenizer");
+        let ours = tokenizer.encode("a <toy> b", 10).expect("a prompt");
+        assert_eq!(
+            ours.ids, wanted,
+            "pads: {in_config}, {in_map}; added_tokens_decoder: {decoder}; added_tokens.json: {added}"
+        );
+    }
+}
+
+/// A file that the library behind panics on is an error.
+#[test]
+fn damaged_tokenizers_are_refused() {
+    for json in [
+        r#"{"version":"1.0","added_tokens":[],"model":{"type":"BPE","vocab":{"a":0,"xxb":1},"merges":["a b"],"continuing_subword_prefix":"xxxx"}}"#,
+        r#"{"version":"1.0","decoder":{"type":"Replace"},"model":{"type":"BPE","vocab":{},"merges":[]}}"#,
+        "{",
+        "[]",
+        "",
+    ] {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        std::fs::create_dir(place.path().join("tokenizer")).expect("makes a folder");
+        std::fs::write(place.path().join("tokenizer/tokenizer.json"), json).expect("writes");
+        let files = ModelFiles::folder(place.path()).expect("a folder");
+        let error = Tokenizer::open(&files, "tokenizer").expect_err(json).to_string();
+        assert!(error.contains("tokenizer.json") && !error.contains('\n'), "{error}");
+    }
+}
+
 #[test]
 fn a_prompt_of_ten_thousand_words_is_cut_at_once() {
     let tokenizer = Tokenizer::open(&goldens(), "files").expect("a tokenizer");

@@ -38,6 +38,14 @@ pub enum PipelineError {
         /// Counts from 1.
         step: usize,
     },
+    /// A sampler that chooses its own steps did not come to an end.
+    #[error(
+        "the sampler chose steps so short that {evaluations} evaluations were not enough: take one with a fixed number of steps"
+    )]
+    TooManyEvaluations {
+        /// How often the model ran.
+        evaluations: usize,
+    },
     /// The autoencoder overflowed.
     #[error("the autoencoder gave values that are not finite numbers; its weights may need single precision")]
     NotDecoded,

@@ -27,9 +27,16 @@ pub(crate) struct Lane {
     state: State,
     /// Whether the stepper still stands at a step that was reported.
     reported: bool,
+    /// Whether the sampler chooses its own steps.
+    chooses_steps: bool,
+    /// How often the model was asked.
+    asked: usize,
     /// Steps that were reported.
     pub(crate) steps: usize,
 }
+
+/// The most evaluations of a sampler that chooses its own steps. On a model whose values jump it would shorten them without end.
+const MOST_EVALUATIONS: usize = 10_000;
 
 /// What a lane is waiting for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +74,8 @@ impl Lane {
             unguided: None,
             state: State::Ready,
             reported: false,
+            chooses_steps: !job.program.is_fixed(),
+            asked: 0,
             steps: 0,
         }
     }
@@ -84,6 +93,10 @@ impl Lane {
         loop {
             match self.stepper.ask() {
                 Ask::Denoise { x, sigma, .. } => {
+                    if self.chooses_steps && self.asked >= MOST_EVALUATIONS {
+                        return Err(PipelineError::TooManyEvaluations { evaluations: self.asked });
+                    }
+                    self.asked += 1;
                     if let Some(constraint) = &mut self.constraint {
                         constraint.constrain(x, sigma);
                     }

@@ -91,13 +91,13 @@ impl<T: Element> Registers<T> {
         match *limit {
             Limit::Clamp { range } => {
                 for (out, v) in out.iter_mut().zip(src) {
-                    *out = T::from_f64(v.to_f64().clamp(-range, range));
+                    *out = T::from_f64(held(v.to_f64(), -range, range));
                 }
             }
             Limit::Dynamic { ratio, max } => {
-                let s = quantile_of_magnitudes(src, ratio).clamp(1.0, max.max(1.0));
+                let s = held(quantile_of_magnitudes(src, ratio), 1.0, max.max(1.0));
                 for (out, v) in out.iter_mut().zip(src) {
-                    *out = T::from_f64(v.to_f64().clamp(-s, s) / s);
+                    *out = T::from_f64(held(v.to_f64(), -s, s) / s);
                 }
             }
         }
@@ -119,6 +119,18 @@ impl<T: Element> Registers<T> {
 
     fn sum_at(&self, terms: &[(f64, Reg)], i: usize) -> f64 {
         terms.iter().map(|&(coefficient, reg)| coefficient * self.slots[reg.0][i].to_f64()).sum()
+    }
+}
+
+/// A value inside a range, and what is not a number as it is: a driver must see that a model has failed. `f64::clamp` panics where a bound is
+/// not a number.
+fn held(value: f64, low: f64, high: f64) -> f64 {
+    if value < low {
+        low
+    } else if value > high {
+        high
+    } else {
+        value
     }
 }
 

@@ -63,6 +63,27 @@ impl From<std::io::Error> for CliError {
     }
 }
 
+/// A message in one line, in which nothing can act on a terminal.
 pub(super) fn one_line(message: &str) -> String {
-    message.split_whitespace().collect::<Vec<_>>().join(" ")
+    printable(&message.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// The same text with control characters spelled out: those that a file holds could move a terminal's cursor, or more. Line ends and tabs stay.
+pub(super) fn printable(text: &str) -> String {
+    let is_safe = |c: char| !c.is_control() || c == '\n' || c == '\t';
+    if text.chars().all(is_safe) {
+        return text.to_owned();
+    }
+    text.chars().map(|c| if is_safe(c) { c.to_string() } else { c.escape_default().to_string() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_spelled_out() {
+        assert_eq!(printable("a\tb\n\u{1b}[2J\u{9b}red\u{7}"), "a\tb\n\\u{1b}[2J\\u{9b}red\\u{7}");
+        assert_eq!(one_line("a\n  b\u{1b}"), "a b\\u{1b}");
+    }
 }

@@ -1,6 +1,6 @@
 //! `headwater info`: what a file or folder holds.
 
-use super::error::{CliError, one_line};
+use super::error::{CliError, one_line, printable};
 use super::{hub, png};
 use models::{Checkpoint, Lora, ModelFiles, ModelIndex};
 use serde_json::json;
@@ -35,7 +35,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     if args.json {
         writeln!(stdout, "{}", report.json)?;
     } else {
-        stdout.write_all(report.text.as_bytes())?;
+        stdout.write_all(printable(&report.text).as_bytes())?;
     }
     Ok(())
 }
@@ -57,12 +57,21 @@ fn image(path: &Path) -> Result<Report, CliError> {
     let info = png::read_info(path)?;
     let mut text = format!("PNG image, {}x{}\n", info.width, info.height);
     let mut json = json!({ "kind": "image", "width": info.width, "height": info.height });
+    let mut others = serde_json::Map::new();
     for (keyword, value) in &info.texts {
         text += &format!("{keyword}:\n{value}\n");
-        json[keyword] = match serde_json::from_str::<serde_json::Value>(value) {
+        let value = match serde_json::from_str::<serde_json::Value>(value) {
             Ok(parsed) if parsed.is_object() => parsed,
             _ => json!(value),
         };
+        // A file's own keywords must not stand where ours do.
+        match &**keyword {
+            "parameters" | "headwater" => json[keyword] = value,
+            _ => drop(others.insert(keyword.clone(), value)),
+        }
+    }
+    if !others.is_empty() {
+        json["texts"] = others.into();
     }
     if info.texts.is_empty() {
         text += "no text chunks: nothing is known of how it was made\n";
@@ -200,7 +209,7 @@ fn describe(weights: &Checkpoint) -> Report {
     let mut dtypes = std::collections::BTreeSet::new();
     for (name, shape) in weights.tensors() {
         tensors += 1;
-        parameters += shape.iter().product::<usize>();
+        parameters = shape.iter().fold(1_usize, |all, extent| all.saturating_mul(*extent)).saturating_add(parameters);
         dtypes.extend(weights.dtype(name));
     }
     let dtypes: Vec<String> = dtypes.into_iter().collect();

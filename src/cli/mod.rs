@@ -94,6 +94,7 @@ enum Command {
 /// Parses the command line and runs it.
 #[must_use]
 pub fn main() -> ExitCode {
+    quiet_contained_panics();
     let cli = match again::parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -125,10 +126,20 @@ pub fn main() -> ExitCode {
             ExitCode::from(130)
         }
         Err(error) => {
-            note!("error: {error}");
+            note!("error: {}", error::printable(&error.to_string()));
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// A library that panics on a damaged file ends in an error of ours, which says all that its own message would.
+fn quiet_contained_panics() {
+    let loud = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !::models::panics_are_contained() {
+            loud(info);
+        }
+    }));
 }
 
 fn completions(shell: clap_complete::Shell) -> Result<(), CliError> {

@@ -5,6 +5,9 @@ use pipelines::RgbImage;
 use std::io::BufReader;
 use std::path::Path;
 
+/// The most bytes of a compressed text that are read.
+const LONGEST_TEXT: usize = 4 << 20;
+
 /// A text chunk: keyword and text.
 pub(super) type Text<'a> = (&'a str, &'a str);
 
@@ -47,12 +50,15 @@ pub(super) fn read_info(path: &Path) -> Result<PngInfo, CliError> {
     reader.finish().map_err(|e| failed(&e))?;
     let info = reader.info();
     let latin1 = info.uncompressed_latin1_text.iter().map(|chunk| (chunk.keyword.clone(), chunk.text.clone()));
-    let compressed = info
-        .compressed_latin1_text
-        .iter()
-        .filter_map(|chunk| chunk.get_text().ok().map(|text| (chunk.keyword.clone(), text)));
-    let utf8 =
-        info.utf8_text.iter().filter_map(|chunk| chunk.get_text().ok().map(|text| (chunk.keyword.clone(), text)));
+    // A text that is damaged, or that grows beyond any measure, is left out.
+    let compressed = info.compressed_latin1_text.iter().cloned().filter_map(|mut chunk| {
+        chunk.decompress_text_with_limit(LONGEST_TEXT).ok()?;
+        Some((chunk.keyword.clone(), chunk.get_text().ok()?))
+    });
+    let utf8 = info.utf8_text.iter().cloned().filter_map(|mut chunk| {
+        chunk.decompress_text_with_limit(LONGEST_TEXT).ok()?;
+        Some((chunk.keyword.clone(), chunk.get_text().ok()?))
+    });
     Ok(PngInfo { width: info.width, height: info.height, texts: latin1.chain(compressed).chain(utf8).collect() })
 }
 

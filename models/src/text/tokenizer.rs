@@ -2,12 +2,16 @@
 
 use crate::checkpoint::ModelFiles;
 use crate::config::parse;
+use crate::contain::contain;
 use crate::error::ModelError;
 use crate::text::sentence_piece;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use tokenizers::AddedToken;
+
+/// The most bytes of a tokenizer's file: published ones have a few MiB.
+const LARGEST_FILE: usize = 64 << 20;
 
 /// A text encoder's tokenizer with the settings that lie beside it.
 #[derive(Debug)]
@@ -72,17 +76,24 @@ impl Tokenizer {
             return Err(ModelError::new(files.describe(folder), message));
         };
         let fault = |message: String| ModelError::new(files.describe(&from), message);
-        let mut inner =
-            tokenizers::Tokenizer::from_bytes(text).map_err(|error| fault(format!("is not understood: {error}")))?;
-        // Each call says its own length. Padding and truncation in a file may be left over from training.
-        inner.with_padding(None).with_truncation(None).map_err(|error| fault(error.to_string()))?;
+        if text.len() > LARGEST_FILE {
+            return Err(fault(format!("is larger than {} MiB, which no tokenizer is", LARGEST_FILE >> 20)));
+        }
+        let read = contain(|| {
+            let mut inner = tokenizers::Tokenizer::from_bytes(text)?;
+            // Each call says its own length. Padding and truncation in a file may be left over from training.
+            inner.with_padding(None).with_truncation(None)?;
+            let probe = inner.encode_fast("a", true)?;
+            Ok::<_, tokenizers::Error>((inner, probe))
+        });
+        let read = read.ok_or_else(|| fault("is damaged: the tokenizer in it cannot be built".into()))?;
+        let (inner, probe) = read.map_err(|error| fault(format!("is not understood: {error}")))?;
         let marks = &settings.pad_token;
         let pad = marks.as_deref().and_then(|token| inner.token_to_id(token));
         let Some(pad) = pad else {
             let token = marks.as_deref().unwrap_or("(none)");
             return Err(fault(format!("the vocabulary has no padding token {token}")));
         };
-        let probe = inner.encode_fast("a", true).map_err(|error| fault(format!("cannot tokenize: {error}")))?;
         let marked = || probe.get_ids().iter().zip(probe.get_special_tokens_mask()).map(|(id, mark)| (*id, *mark == 1));
         let leading: Vec<u32> = marked().take_while(|(_, mark)| *mark).map(|(id, _)| id).collect();
         let trailing: Vec<u32> = marked().skip(leading.len()).filter(|(_, mark)| *mark).map(|(id, _)| id).collect();
@@ -170,8 +181,10 @@ impl Tokenizer {
     /// # Errors
     /// When the text cannot be tokenized.
     pub fn words(&self, text: &str) -> Result<Vec<Vec<u32>>, ModelError> {
-        let encoding = self.inner.encode_fast(text, false);
-        let encoding = encoding.map_err(|error| ModelError::new(&*self.place, format!("cannot tokenize: {error}")))?;
+        let fault = |why: &dyn std::fmt::Display| ModelError::new(&*self.place, format!("cannot tokenize: {why}"));
+        let encoding =
+            contain(|| self.inner.encode_fast(text, false)).ok_or_else(|| fault(&"the tokenizer is damaged"))?;
+        let encoding = encoding.map_err(|error| fault(&error))?;
         let rows = |id: &u32| self.learned.get(id).map_or_else(|| vec![*id], |rows| rows.clone().collect());
         Ok(encoding.get_ids().iter().map(rows).collect())
     }
@@ -230,8 +243,13 @@ impl Settings {
             let path = files.describe(&format!("{folder}/tokenizer_config.json"));
             return Err(ModelError::new(path, format!("padding_side = {side} is not supported (only \"right\" is)")));
         }
-        // transformers reads the configuration last, so it wins.
-        let named = |name: &str| config.get(name).or_else(|| map.get(name)).filter(|token| !token.is_null());
+        // As transformers reads them: where the configuration lists its added tokens, it says everything. Older folders do not, and there
+        // special_tokens_map.json overrides the configuration, and added_tokens.json adds tokens with their ids.
+        let old = !config.contains_key("added_tokens_decoder");
+        let named = |name: &str| {
+            let mapped = map.get(name).filter(|_| old);
+            mapped.or_else(|| config.get(name)).filter(|token| !token.is_null())
+        };
         let content = |token: &Value| token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned);
         let mark = |name: &str, default: &str| named(name).and_then(content).unwrap_or_else(|| default.to_owned());
         let (begin, end) = (mark("bos_token", "<|startoftext|>"), mark("eos_token", "<|endoftext|>"));
@@ -248,6 +266,10 @@ impl Settings {
                 added.push(fields);
             }
         };
+        let listed = if old { object("added_tokens.json")? } else { Map::new() };
+        for (content, id) in listed {
+            add(&json!({ "content": content, "id": id, "special": false }));
+        }
         let decoder = config.get("added_tokens_decoder").and_then(Value::as_object);
         for (id, token) in decoder.into_iter().flatten() {
             let mut token = token.clone();

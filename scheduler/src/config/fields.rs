@@ -65,8 +65,13 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A whole number. Tables are made this long and loops run this often, so it is bounded: training schedules have a thousand steps.
     pub(super) fn count(&self, name: &str) -> Result<usize, Error> {
-        as_count(name, self.number(name)?)
+        let count = as_count(name, self.number(name)?)?;
+        if count > 1_000_000 {
+            return Err(self.unsupported(name, "it must be at most 1000000"));
+        }
+        Ok(count)
     }
 
     pub(super) fn flag(&self, name: &str) -> Result<bool, Error> {

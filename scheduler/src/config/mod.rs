@@ -133,6 +133,9 @@ impl SchedulerConfig {
         if count == 0 {
             return Err(Error::Schedule("the number of steps must be at least 1".to_owned()));
         }
+        if count > MOST_STEPS {
+            return Err(Error::Schedule(format!("{count} steps are too many: at most {MOST_STEPS} are planned")));
+        }
         let sampler = match request.sampler {
             Some(sampler) => sampler,
             None => self.default_sampler()?,
@@ -209,6 +212,9 @@ impl SchedulerConfig {
     }
 }
 
+/// The most steps of a run: each is planned before the first is taken.
+const MOST_STEPS: usize = 100_000;
+
 /// What the configuration tells the sampler, beyond where to step.
 fn settings(reader: &Reader<'_>, sampler: &Sampler, eta: Option<f64>) -> Result<Settings, Error> {
     if eta.is_some() && sampler.eta.is_none() {
@@ -246,9 +252,19 @@ fn settings(reader: &Reader<'_>, sampler: &Sampler, eta: Option<f64>) -> Result<
     class_settings(reader, sampler, &mut settings)?;
     if reader.has("thresholding") && reader.flag("thresholding")? {
         let (ratio, max) = (reader.number("dynamic_thresholding_ratio")?, reader.number("sample_max_value")?);
+        if !(0.0..=1.0).contains(&ratio) {
+            return Err(reader.unsupported("dynamic_thresholding_ratio", "it must lie between 0 and 1"));
+        }
+        if max.is_nan() {
+            return Err(reader.unsupported("sample_max_value", "it must be a number"));
+        }
         settings.limit = Some(Limit::Dynamic { ratio, max });
     } else if reader.has("clip_sample") && reader.flag("clip_sample")? {
-        settings.limit = Some(Limit::Clamp { range: reader.number("clip_sample_range")? });
+        let range = reader.number("clip_sample_range")?;
+        if range.is_nan() || range <= 0.0 {
+            return Err(reader.unsupported("clip_sample_range", "it must be above 0"));
+        }
+        settings.limit = Some(Limit::Clamp { range });
     }
     Ok(settings)
 }
