@@ -206,6 +206,99 @@ fn lists() {
 }
 
 #[test]
+fn prompts_need_no_quotes_and_paths_come_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let make = |words: &[&str], more: &[&str]| {
+        succeed(folder.path(), &[&["generate"], words, &QUICK[..], more].concat()).stdout
+    };
+    assert_eq!(make(&["a", "red", "heart"], &["-s", "1"]), "a-red-heart-1.png\n");
+    make(&["a red heart"], &["-s", "1", "-o", "quoted.PNG"]);
+    let read = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    assert_eq!(read("a-red-heart-1.png"), read("quoted.PNG"));
+    assert_eq!(make(&["a/b", "c"], &["-s", "2", "-o", "x-{prompt}-{seed}.png"]), "x-a-b-c-2.png\n");
+    // A random seed, as other tools write it, is another each time.
+    let seeds =
+        [["-s", "-1"], ["--seed", "random"], ["-s", "-1"]].map(|seed| make(&["x"], &[&seed[..], &["--json"]].concat()));
+    let seeds = seeds.map(|json| serde_json::from_str::<serde_json::Value>(&json).unwrap()["seed"].as_u64().unwrap());
+    assert!(seeds[0] != seeds[1] && seeds[1] != seeds[2] && seeds[0] != seeds[2], "{seeds:?}");
+    // On a terminal, where both are seen, the path comes last.
+    let script = "\"$0\" generate x --device cpu -s 1 -o last.png 2>&1";
+    let mut shell = Command::new("sh");
+    let both = shell.args(["-c", script, env!("CARGO_BIN_EXE_headwater")]).current_dir(folder.path()).output().unwrap();
+    let both = String::from_utf8_lossy(&both.stdout).trim_end().to_owned();
+    assert!(both.ends_with("last.png"), "{both}");
+}
+
+/// A picture made again from what it says of itself is the same to the bit, and typed flags go before what it says.
+#[test]
+fn pictures_are_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = [
+        "-m",
+        "icons-64",
+        "-s",
+        "7",
+        "--sampler",
+        "DPM++ 2M Karras",
+        "--steps",
+        "3",
+        "--guidance",
+        "2.5",
+        "--negative-prompt",
+        "a, b: c",
+        "-W",
+        "72",
+        "-o",
+        "made.png",
+    ];
+    succeed(folder.path(), &[&["generate", "a \"red\" heart, -1", "--device", "cpu"], &made[..]].concat());
+    let again = |more: &[&str]| {
+        succeed(folder.path(), &[&["generate", "--device", "cpu", "--from", "made.png"], more].concat())
+    };
+    again(&["-o", "again.png"]);
+    let pixels = |name: &str| headwater::read_picture(&folder.path().join(name)).unwrap().pixels;
+    assert_eq!(
+        std::fs::read(folder.path().join("made.png")).unwrap(),
+        std::fs::read(folder.path().join("again.png")).unwrap()
+    );
+    again(&["--seed", "8", "--steps", "2", "-o", "other.png"]);
+    assert_ne!(pixels("made.png"), pixels("other.png"));
+    let other = succeed(folder.path(), &["info", "--json", "other.png"]).stdout;
+    let other: serde_json::Value = serde_json::from_str(&other).unwrap();
+    let settings = &other["headwater"];
+    assert_eq!((&settings["seed"], &settings["steps"], &settings["guidance"]), (&8.into(), &2.into(), &2.5.into()));
+    // Its text for other tools says the same.
+    let info = other["parameters"].as_str().unwrap();
+    assert!(info.contains("Steps: 2, Sampler: DPM++ 2M, Schedule type: Karras"), "{info}");
+    let words = again(&["a", "star", "-o", "star.png", "--json"]).stdout;
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&words).unwrap()["prompt"], "a star");
+}
+
+/// Whatever cannot be written to standard error, the picture is made.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_picture_is_not_lost_with_standard_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let status = headwater(folder.path(), &generate("a fish", &["-s", "1"]))
+        .stdout(Stdio::null())
+        .stderr(full)
+        .status()
+        .unwrap();
+    assert_eq!((status.code(), files(folder.path())), (Some(0), vec!["a-fish-1.png".to_owned()]));
+}
+
+/// Programs that choose one name at once leave a picture each.
+#[test]
+fn programs_at_once_do_not_overwrite_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = |_| headwater(folder.path(), &generate("r", &["-s", "3", "-q"])).stdout(Stdio::null()).spawn().unwrap();
+    let programs: Vec<_> = (0..6).map(start).collect();
+    programs.into_iter().for_each(|mut program| assert!(program.wait().unwrap().success()));
+    assert_eq!(files(folder.path()).len(), 6, "{:?}", files(folder.path()));
+}
+
+#[test]
 fn samplers_go_by_the_names_of_other_tools() {
     let folder = tempfile::tempdir().unwrap();
     let run = |sampler: &str, more: &[&str]| {
@@ -234,11 +327,17 @@ fn bad_requests_end_with_one_sentence() {
     let here = folder.path();
     std::fs::write(here.join("model.ckpt"), [0x80, 0x02, 0x63]).unwrap();
     std::fs::create_dir(here.join("empty")).unwrap();
-    let cases: [(&[&str], i32, &str); 23] = [
+    let cases: [(&[&str], i32, &str); 29] = [
         (&["--model", "no/such/folder"], 1, "no/such/folder"),
         (&["--model", "empty"], 1, "model_index.json"),
         (&["--model", "model.ckpt"], 1, "pickle"),
         (&["--sampler", "eulr"], 2, "did you mean euler"),
+        (&["-m", "icon-64"], 1, "did you mean icons-64?"),
+        (&["--seed", "q"], 2, "a whole number from 0 on, or random"),
+        (&["--steps", "-1"], 2, "a whole number from 1 to 10000"),
+        (&["--guidance", "x"], 2, "give a number"),
+        (&["-W", "big"], 2, "a whole number of pixels"),
+        (&["-o", "{sede}.png"], 2, "{sede} is not filled in"),
         (&["--schedule", "karas"], 2, "karras"),
         (&["--sampler", "ddim_inverse"], 2, "from an image to noise"),
         (&["--sampler", "ddim", "--eta", "-1"], 2, "eta"),

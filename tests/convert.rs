@@ -134,8 +134,35 @@ fn conversions_that_are_refused() {
     assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1, "nothing is left behind");
     convert(place.path(), &[&own, "there.safetensors", "-f"]);
     convert(place.path(), &[&own, "folder"]);
-    convert(place.path(), &["folder", "folder", "-f"]);
-    assert!(tensors_of(&place.path().join("folder")) == tensors_of(Path::new(&own)), "onto itself");
+    expect(&["folder", "folder", "-f"], &["the model that is read lies there"]);
+    convert(place.path(), &[&own, "folder", "-f"]);
+    assert!(tensors_of(&place.path().join("folder")) == tensors_of(Path::new(&own)));
+}
+
+/// `--force` replaces models, and nothing that a person may have put into a folder.
+#[test]
+fn only_models_are_replaced() {
+    let place = tempfile::tempdir().unwrap();
+    let (place, own) = (place.path(), folder("stable_diffusion"));
+    std::fs::create_dir_all(place.join("mine")).unwrap();
+    std::fs::write(place.join("mine/thesis.txt"), "years of work").unwrap();
+    convert(place, &[&own, "model"]);
+    convert(place, &[&own, "model/unet/inner"]);
+    convert(place, &[&own, "with-notes"]);
+    std::fs::write(place.join("with-notes/unet/notes.md"), "mine").unwrap();
+    for (arguments, part) in [
+        ([&*own, "mine"], "thesis.txt, which is no part of a model"),
+        ([&*own, "with-notes"], "notes.md, which is no part of a model"),
+        ([&*own, "model"], "inner, which is no part of a model"),
+        (["model/unet/inner", "model"], "the model that is read lies there"),
+    ] {
+        let (code, message) = run(place, &[&["convert"], &arguments[..], &["--force"]].concat());
+        assert!(code == Some(1) && message.contains(part), "{arguments:?}: {message}");
+    }
+    assert_eq!(std::fs::read_to_string(place.join("mine/thesis.txt")).unwrap(), "years of work");
+    assert!(place.join("model/unet/inner/model_index.json").is_file());
+    let hidden = |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with('.');
+    assert!(!std::fs::read_dir(place).unwrap().any(|entry| hidden(entry.unwrap())), "nothing hidden is left");
 }
 
 #[test]

@@ -141,7 +141,7 @@ fn bad_pictures_and_strengths_are_one_sentence() {
     claim(&place.join("large.png"), 30_000, 30_000);
     for (picture, part) in [
         ("nowhere.png", "cannot read nowhere.png: No such file"),
-        (".", "cannot read .: Is a directory"),
+        (".", ". is a folder, not a picture"),
         ("garbage.png", "garbage.png is not a picture that can be read (PNG, JPEG, WebP, BMP, GIF or TIFF)"),
         ("empty", "empty is not a picture that is read (PNG, JPEG, WebP, BMP, GIF or TIFF)"),
         ("half.webp", "half.webp is not a picture that can be read"),
@@ -286,6 +286,85 @@ fn pictures_are_made_larger_by_models_trained_for_it() {
     fail(place, &["generate", "x", "-m", "model:upscaler"], 2, "this model makes pictures larger: give it one");
     fail(place, &["img2img", "input:square.png", "x", "-m", "model:upscaler"], 2, "this model makes pictures larger");
     fail(place, &["upscale", "nowhere.png"], 1, "cannot read nowhere.png");
+}
+
+/// Where every colour of a mask is alike, its transparency is the drawing: what is opaque is made anew, whatever its colour.
+#[test]
+fn masks_may_be_drawn_in_transparency() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path();
+    let (width, height) = (32, 32);
+    let save = |name: &str, pixel: &dyn Fn(u32, u32) -> [u8; 4]| {
+        image::RgbaImage::from_fn(width, height, |x, y| image::Rgba(pixel(x, y))).save(place.join(name)).unwrap();
+    };
+    let top = |y: u32| if y < 16 { 255 } else { 0 };
+    save("white.png", &|_, y| [255, 255, 255, top(y)]);
+    save("black.png", &|_, y| [0, 0, 0, top(y)]);
+    save("both.png", &|x, y| if x < 16 { [255, 255, 255, top(y)] } else { [0, 0, 0, top(y)] });
+    let inpaint = |mask: &str| {
+        let output = run(
+            place,
+            &[
+                &["inpaint", "input:square.png", "a red square", "-s3", "--steps", "4"][..],
+                &["--mask", mask, "-m", "model:stable_diffusion", "-o", "out.png"],
+            ]
+            .concat(),
+        );
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        (read(place, "out.png"), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let original = read_picture(Path::new(&input("square.png"))).unwrap();
+    for mask in ["white.png", "black.png"] {
+        let (made, said) = inpaint(mask);
+        assert!(said.contains("its opaque part is made anew"), "{said}");
+        let half = original.pixels.len() / 2;
+        assert!(
+            made.pixels[half..] == original.pixels[half..] && made.pixels[..half] != original.pixels[..half],
+            "{mask}"
+        );
+    }
+    assert!(inpaint("both.png").1.contains("the transparency of both.png is ignored"));
+}
+
+#[test]
+fn pictures_of_other_formats_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let original = image::open(input("square.png")).unwrap().into_rgb8();
+    for name in ["square.bmp", "square.tiff", "square.gif", "SQUARE.PNG"] {
+        original.save(folder.path().join(name)).unwrap();
+        let read = read(folder.path(), name);
+        // GIF has a palette.
+        let close = read
+            .pixels
+            .iter()
+            .zip(original.as_raw())
+            .all(|(a, b)| a.abs_diff(*b) <= if name.ends_with("gif") { 8 } else { 0 });
+        assert!(close && (read.width, read.height) == (32, 32), "{name}");
+    }
+}
+
+/// A picture that is much larger than what the model draws: what to expect is said, and it can be made smaller first.
+#[test]
+fn large_pictures_are_told_of_and_resized() {
+    let folder = tempfile::tempdir().unwrap();
+    let photo = image::RgbImage::from_fn(300, 200, |x, y| image::Rgb([(x % 256) as u8, (y % 256) as u8, 90]));
+    photo.save(folder.path().join("photo.png")).unwrap();
+    let make = |more: &[&str]| {
+        let arguments = ["img2img", "photo.png", "a cat", "-m", "model:pixels", "--steps", "2", "-o", "out.png"];
+        let output = run(folder.path(), &[&arguments[..], more].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        let made = read(folder.path(), "out.png");
+        (made.width, made.height, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (width, height, said) = make(&["--resize"]);
+    assert!(
+        width * height <= 2 * 32 * 32 && width > height && !said.contains("much larger"),
+        "{width}x{height}: {said}"
+    );
+    let (.., said) = make(&[]);
+    assert!(said.contains("much larger than what this model was trained on") && said.contains("--resize"), "{said}");
+    let (.., said) = make(&["-W", "32", "-H", "32"]);
+    assert!(!said.contains("much larger"), "{said}");
 }
 
 /// `bench` times the steps of models that need a picture as well.

@@ -33,11 +33,16 @@ fn told_by(picture: &Path, typed: &generate::Args) -> Result<Vec<String>, CliErr
         (None, None) => Err("it does not say how it was made".into()),
     };
     let (flags, words) = told.map_err(|why| CliError::Failed(format!("{shown} cannot be made again: {why}")))?;
-    let steps = ["steps", "sigmas", "timesteps", "schedule"];
-    let image = &typed.image;
     // Of flags that exclude each other those that were typed count.
-    let typed_steps = image.steps().is_some();
-    let kept = flags.iter().filter(|(name, _)| !(typed_steps && steps.contains(&&**name)));
+    let image = &typed.image;
+    let typed_levels = !(image.sigmas.is_empty() && image.timesteps.is_empty());
+    let typed_count = image.steps.is_some() || image.schedule.is_some();
+    let excluded = |name: &str| match name {
+        "steps" | "schedule" => typed_levels,
+        "sigmas" | "timesteps" => typed_levels || typed_count,
+        _ => false,
+    };
+    let kept = flags.iter().filter(|(name, _)| !excluded(name));
     let mut arguments: Vec<String> = kept.map(|(name, value)| format!("--{name}={value}")).collect();
     if typed.words.is_empty() {
         arguments.extend((!words.is_empty()).then_some(words));
