@@ -58,7 +58,7 @@ impl Destination {
             // Found out now rather than after the last step. The file is gone again at once.
             let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
             temporary(folder).map_err(|error| {
-                CliError::Failed(format!("cannot write into the folder {}: {error}", folder.display()))
+                CliError::Failed(format!("cannot write into the folder {}: {}", folder.display(), plain(&error)))
             })?;
         }
         Ok(Self { place, slug: slug(prompt) })
@@ -187,6 +187,12 @@ fn temporary(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
     builder.tempfile_in(folder)
 }
 
+/// What went wrong, without the temporary file's path, which says nothing to whoever reads it.
+fn plain(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" at path ").next().unwrap_or(&text).to_owned()
+}
+
 /// The same with these contents.
 fn written(folder: &Path, bytes: &[u8]) -> std::io::Result<tempfile::NamedTempFile> {
     let mut file = temporary(folder)?;
@@ -196,7 +202,8 @@ fn written(folder: &Path, bytes: &[u8]) -> std::io::Result<tempfile::NamedTempFi
 
 /// Writes a file whole or not at all: beside its place first, then renamed.
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
-    let failed = |error: std::io::Error| CliError::Failed(format!("cannot write {}: {error}", path.display()));
+    let failed =
+        |error: std::io::Error| CliError::Failed(format!("cannot write {}: {}", path.display(), plain(&error)));
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let file = written(folder, bytes).map_err(failed)?;
     file.persist(path).map_err(|error| failed(error.error))?;
@@ -205,7 +212,7 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
 
 /// Writes a file whole under the first name of the default form that no file has, also where several programs choose at once.
 fn write_new(slug: &str, seed: u64, bytes: &[u8]) -> Result<PathBuf, CliError> {
-    let failed = |error: std::io::Error| CliError::Failed(format!("cannot write {slug}-{seed}.png: {error}"));
+    let failed = |error: std::io::Error| CliError::Failed(format!("cannot write {slug}-{seed}.png: {}", plain(&error)));
     let mut file = written(Path::new("."), bytes).map_err(failed)?;
     let first = PathBuf::from(format!("{slug}-{seed}.png"));
     let further = (2_u32..).map(|n| PathBuf::from(format!("{slug}-{seed}-{n}.png")));

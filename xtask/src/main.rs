@@ -12,6 +12,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   test      everything a change must pass: format, lints, tests, documentation, tidiness; sets up what tests need
   tidy      the rules that no compiler checks
   goldens   make the golden files again with PyTorch and diffusers (needs Python; takes minutes)
+  fuzz      damaged files for every reader: cargo xtask fuzz SECONDS [SEED] [READER]
   deny      licences and sources of all dependencies (needs cargo-deny)";
 
 fn main() -> ExitCode {
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
         ["test"] => test(),
         ["tidy"] => tidy::check(&root()),
         ["goldens"] => goldens(),
+        ["fuzz", ref more @ ..] => fuzz(more),
         ["deny"] => deny(),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
@@ -48,10 +50,17 @@ fn test() -> Result<(), Failure> {
         cargo(&format!("the library with {features} alone"), &arguments).run()?;
     }
     cargo("documentation", &["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings").run()?;
+    fuzz(&["20"])?;
     // Mesa's device-select layer complains where there is no display.
     cargo("tests", &["test", "--workspace", "--quiet"]).env("NODEVICE_SELECT", "1").run()?;
     println!("all checks passed");
     Ok(())
+}
+
+/// In the tests' profile: nothing is compiled twice for it, and an overflow is a fault, too.
+fn fuzz(arguments: &[&str]) -> Result<(), Failure> {
+    let program = ["run", "--quiet", "--package", "headwater-fuzz", "--profile", "test", "--"];
+    cargo("damaged files", &[&program[..], arguments].concat()).run()
 }
 
 fn deny() -> Result<(), Failure> {
