@@ -1,4 +1,6 @@
-//! Reads `config.json`. The fields of a typed struct are used; any other field must be known not to change the result.
+//! Reads `config.json`. The fields of a typed struct are used. Of the others, those that the class has in its own library are
+//! listed with the values at which they change nothing, and refused at other values. Whatever else a file says is
+//! bookkeeping of those who wrote it (a trainer's averages, a library's version), which diffusers and transformers pass over too.
 
 use crate::error::ModelError;
 use serde::Deserialize;
@@ -8,25 +10,26 @@ use serde_json::{Map, Value};
 /// Fields that the typed part of a configuration did not take.
 pub(crate) type Rest = Map<String, Value>;
 
-/// A number for all levels of a model, or one for each.
+/// Something for all levels of a model, or one for each.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
-pub(crate) enum OneOrMany {
-    One(usize),
-    Many(Vec<usize>),
+pub(crate) enum SameOrEach<T> {
+    // Tried first, so that a list is one of levels where `T` may be a list too.
+    Each(Vec<T>),
+    Same(T),
 }
 
-impl OneOrMany {
-    /// Whether there is a number for each of `levels` levels.
+impl<T> SameOrEach<T> {
+    /// Whether there is one for each of `levels` levels.
     pub(crate) fn fits(&self, levels: usize) -> bool {
-        matches!(self, Self::One(_)) || matches!(self, Self::Many(all) if all.len() == levels)
+        matches!(self, Self::Same(_)) || matches!(self, Self::Each(all) if all.len() == levels)
     }
 
-    /// The number for one level. `level` is below the count that [`fits`](Self::fits) accepted.
-    pub(crate) fn of(&self, level: usize) -> usize {
+    /// That of one level. `level` is below the count that [`fits`](Self::fits) accepted.
+    pub(crate) fn of(&self, level: usize) -> &T {
         match self {
-            Self::One(one) => *one,
-            Self::Many(all) => all[level],
+            Self::Same(one) => one,
+            Self::Each(all) => &all[level],
         }
     }
 }
@@ -87,25 +90,17 @@ pub(crate) fn check_class(
     }
 }
 
-/// Refuses every field that could change the computation.
+/// Refuses the fields of a class that ask for a computation that is not implemented; `inert` lists all that its struct does
+/// not take. Quantized weights mean something else in any class.
 pub(crate) fn check_rest(path: &str, rest: &Rest, inert: &[Inert]) -> Result<(), ModelError> {
-    for (field, value) in rest {
-        // diffusers and transformers keep their own bookkeeping under a leading underscore (_diffusers_version, …).
-        if field.starts_with('_') {
-            continue;
-        }
+    const QUANTIZED: Inert = only("quantization_config", &["null"]);
+    for known in inert.iter().chain([&QUANTIZED]).filter(|known| !known.values.is_empty()) {
+        let Some(value) = rest.get(known.field) else { continue };
         let text = value.to_string();
-        match inert.iter().find(|known| known.field == field) {
-            Some(known) if known.values.is_empty() || known.values.contains(&&*text) => {}
-            Some(known) => {
-                let supported = known.values.join(" or ");
-                let message = format!("{field} = {} is not supported (only {supported} is)", brief(&text));
-                return Err(ModelError::new(path, message));
-            }
-            None => {
-                let message = format!("the field {field} = {} is unknown and may change the computation", brief(&text));
-                return Err(ModelError::new(path, message));
-            }
+        if !known.values.contains(&&*text) {
+            let (field, supported) = (known.field, known.values.join(" or "));
+            let message = format!("{field} = {} is not supported (only {supported} is)", brief(&text));
+            return Err(ModelError::new(path, message));
         }
     }
     Ok(())

@@ -21,25 +21,35 @@ fn parameters(build: impl FnOnce(&Scope) -> Vec<Tensor>) -> usize {
     graph.weights().iter().map(|weight| weight.shape.iter().product::<usize>()).sum()
 }
 
-fn unet(config: &Value) -> usize {
-    let config =
-        UNet2DConditionConfig::from_json("unet", config.to_string().as_bytes()).expect("a published configuration");
+/// `time_ids` numbers tell a network of SDXL about the picture.
+fn unet(what: &str, config: &Value, time_ids: usize) -> usize {
+    let config = UNet2DConditionConfig::from_json(what, config.to_string().as_bytes());
+    let config = config.unwrap_or_else(|error| panic!("{error}"));
     parameters(|s| {
         let input = |name: &str, shape: &[usize]| s.input(name, shape, Rate::Step);
-        let pooled = config.pooled_channels().map(|channels| (input("pooled", &[1, channels]), input("ids", &[1, 6])));
+        let pooled = config.pooled_channels(time_ids);
+        let pooled = pooled.map(|channels| (input("pooled", &[1, channels]), input("ids", &[1, time_ids])));
         let added = pooled.as_ref().map(|(text_embeds, time_ids)| AddedConditions { text_embeds, time_ids });
         let condition = config.time_cond_proj_dim.map(|channels| input("condition", &[1, channels]));
+        let labels = config.takes_class_labels().then(|| input("class", &[1]));
         let side = config.side_multiple();
         let inputs = UNet2DConditionInputs {
             sample: &input("sample", &[1, side, side, config.in_channels]),
             timestep: &input("timestep", &[1]),
             encoder_hidden_states: &input("text", &[1, 77, config.cross_attention_dim]),
             timestep_cond: condition.as_ref(),
-            class_labels: None,
+            class_labels: labels.as_ref(),
             added,
         };
         vec![unet_2d_condition_model(s, &config, &inputs)]
     })
+}
+
+/// A configuration with some fields changed.
+fn with(config: &Value, fields: Value) -> Value {
+    let (mut config, Value::Object(fields)) = (config.clone(), fields) else { panic!("fields are an object") };
+    fields.into_iter().for_each(|(field, value)| config[field] = value);
+    config
 }
 
 fn stable_diffusion_1_5() -> Value {
@@ -53,13 +63,8 @@ fn stable_diffusion_1_5() -> Value {
     })
 }
 
-#[test]
-fn unets() {
-    let mut config = stable_diffusion_1_5();
-    assert_eq!(unet(&config), 859_520_964, "Stable Diffusion 1.5");
-    config["time_cond_proj_dim"] = 256.into();
-    assert_eq!(unet(&config), 859_520_964 + 256 * 320, "LCM Dreamshaper");
-    let xl = json!({
+fn stable_diffusion_xl() -> Value {
+    json!({
         "_class_name": "UNet2DConditionModel", "_diffusers_version": "0.19.0.dev0", "act_fn": "silu",
         "addition_embed_type": "text_time", "addition_embed_type_num_heads": 64, "addition_time_embed_dim": 256,
         "attention_head_dim": [5, 10, 20], "block_out_channels": [320, 640, 1280], "center_input_sample": false,
@@ -76,8 +81,68 @@ fn unets() {
         "time_embedding_type": "positional", "timestep_post_act": null, "transformer_layers_per_block": [1, 2, 10],
         "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"], "upcast_attention": null,
         "use_linear_projection": true
+    })
+}
+
+/// Each name with its configuration, how many numbers about the picture it takes, and its parameters in diffusers.
+#[test]
+fn unets() {
+    let one = stable_diffusion_1_5();
+    let two = with(
+        &one,
+        json!({
+            "attention_head_dim": [5, 10, 20, 20], "cross_attention_dim": 1024, "dual_cross_attention": false,
+            "num_class_embeds": null, "only_cross_attention": false, "use_linear_projection": true
+        }),
+    );
+    let xl = stable_diffusion_xl();
+    // What diffusers' EMAModel leaves in a configuration.
+    let averages = json!({
+        "decay": 0.9999, "inv_gamma": 1.0, "min_decay": 0.0, "optimization_step": 37000, "power": 0.666_666_666_666_666_6,
+        "update_after_step": 0, "use_ema_warmup": false, "in_channels": 9
     });
-    assert_eq!(unet(&xl), 2_567_463_684, "Stable Diffusion XL");
+    let distilled = |down: Value, up: Value| {
+        with(
+            &xl,
+            json!({
+                "mid_block_type": "UNetMidBlock2D", "transformer_layers_per_block": down,
+                "reverse_transformer_layers_per_block": up, "dropout": 0.0
+            }),
+        )
+    };
+    let [cross, plain] = ["CrossAttnDownBlock2D", "DownBlock2D"];
+    let [cross_up, plain_up] = ["CrossAttnUpBlock2D", "UpBlock2D"];
+    let refiner = with(
+        &xl,
+        json!({
+            "attention_head_dim": [6, 12, 24, 24], "block_out_channels": [384, 768, 1536, 1536], "cross_attention_dim": 1280,
+            "projection_class_embeddings_input_dim": 2560, "transformer_layers_per_block": 4,
+            "down_block_types": [plain, cross, cross, plain], "up_block_types": [plain_up, cross_up, cross_up, plain_up]
+        }),
+    );
+    let upscaler = with(
+        &two,
+        json!({
+            "attention_head_dim": 8, "block_out_channels": [256, 512, 512, 1024], "in_channels": 7,
+            "down_block_types": [plain, cross, cross, cross], "up_block_types": [cross_up, cross_up, cross_up, plain_up],
+            "num_class_embeds": 1000, "only_cross_attention": [true, true, true, false], "sample_size": 128
+        }),
+    );
+    for (name, config, time_ids, wanted) in [
+        ("Stable Diffusion 1.5", one.clone(), 6, 859_520_964),
+        ("LCM Dreamshaper", with(&one, json!({ "time_cond_proj_dim": 256 })), 6, 859_520_964 + 256 * 320),
+        ("Stable Diffusion 1.5 inpainting", with(&one, json!({ "in_channels": 9 })), 6, 859_535_364),
+        ("Stable Diffusion 2.1", with(&two, json!({ "sample_size": 96, "upcast_attention": true })), 6, 865_910_724),
+        ("Stable Diffusion 2 inpainting", with(&two, json!({ "in_channels": 9 })), 6, 865_925_124),
+        ("Stable Diffusion x4 upscaler", upscaler, 6, 473_398_020),
+        ("Stable Diffusion XL", xl.clone(), 6, 2_567_463_684),
+        ("Stable Diffusion XL inpainting", with(&xl, averages), 6, 2_567_478_084),
+        ("Stable Diffusion XL refiner", refiner, 5, 2_259_526_660),
+        ("SSD-1B", distilled(json!([1, [2, 2], [4, 4]]), json!([[4, 4, 10], [2, 1, 1], 1])), 6, 1_331_334_404),
+        ("Segmind Vega", distilled(json!([1, [1, 1], [2, 2]]), json!([[2, 2, 2], [1, 1, 1], 1])), 6, 745_225_604),
+    ] {
+        assert_eq!(unet(name, &config, time_ids), wanted, "{name}");
+    }
 }
 
 #[test]
@@ -88,19 +153,74 @@ fn unets_that_cannot_be_honoured() {
         ("resnet_time_scale_shift", json!("scale_shift")),
         ("time_embedding_type", json!("fourier")),
         ("dual_cross_attention", json!(true)),
-        ("only_cross_attention", json!(true)),
+        ("only_cross_attention", json!([true, false])),
+        ("transformer_layers_per_block", json!([1, [1, 1], 1, 1])),
+        ("reverse_transformer_layers_per_block", json!([1, 1, 1])),
+        ("reverse_transformer_layers_per_block", json!([1, 1, [1, 1], 1])),
+        ("mid_block_type", json!("UNetMidBlock2DSimpleCrossAttn")),
+        ("quantization_config", json!({ "load_in_4bit": true })),
         ("act_fn", json!("mish")),
         ("conv_in_kernel", json!(5)),
         ("down_block_types", json!(["DownBlock2D", "KDownBlock2D", "DownBlock2D", "DownBlock2D"])),
         ("block_out_channels", json!([320, 640, 1280])),
         ("block_out_channels", json!([320, 640, 1280, 1281])),
-        ("an_unknown_field", json!(1)),
     ] {
         let mut config = stable_diffusion_1_5();
         config[field] = value;
         let error = UNet2DConditionConfig::from_json("unet", config.to_string().as_bytes()).expect_err(field);
         let error = error.to_string();
         assert!(error.starts_with("unet: ") && !error.contains('\n'), "{error}");
+    }
+}
+
+/// Every field that diffusers' classes have is read or refused, but for those named here, which change nothing in inference.
+/// What the classes do not have is passed over, as diffusers does.
+#[test]
+fn every_field_of_a_class_is_known() {
+    let fields = include_str!("../../tests/goldens/fields.json");
+    let fields: std::collections::BTreeMap<String, Vec<String>> = serde_json::from_str(fields).expect("a table");
+    type Read = fn(&str, &[u8]) -> Result<(), models::ModelError>;
+    let classes: [(&str, Read, &[&str]); 6] = [
+        ("AutoencoderKL", |p, t| AutoencoderKlConfig::from_json(p, t).map(drop), &["sample_size", "force_upcast"]),
+        (
+            "AutoencoderTiny",
+            |p, t| AutoencoderTinyConfig::from_json(p, t).map(drop),
+            &["latent_magnitude", "latent_shift", "force_upcast"],
+        ),
+        (
+            "DiTTransformer2DModel",
+            |p, t| models::DiTConfig::from_json(p, t).map(drop),
+            &["dropout", "norm_num_groups", "upcast_attention"],
+        ),
+        (
+            "PixArtTransformer2DModel",
+            |p, t| models::PixArtConfig::from_json(p, t).map(drop),
+            &["dropout", "norm_num_groups", "num_embeds_ada_norm", "upcast_attention"],
+        ),
+        (
+            "UNet2DConditionModel",
+            |p, t| UNet2DConditionConfig::from_json(p, t).map(drop),
+            &[
+                "dropout",
+                "upcast_attention",
+                "resnet_skip_time_act",
+                "resnet_out_scale_factor",
+                "mid_block_only_cross_attention",
+                "cross_attention_norm",
+                "addition_embed_type_num_heads",
+            ],
+        ),
+        ("UNet2DModel", |p, t| models::UNet2DConfig::from_json(p, t).map(drop), &["dropout", "num_train_timesteps"]),
+    ];
+    assert_eq!(fields.len(), classes.len());
+    for (class, read, harmless) in classes {
+        for field in &fields[class] {
+            let text = json!({ "_class_name": class, field: { "no": "field holds this" } }).to_string();
+            let is_harmless = harmless.contains(&&**field);
+            assert_eq!(read("c", text.as_bytes()).is_ok(), is_harmless, "{field} of {class}");
+        }
+        let text = json!({ "_class_name": class, "_name_or_path": "x", "decay": 0.9999, "trainer": { "steps": [1] } });
+        assert!(read("c", text.to_string().as_bytes()).is_ok(), "{class}");
     }
 }
 

@@ -69,7 +69,7 @@ fn wanted(part: &str, config: &[u8]) -> Vec<WeightSpec> {
         "unet" => {
             let config = UNet2DConditionConfig::from_json(part, config).unwrap();
             weights(|s| {
-                let pooled = config.pooled_channels().map(|c| (input(s, "pooled", &[1, c]), input(s, "ids", &[1, 6])));
+                let pooled = config.pooled_channels(6).map(|c| (input(s, "pooled", &[1, c]), input(s, "ids", &[1, 6])));
                 let added = pooled.as_ref().map(|(text_embeds, time_ids)| AddedConditions { text_embeds, time_ids });
                 let side = config.side_multiple();
                 let inputs = UNet2DConditionInputs {

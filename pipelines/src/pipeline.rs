@@ -328,6 +328,10 @@ impl Shared {
             Source::TextMask => text.attention_mask.clone(),
             Source::TextEmbeds => text.text_embeds.clone(),
             Source::Guidance => vec![job.settings.guidance_scale as f32],
+            Source::AestheticScore => {
+                // diffusers' negative_aesthetic_score and aesthetic_score.
+                if job.layout.guided { vec![2.5, 6.0] } else { vec![6.0] }
+            }
             Source::Class => {
                 let class = job.settings.class_label.or(job.settings.noise_level).unwrap_or(0);
                 let null = self.model.network.classes.and_then(|classes| classes.null).unwrap_or(class);

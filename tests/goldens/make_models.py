@@ -72,6 +72,17 @@ UNETS = [
     {"name": "classes embedded as timesteps are", "height": 2, "width": 4, "class_labels": [7.5, 900],
      "config": {"block_out_channels": [8, 8], "down_block_types": [DOWN, CROSS_DOWN], "up_block_types": [CROSS_UP, UP],
                 "layers_per_block": 1, "attention_head_dim": 2, "class_embed_type": "timestep"}},
+    {"name": "attention to the text alone at one level, whose middle has its own", "height": 4, "width": 6,
+     "config": {"block_out_channels": [8, 8], "down_block_types": [CROSS_DOWN, CROSS_DOWN], "up_block_types": [CROSS_UP, CROSS_UP],
+                "layers_per_block": 1, "attention_head_dim": 2, "only_cross_attention": [False, True]}},
+    {"name": "a depth for each transformer, a middle without attention", "height": 4, "width": 6,
+     "config": {"block_out_channels": [8, 8], "down_block_types": [DOWN, CROSS_DOWN], "up_block_types": [CROSS_UP, UP],
+                "attention_head_dim": 2, "mid_block_type": "UNetMidBlock2D", "transformer_layers_per_block": [1, [2, 1]],
+                "reverse_transformer_layers_per_block": [[1, 1, 2], 1]}},
+    {"name": "five numbers about the picture, no middle", "height": 4, "width": 6, "time_ids": 5,
+     "config": {"block_out_channels": [8, 8], "down_block_types": [DOWN, CROSS_DOWN], "up_block_types": [CROSS_UP, UP], "layers_per_block": 1,
+                "attention_head_dim": 2, "mid_block_type": None, "addition_embed_type": "text_time", "addition_time_embed_dim": 4,
+                "projection_class_embeddings_input_dim": 26}},
 ]
 KL = {"norm_num_groups": 4, "latent_channels": 4}
 KLS = [
@@ -81,6 +92,9 @@ KLS = [
      "config": {"block_out_channels": [8, 8], "layers_per_block": 2, "mid_block_add_attention": False, "use_post_quant_conv": False,
                 "latent_channels": 6, "scaling_factor": 0.5, "shift_factor": 0.1, "out_channels": 4}},
     {"name": "one level", "height": 3, "width": 2, "config": {"block_out_channels": [12], "layers_per_block": 1}},
+    {"name": "a mean and a deviation for each channel", "height": 3, "width": 2,
+     "config": {"block_out_channels": [8], "layers_per_block": 1, "scaling_factor": 0.5, "latents_mean": [-1.6574, 1.886, -1.383, 2.5155],
+                "latents_std": [8.4927, 5.9022, 6.5498, 5.2299]}},
 ]
 TINIES = [
     {"name": "tiny, three levels", "height": 3, "width": 4, "config": {"decoder_block_out_channels": [8] * 3, "num_decoder_blocks": [2, 1, 1]}},
@@ -175,9 +189,10 @@ def unet_case(spec):
     if "time_cond_proj_dim" in config:
         inputs["timestep_cond"] = tensor(f"{name}:timestep_cond", batch, config["time_cond_proj_dim"])
     if "addition_embed_type" in config:
-        pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
+        pooled = config["projection_class_embeddings_input_dim"] - spec.get("time_ids", 6) * config["addition_time_embed_dim"]
         inputs["text_embeds"] = tensor(f"{name}:text_embeds", batch, pooled)
     timestep, time_ids = torch.tensor([3.0, 902.25]), torch.tensor([[512.0, 256, 0, 16, 512, 512], [1024, 768, 8, 0, 1024, 1024]])
+    time_ids = time_ids[:, :spec.get("time_ids", 6)]
 
     def run(model, dtype):
         cast = {k: v.to(dtype) for k, v in inputs.items()}
@@ -210,7 +225,12 @@ def kl_case(spec):
     latents = tensor(f"{spec['name']}:latents", 2, spec["height"], spec["width"], config["latent_channels"])
 
     def run(model, dtype):
-        z = latents.to(dtype).permute(0, 3, 1, 2) / model.config.scaling_factor + (model.config.shift_factor or 0.0)
+        z = latents.to(dtype).permute(0, 3, 1, 2)
+        if model.config.latents_mean is not None:  # as StableDiffusionXLPipeline
+            mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(dtype) for v in (model.config.latents_mean, model.config.latents_std))
+            z = z * std / model.config.scaling_factor + mean
+        else:
+            z = z / model.config.scaling_factor + (model.config.shift_factor or 0.0)
         return model.decode(z).sample.permute(0, 2, 3, 1)
 
     precise, rounded = run(copy.deepcopy(model).double(), torch.float64), run(model, torch.float32)

@@ -5,7 +5,7 @@ use crate::error::ModelError;
 use crate::networks::blocks::{Norm, downsample_2d, pixel_attention, resnet_block_2d, upsample_2d};
 use graph::expr::{Binary, Expr};
 use graph::ops::Conv2d;
-use graph::{Scope, Tensor};
+use graph::{Real, Scope, Tensor};
 use serde::Deserialize;
 
 /// diffusers' configuration, with its defaults.
@@ -28,6 +28,10 @@ pub struct AutoencoderKlConfig {
     pub scaling_factor: f64,
     /// Subtracted from the encoder's output before that factor is applied.
     pub shift_factor: Option<f64>,
+    /// Mean of each channel of the encoder's output, where latents are also scaled by its deviation.
+    pub latents_mean: Option<Vec<f64>>,
+    /// Deviation of each channel, which that factor is divided by.
+    pub latents_std: Option<Vec<f64>>,
     use_quant_conv: bool,
     use_post_quant_conv: bool,
     mid_block_add_attention: bool,
@@ -48,6 +52,8 @@ impl Default for AutoencoderKlConfig {
             norm_num_groups: 32,
             scaling_factor: 0.18215,
             shift_factor: None,
+            latents_mean: None,
+            latents_std: None,
             use_quant_conv: true,
             use_post_quant_conv: true,
             mid_block_add_attention: true,
@@ -58,10 +64,6 @@ impl Default for AutoencoderKlConfig {
 
 const INERT: &[Inert] = &[
     only("act_fn", &["\"silu\"", "\"swish\""]),
-    // diffusers' pipelines apply these two where they are set. No checkpoint of the supported families sets them.
-    only("latents_mean", &["null"]),
-    only("latents_std", &["null"]),
-    only("quantization_config", &["null"]),
     any("sample_size"),
     any("force_upcast"), // sums are single precision everywhere
 ];
@@ -108,7 +110,30 @@ impl AutoencoderKlConfig {
         if !(self.scaling_factor.is_finite() && self.scaling_factor != 0.0) {
             return fault(format!("scaling_factor = {} scales nothing", self.scaling_factor));
         }
-        Ok(())
+        let scaled = |std: &f64| std.is_finite() && *std != 0.0;
+        match (&self.latents_mean, &self.latents_std) {
+            (Some(mean), Some(std))
+                if mean.len() != self.latent_channels
+                    || std.len() != self.latent_channels
+                    || !std.iter().all(scaled) =>
+            {
+                let channels = self.latent_channels;
+                fault(format!("latents_mean and latents_std are not numbers for each of {channels} latent_channels"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What is subtracted from each channel of the encoder's output, and what it is multiplied by after that. As in diffusers'
+    /// pipelines, a mean counts only with a deviation and takes the place of the shift.
+    #[must_use]
+    pub fn normalization(&self) -> Vec<(f64, f64)> {
+        match (&self.latents_mean, &self.latents_std) {
+            (Some(mean), Some(std)) => {
+                mean.iter().zip(std).map(|(mean, std)| (*mean, self.scaling_factor / std)).collect()
+            }
+            _ => vec![(self.shift_factor.unwrap_or(0.0), self.scaling_factor); self.latent_channels],
+        }
     }
 
     /// Pixels along a side of one latent.
@@ -123,9 +148,19 @@ impl AutoencoderKlConfig {
 #[must_use]
 pub fn autoencoder_kl_decode(s: &Scope, config: &AutoencoderKlConfig, latents: &Tensor) -> Tensor {
     let norm = Norm { groups: config.norm_num_groups, eps: EPS };
-    let mut h = latents.scale(config.scaling_factor.recip());
-    if let Some(shift) = config.shift_factor {
-        h = h.offset(shift);
+    let mut h = latents.clone();
+    if config.latents_mean.is_some() && config.latents_std.is_some() {
+        let normalization = config.normalization();
+        let each = |of: fn(&(f64, f64)) -> f64| {
+            let values = normalization.iter().map(|channel| <f32 as Real>::from_f64(of(channel))).collect();
+            s.constant(&[1, 1, 1, config.latent_channels], values)
+        };
+        h = &(&h * &each(|(_, factor)| factor.recip())) + &each(|(mean, _)| *mean);
+    } else {
+        h = h.scale(config.scaling_factor.recip());
+        if let Some(shift) = config.shift_factor {
+            h = h.offset(shift);
+        }
     }
     if config.use_post_quant_conv {
         h = s.at("post_quant_conv").conv2d(&h, config.latent_channels, 1, Conv2d::same(1));
@@ -152,7 +187,7 @@ pub fn autoencoder_kl_decode(s: &Scope, config: &AutoencoderKlConfig, latents: &
 
 /// The distribution of a picture's latents: `[B, H, W, in_channels]` of −1..1, sides multiples of
 /// [`factor`](AutoencoderKlConfig::factor) → mean and logarithm of the variance, each `[B, h, w, latent_channels]`. The latents
-/// that [`autoencoder_kl_decode`] takes are `(mean + exp(logvar/2)·noise − shift_factor)·scaling_factor`.
+/// that [`autoencoder_kl_decode`] takes are `mean + exp(logvar/2)·noise` after [`AutoencoderKlConfig::normalization`].
 #[must_use]
 pub fn autoencoder_kl_encode(s: &Scope, config: &AutoencoderKlConfig, image: &Tensor) -> (Tensor, Tensor) {
     let norm = Norm { groups: config.norm_num_groups, eps: EPS };

@@ -48,7 +48,6 @@ const INERT: &[Inert] = &[
     only("upsample_fn", &["\"nearest\""]),
     only("upsampling_scaling_factor", &["2"]),
     only("shift_factor", &["0.0", "0", "null"]),
-    only("quantization_config", &["null"]),
     // Only for storing latents in 8 bits.
     any("latent_magnitude"),
     any("latent_shift"),

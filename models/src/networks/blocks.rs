@@ -126,6 +126,8 @@ pub(crate) struct Transformer2d {
     /// Whether the checkpoint stores the projections as matrices, and not as 1×1 convolutions. The numbers are the
     /// same.
     pub(crate) use_linear_projection: bool,
+    /// Whether both attentions of a block are to the text.
+    pub(crate) only_cross_attention: bool,
 }
 
 impl Transformer2d {
@@ -137,20 +139,21 @@ impl Transformer2d {
         };
         let h = s.at("norm").group_norm(image, self.groups, 1e-6);
         let h = project("proj_in", &h).reshape(&[batch, height * width, channels]);
-        let h = (0..self.layers)
-            .fold(h, |h, i| basic_transformer_block(&s.at("transformer_blocks").at(i), &h, text, self.heads));
+        let blocks = s.at("transformer_blocks");
+        let h = (0..self.layers).fold(h, |h, i| self.basic_transformer_block(&blocks.at(i), &h, text));
         s.mark(&project("proj_out", &h.reshape(&[batch, height, width, channels])) + image)
     }
-}
 
-/// diffusers' `BasicTransformerBlock` as Stable Diffusion has it: self attention, attention to text, a gated network.
-fn basic_transformer_block(s: &Scope, x: &Tensor, text: &Tensor, heads: usize) -> Tensor {
-    let h = s.at("norm1").layer_norm(x, 1e-5);
-    let x = &attention(&s.at("attn1"), &h, &h, heads) + x;
-    let h = s.at("norm2").layer_norm(&x, 1e-5);
-    let x = &attention(&s.at("attn2"), &h, text, heads) + &x;
-    let h = s.at("norm3").layer_norm(&x, 1e-5);
-    &feed_forward_geglu(&s.at("ff").at("net"), &h) + &x
+    /// diffusers' `BasicTransformerBlock` as Stable Diffusion has it: self attention, attention to text, a gated network.
+    fn basic_transformer_block(&self, s: &Scope, x: &Tensor, text: &Tensor) -> Tensor {
+        let h = s.at("norm1").layer_norm(x, 1e-5);
+        let context = if self.only_cross_attention { text } else { &h };
+        let x = &attention(&s.at("attn1"), &h, context, self.heads) + x;
+        let h = s.at("norm2").layer_norm(&x, 1e-5);
+        let x = &attention(&s.at("attn2"), &h, text, self.heads) + &x;
+        let h = s.at("norm3").layer_norm(&x, 1e-5);
+        &feed_forward_geglu(&s.at("ff").at("net"), &h) + &x
+    }
 }
 
 fn attention(s: &Scope, x: &Tensor, context: &Tensor, heads: usize) -> Tensor {

@@ -1,6 +1,6 @@
 //! CLIP's text encoder (Radford et al. 2021), transformers' `CLIPTextModel` and `CLIPTextModelWithProjection`.
 
-use crate::config::{Inert, Rest, any, check_rest, check_sizes, only, parse_class};
+use crate::config::{Inert, Rest, check_rest, check_sizes, only, parse_class};
 use crate::error::ModelError;
 use graph::{Expr, Scope, Tensor, expr::Binary};
 use serde::Deserialize;
@@ -78,37 +78,14 @@ impl Default for ClipTextConfig {
     }
 }
 
-/// Fields of transformers' text configurations that leave the output as it is.
+/// Fields of any of transformers' configurations that would change what a text encoder computes.
 const INERT: &[Inert] = &[
-    any("model_type"), // checked before everything else
-    only("architectures", &["[\"CLIPTextModel\"]", "[\"CLIPTextModelWithProjection\"]", "null"]),
     only("is_decoder", &["false"]),
     only("is_encoder_decoder", &["false"]),
     only("add_cross_attention", &["false"]),
     only("cross_attention_hidden_size", &["null"]),
     only("use_bfloat16", &["false"]),
     only("pruned_heads", &["{}"]),
-    only("quantization_config", &["null"]),
-    any("attention_dropout"),
-    any("dropout"),
-    any("initializer_factor"),
-    any("initializer_range"),
-    any("bos_token_id"),
-    any("pad_token_id"),
-    any("torch_dtype"),
-    any("dtype"),
-    any("transformers_version"),
-    any("return_dict"),
-    any("output_attentions"),
-    any("output_hidden_states"),
-    any("use_cache"),
-    any("torchscript"),
-    any("gradient_checkpointing"),
-    any("chunk_size_feed_forward"),
-    any("id2label"),
-    any("label2id"),
-    any("problem_type"),
-    any("tie_word_embeddings"),
 ];
 
 impl ClipTextConfig {

@@ -63,7 +63,6 @@ const INERT: &[Inert] = &[
     only("use_linear_projection", &["false"]),
     only("use_additional_conditions", &["null", "false"]),
     only("interpolation_scale", &["null", "1", "1.0"]),
-    only("quantization_config", &["null"]),
     any("dropout"),
     any("norm_num_groups"),
     any("upcast_attention"), // sums are single precision everywhere

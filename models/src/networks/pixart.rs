@@ -75,7 +75,6 @@ const INERT: &[Inert] = &[
     only("only_cross_attention", &["false"]),
     only("num_vector_embeds", &["null"]),
     only("use_linear_projection", &["false"]),
-    only("quantization_config", &["null"]),
     any("dropout"),
     any("norm_num_groups"),
     any("num_embeds_ada_norm"),

@@ -1,6 +1,6 @@
 //! T5's encoder (Raffel et al. 2019; version 1.1 with gated activations, Shazeer 2020), transformers' `T5EncoderModel`.
 
-use crate::config::{Inert, Rest, any, check_rest, check_sizes, only, parse_class};
+use crate::config::{Inert, Rest, check_rest, check_sizes, only, parse_class};
 use crate::error::ModelError;
 use graph::ops::Attention;
 use graph::{Expr, Scope, Tensor, expr::Binary, expr::Unary};
@@ -62,42 +62,13 @@ impl Default for T5Config {
     }
 }
 
+/// Fields of any of transformers' configurations that would change what an encoder computes. `dense_act_fn` and `is_gated_act`
+/// are not among them: both are derived from `feed_forward_proj`, whatever a file says.
 const INERT: &[Inert] = &[
-    any("model_type"), // checked before everything else
     only("is_decoder", &["false"]),
     only("add_cross_attention", &["false"]),
-    only("quantization_config", &["null"]),
     only("use_bfloat16", &["false"]),
     only("pruned_heads", &["{}"]),
-    // These two are derived from feed_forward_proj, whatever a file says.
-    any("dense_act_fn"),
-    any("is_gated_act"),
-    any("architectures"),
-    any("is_encoder_decoder"),
-    any("num_decoder_layers"),
-    any("scale_decoder_outputs"),
-    any("decoder_start_token_id"),
-    any("dropout_rate"),
-    any("classifier_dropout"),
-    any("initializer_factor"),
-    any("bos_token_id"),
-    any("eos_token_id"),
-    any("pad_token_id"),
-    any("n_positions"),
-    any("output_past"),
-    any("task_specific_params"),
-    any("tie_word_embeddings"),
-    any("torch_dtype"),
-    any("dtype"),
-    any("transformers_version"),
-    any("return_dict"),
-    any("output_attentions"),
-    any("output_hidden_states"),
-    any("use_cache"),
-    any("chunk_size_feed_forward"),
-    any("id2label"),
-    any("label2id"),
-    any("problem_type"),
 ];
 
 impl T5Config {

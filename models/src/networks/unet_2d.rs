@@ -151,7 +151,6 @@ impl Default for UNet2DConfig {
 
 const INERT: &[Inert] = &[
     only("act_fn", &["\"silu\"", "\"swish\""]),
-    only("quantization_config", &["null"]),
     any("dropout"),
     any("num_train_timesteps"), // read only with another time_embedding_type
 ];

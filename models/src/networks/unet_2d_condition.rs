@@ -1,6 +1,6 @@
 //! The UNet of Stable Diffusion (Rombach et al. 2022) and its kin, diffusers' `UNet2DConditionModel`.
 
-use crate::config::{Inert, OneOrMany, Rest, any, check_rest, check_sizes, only, parse_class};
+use crate::config::{Inert, Rest, SameOrEach, any, check_rest, check_sizes, only, parse_class};
 use crate::error::ModelError;
 use crate::networks::blocks::{
     Norm, Transformer2d, downsample_2d, resnet_block_2d, timestep_embedding, upsample_2d_to,
@@ -27,16 +27,20 @@ pub struct UNet2DConditionConfig {
     up_block_types: Vec<UpBlockType>,
     /// Channels of every level, the finest first.
     pub block_out_channels: Vec<usize>,
-    layers_per_block: OneOrMany,
+    layers_per_block: SameOrEach<usize>,
     downsample_padding: usize,
     norm_num_groups: usize,
     norm_eps: f64,
     /// Channels of the text embeddings.
     pub cross_attention_dim: usize,
-    transformer_layers_per_block: OneOrMany,
+    transformer_layers_per_block: SameOrEach<Depth>,
+    /// That of the way up, the coarsest level first, where it is no mirror image of the way down.
+    reverse_transformer_layers_per_block: Option<Vec<Depth>>,
+    /// Whether both attentions of a level's transformers are to the text.
+    only_cross_attention: SameOrEach<bool>,
     /// The number of heads, in spite of its name, where `num_attention_heads` is null.
-    attention_head_dim: OneOrMany,
-    num_attention_heads: Option<OneOrMany>,
+    attention_head_dim: SameOrEach<usize>,
+    num_attention_heads: Option<SameOrEach<usize>>,
     use_linear_projection: bool,
     addition_embed_type: Option<AdditionEmbedType>,
     addition_time_embed_dim: Option<usize>,
@@ -60,7 +64,12 @@ enum DownBlockType {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 enum MidBlockType {
     UNetMidBlock2DCrossAttn,
+    /// A resnet block alone, as distilled models have it.
+    UNetMidBlock2D,
 }
+
+/// Layers of a level's transformers, or of each of its transformers.
+type Depth = SameOrEach<usize>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 enum UpBlockType {
@@ -71,7 +80,7 @@ enum UpBlockType {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum AdditionEmbedType {
-    /// SDXL: a pooled text embedding and six numbers about the picture's size and place.
+    /// SDXL: a pooled text embedding and numbers about the picture: six of its size and place, and a refiner's five.
     TextTime,
 }
 
@@ -89,13 +98,15 @@ impl Default for UNet2DConditionConfig {
             mid_block_type: Some(MidBlockType::UNetMidBlock2DCrossAttn),
             up_block_types: vec![UpBlock2D, CrossAttnUpBlock2D, CrossAttnUpBlock2D, CrossAttnUpBlock2D],
             block_out_channels: vec![320, 640, 1280, 1280],
-            layers_per_block: OneOrMany::One(2),
+            layers_per_block: SameOrEach::Same(2),
             downsample_padding: 1,
             norm_num_groups: 32,
             norm_eps: 1e-5,
             cross_attention_dim: 1280,
-            transformer_layers_per_block: OneOrMany::One(1),
-            attention_head_dim: OneOrMany::One(8),
+            transformer_layers_per_block: SameOrEach::Same(SameOrEach::Same(1)),
+            reverse_transformer_layers_per_block: None,
+            only_cross_attention: SameOrEach::Same(false),
+            attention_head_dim: SameOrEach::Same(8),
             num_attention_heads: None,
             use_linear_projection: false,
             addition_embed_type: None,
@@ -112,17 +123,12 @@ impl Default for UNet2DConditionConfig {
 
 const INERT: &[Inert] = &[
     only("center_input_sample", &["false"]),
-    only("only_cross_attention", &["false"]),
-    only("mid_block_only_cross_attention", &["null", "false"]),
     only("mid_block_scale_factor", &["1", "1.0"]),
     only("act_fn", &["\"silu\"", "\"swish\""]),
-    only("reverse_transformer_layers_per_block", &["null"]),
     only("encoder_hid_dim", &["null"]),
     only("encoder_hid_dim_type", &["null"]),
     only("dual_cross_attention", &["false"]),
     only("resnet_time_scale_shift", &["\"default\""]),
-    only("resnet_skip_time_act", &["false"]),
-    only("resnet_out_scale_factor", &["1", "1.0"]),
     only("time_embedding_type", &["\"positional\""]),
     only("time_embedding_act_fn", &["null"]),
     only("timestep_post_act", &["null"]),
@@ -130,11 +136,15 @@ const INERT: &[Inert] = &[
     only("conv_out_kernel", &["3"]),
     only("attention_type", &["\"default\""]),
     only("class_embeddings_concat", &["false"]),
-    only("cross_attention_norm", &["null"]),
-    only("quantization_config", &["null"]),
     any("dropout"),
-    any("addition_embed_type_num_heads"), // read only with another addition_embed_type
-    any("upcast_attention"),              // sums are single precision everywhere
+    any("upcast_attention"), // sums are single precision everywhere
+    // Read only with another addition_embed_type.
+    any("addition_embed_type_num_heads"),
+    // Read only by types of blocks that are refused.
+    any("mid_block_only_cross_attention"),
+    any("cross_attention_norm"),
+    any("resnet_out_scale_factor"),
+    any("resnet_skip_time_act"),
 ];
 
 impl UNet2DConditionConfig {
@@ -156,13 +166,14 @@ impl UNet2DConditionConfig {
             let (down, up) = (self.down_block_types.len(), self.up_block_types.len());
             return fault(format!("{down} down blocks and {up} up blocks do not fit {levels} block_out_channels"));
         }
-        for (name, list) in [
-            ("layers_per_block", &self.layers_per_block),
-            ("transformer_layers_per_block", &self.transformer_layers_per_block),
-            ("attention_head_dim", self.heads()),
+        for (name, fits) in [
+            ("layers_per_block", self.layers_per_block.fits(levels)),
+            ("transformer_layers_per_block", self.transformer_layers_per_block.fits(levels)),
+            ("attention_head_dim", self.heads().fits(levels)),
+            ("only_cross_attention", self.only_cross_attention.fits(levels)),
         ] {
-            if !list.fits(levels) {
-                return fault(format!("{name} is not one number for each of {levels} levels"));
+            if !fits {
+                return fault(format!("{name} is not one value for each of {levels} levels"));
             }
         }
         let mut sizes = vec![
@@ -177,13 +188,13 @@ impl UNet2DConditionConfig {
         ];
         for level in 0..levels {
             sizes.push(("block_out_channels", self.block_out_channels[level]));
-            sizes.push(("layers_per_block", self.layers_per_block.of(level)));
-            sizes.push(("transformer_layers_per_block", self.transformer_layers_per_block.of(level)));
-            sizes.push(("attention_heads", self.heads().of(level)));
+            sizes.push(("layers_per_block", *self.layers_per_block.of(level)));
+            sizes.push(("attention_heads", *self.heads().of(level)));
         }
         check_sizes(path, &sizes)?;
+        self.check_depths(path)?;
         for (level, channels) in self.block_out_channels.iter().enumerate() {
-            let heads = self.heads().of(level);
+            let heads = *self.heads().of(level);
             if !channels.is_multiple_of(self.norm_num_groups) || !channels.is_multiple_of(heads) {
                 let groups = self.norm_num_groups;
                 return fault(format!("{channels} channels do not split into {groups} groups or {heads} heads"));
@@ -191,7 +202,7 @@ impl UNet2DConditionConfig {
         }
         if self.addition_embed_type.is_some() {
             match (self.addition_time_embed_dim, self.projection_class_embeddings_input_dim) {
-                (Some(each), Some(all)) if each > 0 && all > 6 * each => {}
+                (Some(each), Some(all)) if each > 0 && all > each => {}
                 _ => {
                     return fault(
                         "addition_embed_type text_time needs addition_time_embed_dim and a larger \
@@ -204,7 +215,46 @@ impl UNet2DConditionConfig {
         Ok(())
     }
 
-    fn heads(&self) -> &OneOrMany {
+    /// Whether there is a depth for every transformer; diffusers takes no mirror image of a list for each of them.
+    fn check_depths(&self, path: &str) -> Result<(), ModelError> {
+        let fault = |message: &str| Err(ModelError::new(path, message));
+        let (levels, reverse) = (self.block_out_channels.len(), self.reverse_transformer_layers_per_block.as_ref());
+        if reverse.is_some_and(|up| up.len() != levels) {
+            return fault("reverse_transformer_layers_per_block is not one value for each level");
+        }
+        for level in 0..levels {
+            let (down, layers) = (self.transformer_layers_per_block.of(level), *self.layers_per_block.of(level));
+            if reverse.is_none() && matches!(down, SameOrEach::Each(_)) {
+                return fault(
+                    "transformer_layers_per_block has a list for a level and no reverse_transformer_layers_per_block",
+                );
+            }
+            if !down.fits(layers) || !reverse.is_none_or(|up| up[levels - 1 - level].fits(layers + 1)) {
+                return fault("transformer_layers_per_block or its reverse does not fit layers_per_block");
+            }
+            let depths = (0..layers).map(|layer| self.depth_down(level, layer));
+            let depths: Vec<_> = depths.chain((0..=layers).map(|layer| self.depth_up(level, layer))).collect();
+            // A transformer without layers is two projections.
+            let sizes: Vec<_> = depths.iter().map(|depth| ("transformer_layers_per_block", (*depth).max(1))).collect();
+            check_sizes(path, &sizes)?;
+        }
+        Ok(())
+    }
+
+    /// Layers of a transformer on the way down.
+    fn depth_down(&self, level: usize, layer: usize) -> usize {
+        *self.transformer_layers_per_block.of(level).of(layer)
+    }
+
+    /// Layers of a transformer on the way up.
+    fn depth_up(&self, level: usize, layer: usize) -> usize {
+        match &self.reverse_transformer_layers_per_block {
+            Some(up) => *up[up.len() - 1 - level].of(layer),
+            None => *self.transformer_layers_per_block.of(level).of(layer),
+        }
+    }
+
+    fn heads(&self) -> &SameOrEach<usize> {
         self.num_attention_heads.as_ref().unwrap_or(&self.attention_head_dim)
     }
 
@@ -221,11 +271,19 @@ impl UNet2DConditionConfig {
         1 << (self.block_out_channels.len() - 1)
     }
 
-    /// Channels of the pooled text embedding, if the model takes one.
+    /// Channels of the pooled text embedding beside so many numbers about the picture, if the model takes one. The
+    /// configuration does not say how many numbers there are.
     #[must_use]
-    pub fn pooled_channels(&self) -> Option<usize> {
+    pub fn pooled_channels(&self, time_ids: usize) -> Option<usize> {
         self.addition_embed_type?;
-        Some(self.projection_class_embeddings_input_dim? - 6 * self.addition_time_embed_dim?)
+        let (all, each) = (self.projection_class_embeddings_input_dim?, self.addition_time_embed_dim?);
+        all.checked_sub(time_ids * each)
+    }
+
+    /// Whether the model takes a pooled text embedding and numbers about the picture.
+    #[must_use]
+    pub fn takes_pooled_text(&self) -> bool {
+        self.addition_embed_type.is_some()
     }
 
     /// Whether the model takes a class.
@@ -242,10 +300,12 @@ impl UNet2DConditionConfig {
         Norm { groups: self.norm_num_groups, eps: self.norm_eps }
     }
 
-    fn transformer(&self, level: usize) -> Transformer2d {
+    /// The transformer of a level, of so many layers.
+    fn transformer(&self, level: usize, layers: usize) -> Transformer2d {
         Transformer2d {
-            heads: self.heads().of(level),
-            layers: self.transformer_layers_per_block.of(level),
+            heads: *self.heads().of(level),
+            layers,
+            only_cross_attention: *self.only_cross_attention.of(level),
             groups: self.norm_num_groups,
             use_linear_projection: self.use_linear_projection,
         }
@@ -257,7 +317,7 @@ impl UNet2DConditionConfig {
 pub struct AddedConditions<'a> {
     /// The second text encoder's projected output, `[B, pooled_channels]`.
     pub text_embeds: &'a Tensor,
-    /// Original size, crop and target size, `[B, 6]`.
+    /// Original size, crop and target size, `[B, 6]`; of a refiner original size, crop and aesthetic score, `[B, 5]`.
     pub time_ids: &'a Tensor,
 }
 
@@ -291,17 +351,18 @@ pub fn unet_2d_condition_model(
     let norm = config.norm();
     let resnet = |s: &Scope, x: &Tensor, out: usize| resnet_block_2d(s, x, Some(&temb), out, norm);
 
-    let attend = |s: &Scope, x: &Tensor, level: usize| config.transformer(level).build(s, x, text);
+    let attend = |s: &Scope, x: &Tensor, transformer: Transformer2d| transformer.build(s, x, text);
 
     let mut h = s.at("conv_in").conv2d(inputs.sample, config.block_out_channels[0], 3, Conv2d::same(3));
     // The images that the way up reads again.
     let mut skips = vec![h.clone()];
     for (level, kind) in config.down_block_types.iter().enumerate() {
         let s = s.at("down_blocks").at(level);
-        for layer in 0..config.layers_per_block.of(level) {
+        for layer in 0..*config.layers_per_block.of(level) {
             h = resnet(&s.at("resnets").at(layer), &h, config.block_out_channels[level]);
             if *kind == DownBlockType::CrossAttnDownBlock2D {
-                h = attend(&s.at("attentions").at(layer), &h, level);
+                let transformer = config.transformer(level, config.depth_down(level, layer));
+                h = attend(&s.at("attentions").at(layer), &h, transformer);
             }
             skips.push(h.clone());
         }
@@ -311,21 +372,26 @@ pub fn unet_2d_condition_model(
         }
     }
 
-    if config.mid_block_type.is_some() {
+    if let Some(kind) = config.mid_block_type {
         let (s, channels) = (s.at("mid_block"), config.block_out_channels[levels - 1]);
         h = resnet(&s.at("resnets").at(0), &h, channels);
-        h = attend(&s.at("attentions").at(0), &h, levels - 1);
-        h = resnet(&s.at("resnets").at(1), &h, channels);
+        if kind == MidBlockType::UNetMidBlock2DCrossAttn {
+            // Its first attention is among pixels at every setting of only_cross_attention.
+            let transformer = config.transformer(levels - 1, config.depth_down(levels - 1, 0));
+            h = attend(&s.at("attentions").at(0), &h, Transformer2d { only_cross_attention: false, ..transformer });
+            h = resnet(&s.at("resnets").at(1), &h, channels);
+        }
     }
 
     for (block, kind) in config.up_block_types.iter().enumerate() {
         let (s, level) = (s.at("up_blocks").at(block), levels - 1 - block);
-        for layer in 0..=config.layers_per_block.of(level) {
+        for layer in 0..=*config.layers_per_block.of(level) {
             let Some(skip) = skips.pop() else { return s.poison("more layers on the way up than on the way down") };
             let joined = Tensor::concat(&[&h, &skip], 3);
             h = resnet(&s.at("resnets").at(layer), &joined, config.block_out_channels[level]);
             if *kind == UpBlockType::CrossAttnUpBlock2D {
-                h = attend(&s.at("attentions").at(layer), &h, level);
+                let transformer = config.transformer(level, config.depth_up(level, layer));
+                h = attend(&s.at("attentions").at(layer), &h, transformer);
             }
         }
         if level > 0 {
@@ -362,10 +428,10 @@ fn time_embedding(s: &Scope, config: &UNet2DConditionConfig, inputs: &UNet2DCond
     match (config.addition_time_embed_dim.filter(|_| config.addition_embed_type.is_some()), &inputs.added) {
         (None, None) => temb,
         (Some(each), Some(AddedConditions { text_embeds, time_ids })) => {
-            let batch = time_ids.extent(0);
-            let ids = time_ids.reshape(&[batch * 6]);
+            let (batch, count) = (time_ids.extent(0), time_ids.extent(1));
+            let ids = time_ids.reshape(&[batch * count]);
             let times = ids.timestep_embedding(each, config.flip_sin_to_cos, config.freq_shift);
-            let all = Tensor::concat(&[text_embeds, &times.reshape(&[batch, 6 * each])], 1);
+            let all = Tensor::concat(&[text_embeds, &times.reshape(&[batch, count * each])], 1);
             &temb + &timestep_embedding(&s.at("add_embedding"), &all, wide)
         }
         (Some(_), None) => s.poison("this model needs a pooled text embedding and the picture's size"),

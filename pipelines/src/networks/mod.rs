@@ -43,6 +43,8 @@ pub(crate) enum Source {
     Class,
     /// A number: guidance as an input of the network, as latent consistency models have it.
     Guidance,
+    /// A number: how beautiful people found the picture, as a refiner of SDXL has it.
+    AestheticScore,
 }
 
 impl Source {

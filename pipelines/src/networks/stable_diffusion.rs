@@ -1,4 +1,4 @@
-//! The UNet of Stable Diffusion 1, 2 and XL, of its inpainting and x4 upscaling models, and of latent consistency models.
+//! The UNet of Stable Diffusion 1, 2 and XL, of its inpainting, refining and x4 upscaling models, and of latent consistency models.
 
 use super::{Concatenated, Defaults, Guidance, Inputs, Network, Source, TextInput};
 use crate::error::PipelineError;
@@ -34,16 +34,14 @@ pub(super) fn read(files: &ModelFiles, index: &ModelIndex) -> Result<Option<Netw
     let path = files.describe("unet/config.json");
     let config = UNet2DConditionConfig::from_json(&path, &files.read("unet/config.json")?)?;
     let concatenated = concatenated(&config, index, &path)?;
-    if index.options.get("requires_aesthetics_score") == Some(&serde_json::Value::Bool(true)) {
-        let path = &index.path;
-        let message = format!("{path}: requires_aesthetics_score = true (a refiner) is not supported");
-        return Err(PipelineError::Checkpoint(message));
-    }
-    let text =
-        TextInput { channels: config.cross_attention_dim, pooled: config.pooled_channels(), masks_padding: false };
+    // A refiner is told the size of the original, the corner of the crop and how beautiful the picture is.
+    let scores = index.options.get("requires_aesthetics_score") == Some(&serde_json::Value::Bool(true));
+    let pooled = config.pooled_channels(if scores { 5 } else { 6 });
+    let text = TextInput { channels: config.cross_attention_dim, pooled, masks_padding: false };
     let guidance = if config.time_cond_proj_dim.is_some() { Guidance::Embedded } else { Guidance::ClassifierFree };
     let mut conditions = vec![Source::Text.named("encoder_hidden_states")];
     conditions.extend(text.pooled.map(|_| Source::TextEmbeds.named("text_embeds")));
+    conditions.extend(text.pooled.filter(|_| scores).map(|_| Source::AestheticScore.named("aesthetic_score")));
     conditions.extend(config.takes_class_labels().then(|| Source::Class.named("class_labels")));
     conditions.extend(config.time_cond_proj_dim.map(|_| Source::Guidance.named("embedded_guidance")));
     Ok(Some(Network {
@@ -82,8 +80,8 @@ fn concatenated(config: &UNet2DConditionConfig, index: &ModelIndex, path: &str) 
         _ => None,
     };
     match concatenated {
-        Some(concatenated) if config.pooled_channels().is_none() || large => {
-            if config.pooled_channels().is_none() && large {
+        Some(concatenated) if !config.takes_pooled_text() || large => {
+            if !config.takes_pooled_text() && large {
                 return broken(format!("this network takes no embedding of the prompt, which {class} gives"));
             }
             Ok(concatenated)
@@ -112,10 +110,17 @@ fn build(s: &Scope, config: &UNet2DConditionConfig, inputs: &Inputs<'_>) -> Tens
         // diffusers' get_guidance_scale_embedding of guidance_scale - 1.
         guidance.offset(-1.0).scale(1000.0).timestep_embedding(channels, false, 1.0)
     });
-    // Original size, top left corner of the crop, size: the picture as if it had never been cut.
+    // Original size, top left corner of the crop, size or score: the picture as if it had never been cut.
     let (batch, [height, width]) = (inputs.batch(), inputs.picture_extents());
     let text_embeds = inputs.get("text_embeds");
-    let time_ids = text_embeds.map(|_| s.constant(&[batch, 6], [height, width, 0.0, 0.0, height, width].repeat(batch)));
+    let time_ids = text_embeds.map(|_| {
+        let place = s.constant(&[batch, 4], [height, width, 0.0, 0.0].repeat(batch));
+        let rest = match inputs.get("aesthetic_score") {
+            Some(score) => score.reshape(&[batch, 1]),
+            None => s.constant(&[batch, 2], [height, width].repeat(batch)),
+        };
+        Tensor::concat(&[&place, &rest], 1)
+    });
     let added =
         text_embeds.zip(time_ids.as_ref()).map(|(text_embeds, time_ids)| AddedConditions { text_embeds, time_ids });
     let inputs = UNet2DConditionInputs {

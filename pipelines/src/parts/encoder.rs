@@ -31,10 +31,8 @@ pub(crate) struct Latents {
     mean: Vec<f32>,
     /// None where there is nothing to draw.
     deviation: Option<Vec<f32>>,
-    /// Subtracted from the latents once they are drawn.
-    shift: f32,
-    /// What they are multiplied by after that.
-    scale: f32,
+    /// What is subtracted from each channel once they are drawn, and what it is multiplied by after that.
+    normalization: Vec<(f32, f32)>,
 }
 
 impl Latents {
@@ -47,7 +45,8 @@ impl Latents {
             }
             None => self.mean,
         };
-        drawn.into_iter().map(|value| (value - self.shift) * self.scale).collect()
+        let channels = self.normalization.iter().cycle();
+        drawn.into_iter().zip(channels).map(|(value, (shift, scale))| (value - shift) * scale).collect()
     }
 }
 
@@ -103,11 +102,11 @@ impl Encoder {
         let latents = match kind {
             Decoder::Kl(config) => {
                 #[allow(clippy::cast_possible_truncation, reason = "latents are f32")]
-                let [shift, scale] = [config.shift_factor.unwrap_or(0.0), config.scaling_factor].map(|v| v as f32);
-                Latents { mean, deviation: Some(deviation.finish()), shift, scale }
+                let normalization = config.normalization().iter().map(|(a, b)| (*a as f32, *b as f32)).collect();
+                Latents { mean, deviation: Some(deviation.finish()), normalization }
             }
             // Its graph scales them.
-            Decoder::Tiny(_) => Latents { mean, deviation: None, shift: 0.0, scale: 1.0 },
+            Decoder::Tiny(_) => Latents { mean, deviation: None, normalization: vec![(0.0, 1.0)] },
         };
         let mut values = latents.mean.iter().chain(latents.deviation.iter().flatten());
         if !values.all(|v| v.is_finite()) {

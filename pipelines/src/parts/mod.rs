@@ -110,7 +110,7 @@ impl Model {
             Source::Text => vec![tokens, text.map_or(0, |text| text.channels)],
             Source::TextMask => vec![tokens],
             Source::TextEmbeds => vec![text.and_then(|text| text.pooled).unwrap_or(0)],
-            Source::Class | Source::Guidance => Vec::new(),
+            Source::Class | Source::Guidance | Source::AestheticScore => Vec::new(),
         };
         self.network.conditions.iter().map(|condition| (condition.name, shape(condition.source))).collect()
     }

@@ -138,12 +138,15 @@ impl TextEncoders {
         wanted: TextInput,
     ) -> Result<Self, PipelineError> {
         let parts = if wanted.pooled.is_some() {
-            index.require("text_encoder", &["CLIPTextModel"])?;
+            // A refiner of SDXL has the second alone.
+            let mut parts = Vec::new();
+            if index.component("text_encoder").is_some() {
+                index.require("text_encoder", &["CLIPTextModel"])?;
+                parts.push(TextEncoder::load(files, FIRST, Form::Penultimate)?);
+            }
             index.require("text_encoder_2", &["CLIPTextModelWithProjection"])?;
-            vec![
-                TextEncoder::load(files, FIRST, Form::Penultimate)?,
-                TextEncoder::load(files, SECOND, Form::Projected)?,
-            ]
+            parts.push(TextEncoder::load(files, SECOND, Form::Projected)?);
+            parts
         } else {
             let masked = wanted.masks_padding;
             let known: &[&str] = if masked { &["CLIPTextModel", "T5EncoderModel"] } else { &["CLIPTextModel"] };
@@ -159,7 +162,7 @@ impl TextEncoders {
         // Without the field, diffusers' default.
         let field = index.options.get("force_zeros_for_empty_prompt").and_then(serde_json::Value::as_bool);
         let weighs = !wanted.masks_padding;
-        let zeros_for_empty = parts.len() == 2 && field.unwrap_or(true);
+        let zeros_for_empty = wanted.pooled.is_some() && field.unwrap_or(true);
         let mut encoders = Self { zeros_for_empty, weighs, parts, known: Mutex::default() };
         encoders.check(files, network.folder, wanted)?;
         encoders.learn(files)?;
