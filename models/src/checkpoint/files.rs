@@ -1,6 +1,8 @@
+use crate::checkpoint::contents::{self, Contents, plain};
 use crate::checkpoint::lora::{Addition, Additions};
 use crate::checkpoint::mapped::Bytes;
 use crate::checkpoint::path::{is_inside, join};
+use crate::checkpoint::safetensors_file::TensorFile;
 use crate::checkpoint::single_file::SingleFile;
 use crate::checkpoint::textual_inversion::TextualInversion;
 use crate::checkpoint::weight_files;
@@ -132,6 +134,17 @@ impl ModelFiles {
         if let Some(config) = config {
             Self::folder(config)?;
         }
+        let tensors = TensorFile::at(path)?.tensors().map(|(name, _)| name).collect::<Vec<_>>();
+        let other = match contents::of_tensors(tensors.iter().map(|name| &**name)) {
+            // Checkpoints without one of their parts are for the families to judge.
+            Some(Contents::Unet) if tensors.iter().any(|name| name.starts_with("model.diffusion_model.")) => None,
+            Some(Contents::Whole | Contents::Transformer | Contents::ControlNet) | None => None,
+            Some(other) => Some(other),
+        };
+        if let Some(what) = other {
+            let message = format!("is {what}, and no whole model: {}", what.advice());
+            return Err(ModelError::new(path.display().to_string(), message));
+        }
         let file = Arc::new(SingleFile::open(path)?);
         Ok(Source::Single { file, config: config.map(Path::to_owned) }.into())
     }
@@ -239,14 +252,9 @@ impl ModelFiles {
             return files.read(&path);
         }
         match &self.source {
-            Source::Folder(root) => {
-                let full = self.inside(root, path)?;
-                std::fs::read(full).map(Cow::Owned).map_err(|error| self.unreadable(path, &error))
-            }
+            Source::Folder(root) => self.text(path, &self.inside(root, path)?),
             Source::Embedded { .. } => self.built_in(path).map(Cow::Borrowed),
-            Source::Single { config: Some(config), .. } if is_file(config, path) => {
-                std::fs::read(config.join(path)).map(Cow::Owned).map_err(|error| self.unreadable(path, &error))
-            }
+            Source::Single { config: Some(config), .. } if is_file(config, path) => self.text(path, &config.join(path)),
             Source::Single { file, .. } => {
                 let found = file.read(path).map(Cow::Owned);
                 found.ok_or_else(|| ModelError::new(self.describe(path), "is missing from this model"))
@@ -267,7 +275,7 @@ impl ModelFiles {
         match &self.source {
             Source::Folder(root) => {
                 let full = self.inside(root, path)?;
-                Bytes::map(&full).map_err(|error| self.unreadable(path, &error))
+                contents::open(&full).map_err(|why| self.unreadable(path, &full, why))
             }
             Source::Embedded { .. } => self.built_in(path).map(Bytes::Static),
             Source::Single { .. } => Err(ModelError::new(self.describe(path), "is no file of its own")),
@@ -288,22 +296,24 @@ impl ModelFiles {
         found.ok_or_else(|| ModelError::new(self.describe(path), "is missing from this model"))
     }
 
-    fn unreadable(&self, path: &str, error: &std::io::Error) -> ModelError {
-        let message = match error.kind() {
-            std::io::ErrorKind::NotFound => "is missing from this model".to_owned(),
-            _ => format!("cannot be read ({})", plain(error)),
-        };
+    /// A small file on disk, if it is not something else that was saved in its place.
+    fn text(&self, path: &str, full: &Path) -> Result<Cow<'static, [u8]>, ModelError> {
+        let bytes = contents::regular(full)
+            .and_then(|_| std::fs::read(full).map_err(|error| format!("cannot be read ({})", plain(&error))));
+        let bytes = bytes.map_err(|why| self.unreadable(path, full, why))?;
+        match contents::in_place_of_text(&bytes) {
+            Some(what) => Err(ModelError::new(self.describe(path), what)),
+            None => Ok(Cow::Owned(bytes)),
+        }
+    }
+
+    fn unreadable(&self, path: &str, full: &Path, why: String) -> ModelError {
+        let missing = full.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+        let message = if missing { "is missing from this model".to_owned() } else { why };
         ModelError::new(self.describe(path), message)
     }
 }
 
 fn is_file(root: &Path, path: &str) -> bool {
     is_inside(path) && root.join(path).is_file()
-}
-
-/// The system's message without Rust's "(os error 2)".
-fn plain(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    let end = text.find(" (os error").unwrap_or(text.len());
-    text[..end].to_lowercase()
 }

@@ -1,10 +1,12 @@
 //! Changes to a model before it is loaded: adapters, a variant of its weights, another autoencoder, textual inversions.
 
+use crate::checkpoint::contents::{self, Contents};
 use crate::checkpoint::files::{Apart, ModelFiles, Source};
 use crate::checkpoint::index::ModelIndex;
 use crate::checkpoint::lora::Lora;
 use crate::checkpoint::lora_targets;
 use crate::checkpoint::path::join;
+use crate::checkpoint::safetensors_file::TensorFile;
 use crate::checkpoint::single_file::SingleFile;
 use crate::checkpoint::textual_inversion::TextualInversion;
 use crate::checkpoint::weight_files;
@@ -15,11 +17,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 impl ModelFiles {
-    /// The same model with adapters added to its weights. Each weight is changed when it is read. Adapters that the
-    /// model already has stay.
+    /// The same model with adapters added to its weights, and the words that are in their files learned. Each weight
+    /// is changed when it is read. Adapters that the model already has stay.
     ///
     /// # Errors
-    /// When a layer of an adapter is not in the model or has another shape: it is for another model.
+    /// When a layer of an adapter is not in the model or has another shape (it is for another model), or when so much
+    /// is added that a weight has infinities or NaN.
     pub fn with_loras(self, loras: &[Lora]) -> Result<Self, ModelError> {
         let mut additions = (*self.additions).clone();
         for (part, layers) in lora_targets::resolve(&self, loras)? {
@@ -27,7 +30,9 @@ impl ModelFiles {
                 additions.entry(part.clone()).or_default().entry(name).or_default().extend(more);
             }
         }
-        Ok(Self { additions: Arc::new(additions), ..self })
+        let words = loras.iter().flat_map(Lora::words);
+        let embeddings = self.embeddings.iter().chain(words).cloned().collect();
+        Ok(Self { additions: Arc::new(additions), embeddings: Arc::new(embeddings), ..self })
     }
 
     /// The same model with weights of this variant, such as `fp16`. Parts without weights of the variant use their
@@ -57,11 +62,19 @@ impl ModelFiles {
         if ModelIndex::read(&self)?.component(PART).is_none() {
             return Err(ModelError::new(self.describe(""), "has no vae, so none can be given apart"));
         }
-        if path.is_file() {
+        if path.exists() && !path.is_dir() {
             let own: Map<String, Value> = match self.read("vae/config.json") {
                 Ok(text) => parse(&self.describe("vae/config.json"), &text)?,
                 Err(_) => Map::new(),
             };
+            let names: Vec<String> = TensorFile::at(path)?.tensors().map(|(name, _)| name).collect();
+            match contents::of_tensors(names.iter().map(|name| &**name)) {
+                None | Some(Contents::Whole | Contents::Autoencoder) => {}
+                Some(what) => {
+                    let message = format!("is {what}, and holds no AutoencoderKL: {}", what.advice());
+                    return Err(ModelError::new(path.display().to_string(), message));
+                }
+            }
             let file = Arc::new(SingleFile::open_vae(path, &own)?);
             let files = Self::from(Source::Single { file, config: None });
             return Ok(Self { apart: Some(Apart { part: PART, files: Arc::new(files), inside: PART }), ..self });
@@ -82,10 +95,11 @@ impl ModelFiles {
         Ok(Self { apart: Some(Apart { part: PART, files: Arc::new(files), inside }), ..self })
     }
 
-    /// The same model with these textual inversions. They are checked against the text encoders when the model is
-    /// loaded.
+    /// The same model with these textual inversions beside those that it has. They are checked against the text
+    /// encoders when the model is loaded.
     #[must_use]
     pub fn with_embeddings(self, embeddings: Vec<TextualInversion>) -> Self {
+        let embeddings = self.embeddings.iter().cloned().chain(embeddings).collect();
         Self { embeddings: Arc::new(embeddings), ..self }
     }
 }

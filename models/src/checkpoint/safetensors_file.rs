@@ -1,5 +1,7 @@
 //! One `.safetensors` file: its header is checked, and its tensors are borrowed from the mapped bytes.
 
+use crate::checkpoint::contents;
+pub(crate) use crate::checkpoint::contents::PICKLE;
 use crate::checkpoint::mapped::Bytes;
 use crate::error::ModelError;
 use graph::{StorageType, WeightView};
@@ -34,15 +36,15 @@ impl TensorFile {
     /// Opens a file that does not belong to a model's folder.
     pub(crate) fn at(path: &Path) -> Result<Self, ModelError> {
         let shown = path.display().to_string();
-        let bytes = Bytes::map(path).map_err(|error| ModelError::new(&*shown, format!("cannot be read ({error})")))?;
+        let bytes = contents::open(path).map_err(|why| ModelError::new(&*shown, why))?;
         Self::read(bytes, &shown)
     }
 
     /// Checks the header of a file; `shown` names it in errors.
     pub(crate) fn read(bytes: Bytes, shown: &str) -> Result<Self, ModelError> {
         let fault = |message: String| ModelError::new(shown, message);
-        if let Some(kind) = pickle(&bytes) {
-            return Err(fault(format!("is {kind}, not safetensors: {PICKLE}")));
+        if let Some(what) = contents::foreign(&bytes) {
+            return Err(fault(what));
         }
         let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| fault(explain(&error, &bytes)))?;
         let data = LENGTH + header;
@@ -83,21 +85,6 @@ impl TensorFile {
     /// Lets the system drop the pages of this range from memory.
     pub(crate) fn release(&self, range: &Range<usize>) {
         self.bytes.release(range);
-    }
-}
-
-/// Why pickles are refused, for every message that refuses one.
-pub(crate) const PICKLE: &str =
-    "loading a pickle runs whatever program is inside, so it is refused; save the model with safe_serialization=True";
-
-/// What kind of pickle a file is, if it is one.
-fn pickle(bytes: &[u8]) -> Option<&'static str> {
-    match bytes {
-        [b'P', b'K', 3, 4, ..] => Some("a zip archive, as torch.save writes"),
-        // Protocol 2 to 5 begins with the opcode PROTO. As a header's length it would be 640 bytes or more with the
-        // following bytes zero; a pickle continues with an opcode instead.
-        [0x80, 2..=5, third, ..] if *third != 0 => Some("a pickle"),
-        _ => None,
     }
 }
 

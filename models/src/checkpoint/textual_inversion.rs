@@ -1,5 +1,6 @@
 //! Textual inversion (Gal et al. 2022): vectors learned for a word, put after those of the vocabulary.
 
+use crate::checkpoint::contents;
 use crate::checkpoint::safetensors_file::{TensorFile, TensorInfo, finite, storage};
 use crate::error::ModelError;
 use std::path::Path;
@@ -55,35 +56,27 @@ impl TextualInversion {
     pub fn open(path: &Path, token: Option<&str>) -> Result<Self, ModelError> {
         let file = TensorFile::at(path)?;
         let shown = path.display().to_string();
-        let fault = |message: String| ModelError::new(&*shown, message);
         let mut tensors: Vec<(String, TensorInfo)> = file.tensors().collect();
         tensors.sort_by(|a, b| a.0.cmp(&b.0));
-        let names: Vec<&str> = tensors.iter().map(|(name, _)| &**name).collect();
-        let (own, vectors) = match &*names {
-            ["clip_g", "clip_l"] => {
-                let [second, first] = [0, 1].map(|i| table(&file, &tensors[i].0, &tensors[i].1).map_err(fault));
-                let (first, second) = (first?, second?);
-                if first.rows != second.rows {
-                    let (first, second) = (first.rows, second.rows);
-                    return Err(fault(format!("has {first} vectors in clip_l and {second} in clip_g")));
-                }
-                (None, Vectors::Two([first, second]))
-            }
-            [name] => {
-                let own = Some(*name).filter(|name| !NAMELESS.contains(name));
-                (own, Vectors::One(table(&file, &tensors[0].0, &tensors[0].1).map_err(fault)?))
-            }
-            _ => {
-                let (count, first) = (names.len(), names.first().copied().unwrap_or("none"));
-                let forms = "one that is named by its word, emb_params, or clip_l with clip_g";
-                return Err(fault(format!(
-                    "is no textual inversion: it has {count} tensors ({first} first), not {forms}"
-                )));
-            }
-        };
+        let (own, vectors) = Vectors::read(&file, &tensors).map_err(|why| ModelError::new(&*shown, why))?;
         let token = token.or(own).or_else(|| path.file_stem()?.to_str()).unwrap_or_default();
+        Self::named(token, vectors, shown)
+    }
+
+    /// A word inside another file, where these tensors have the names that they would have in a file of their own.
+    pub(crate) fn bundled(
+        file: &TensorFile,
+        shown: &str,
+        token: &str,
+        tensors: &[(String, TensorInfo)],
+    ) -> Result<Self, ModelError> {
+        let (_, vectors) = Vectors::read(file, tensors).map_err(|why| ModelError::new(shown, why))?;
+        Self::named(token, vectors, shown.to_owned())
+    }
+
+    fn named(token: &str, vectors: Vectors, shown: String) -> Result<Self, ModelError> {
         if token.trim().is_empty() {
-            return Err(fault("has no word that stands for it: give one".into()));
+            return Err(ModelError::new(shown, "has no word that stands for it: give one"));
         }
         Ok(Self { token: token.to_owned(), vectors, shown })
     }
@@ -132,6 +125,36 @@ impl TextualInversion {
         let (shown, token) = (&*self.shown, &*self.token);
         let tables = tables.into_iter();
         Ok(tables.map(|table| table.map(|t| Learned { shown, token, rows: t.rows, values: &t.values })).collect())
+    }
+}
+
+impl Vectors {
+    /// The vectors in these tensors, which are sorted by name, and the word if a name is one.
+    fn read<'a>(file: &TensorFile, tensors: &'a [(String, TensorInfo)]) -> Result<(Option<&'a str>, Self), String> {
+        let names: Vec<&str> = tensors.iter().map(|(name, _)| &**name).collect();
+        match &*names {
+            ["clip_g", "clip_l"] => {
+                let [second, first] = [0, 1].map(|i| table(file, &tensors[i].0, &tensors[i].1));
+                let (first, second) = (first?, second?);
+                if first.rows != second.rows {
+                    let (first, second) = (first.rows, second.rows);
+                    return Err(format!("has {first} vectors in clip_l and {second} in clip_g"));
+                }
+                Ok((None, Self::Two([first, second])))
+            }
+            [name] => {
+                let own = Some(*name).filter(|name| !NAMELESS.contains(name));
+                Ok((own, Self::One(table(file, name, &tensors[0].1)?)))
+            }
+            _ => {
+                if let Some(what) = contents::of_tensors(names.iter().copied()) {
+                    return Err(format!("is {what}, and no textual inversion: {}", what.advice()));
+                }
+                let (count, first) = (names.len(), names.first().copied().unwrap_or("none"));
+                let forms = "one that is named by its word, emb_params, or clip_l with clip_g";
+                Err(format!("is no textual inversion: it has {count} tensors ({first} first), not {forms}"))
+            }
+        }
     }
 }
 
