@@ -216,7 +216,11 @@ fn files_that_are_no_such_checkpoint() {
     };
     let only = |prefix: &'static str| move |f: &mut Shapes| f.retain(|name, _| name.starts_with(prefix));
     expect(&only("model.diffusion_model."), &["no text encoder"]);
-    expect(&only("first_stage_model."), &["no known family", "Stable Diffusion XL"]);
+    expect(&only("first_stage_model."), &["an autoencoder (VAE)", "no whole model"]);
+    expect(
+        &|f| *f = Shapes::from([("something".into(), vec![1])]),
+        &["no known family", "Stable Diffusion XL", "something"],
+    );
     expect(&|f| drop(f.insert("model.diffusion_model.joint_blocks.0.x".into(), vec![1])), &["Stable Diffusion 3"]);
     expect(&|f| drop(f.insert("lora_unet_x.lora_down.weight".into(), vec![1])), &["a LoRA, which is added to a model"]);
     expect(

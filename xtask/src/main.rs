@@ -94,6 +94,7 @@ const GOLDENS: &[(&str, &[&str])] = &[
     ("tests/goldens/make_edits.py", &[]),
     ("tests/goldens/make_single_files.py", &[]),
     ("tests/goldens/make_loras.py", &[]),
+    ("tests/goldens/make_adapters.py", &[]),
     ("tests/goldens/make_embeddings.py", &[]),
     ("tests/goldens/make_resized.py", &[]),
     ("scheduler/tests/goldens/make_goldens.py", &[]),

@@ -78,7 +78,7 @@ pub(crate) fn foreign(bytes: &[u8]) -> Option<String> {
         return None;
     }
     if bytes.is_empty() {
-        return Some("is empty, 0 bytes long: nothing was saved or downloaded, so fetch it again".into());
+        return Some("is empty, and is not a safetensors file: it has only 0 bytes; download it again".into());
     }
     if let Some(what) = text(bytes) {
         return Some(what);
@@ -249,8 +249,8 @@ pub(crate) fn of_tensors<'a>(names: impl Iterator<Item = &'a str>) -> Option<Con
     let found = SIGNS.iter().find(|(signs, _)| signs.iter().all(|sign| begins(sign))).map(|(_, what)| *what);
     let is_of_adapter = |name: &&str| lora::is_of_adapter(name) || name.starts_with("bundle_emb.");
     match found {
-        // A whole model's parameters are never named as an adapter's; an adapter's may begin as those of any part.
-        Some(Contents::Whole) => found,
+        // An adapter's names may begin as those of any part, but never as a checkpoint's.
+        Some(_) if begins("model.diffusion_model.") => found,
         _ if names.iter().any(is_of_adapter) => Some(Contents::Adapter),
         Some(_) => found,
         None => {

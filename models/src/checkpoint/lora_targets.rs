@@ -1,7 +1,7 @@
 //! Which weight of a model each layer of an adapter changes.
 
 use crate::checkpoint::files::ModelFiles;
-use crate::checkpoint::lora::{Addition, Additions, Lora, Target, first_overflow};
+use crate::checkpoint::lora::{Addition, Additions, Lora, Overflow, Target, overflow};
 use crate::checkpoint::single_file::ldm_unet_names;
 use crate::checkpoint::weights::Checkpoint;
 use crate::error::ModelError;
@@ -60,13 +60,14 @@ pub(crate) fn resolve(files: &ModelFiles, loras: &[Lora]) -> Result<Additions, M
     for ((part, name), loras) in names {
         let checkpoint = &places.checkpoints[part];
         let added = &additions[part][&name];
-        let overflow = checkpoint.read(&name, false).and_then(|view| first_overflow(&view, added));
+        let overflow = checkpoint.read(&name, false).and_then(|view| overflow(&view, added));
         checkpoint.release(&name);
-        if let Some(lora) = overflow.map(|count| loras[count - 1]) {
-            let message = format!(
-                "is too large to be added: at the weight {} the {part}'s {name} has infinities or NaN",
-                lora.weight
-            );
+        if let Some(Overflow { count, of_half }) = overflow {
+            let lora = loras[count - 1];
+            let what = if of_half { "numbers that half precision does not hold" } else { "infinities or NaN" };
+            let weight = lora.weight;
+            let weight = if (1e-3..1e6).contains(&weight.abs()) { weight.to_string() } else { format!("{weight:e}") };
+            let message = format!("is too large to be added: at the weight {weight} the {part}'s {name} gets {what}");
             return Err(ModelError::new(&*lora.shown, message));
         }
     }

@@ -169,7 +169,7 @@ impl Delta {
             if !fits {
                 return Err(format!("has factors of a product that is larger than any memory at {names}"));
             }
-            let rank = second.rank().or_else(|| first.rank());
+            let rank = first.rank().or_else(|| second.rank());
             return Ok(Some((Self::Kronecker(first, second), rank)));
         }
         let whole = pieces.remove(&R::Difference).map(|(_, info)| Factor::whole(info));

@@ -137,11 +137,22 @@ fn surely_finite(storage: StorageType, additions: &[Addition]) -> bool {
     bounds.is_some_and(|bound| bound < room)
 }
 
-/// The number of additions after which a weight is no longer finite; `None` when it stays so, or was not from the start.
-pub(crate) fn first_overflow(view: &WeightView<'_>, additions: &[Addition]) -> Option<usize> {
-    let finite = |count: usize| merge(view, &additions[..count], false).to_f32().iter().all(|value| value.is_finite());
-    if surely_finite(view.storage, additions) || finite(additions.len()) || !finite(0) {
+/// Where additions make a weight infinite.
+pub(crate) struct Overflow {
+    /// The number of additions after which it is no longer finite.
+    pub(crate) count: usize,
+    /// Whether it still is in single precision.
+    pub(crate) of_half: bool,
+}
+
+/// Whether additions make a weight infinite that was not before.
+pub(crate) fn overflow(view: &WeightView<'_>, additions: &[Addition]) -> Option<Overflow> {
+    let finite = |count: usize, widen: bool| {
+        merge(view, &additions[..count], widen).to_f32().iter().all(|value| value.is_finite())
+    };
+    if surely_finite(view.storage, additions) || finite(additions.len(), false) || !finite(0, false) {
         return None;
     }
-    (1..=additions.len()).find(|count| !finite(*count))
+    let count = (1..=additions.len()).find(|count| !finite(*count, false))?;
+    Some(Overflow { count, of_half: finite(count, true) })
 }

@@ -11,7 +11,7 @@ use crate::checkpoint::safetensors_file::{TensorFile, TensorInfo};
 use crate::checkpoint::textual_inversion::TextualInversion;
 use crate::error::ModelError;
 use delta::{Delta, Magnitude, Pieces};
-pub(crate) use merge::{Addition, Additions, first_overflow, merge};
+pub(crate) use merge::{Addition, Additions, Overflow, merge, overflow};
 use safetensors::Dtype;
 use settings::Settings;
 use spelling::Role;
