@@ -130,6 +130,12 @@ fn adapters_that_cannot_be_added() {
     expect(&path("xl-kohya"), 1, &["xl-kohya.safetensors", "is a LoRA for another model", "lora_te1_", "first"]);
     expect(&path("xl-diffusers"), 1, &["for another model"]);
     expect("nowhere.safetensors", 1, &["nowhere.safetensors", "cannot be read"]);
+    expect(
+        &format!("{}:1e30", path("peft")),
+        1,
+        &["peft.safetensors: is too large to be added", "1e30", "infinities or NaN"],
+    );
+    expect(&folder("stable_diffusion"), 1, &["is a folder, and a file is wanted"]);
     expect(&format!("{}:inf", path("peft")), 2, &["--lora", "give a file"]);
     let mut tensors = Tensors::new();
     let bytes = std::fs::read(lora("peft")).unwrap();
@@ -147,7 +153,7 @@ fn adapters_that_cannot_be_added() {
     change(&|t| t.get_mut(down).unwrap().1.swap(0, 1), &["do not fit each other"]);
     change(&|t| t.get_mut(down).unwrap().2[..2].copy_from_slice(&[0, 0x7c]), &["infinities or NaN", down]);
     let renamed = |t: &mut Tensors, to: &str| drop(t.remove(down).map(|tensor| t.insert(to.to_owned(), tensor)));
-    change(&|t| renamed(t, "unet.x.hada_w1_a"), &["a LoHa", "unet.x.hada_w1_a"]);
+    change(&|t| renamed(t, "unet.x.oft_blocks"), &["is an OFT", "unet.x.oft_blocks"]);
     change(&|t| renamed(t, "unet.x.weight"), &["no LoRA", "unet.x.weight"]);
     let narrow = |t: &mut Tensors| drop(t.insert(down.to_owned(), (Dtype::F16, vec![2, 3], vec![0; 12])));
     change(&narrow, &["for another model", "attn1.to_q", "[2, 3]", "[24, 24]"]);

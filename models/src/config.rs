@@ -5,6 +5,7 @@
 use crate::error::ModelError;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::error::Category;
 use serde_json::{Map, Value};
 
 /// Fields that the typed part of a configuration did not take.
@@ -53,8 +54,23 @@ pub(crate) const fn only(field: &'static str, values: &'static [&'static str]) -
 
 /// Parses one JSON file.
 pub(crate) fn parse<T: DeserializeOwned>(path: &str, text: &[u8]) -> Result<T, ModelError> {
-    // serde_json's message ends in "at line L column C", which is what a person who edits the file needs.
-    serde_json::from_slice(text).map_err(|error| ModelError::new(path, format!("is not understood: {error}")))
+    serde_json::from_slice(text)
+        .map_err(|error| ModelError::new(path, format!("is not understood: {}", plainly(&error, text))))
+}
+
+/// What is wrong with a JSON text, with the line and column that a person who edits the file needs, and without words
+/// that only the parser's authors know.
+fn plainly(error: &serde_json::Error, text: &[u8]) -> String {
+    let place = format!("line {}, column {}", error.line(), error.column());
+    match error.classify() {
+        _ if text.trim_ascii().is_empty() => "it is empty".into(),
+        Category::Eof => format!("its JSON is cut off at {place}"),
+        Category::Syntax => format!("it is no JSON from {place} on"),
+        Category::Data if error.to_string().contains("untagged enum") => {
+            "a field has a value of none of the kinds that it may have".into()
+        }
+        Category::Data | Category::Io => error.to_string(),
+    }
 }
 
 /// Parses a configuration whose `field` names one of the supported classes.

@@ -107,6 +107,12 @@ fn other_classes_are_named() {
     assert!(error("{}").contains("has no _class_name"));
     assert!(error(r#"{"_class_name": "Transformer2DModel"}"#).contains("only with norm_type ada_norm_single"));
     assert!(error("[1]").contains("is not understood"));
+    for (text, part) in
+        [("", "it is empty"), (" \n", "it is empty"), ("{\"a\":", "cut off at line 1"), ("<p>", "no JSON from line 1")]
+    {
+        let error = error(text);
+        assert!(error.contains(part) && !error.contains("EOF") && !error.contains("expected value"), "{error}");
+    }
     assert!(error("").contains("is not understood"));
     let text = ClipTextConfig::from_json("c", br#"{"model_type": "t5"}"#).expect_err("another model").to_string();
     assert_eq!(text, "c: model_type is t5, which is not supported (supported: clip_text_model)");

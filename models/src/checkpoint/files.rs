@@ -119,7 +119,10 @@ impl ModelFiles {
         let fault = |message: String| ModelError::new(path.display().to_string(), message);
         match path.metadata() {
             Ok(metadata) if metadata.is_dir() => Ok(Source::Folder(path).into()),
-            Ok(_) => Err(fault("is a file, and a model is a folder in diffusers' layout".into())),
+            Ok(metadata) if metadata.is_file() => {
+                Err(fault("is a file, and a model is a folder in diffusers' layout".into()))
+            }
+            Ok(_) => Err(fault("is a pipe or a device, and a model is a folder in diffusers' layout".into())),
             Err(error) => Err(fault(format!("is not a model folder ({})", plain(&error)))),
         }
     }

@@ -47,6 +47,9 @@ const ENDINGS: &[(&str, Role, &str)] = &[
     (".lora_down.weight", Role::Down, "kohya"),
     (".lora_up.weight", Role::Up, "kohya"),
     (".lora_mid.weight", Role::Mid, "kohya"),
+    ("_lora.alpha", Role::Alpha, "diffusers"),
+    (".lora.alpha", Role::Alpha, "diffusers"),
+    (".lora_linear_layer.alpha", Role::Alpha, "diffusers"),
     (".alpha", Role::Alpha, "kohya"),
     (".dora_scale", Role::Magnitude, "LyCORIS"),
     (".hada_w1_a", Role::HadamardA1, "LyCORIS"),
@@ -239,6 +242,19 @@ mod tests {
         }
         let alone = target("base_model.model.text_model.encoder.layers.3.mlp.fc1");
         assert_eq!(alone, Target { part: "text_encoder", flat: "encoder_layers_3_mlp_fc1".into() });
+    }
+
+    #[test]
+    fn alphas_belong_to_their_matrices() {
+        for (alpha, matrix) in [
+            ("lora_unet_x.alpha", "lora_unet_x.lora_up.weight"),
+            ("unet.x.to_q.alpha", "unet.x.to_q.lora.up.weight"),
+            ("unet.x.to_q.lora.alpha", "unet.x.to_q.lora.up.weight"),
+            ("unet.x.processor.to_q_lora.alpha", "unet.x.processor.to_q_lora.up.weight"),
+            ("text_encoder.x.lora_linear_layer.alpha", "text_encoder.x.lora_linear_layer.up.weight"),
+        ] {
+            assert_eq!(split(alpha).map(|found| found.0), split(matrix).map(|found| found.0), "{alpha}");
+        }
     }
 
     #[test]
