@@ -133,7 +133,7 @@ fn configurations_that_cannot_be_honoured() {
     let set = |file: &'static str, field: &'static str, value: &'static str| {
         move |m: &Path| edit_json(&m.join(file), |config| config[field] = value.into())
     };
-    expect("unknown field", set(CONFIG, "rotary_embedding", "yes"), &["config.json", "rotary_embedding"]);
+    expect("quantized", set(CONFIG, "quantization_config", "yes"), &["config.json", "quantization_config"]);
     expect("other transformer", set(CONFIG, "_class_name", "FluxTransformer2DModel"), &["FluxTransformer2DModel"]);
     // Python writes infinities into this file, which are not JSON, so it is edited as text.
     let scheduler = |from: &'static str, to: &'static str| {

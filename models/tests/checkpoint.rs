@@ -185,7 +185,7 @@ fn pickles_and_missing_weights_are_explained() {
 fn a_checkpoint_is_compared_with_the_graph() {
     let header = json!({
         "text_model.a.weight": tensor("F32", &[2], 0, 8), "b": tensor("F32", &[1], 8, 12), "nan": tensor("F16", &[1], 12, 14),
-        "inf": tensor("F32", &[1], 14, 18), "int": tensor("I32", &[1], 18, 22), "stranger": tensor("F32", &[1], 22, 26),
+        "inf": tensor("F32", &[1], 14, 18), "int": tensor("I16", &[2], 18, 22), "stranger": tensor("F32", &[1], 22, 26),
         "text_model.embeddings.position_ids": tensor("I64", &[1], 26, 34), "nan32": tensor("F32", &[1], 34, 38),
         "inf16": tensor("BF16", &[1], 38, 40),
     });
@@ -206,7 +206,7 @@ fn a_checkpoint_is_compared_with_the_graph() {
         spec("b", &[3, 1]),
         spec("nan", &[1]),
         spec("inf", &[1]),
-        spec("int", &[1]),
+        spec("int", &[2]),
         spec("nan32", &[1]),
         spec("inf16", &[1]),
     ];
@@ -215,15 +215,37 @@ fn a_checkpoint_is_compared_with_the_graph() {
     assert_eq!(report.missing.len(), 7);
     assert_eq!(report.misshapen, [("b".to_owned(), vec![3, 1], vec![1])]);
     assert_eq!(report.not_finite, ["nan", "inf", "nan32", "inf16"]);
-    assert_eq!(report.unsupported, [("int".to_owned(), "I32".to_owned())]);
+    assert_eq!(report.unsupported, [("int".to_owned(), "I16".to_owned())]);
     assert_eq!(report.extra, ["stranger"], "position_ids are harmless");
     let error = checkpoint.check(&specs).expect_err("much is wrong").to_string();
     let sentence = "unet: is missing absent.0, absent.1, absent.2, absent.3, absent.4 and 2 more; has another shape for b \
-                    ([1] instead of [3, 1]); has an unsupported number type for int (I32); has infinities or NaN in nan, inf, \
+                    ([1] instead of [3, 1]); has an unsupported number type for int (I16); has infinities or NaN in nan, inf, \
                     nan32, inf16; holds tensors this model does not have: stranger";
     assert!(error.ends_with(sentence), "{error}");
     assert!(checkpoint.weight("a.weight").is_some(), "the prefix text_model. is found");
-    assert!(checkpoint.weight("int").is_none(), "devices cannot take integers");
+    assert!(checkpoint.weight("int").is_none(), "a table of whole numbers is a quantized weight");
+}
+
+/// What other types than those of devices are read as, and marks of weights that mean something else.
+#[test]
+fn other_number_types() {
+    let header = json!({
+        "eight": tensor("F8_E4M3", &[2, 3], 0, 6), "double": tensor("F64", &[1], 6, 14), "count": tensor("I64", &[], 14, 22),
+    });
+    let data = [&[0x38, 0xC0, 0x7E, 0x00, 0x01, 0x08][..], &0.1_f64.to_le_bytes(), &7_i64.to_le_bytes()].concat();
+    let checkpoint = single(&safetensors(&header.to_string(), &data)).expect("a good file");
+    let read = |name: &str| checkpoint.weight(name).map(|view| (view.storage, view.to_f32())).expect("read");
+    assert_eq!(read("eight"), (StorageType::F16, vec![1.0, -2.0, 448.0, 0.0, 0.001_953_125, 0.015_625]));
+    assert_eq!((read("double"), read("count")), ((StorageType::F32, vec![0.1]), (StorageType::F32, vec![7.0])));
+    assert_eq!(checkpoint.stored_as("eight"), Some(StorageType::F16));
+    checkpoint.check(&[spec("eight", &[2, 3]), spec("double", &[1]), spec("count", &[])]).expect("all is there");
+    for mark in ["a.scale_weight", "scaled_fp8", "a.weight.absmax", "a.weight.quant_state.bitsandbytes__nf4"] {
+        let header = json!({ "a.weight": tensor("F8_E4M3", &[1], 0, 1), mark: tensor("F32", &[1], 1, 5) });
+        let data = [&[0x38][..], &floats(&[2.0])].concat();
+        let checkpoint = single(&safetensors(&header.to_string(), &data)).expect("a good file");
+        let error = checkpoint.check(&[spec("a.weight", &[1])]).expect_err(mark).to_string();
+        assert!(error.ends_with(&format!("unet: is quantized, which is not supported: {mark}")), "{error}");
+    }
 }
 
 #[test]
@@ -240,7 +262,9 @@ fn older_names_and_unused_parts() {
     assert_eq!(values, [1.0, 2.0, 3.0, 4.0]);
     let specs = now.map(|name| spec(&name, &[1]));
     assert_eq!(checkpoint.report(&specs).extra, ["encoder.a"]);
-    checkpoint.without(&["encoder."]).check(&specs).expect("the rest is all there is");
+    assert_eq!(checkpoint.check(&specs).expect("all is there"), ["encoder.a"], "what is left over stops nothing");
+    let rest = checkpoint.without(&["encoder."]).check(&specs).expect("the rest is all there is");
+    assert!(rest.is_empty(), "{rest:?}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use models::{
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 type Shapes = BTreeMap<String, Vec<usize>>;
@@ -35,6 +35,11 @@ fn golden(family: &str) -> (Shapes, Value) {
 
 /// A file of zeros in half precision, as long as its header says and nearly empty on disk.
 fn write(folder: &Path, tensors: &Shapes, metadata: Value) -> PathBuf {
+    write_with(folder, tensors, metadata, &[])
+}
+
+/// The same with these numbers in single precision.
+fn write_with(folder: &Path, tensors: &Shapes, metadata: Value, numbers: &[(&str, &[f32])]) -> PathBuf {
     let mut header = Map::new();
     if !metadata.is_null() {
         header.insert("__metadata__".into(), metadata);
@@ -45,12 +50,23 @@ fn write(folder: &Path, tensors: &Shapes, metadata: Value) -> PathBuf {
         end += 2 * shape.iter().product::<usize>();
         header.insert(name.clone(), json!({ "dtype": "F16", "shape": shape, "data_offsets": [start, end] }));
     }
+    let zeros = end;
+    for (name, values) in numbers {
+        let start = end;
+        end += 4 * values.len();
+        let place = json!({ "dtype": "F32", "shape": [values.len()], "data_offsets": [start, end] });
+        header.insert((*name).to_owned(), place);
+    }
     let header = Value::Object(header).to_string();
     let path = folder.join("model.safetensors");
     let mut file = File::create(&path).unwrap();
     file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
     file.write_all(header.as_bytes()).unwrap();
-    file.set_len((8 + header.len() + end) as u64).unwrap();
+    file.set_len((8 + header.len() + zeros) as u64).unwrap();
+    file.seek(SeekFrom::End(0)).unwrap();
+    for value in numbers.iter().flat_map(|(_, values)| *values) {
+        file.write_all(&value.to_le_bytes()).unwrap();
+    }
     path
 }
 
@@ -160,6 +176,121 @@ fn published_families() {
     }
 }
 
+/// Each mark of a file says one thing: what is predicted, how the schedule ends, EDM's noise levels, the latents' statistics.
+#[test]
+fn marks_of_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let read = |family: &str, numbers: &[(&str, &[f32])], path: &str| -> Value {
+        let file = write_with(folder.path(), &golden(family).0, Value::Null, numbers);
+        serde_json::from_slice(&ModelFiles::single(&file, None).unwrap().read(path).unwrap()).unwrap()
+    };
+    let ([euler, ddim, pndm], none): ([_; 3], &[f32]) =
+        (["EulerDiscreteScheduler", "DDIMScheduler", "PNDMScheduler"], &[]);
+    let (v, zero): ((&str, &[f32]), (&str, &[f32])) = (("v_pred", none), ("ztsnr", none));
+    for (family, marks, class, prediction, ends_without_signal) in [
+        ("sdxl", vec![], euler, "epsilon", false),
+        ("sdxl", vec![v], euler, "v_prediction", false),
+        ("sdxl", vec![zero], euler, "epsilon", true),
+        ("sdxl", vec![v, zero], euler, "v_prediction", true),
+        ("sd1", vec![v], pndm, "v_prediction", false),
+        ("sd1", vec![v, zero], ddim, "v_prediction", true),
+        ("sd2", vec![v], ddim, "v_prediction", false),
+        ("sd2", vec![v, zero], ddim, "v_prediction", true),
+    ] {
+        let scheduler = read(family, &marks, "scheduler/scheduler_config.json");
+        assert_eq!((&scheduler["_class_name"], &scheduler["prediction_type"]), (&json!(class), &json!(prediction)));
+        let rescaled = scheduler.get("rescale_betas_zero_snr") == Some(&json!(true));
+        assert_eq!(rescaled, ends_without_signal, "{family} {marks:?}");
+        assert_eq!(scheduler["timestep_spacing"] == "trailing", ends_without_signal, "{family} {marks:?}");
+    }
+    // CosXL and Playground v2.5, whose published values these are.
+    let cos: &[(&str, &[f32])] = &[("edm_vpred.sigma_max", &[120.0]), ("edm_vpred.sigma_min", &[0.002])];
+    let scheduler = read("sdxl", cos, "scheduler/scheduler_config.json");
+    let wanted = json!({
+        "_class_name": "EDMEulerScheduler", "num_train_timesteps": 1000, "prediction_type": "v_prediction", "sigma_data": 1.0,
+        "sigma_max": 120.0, "sigma_min": 0.002, "sigma_schedule": "exponential"
+    });
+    assert_eq!(scheduler, wanted);
+    let [mean, std] = [[-1.6574, 1.886, -1.383, 2.5155], [8.4927, 5.9022, 6.5498, 5.2299]];
+    let playground: &[(&str, &[f32])] = &[("edm_mean", &mean), ("edm_std", &std)];
+    let vae = read("sdxl", playground, "vae/config.json");
+    let found = [&vae["latents_mean"], &vae["latents_std"]].map(|list| serde_json::from_value(list.clone()).unwrap());
+    assert_eq!((found, &vae["scaling_factor"]), ([mean, std], &json!(0.5)));
+    let scheduler = read("sdxl", playground, "scheduler/scheduler_config.json");
+    assert_eq!(
+        (&scheduler["_class_name"], &scheduler["sigma_max"], &scheduler["sigma_data"]),
+        (&json!("EDMDPMSolverMultistepScheduler"), &json!(80.0), &json!(0.5))
+    );
+    assert_eq!(read("sdxl", playground, "model_index.json")["scheduler"][1], scheduler["_class_name"]);
+}
+
+/// What trainers and mergers leave behind is told, and what has another name for the same is no part of it.
+#[test]
+fn tensors_that_no_part_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut tensors, configs) = golden("sd1");
+    let count = tensors.len();
+    let strange = ["embedding_manager.embedder.weight", "model.diffusion_model.extra.weight"];
+    strange.iter().for_each(|name| drop(tensors.insert((*name).to_owned(), vec![1])));
+    tensors.insert("cond_stage_model.transformer.vision_model.embeddings.position_ids".into(), vec![257]);
+    let files = ModelFiles::single(&write(folder.path(), &tensors, Value::Null), None).unwrap();
+    assert_eq!(files.left_over(), strange);
+    check(&files, &configs, count);
+}
+
+/// Such a file is meant for an autoencoder given apart, and still says how its latents are scaled.
+#[test]
+fn files_without_an_autoencoder() {
+    let folder = tempfile::tempdir().unwrap();
+    let (all, _) = golden("sdxl");
+    let is_vae = |name: &&String| name.starts_with("first_stage_model.");
+    let vae: Shapes = all.iter().filter(|(name, _)| is_vae(name)).map(|(n, s)| (n.clone(), s.clone())).collect();
+    let rest: Shapes = all.iter().filter(|(name, _)| !is_vae(name)).map(|(n, s)| (n.clone(), s.clone())).collect();
+    let apart = tempfile::tempdir().unwrap();
+    let (file, apart) = (write(folder.path(), &rest, Value::Null), write(apart.path(), &vae, Value::Null));
+    let files = ModelFiles::single(&file, None).unwrap();
+    let error = Checkpoint::open(&files, "vae", None).unwrap_err().to_string();
+    assert!(error.ends_with("(vae): has no weights in this file, so it must be given apart"), "{error}");
+    let files = files.with_vae(&apart).unwrap();
+    assert!(Checkpoint::open(&files, "vae", None).is_ok() && Checkpoint::open(&files, "unet", None).is_ok());
+    let config: Value = serde_json::from_slice(&files.read("vae/config.json").unwrap()).unwrap();
+    assert_eq!(config["scaling_factor"], json!(0.13025));
+}
+
+/// SSD-1B and Segmind Vega: transformers taken out of Stable Diffusion XL, and the middle's attention with them.
+#[test]
+fn distilled_networks() {
+    for (down, up, depths, reverse) in [
+        ([0, 2, 4], [[4, 4, 10], [2, 1, 1], [0; 3]], json!([1, [2, 2], [4, 4]]), json!([[4, 4, 10], [2, 1, 1], 1])),
+        ([0, 1, 2], [[2; 3], [1; 3], [0; 3]], json!([1, 1, 2]), Value::Null),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut tensors, _) = golden("sdxl");
+        tensors.retain(|name, _| {
+            let Some(rest) = name.strip_prefix("model.diffusion_model.") else { return true };
+            let number = |text: &str| text.parse::<usize>().unwrap_or(0);
+            let parts: Vec<&str> = rest.split('.').collect();
+            let most = match parts[0] {
+                "middle_block" => return parts[1] == "0",
+                "input_blocks" => down[number(parts[1]).saturating_sub(1) / 3],
+                "output_blocks" => up[number(parts[1]) / 3][number(parts[1]) % 3],
+                _ => return true,
+            };
+            parts.get(3) != Some(&"transformer_blocks") || number(parts[4]) < most
+        });
+        let files = ModelFiles::single(&write(folder.path(), &tensors, Value::Null), None).unwrap();
+        let config = files.read("unet/config.json").unwrap();
+        let fields: Value = serde_json::from_slice(&config).unwrap();
+        let found = ["transformer_layers_per_block", "reverse_transformer_layers_per_block", "mid_block_type"];
+        assert_eq!(found.map(|field| fields[field].clone()), [depths, reverse, json!("UNetMidBlock2D")]);
+        let own = Checkpoint::open(&files, "unet", None).unwrap();
+        let own: BTreeMap<&str, &[usize]> = own.tensors().collect();
+        let wanted = wanted("unet", &config);
+        assert_eq!(own.len(), wanted.len());
+        assert!(wanted.iter().all(|weight| own.get(&*weight.name).copied() == Some(&*weight.shape)));
+    }
+}
+
 #[test]
 fn networks_that_see_a_mask() {
     for (family, class) in [("sd1", "StableDiffusionInpaintPipeline"), ("sdxl", "StableDiffusionXLInpaintPipeline")] {
@@ -223,12 +354,10 @@ fn files_that_are_no_such_checkpoint() {
     );
     expect(&|f| drop(f.insert("model.diffusion_model.joint_blocks.0.x".into(), vec![1])), &["Stable Diffusion 3"]);
     expect(&|f| drop(f.insert("lora_unet_x.lora_down.weight".into(), vec![1])), &["a LoRA, which is added to a model"]);
-    expect(
-        &|f| drop(f.insert("model.diffusion_model.extra.weight".into(), vec![1])),
-        &["extra.weight", "does not have"],
-    );
-    let proj = "model.diffusion_model.middle_block.1.proj_in.weight";
-    expect(&|f| drop(f.remove(proj)), &["Stable Diffusion 1", proj, "unet"]);
+    expect(&|f| drop(f.insert("model.diffusion_model.label_emb.weight".into(), vec![1])), &["x4 upscaler", "folder"]);
+    expect(&|f| drop(f.insert("scaled_fp8".into(), vec![1])), &["is quantized, which is not supported: scaled_fp8"]);
+    let first = "model.diffusion_model.input_blocks.0.0.weight";
+    expect(&|f| drop(f.remove(first)), &["Stable Diffusion 1", first, "unet"]);
 }
 
 /// A weight that is missing is called what the file would call it.

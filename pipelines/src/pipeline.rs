@@ -103,6 +103,13 @@ impl Pipeline {
         &self.shared.host.shared
     }
 
+    /// Tensors of the model's files that nothing reads, by the files' own names: what trainers and mergers left behind. Pictures
+    /// do not depend on them; a name that surprises is worth a line to whoever brought the model.
+    #[must_use]
+    pub fn left_over(&self) -> &[String] {
+        self.shared.model.left_over()
+    }
+
     /// Whether pictures come out; otherwise they are latents of an autoencoder that the checkpoint lacks.
     #[must_use]
     pub fn makes_pictures(&self) -> bool {

@@ -80,6 +80,12 @@ impl ModelFiles {
         self.as_single().map(|single| &*single.title)
     }
 
+    /// Tensors of a single file that belong to no part: what trainers and mergers left behind.
+    #[must_use]
+    pub fn left_over(&self) -> &[String] {
+        self.as_single().map_or(&[], |single| &*single.left_over)
+    }
+
     /// Whether a part of the model has weights; tokenizers and schedulers have none.
     #[must_use]
     pub fn has_weights(&self, part: &str) -> bool {
@@ -132,7 +138,7 @@ impl ModelFiles {
     /// derived from the file.
     ///
     /// # Errors
-    /// When it is damaged, of no known family, or holds tensors that its family does not have.
+    /// When it is damaged, quantized, or of no known family.
     pub fn single(path: &Path, config: Option<&Path>) -> Result<Self, ModelError> {
         if let Some(config) = config {
             Self::folder(config)?;

@@ -1,8 +1,9 @@
 //! Checkpoint files: finding them, reading them, changing them and writing them anew.
 //!
 //! From the bytes up: `mapped` brings a file into memory, `contents` tells what it is, `safetensors_file` checks its
-//! header, `single_file` gives one large file the look of diffusers' folder. `files` finds the files of a model in any
-//! layout, `index` and `weights` read them, and `modified`, `learned_weights` and `convert` build on those.
+//! header, `number_types` reads its numbers, `single_file` gives one large file the look of diffusers' folder. `files`
+//! finds the files of a model in any layout, `index` and `weights` read them, and `modified`, `learned_weights` and
+//! `convert` build on those.
 
 mod contents;
 mod convert;
@@ -13,6 +14,7 @@ mod lora;
 mod lora_targets;
 mod mapped;
 mod modified;
+mod number_types;
 mod path;
 mod safetensors_file;
 mod single_file;

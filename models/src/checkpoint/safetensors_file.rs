@@ -3,11 +3,11 @@
 use crate::checkpoint::contents;
 pub(crate) use crate::checkpoint::contents::PICKLE;
 use crate::checkpoint::mapped::Bytes;
+use crate::checkpoint::number_types::storage;
 use crate::error::ModelError;
-use graph::{StorageType, WeightView};
+use graph::WeightView;
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors};
 use serde::de::{IgnoredAny, MapAccess, Visitor};
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
@@ -72,10 +72,16 @@ impl TensorFile {
         self.metadata.metadata().iter().flatten()
     }
 
-    /// All numbers of a tensor, if they are of a type that devices take.
+    /// A tensor as devices take it, if its numbers can be read.
+    pub(crate) fn view(&self, info: &TensorInfo) -> Option<WeightView<'_>> {
+        let numbers = storage(info)?;
+        let bytes = numbers.read(self.bytes(&info.bytes));
+        Some(WeightView { storage: numbers.storage(), shape: info.shape.clone(), bytes })
+    }
+
+    /// All numbers of a tensor, if they can be read.
     pub(crate) fn to_f32(&self, info: &TensorInfo) -> Option<Vec<f32>> {
-        let bytes = Cow::Borrowed(self.bytes(&info.bytes));
-        Some(WeightView { storage: storage(info.dtype)?, shape: info.shape.clone(), bytes }.to_f32())
+        Some(self.view(info)?.to_f32())
     }
 
     pub(crate) fn bytes(&self, range: &Range<usize>) -> &[u8] {
@@ -131,27 +137,4 @@ fn duplicate(header: &[u8]) -> Option<String> {
     }
     let mut parser = serde_json::Deserializer::from_slice(header);
     serde::Deserializer::deserialize_map(&mut parser, Names).ok().flatten()
-}
-
-/// The storage types that devices take.
-pub(crate) fn storage(dtype: Dtype) -> Option<StorageType> {
-    match dtype {
-        Dtype::F32 => Some(StorageType::F32),
-        Dtype::F16 => Some(StorageType::F16),
-        Dtype::BF16 => Some(StorageType::Bf16),
-        _ => None,
-    }
-}
-
-/// Whether no element is infinite or NaN: those, and only those, have all bits of the exponent set.
-pub(crate) fn finite(storage: StorageType, bytes: &[u8]) -> bool {
-    let halves = |exponent: u16| bytes.chunks_exact(2).all(|b| u16::from_le_bytes([b[0], b[1]]) & exponent != exponent);
-    match storage {
-        StorageType::F32 => bytes.chunks_exact(4).all(|b| {
-            const EXPONENT: u32 = 0x7F80_0000;
-            u32::from_le_bytes([b[0], b[1], b[2], b[3]]) & EXPONENT != EXPONENT
-        }),
-        StorageType::F16 => halves(0x7C00),
-        StorageType::Bf16 => halves(0x7F80),
-    }
 }

@@ -1,7 +1,8 @@
 //! Textual inversion (Gal et al. 2022): vectors learned for a word, put after those of the vocabulary.
 
 use crate::checkpoint::contents;
-use crate::checkpoint::safetensors_file::{TensorFile, TensorInfo, finite, storage};
+use crate::checkpoint::number_types::{finite, storage};
+use crate::checkpoint::safetensors_file::{TensorFile, TensorInfo};
 use crate::error::ModelError;
 use std::path::Path;
 
@@ -167,7 +168,7 @@ fn table(file: &TensorFile, name: &str, info: &TensorInfo) -> Result<Table, Stri
     if rows == 0 || channels == 0 {
         return Err(format!("has no vectors in {name}"));
     }
-    match storage(info.dtype) {
+    match storage(info) {
         None => Err(format!("has the unsupported number type {} for {name}", info.dtype)),
         Some(kind) if !finite(kind, file.bytes(&info.bytes)) => Err(format!("has infinities or NaN in {name}")),
         Some(_) => Ok(Table { rows, channels, values: file.to_f32(info).unwrap_or_default() }),

@@ -1,13 +1,13 @@
 use crate::checkpoint::files::ModelFiles;
 use crate::checkpoint::lora::{self, Addition};
+use crate::checkpoint::number_types::{Numbers, finite, storage};
 use crate::checkpoint::path::join;
-use crate::checkpoint::safetensors_file::{PICKLE, TensorFile, TensorInfo, finite, storage};
+use crate::checkpoint::safetensors_file::{PICKLE, TensorFile, TensorInfo};
 use crate::checkpoint::single_file::Located;
-use crate::checkpoint::tensor_names::{HARMLESS, RENAMED};
+use crate::checkpoint::tensor_names::{HARMLESS, RENAMED, is_quantization};
 use crate::checkpoint::weight_files;
 use crate::error::{ModelError, first_few};
 use graph::{Shape, StorageType, WeightSource, WeightSpec, WeightView};
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::Path;
@@ -52,7 +52,7 @@ impl Checkpoint {
         let place = files.describe(component);
         if let Some(single) = files.as_single() {
             let Some(part) = single.parts.get(component) else {
-                return Err(ModelError::new(place, "has no weights in this file"));
+                return Err(ModelError::new(place, "has no weights in this file, so it must be given apart"));
             };
             let tensor = |located: &Located| Tensor {
                 file: 0,
@@ -155,13 +155,13 @@ impl Checkpoint {
     }
 
     /// Compares the checkpoint with what a graph needs, and looks for numbers that are not finite, before anything is
-    /// uploaded.
+    /// uploaded. Returns the tensors that the graph does not read: what trainers and mergers left behind.
     ///
     /// # Errors
-    /// When any weight is missing, unknown, misshapen, of a type that is not supported, or not finite.
-    pub fn check(&self, weights: &[WeightSpec]) -> Result<(), ModelError> {
+    /// When any weight is missing, misshapen, quantized, of a type that is not supported, or not finite.
+    pub fn check(&self, weights: &[WeightSpec]) -> Result<Vec<String>, ModelError> {
         let report = self.report(weights);
-        if report.is_clean() { Ok(()) } else { Err(ModelError::new(&self.place, report.to_string())) }
+        if report.is_usable() { Ok(report.extra) } else { Err(ModelError::new(&self.place, report.to_string())) }
     }
 
     /// The result of [`check`](Self::check) as lists of names.
@@ -179,7 +179,7 @@ impl Checkpoint {
             if info.shape != spec.shape {
                 report.misshapen.push((shown.clone(), spec.shape.clone(), info.shape.clone()));
             }
-            match storage(info.dtype) {
+            match storage(info) {
                 None => report.unsupported.push((shown, info.dtype.to_string())),
                 Some(kind) if !finite(kind, self.files[*file].bytes(&info.bytes)) => {
                     report.not_finite.push(shown);
@@ -191,7 +191,8 @@ impl Checkpoint {
         }
         let unread = self.tensors.keys().filter(|name| !used.contains(*name));
         let unread = unread.filter(|name| !HARMLESS.iter().any(|end| name.ends_with(end)));
-        report.extra = unread.map(|name| self.own_name(name).to_owned()).collect();
+        let unread = unread.map(|name| self.own_name(name).to_owned());
+        (report.quantized, report.extra) = unread.partition(|name| is_quantization(name));
         report
     }
 
@@ -238,7 +239,7 @@ impl Checkpoint {
 
     /// The number type in which a file holds a tensor.
     pub(crate) fn storage(&self, name: &str) -> Option<StorageType> {
-        storage(self.tensors.get(name)?.info.dtype)
+        storage(&self.tensors.get(name)?.info).map(Numbers::storage)
     }
 
     /// The name of this checkpoint in errors.
@@ -248,13 +249,12 @@ impl Checkpoint {
 
     fn stored(&self, name: &str) -> Option<WeightView<'_>> {
         let Tensor { file, info, transposed, .. } = self.tensors.get(name)?;
-        let bytes = Cow::Borrowed(self.files[*file].bytes(&info.bytes));
-        let (storage, mut shape) = (storage(info.dtype)?, info.shape.clone());
+        let mut view = self.files[*file].view(info)?;
         if *transposed {
-            shape.reverse();
-            return Some(WeightView { storage, shape, bytes }.permuted(&[1, 0]));
+            view.shape.reverse();
+            view = view.permuted(&[1, 0]);
         }
-        Some(WeightView { storage, shape, bytes })
+        Some(view)
     }
 }
 
@@ -271,21 +271,23 @@ fn none_found(names: &[String], variant: Option<&str>) -> String {
 pub struct CheckReport {
     /// Weights that the graph reads and the checkpoint lacks.
     pub missing: Vec<String>,
-    /// Tensors that the checkpoint holds and the graph never reads: a sign of another architecture.
+    /// Tensors that the checkpoint holds and the graph never reads. They change nothing.
     pub extra: Vec<String>,
+    /// Tensors without which other weights mean nothing: scales and tables of quantized ones.
+    pub quantized: Vec<String>,
     /// Name, shape wanted, shape found.
     pub misshapen: Vec<(String, Shape, Shape)>,
-    /// Name and type of tensors that are not stored as f32, f16 or bf16.
+    /// Name and type of tensors whose numbers cannot be read.
     pub unsupported: Vec<(String, String)>,
     /// Tensors with an infinity or a NaN in them.
     pub not_finite: Vec<String>,
 }
 
 impl CheckReport {
-    /// Whether there is nothing to report.
+    /// Whether the graph can be computed from the checkpoint.
     #[must_use]
-    pub fn is_clean(&self) -> bool {
-        *self == Self::default()
+    pub fn is_usable(&self) -> bool {
+        *self == Self { extra: self.extra.clone(), ..Self::default() }
     }
 }
 
@@ -299,6 +301,7 @@ impl fmt::Display for CheckReport {
             ("has another shape for", shapes.collect()),
             ("has an unsupported number type for", types.collect()),
             ("has infinities or NaN in", self.not_finite.clone()),
+            ("is quantized, which is not supported:", self.quantized.clone()),
             ("holds tensors this model does not have:", self.extra.clone()),
         ];
         let parts: Vec<String> = kinds

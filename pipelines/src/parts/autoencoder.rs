@@ -16,6 +16,7 @@ pub(crate) struct Autoencoder {
     decoder: Decoder,
     encoder: Encoder,
     weights: Checkpoint,
+    left_over: Vec<String>,
     /// By the latents' extents.
     plans: Places<SampleShape, Box<dyn Plan>>,
 }
@@ -83,10 +84,16 @@ impl Autoencoder {
             Decoder::Kl(AutoencoderKlConfig::from_json(&path, &text)?)
         };
         let weights = Checkpoint::open(files, "vae", None)?.without(ENCODER);
-        let model = Self { decoder, encoder: Encoder::new(files), weights, plans: Places::default() };
+        let (encoder, left_over) = (Encoder::new(files), Vec::new());
+        let mut model = Self { decoder, encoder, weights, left_over, plans: Places::default() };
         let smallest = SampleShape { height: 1, width: 1, channels: model.latent_channels() };
-        model.weights.check(&model.graph(smallest)?.weights())?;
+        model.left_over = model.weights.check(&model.graph(smallest)?.weights())?;
         Ok(Some(model))
+    }
+
+    /// Tensors that the decoder does not read.
+    pub(crate) fn left_over(&self) -> &[String] {
+        &self.left_over
     }
 
     /// Pixels along a side of one latent.

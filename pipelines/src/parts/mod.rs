@@ -27,6 +27,8 @@ pub(crate) struct Model {
     pub(crate) text: Option<TextEncoders>,
     pub(crate) network: Network,
     weights: Checkpoint,
+    /// Tensors of the files that no part reads.
+    left_over: Vec<String>,
     /// None in pixel space.
     pub(crate) autoencoder: Option<Autoencoder>,
     /// Of a network that sees a small picture.
@@ -50,7 +52,11 @@ impl Model {
         }
         let autoencoder = Autoencoder::load(files, &index)?;
         let text = network.text.map(|wanted| TextEncoders::load(files, &index, &network, wanted)).transpose()?;
-        Ok(Self { text, ..Self::load_network(files, &index, network, autoencoder)? })
+        let mut model = Self { text, ..Self::load_network(files, &index, network, autoencoder)? };
+        model.left_over.extend(files.left_over().iter().cloned());
+        model.left_over.extend(model.text.iter().flat_map(TextEncoders::left_over).cloned());
+        model.left_over.extend(model.autoencoder.iter().flat_map(Autoencoder::left_over).cloned());
+        Ok(model)
     }
 
     /// All but the text encoders.
@@ -60,20 +66,21 @@ impl Model {
         network: Network,
         autoencoder: Option<Autoencoder>,
     ) -> Result<Self, PipelineError> {
-        let model = Self {
+        let mut model = Self {
             defaults: index.defaults.clone(),
             autoencoder,
             text: None,
             weights: Checkpoint::open(files, network.folder, None)?,
+            left_over: Vec::new(),
             low_res: LowRes::load(files, index, network.concatenated)?,
             network,
         };
-        model.check(files)?;
+        model.left_over = model.check(files)?;
         Ok(model)
     }
 
-    /// Compares configurations with each other, and weights with what the network reads.
-    fn check(&self, files: &ModelFiles) -> Result<(), PipelineError> {
+    /// Compares configurations with each other, and weights with what the network reads. Returns those that it does not read.
+    fn check(&self, files: &ModelFiles) -> Result<Vec<String>, PipelineError> {
         let broken = |message: String| PipelineError::Checkpoint(format!("{}: {message}", files.describe("")));
         let network = &self.network;
         if let Some(autoencoder) = self.autoencoder.as_ref().filter(|a| a.latent_channels() != network.channels) {
@@ -113,6 +120,11 @@ impl Model {
             Source::Class | Source::Guidance | Source::AestheticScore => Vec::new(),
         };
         self.network.conditions.iter().map(|condition| (condition.name, shape(condition.source))).collect()
+    }
+
+    /// Tensors of the files that no part reads.
+    pub(crate) fn left_over(&self) -> &[String] {
+        &self.left_over
     }
 
     pub(crate) fn defaults(&self) -> &Defaults {

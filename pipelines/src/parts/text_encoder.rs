@@ -69,6 +69,7 @@ struct TextEncoder {
     tokenizer: Tokenizer,
     config: Config,
     weights: LearnedWeights,
+    left_over: Vec<String>,
     form: Form,
     /// By the number of layers that a plan can skip.
     plans: Places<usize, Box<dyn Plan>>,
@@ -220,6 +221,11 @@ impl TextEncoders {
         self.parts[0].max_tokens()
     }
 
+    /// Tensors that no encoder reads.
+    pub(crate) fn left_over(&self) -> impl Iterator<Item = &String> {
+        self.parts.iter().flat_map(|part| &part.left_over)
+    }
+
     /// Memory that the plans hold.
     pub(crate) fn memory(&self) -> MemoryUse {
         self.parts.iter().map(|part| part.plans.memory()).fold(MemoryUse::default(), add)
@@ -342,8 +348,8 @@ impl TextEncoder {
         let folder = place.encoder;
         let weights = Checkpoint::open(files, folder, None)?;
         let tokenizer = Tokenizer::open(files, place.tokenizer)?;
-        let part =
-            Self { folder, tokenizer, config, weights: LearnedWeights::new(weights), form, plans: Places::default() };
+        let (weights, left_over) = (LearnedWeights::new(weights), Vec::new());
+        let mut part = Self { folder, tokenizer, config, weights, left_over, form, plans: Places::default() };
         let (largest, rows) = (part.tokenizer.largest_id(), part.config.vocab_size());
         if largest as usize >= rows {
             let message = format!("the tokenizer has a token {largest} and the text encoder {rows} rows");
@@ -351,7 +357,7 @@ impl TextEncoder {
         }
         // Every checkpoint holds the last layer, whether it is used or not.
         let whole = if form == Form::Penultimate { Form::Last { masked: false } } else { form };
-        part.weights.as_stored().check(&part.graph(whole, 0)?.weights())?;
+        part.left_over = part.weights.as_stored().check(&part.graph(whole, 0)?.weights())?;
         Ok(part)
     }
 

@@ -39,6 +39,9 @@ impl Layout {
         // OpenCLIP, which Stable Diffusion 2 has, computes GELU as it is defined; OpenAI's CLIP does not.
         let open = read("text_encoder/config.json").is_some_and(|config| config["hidden_act"] == "gelu");
         let name = match &**class {
+            name if name.starts_with("StableDiffusionXL") && index.component("text_encoder").is_none() => {
+                "sdxl-refiner"
+            }
             name if name.starts_with("StableDiffusionXL") => "sdxl",
             name if name.starts_with("StableDiffusion") && open => "sd2",
             name if name.starts_with("StableDiffusion") => "sd1",

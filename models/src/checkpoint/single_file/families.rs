@@ -1,7 +1,7 @@
 //! The model families that single files may belong to, from `families.json`.
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// One family: where its parts lie in the file, and the fields that shapes do not determine.
@@ -18,6 +18,8 @@ pub(crate) struct Family {
     scheduler: Map<String, Value>,
     /// Fields of the scheduler's configuration that change when the model predicts velocities. Null removes a field.
     velocity: Map<String, Value>,
+    /// The same when the schedule ends without any signal.
+    zero_snr: Map<String, Value>,
     /// Side of the latents of models that predict velocities, where it differs.
     velocity_size: Option<usize>,
     index: Map<String, Value>,
@@ -43,7 +45,10 @@ enum Heads {
 /// Architectures that are not supported but recognised, so that the error can name them: a part of a tensor's name, and
 /// the architecture.
 pub(crate) const OTHERS: &[(&str, &str)] = &[
-    ("conditioner.embedders.0.model.", "a refiner of Stable Diffusion XL"),
+    (
+        "model.diffusion_model.label_emb.weight",
+        "Stable Diffusion's x4 upscaler, which is read only as a folder in diffusers' layout",
+    ),
     ("joint_blocks.", "Stable Diffusion 3"),
     ("double_blocks.", "Flux"),
     ("control_model.", "a ControlNet"),
@@ -73,11 +78,29 @@ pub(crate) const IGNORED: &[&str] = &[
     "cond_stage_model.model.logit_scale",
     "cond_stage_model.model.attn_mask",
     "cond_stage_model.logit_scale",
+    "conditioner.embedders.0.model.logit_scale",
+    "conditioner.embedders.0.model.attn_mask",
     "conditioner.embedders.1.model.logit_scale",
     "conditioner.embedders.1.model.attn_mask",
     "v_pred",
     "ztsnr",
+    "edm_vpred.",
+    "edm_mean",
+    "edm_std",
 ];
+
+/// What a file's marks say about how it was trained.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Marks {
+    /// The network predicts velocities.
+    pub(crate) velocity: bool,
+    /// The schedule ends without any signal.
+    pub(crate) zero_snr: bool,
+    /// The smallest and the largest noise level of CosXL's training, which is EDM's with velocities.
+    pub(crate) cos: Option<[f32; 2]>,
+    /// Mean and deviation of the latents of Playground v2.5, whose training is EDM's.
+    pub(crate) latents: Option<[Vec<f32>; 2]>,
+}
 
 /// Configurations that depend on whether the model predicts velocities.
 pub(crate) struct Sampling {
@@ -95,11 +118,11 @@ impl Family {
     }
 
     /// Published fields of a part's configuration.
-    pub(crate) fn fields(&self, part: &str) -> Option<&Map<String, Value>> {
+    pub(crate) fn fields(&self, part: &str, marks: &Marks) -> Map<String, Value> {
         match part {
-            "unet" => Some(&self.unet),
-            "vae" => Some(&self.vae),
-            _ => None,
+            "unet" => self.unet.clone(),
+            "vae" => self.vae(marks),
+            _ => Map::new(),
         }
     }
 
@@ -111,21 +134,59 @@ impl Family {
         }
     }
 
-    /// The files that depend on what the model predicts.
-    pub(crate) fn sampling(&self, velocity: bool) -> Sampling {
+    /// The files that depend on how the model was trained.
+    pub(crate) fn sampling(&self, marks: &Marks) -> Sampling {
         let (mut scheduler, mut index) = (self.scheduler.clone(), self.index.clone());
-        if velocity {
-            scheduler.insert("prediction_type".into(), "v_prediction".into());
-            for (field, value) in &self.velocity {
+        let mut change = |fields: &Map<String, Value>| {
+            for (field, value) in fields {
                 if value.is_null() {
                     scheduler.shift_remove(field)
                 } else {
                     scheduler.insert(field.clone(), value.clone())
                 };
             }
-            index["scheduler"][1] = scheduler["_class_name"].clone();
+        };
+        if marks.velocity {
+            change(&Map::from_iter([("prediction_type".to_owned(), "v_prediction".into())]));
+            change(&self.velocity);
         }
-        let sample_size = self.velocity_size.filter(|_| velocity);
-        Sampling { scheduler: scheduler.into(), index: index.into(), sample_size }
+        if marks.zero_snr {
+            change(&self.zero_snr);
+        }
+        let sample_size = self.velocity_size.filter(|_| marks.velocity);
+        let mut scheduler = Value::from(scheduler);
+        if let Some([sigma_min, sigma_max]) = marks.cos {
+            scheduler = json!({
+                "_class_name": "EDMEulerScheduler", "num_train_timesteps": 1000, "prediction_type": "v_prediction",
+                "sigma_data": 1.0, "sigma_max": decimal(sigma_max), "sigma_min": decimal(sigma_min),
+                "sigma_schedule": "exponential"
+            });
+        } else if marks.latents.is_some() {
+            scheduler = json!({
+                "_class_name": "EDMDPMSolverMultistepScheduler", "algorithm_type": "dpmsolver++",
+                "final_sigmas_type": "zero", "lower_order_final": true, "num_train_timesteps": 1000,
+                "prediction_type": "epsilon", "rho": 7.0, "sigma_data": 0.5, "sigma_max": 80.0, "sigma_min": 0.002,
+                "solver_order": 2, "solver_type": "midpoint"
+            });
+        }
+        index["scheduler"][1] = scheduler["_class_name"].clone();
+        Sampling { scheduler, index: index.into(), sample_size }
     }
+
+    /// Fields of the autoencoder's configuration that shapes do not determine.
+    fn vae(&self, marks: &Marks) -> Map<String, Value> {
+        let mut fields = self.vae.clone();
+        if let Some([mean, std]) = &marks.latents {
+            let decimals = |values: &[f32]| values.iter().map(|v| Value::from(decimal(*v))).collect::<Vec<_>>();
+            fields.insert("latents_mean".into(), decimals(mean).into());
+            fields.insert("latents_std".into(), decimals(std).into());
+            fields.insert("scaling_factor".into(), 0.5.into());
+        }
+        fields
+    }
+}
+
+/// The number that a person would have written.
+fn decimal(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or_else(|_| value.into())
 }

@@ -1,7 +1,7 @@
 //! Derives the configurations that a single file lacks from the shapes of its tensors. The family gives the fields that
 //! shapes do not determine.
 
-use super::families::Family;
+use super::families::{Family, Marks};
 use super::renames::Extents;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -80,15 +80,14 @@ pub(crate) fn config(
     file: &impl Shapes,
     extents: &Extents,
     family: &Family,
+    marks: &Marks,
 ) -> Result<Value, String> {
     let mut fields = match names {
         "unet" => unet(file, extents, family)?,
         "vae" => vae(file, extents)?,
         _ => text(part, names, file, extents)?,
     };
-    if let Some(published) = family.fields(part) {
-        fields.extend(published.clone());
-    }
+    fields.extend(family.fields(part, marks));
     if names == "unet" && !fields.contains_key("addition_embed_type") {
         fields.remove("addition_time_embed_dim");
     }
@@ -105,24 +104,37 @@ fn unet(file: &impl Shapes, extents: &Extents, family: &Family) -> Result<Map<St
         return Err("input_blocks.1.0.in_layers.0.weight".into());
     }
     let depth = |place: &str| file.count(0, |i| format!("{place}.transformer_blocks.{i}.norm1.weight"));
-    let middle = depth("middle_block.1").max(1);
+    let middle = depth("middle_block.1");
     let mut channels = Vec::new();
-    let mut depths = Vec::new();
+    // Layers of every transformer on the way down and up, by level.
+    let (mut down_depths, mut up_depths) = (Vec::new(), Vec::new());
     for b in 0..levels {
         channels.push(need(file, &format!("input_blocks.{}.0.out_layers.3.weight", 1 + b * m), 0)?);
-        let own = depth(&format!("input_blocks.{}.1", 1 + b * m));
-        depths.push(if b + 1 == levels { middle } else { own.max(1) });
+        let own = (0..extents.layers).map(|l| depth(&format!("input_blocks.{}.1", 1 + b * m + l)));
+        down_depths.push(own.collect::<Vec<_>>());
+        up_depths.push((0..m).map(|k| depth(&format!("output_blocks.{}.1", b * m + k))).collect::<Vec<_>>());
     }
     let down = (0..levels).map(|b| file.has(&format!("input_blocks.{}.1.proj_in.weight", 1 + b * m)));
     let kinds = |has: bool, with: &str, without: &str| if has { with.to_owned() } else { without.to_owned() };
     let down: Vec<String> = down.map(|has| kinds(has, "CrossAttnDownBlock2D", "DownBlock2D")).collect();
     let up: Vec<String> = extents.attention.iter().map(|has| kinds(*has, "CrossAttnUpBlock2D", "UpBlock2D")).collect();
-    let projection = file.shape("middle_block.1.proj_in.weight").ok_or("middle_block.1.proj_in.weight")?;
-    let depths: Value = if depths.iter().all(|d| *d == depths[0]) { depths[0].into() } else { json!(depths) };
+    // Distilled models have no attention in the middle, or no middle at all.
+    let middle_type = match (file.has("middle_block.0.in_layers.0.weight"), middle) {
+        (true, 1..) => Some("UNetMidBlock2DCrossAttn"),
+        (true, 0) => Some("UNetMidBlock2D"),
+        (false, _) => None,
+    };
+    let inputs = (1..levels * m).map(|i| format!("input_blocks.{i}.1"));
+    let attends = |place: &String| file.has(&format!("{place}.proj_in.weight"));
+    let attention = ["middle_block.1".to_owned()].into_iter().chain(inputs).find(attends);
+    let attention = attention.ok_or("middle_block.1.proj_in.weight")?;
+    let proj_in = format!("{attention}.proj_in.weight");
+    let projection = file.shape(&proj_in).ok_or(proj_in)?;
+    let (depths, reverse) = depths(&down_depths, &up_depths, middle);
     let Value::Object(mut fields) = json!({
         "_class_name": "UNet2DConditionModel", "act_fn": "silu", "attention_head_dim": family.heads(&channels),
         "block_out_channels": channels, "center_input_sample": false,
-        "cross_attention_dim": need(file, "middle_block.1.transformer_blocks.0.attn2.to_k.weight", 1)?,
+        "cross_attention_dim": need(file, &format!("{attention}.transformer_blocks.0.attn2.to_k.weight"), 1)?,
         "down_block_types": down, "downsample_padding": 1, "flip_sin_to_cos": true, "freq_shift": 0,
         "in_channels": need(file, "input_blocks.0.0.weight", 1)?, "layers_per_block": extents.layers,
         "mid_block_scale_factor": 1, "norm_eps": 1e-5, "norm_num_groups": 32,
@@ -131,11 +143,41 @@ fn unet(file: &impl Shapes, extents: &Extents, family: &Family) -> Result<Map<St
     }) else {
         unreachable!("an object above")
     };
+    if middle_type != Some("UNetMidBlock2DCrossAttn") {
+        fields.insert("mid_block_type".into(), json!(middle_type));
+    }
+    if let Some(reverse) = reverse {
+        fields.insert("reverse_transformer_layers_per_block".into(), reverse);
+    }
     if let Some(channels) = file.extent("label_emb.0.0.weight", 1) {
         fields.insert("addition_embed_type".into(), "text_time".into());
         fields.insert("projection_class_embeddings_input_dim".into(), channels.into());
     }
     Ok(fields)
+}
+
+/// `transformer_layers_per_block` and, where the way up is no mirror image of the way down, its reverse.
+fn depths(down: &[Vec<usize>], up: &[Vec<usize>], middle: usize) -> (Value, Option<Value>) {
+    // What has no transformer has any number of layers.
+    let same = |all: &[usize]| all.iter().all(|depth| *depth == all[0]).then(|| all[0].max(1));
+    let (coarsest, mirrored) = (down.len() - 1, up.iter().rev());
+    let level = |(b, (down, up)): (usize, (&Vec<usize>, &Vec<usize>))| {
+        let (down, up) = (same(down).filter(|_| down[0] > 0), same(up).filter(|_| up[0] > 0));
+        let middle = Some(middle).filter(|middle| b == coarsest && *middle > 0);
+        let known: Vec<usize> = [down, up, middle].into_iter().flatten().collect();
+        if known.is_empty() { Some(1) } else { same(&known) }
+    };
+    let every = |levels: &[Vec<usize>]| levels.iter().all(|all| same(all).is_some());
+    let mirror: Option<Vec<usize>> = down.iter().zip(mirrored).enumerate().map(level).collect();
+    match mirror.filter(|_| every(down) && every(up)) {
+        Some(all) => (same(&all).map_or_else(|| json!(all), Value::from), None),
+        None => {
+            // The middle has as many layers as the coarsest level says, be there transformers or not.
+            let of = |all: &Vec<usize>| if all[0] == 0 { json!(middle.max(1)) } else { json!(all) };
+            let list = |levels: &[Vec<usize>]| levels.iter().map(of).collect::<Vec<Value>>();
+            (list(down).into(), Some(list(up).into()))
+        }
+    }
 }
 
 fn vae(file: &impl Shapes, extents: &Extents) -> Result<Map<String, Value>, String> {

@@ -9,9 +9,9 @@ pub(super) mod renames;
 
 use crate::checkpoint::path::is_inside;
 use crate::checkpoint::safetensors_file::{TensorFile, TensorInfo};
-use crate::checkpoint::tensor_names::newer_vae_name;
-use crate::error::{ModelError, first_few};
-use families::{Family, IGNORED, OTHERS, Sampling};
+use crate::checkpoint::tensor_names::{HARMLESS, is_quantization, newer_vae_name};
+use crate::error::ModelError;
+use families::{Family, IGNORED, Marks, OTHERS, Sampling};
 use infer::Shapes;
 use renames::{Extents, Form, Renames};
 use serde_json::{Map, Value};
@@ -26,6 +26,12 @@ pub(crate) const CARRIED: &str = "headwater/";
 /// The key under which Stability's ModelSpec keeps what the network predicts.
 pub(crate) const PREDICTION: &str = "modelspec.prediction_type";
 
+const VAE: &str = "vae";
+
+/// Fields of an autoencoder's configuration that another one in its place has too, because the network is made for them.
+const SCALE: [&str; 7] =
+    ["scaling_factor", "shift_factor", "latents_mean", "latents_std", "norm_num_groups", "sample_size", "force_upcast"];
+
 /// One open file.
 #[derive(Debug)]
 pub(crate) struct SingleFile {
@@ -36,6 +42,8 @@ pub(crate) struct SingleFile {
     pub(crate) parts: BTreeMap<String, Part>,
     /// Tensors that no part reads: averages and schedules of training, and layers whose output is not used.
     pub(crate) unread: BTreeSet<String>,
+    /// Those among them that are no part of training as it is known: what trainers and mergers left behind.
+    pub(crate) left_over: Vec<String>,
     /// Configurations by their path in diffusers' layout.
     files: BTreeMap<String, Vec<u8>>,
     /// Folders of tokenizers that have CLIP's own vocabulary, and their padding tokens.
@@ -86,24 +94,36 @@ impl SingleFile {
         let file = TensorFile::at(path)?;
         let all: BTreeMap<String, TensorInfo> = file.tensors().collect();
         let family = family(&shown, &all)?;
-        let Sampling { scheduler, mut index, sample_size } = family.sampling(predicts_velocity(&family, &file, &all));
+        let marks = marks(&family, &file, &all);
+        let Sampling { scheduler, mut index, sample_size } = family.sampling(&marks);
         let mut single = Self {
             shown,
             title: family.title.clone(),
             file: Arc::new(file),
             parts: BTreeMap::new(),
             unread: BTreeSet::new(),
+            left_over: Vec::new(),
             files: BTreeMap::new(),
             tokenizers: family.pad.clone(),
         };
         single.insert("scheduler/scheduler_config.json", &scheduler);
         single.insert("model_index.json", &index);
         let mut rest = all.clone();
-        rest.retain(|name, _| !name.ends_with("position_ids"));
+        rest.retain(|name, _| !HARMLESS.iter().any(|end| name.ends_with(end)));
+        if let Some(name) = rest.keys().find(|name| is_quantization(name)) {
+            return Err(ModelError::new(single.shown, format!("is quantized, which is not supported: {name}")));
+        }
         let is_ignored = |name: &str| IGNORED.iter().any(|ignored| name.starts_with(ignored));
         let ignored = rest.extract_if(.., |name, _| is_ignored(name)).map(|(name, _)| name);
         single.unread.extend(ignored);
         for (name, place) in &family.parts {
+            if name == VAE && !all.keys().any(|tensor| tensor.starts_with(&place.prefix)) {
+                // Many files are meant to be used with an autoencoder given apart, for which the scale of the latents is kept.
+                let mut fields = family.fields(name, &marks);
+                fields.insert("_class_name".into(), "AutoencoderKL".into());
+                single.insert("vae/config.json", &fields.into());
+                continue;
+            }
             let under = Under { tensors: &all, prefix: &place.prefix };
             let mut extents = infer::extents(&place.names, &under);
             if family.name == "sd2" && name == "text_encoder" {
@@ -115,7 +135,7 @@ impl SingleFile {
                     format!("looks like {title} and lacks {}{tensor}, so its {name} cannot be told", place.prefix);
                 ModelError::new(&*single.shown, message)
             };
-            let mut config = infer::config(name, &place.names, &under, &extents, &family).map_err(missing)?;
+            let mut config = infer::config(name, &place.names, &under, &extents, &family, &marks).map_err(missing)?;
             let [taken, made] = ["in_channels", "out_channels"].map(|field| config[field].as_u64().unwrap_or(0));
             if name == "unet" && taken == 2 * made + 1 {
                 // The input of inpainting models: the sample, a mask, and the latents of the masked picture.
@@ -141,12 +161,9 @@ impl SingleFile {
             single.parts.insert(name.clone(), part);
         }
         single.carried();
-        if rest.is_empty() {
-            return Ok(single);
-        }
-        let names: Vec<&String> = rest.keys().collect();
-        let message = format!("holds tensors that a model of {} does not have: {}", family.title, first_few(&names));
-        Err(ModelError::new(single.shown, message))
+        single.left_over = rest.into_keys().collect();
+        single.unread.extend(single.left_over.iter().cloned());
+        Ok(single)
     }
 
     /// Opens an autoencoder alone, or the autoencoder of a whole checkpoint. Fields that shapes do not determine are
@@ -168,13 +185,13 @@ impl SingleFile {
         let mut part = Part { prefix: prefix.to_owned(), renames: Renames::default(), tensors: BTreeMap::new() };
         let config = if extents.levels > 0 {
             part.renames = Renames::new("vae", &extents);
-            infer::config("vae", "vae", &Under { tensors: &own_names, prefix }, &extents, family)
+            infer::config("vae", "vae", &Under { tensors: &own_names, prefix }, &extents, family, &Marks::default())
         } else {
             extents = infer::diffusers_extents("vae", &own_names);
             let renames = Renames::new("vae", &extents);
             let ldm = |name: &String| renames.ldm(&newer_vae_name(name)).map(|renamed| renamed.name);
             let shapes = own_names.iter().filter_map(|(name, info)| Some((ldm(name)?, info.clone()))).collect();
-            infer::config("vae", "vae", &Under { tensors: &shapes, prefix }, &extents, family)
+            infer::config("vae", "vae", &Under { tensors: &shapes, prefix }, &extents, family, &Marks::default())
         };
         let config = config.map_err(|_| {
             let message = "holds no AutoencoderKL, in neither latent diffusion's nor diffusers' names";
@@ -191,6 +208,7 @@ impl SingleFile {
             file: Arc::new(file),
             parts: BTreeMap::from([("vae".to_owned(), part)]),
             unread: BTreeSet::new(),
+            left_over: Vec::new(),
             files: BTreeMap::new(),
             tokenizers: BTreeMap::new(),
         };
@@ -198,7 +216,7 @@ impl SingleFile {
         // The value of Stable Diffusion 1 and 2.
         config.insert("scaling_factor".into(), 0.18215.into());
         if own.get("_class_name") == config.get("_class_name") {
-            for field in ["scaling_factor", "shift_factor", "norm_num_groups", "sample_size", "force_upcast"] {
+            for field in SCALE {
                 if let Some(value) = own.get(field) {
                     config.insert(field.into(), value.clone());
                 }
@@ -329,6 +347,21 @@ fn family(shown: &str, all: &BTreeMap<String, TensorInfo>) -> Result<Family, Mod
 /// diffusers' folders contain neither this layer nor the projection.
 fn keeps_unused_layer(file: &impl Shapes, extents: &Extents) -> bool {
     extents.layers > 1 && (file.has("text_projection") || extents.layers == 24)
+}
+
+/// What a file says about its training; each mark says one thing.
+fn marks(family: &Family, file: &TensorFile, all: &BTreeMap<String, TensorInfo>) -> Marks {
+    let numbers = |name: &str| all.get(name).and_then(|info| file.to_f32(info)).filter(|numbers| !numbers.is_empty());
+    let cos = numbers("edm_vpred.sigma_max").map(|largest| {
+        // The smallest level of EDM, where the file does not say.
+        [numbers("edm_vpred.sigma_min").map_or(0.002, |smallest| smallest[0]), largest[0]]
+    });
+    Marks {
+        velocity: predicts_velocity(family, file, all),
+        zero_snr: all.contains_key("ztsnr"),
+        cos,
+        latents: numbers("edm_mean").zip(numbers("edm_std")).map(|(mean, std)| [mean, std]),
+    }
 }
 
 /// Whether the model predicts v and not epsilon. The metadata may say so (Stability's ModelSpec), or a mark that
