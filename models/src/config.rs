@@ -83,7 +83,29 @@ pub(crate) fn parse_class<T: DeserializeOwned>(
     // The class is checked first. Otherwise a file of another class would be refused for its fields, not for its class.
     let fields: Rest = parse(path, text)?;
     check_class(path, field, fields.get(field), supported)?;
+    check_depths(path, &fields)?;
     parse(path, text)
+}
+
+/// The most layers or blocks of one kind: a graph is built of each.
+const MOST_LAYERS: f64 = 1024.0;
+
+/// Refuses numbers of layers and blocks that no model has, wherever they stand in a configuration, before anything is built of them.
+fn check_depths(path: &str, fields: &Rest) -> Result<(), ModelError> {
+    fn largest(value: &Value) -> f64 {
+        match value {
+            Value::Array(values) => values.iter().map(largest).fold(0.0, f64::max),
+            value => value.as_f64().unwrap_or(0.0),
+        }
+    }
+    let is_depth = |name: &str| ["layers", "blocks", "heads"].iter().any(|word| name.contains(word));
+    match fields.iter().find(|(name, value)| is_depth(name) && largest(value) > MOST_LAYERS) {
+        Some((name, value)) => {
+            let message = format!("{name} = {} is not between 1 and {MOST_LAYERS}", brief(&value.to_string()));
+            Err(ModelError::new(path, message))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Refuses a class that this reader does not implement.
