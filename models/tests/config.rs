@@ -147,3 +147,22 @@ fn a_model_index_is_read() {
         assert!(error.contains(message), "{error}");
     }
 }
+
+/// Every list of layers and blocks is bounded before a graph is built of it.
+#[test]
+fn depths_that_no_model_has_are_refused() {
+    let tiny = |blocks: &str| {
+        let text = format!(
+            r#"{{"_class_name": "AutoencoderTiny", "encoder_block_out_channels": [8, 8], "decoder_block_out_channels": [8, 8],
+                "num_encoder_blocks": [1, 1], "num_decoder_blocks": {blocks}}}"#
+        );
+        models::AutoencoderTinyConfig::from_json("config.json", text.as_bytes())
+    };
+    assert!(tiny("[1, 2]").is_ok());
+    for blocks in ["[1, 1000000000000000000]", "[1025, 1]"] {
+        let error = tiny(blocks).expect_err(blocks).to_string();
+        assert!(error.contains("num_decoder_blocks") && error.contains("is not between 1 and 1024"), "{error}");
+    }
+    let unet = br#"{"_class_name": "UNet2DConditionModel", "transformer_layers_per_block": [[1, 2], [3, 5000], 1, 1]}"#;
+    assert!(models::UNet2DConditionConfig::from_json("config.json", unet).is_err());
+}

@@ -186,7 +186,7 @@ fn marks_of_training() {
     };
     let ([euler, ddim, pndm], none): ([_; 3], &[f32]) =
         (["EulerDiscreteScheduler", "DDIMScheduler", "PNDMScheduler"], &[]);
-    let (v, zero): ((&str, &[f32]), (&str, &[f32])) = (("v_pred", none), ("ztsnr", none));
+    let [v, zero] = ["v_pred", "ztsnr"].map(|name| (name, none));
     for (family, marks, class, prediction, ends_without_signal) in [
         ("sdxl", vec![], euler, "epsilon", false),
         ("sdxl", vec![v], euler, "v_prediction", false),

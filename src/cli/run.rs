@@ -10,6 +10,7 @@ use super::output::{Destination, Saved};
 use super::progress::Progress;
 use super::save_steps::StepWriter;
 use super::settings::{parameters, settings_json};
+use models::first_few;
 use pipelines::{Generated, Job, Pipeline, PromptSyntax, RgbImage, Task};
 use serde_json::json;
 use std::io::Write;
@@ -62,6 +63,10 @@ pub(super) fn run(work: &Work<'_>) -> Result<(), CliError> {
     }
     let pipe = Pipeline::from_pretrained(&device, &files, flags.plan_options())?;
     check_prompt(&pipe, work)?;
+    if !pipe.left_over().is_empty() && !flags.quiet {
+        let names = first_few(pipe.left_over());
+        note!("warning: {} has tensors that no part of the model reads: {names}", flags.model.display());
+    }
     if !pipe.makes_pictures() && !destination.takes_samples() {
         let message = "this model makes latents, not pictures; give --output a name ending in .safetensors";
         return Err(CliError::Usage(message.into()));
