@@ -133,7 +133,7 @@ fn adapters_that_cannot_be_added() {
     expect(
         &format!("{}:1e30", path("peft")),
         1,
-        &["peft.safetensors: is too large to be added", "1e30", "numbers that half precision does not hold"],
+        &["peft.safetensors: is too large to be added", "1e30", "half precision does not hold"],
     );
     expect(&folder("stable_diffusion"), 1, &["is a folder, and a file is wanted"]);
     expect(&format!("{}:inf", path("peft")), 2, &["--lora", "give a file"]);
@@ -294,5 +294,5 @@ fn damaged_single_files() {
         &|t| t.get_mut("model.diffusion_model.out.2.bias").unwrap().1 = vec![2, 2],
         &["[2, 2] instead of [4]", "out.2.bias"],
     );
-    expect(&|t| t.retain(|name, _| !name.starts_with("first_stage")), &["first_stage_model.decoder", "vae"]);
+    expect(&|t| t.retain(|name, _| !name.starts_with("first_stage")), &["vae", "has no weights in this file"]);
 }

@@ -209,6 +209,9 @@ fn small_files_of_a_folder_are_told_too() {
     }
     let error = files.read("config.json").expect_err("not there").to_string();
     assert!(error.ends_with("config.json: is missing from this model"), "{error}");
+    std::fs::write(place.path().join("pytorch_lora_weights.safetensors"), safetensors(&["x"])).expect("writable");
+    let error = files.read("model_index.json").expect_err("not there").to_string();
+    assert!(error.contains("is missing") && error.ends_with("pytorch_lora_weights.safetensors"), "{error}");
     #[cfg(unix)]
     {
         let made = std::process::Command::new("mkfifo").arg(place.path().join("config.json")).status();

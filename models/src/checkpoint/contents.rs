@@ -55,13 +55,18 @@ pub(crate) fn regular(path: &Path) -> Result<Metadata, String> {
 
 /// What to do with a folder in a file's place.
 fn folder(path: &Path) -> String {
-    let files = std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    let mut names: Vec<String> = files.filter_map(|name| name.into_string().ok()).collect();
-    names.retain(|name| name.ends_with(".safetensors"));
-    match &names[..] {
-        [only] => format!("is a folder, and a file is wanted: give {}", path.join(only).display()),
-        _ => "is a folder, and a file is wanted: give one safetensors file".into(),
+    match only_weights(path) {
+        Some(file) => format!("is a folder, and a file is wanted: give {file}"),
+        None => "is a folder, and a file is wanted: give one safetensors file".into(),
     }
+}
+
+/// The safetensors file directly inside a folder, if there is exactly one.
+pub(crate) fn only_weights(folder: &Path) -> Option<String> {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files = files.filter(|path| path.extension().is_some_and(|end| end == "safetensors"));
+    let only = files.next()?;
+    files.next().is_none().then(|| only.display().to_string())
 }
 
 /// The system's message without Rust's "(os error 2)".
@@ -199,7 +204,7 @@ impl Contents {
 impl fmt::Display for Contents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Adapter => "a LoRA, which is added to a model and is none itself",
+            Self::Adapter => "a LoRA, which is added to a model",
             Self::Whole => "a whole checkpoint, a model of its own",
             Self::Unet => "a UNet alone, the network of a model",
             Self::Transformer => "a transformer alone, the network of a model",

@@ -318,7 +318,12 @@ impl ModelFiles {
 
     fn unreadable(&self, path: &str, full: &Path, why: String) -> ModelError {
         let missing = full.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
-        let message = if missing { "is missing from this model".to_owned() } else { why };
+        let mut message = if missing { "is missing from this model".to_owned() } else { why };
+        // A folder with an adapter or a single file in it, as hubs keep them.
+        let inside = full.parent().filter(|_| missing && path == "model_index.json").and_then(contents::only_weights);
+        if let Some(file) = inside {
+            message += &format!("; to use the one file of weights in this folder, give {file}");
+        }
         ModelError::new(self.describe(path), message)
     }
 }
