@@ -1,9 +1,10 @@
-"""Two tiny pipelines whose networks see a picture, in diffusers' layout: pipelines/inpainting and pipelines/upscaler.
+"""Tiny pipelines that begin with a picture, in diffusers' layout: pipelines/inpainting and pipelines/upscaler, whose networks see it, and
+pipelines/refiner.
 
     pip install -r requirements.txt && python make_edited_pipelines.py [NAME...] && python make_edits.py
 
 Trained for a minute on the coloured squares of make_pipelines.py; text encoder and tokenizer (and the autoencoder of inpainting) are those
-of pipelines/stable_diffusion.
+of pipelines/stable_diffusion, or of pipelines/stable_diffusion_xl for the refiner.
 """
 
 import shutil
@@ -12,7 +13,7 @@ import sys
 import torch
 import torch.nn.functional as F
 from diffusers import (AutoencoderKL, DDIMScheduler, DDPMScheduler, PNDMScheduler, StableDiffusionInpaintPipeline, StableDiffusionPipeline,
-                       StableDiffusionUpscalePipeline, UNet2DConditionModel)
+                       StableDiffusionUpscalePipeline, StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline, UNet2DConditionModel)
 
 from make_latents import BETAS, NET, encode, minimise
 from make_pipelines import HERE, batch
@@ -91,18 +92,59 @@ def upscaler(parts):
         max_noise_level=90)
 
 
+def refiner(parts):
+    """As the refiner of SDXL, the second text encoder alone and a score; with means and deviations of latents, as Playground has them."""
+    vae, text, tokenizer = parts.vae, parts.text_encoder_2, parts.tokenizer_2
+    raw = vae.encode(batch(SIZE, 64)[0]).latent_dist.mean
+    rounded = lambda values: [round(v, 4) for v in values.tolist()]
+    vae.register_to_config(scaling_factor=0.5, latents_mean=rounded(raw.mean((0, 2, 3))), latents_std=rounded(raw.std((0, 2, 3))))
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (vae.config.latents_mean, vae.config.latents_std))
+    net = UNet2DConditionModel(**{
+        **SMALL, "attention_head_dim": (2, 3), "block_out_channels": (8, 12), "cross_attention_dim": 16, "use_linear_projection": True,
+        "addition_embed_type": "text_time", "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 20 + 5 * 8})
+    noiser = DDPMScheduler(**BETAS)
+
+    def prediction():
+        x0, captions = batch(SIZE, 32)
+        tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
+        with torch.no_grad():
+            out = text(tokens.input_ids, output_hidden_states=True)
+            # A low score is a pale picture.
+            score = 2 + 5 * torch.rand(len(x0))
+            x0 = (vae.encode(x0 * (score / 7)[:, None, None, None]).latent_dist.mean - mean) * vae.config.scaling_factor / std
+        noise, t = torch.randn_like(x0), torch.randint(0, 1000, (len(x0),))
+        ids = torch.cat([torch.tensor([[SIZE, SIZE, 0.0, 0.0]]).expand(len(x0), 4), score[:, None]], 1)
+        added = {"text_embeds": out.text_embeds, "time_ids": ids}
+        return F.mse_loss(net(noiser.add_noise(x0, noise, t), t, out.hidden_states[-2], added_cond_kwargs=added).sample, noise)
+
+    minimise("refiner unet", net.parameters(), 600, prediction)
+    return StableDiffusionXLImg2ImgPipeline(
+        vae=vae, text_encoder=None, text_encoder_2=text, tokenizer=None, tokenizer_2=tokenizer, unet=net, scheduler=parts.scheduler,
+        requires_aesthetics_score=True, force_zeros_for_empty_prompt=False, add_watermarker=False)
+
+
+MAKE = {
+    "inpainting": (inpainting, StableDiffusionPipeline, "stable_diffusion", "tokenizer"),
+    "upscaler": (upscaler, StableDiffusionPipeline, "stable_diffusion", "tokenizer"),
+    "refiner": (refiner, StableDiffusionXLPipeline, "stable_diffusion_xl", "tokenizer_2"),
+}
+
+
 def main():
     torch.set_num_threads(1)
-    for name in sys.argv[1:] or ("inpainting", "upscaler"):
+    for name in sys.argv[1:] or MAKE:
         torch.manual_seed(0)
-        parts = StableDiffusionPipeline.from_pretrained(HERE / "pipelines/stable_diffusion", torch_dtype=torch.float32, safety_checker=None)
-        for part in (parts.vae, parts.text_encoder):
+        make, kind, source, tokenizer = MAKE[name]
+        extra = {"safety_checker": None} if kind is StableDiffusionPipeline else {"add_watermarker": False}
+        parts = kind.from_pretrained(HERE / "pipelines" / source, torch_dtype=torch.float32, **extra)
+        texts = [part for part in (parts.text_encoder, getattr(parts, "text_encoder_2", None)) if part is not None]
+        for part in (parts.vae, *texts):
             part.requires_grad_(False)
         folder = HERE / "pipelines" / name
         shutil.rmtree(folder, ignore_errors=True)
-        {"inpainting": inpainting, "upscaler": upscaler}[name](parts).to(torch.float16).save_pretrained(folder)
-        shutil.rmtree(folder / "tokenizer")
-        shutil.copytree(HERE / "pipelines/stable_diffusion/tokenizer", folder / "tokenizer")
+        make(parts).to(torch.float16).save_pretrained(folder)
+        shutil.rmtree(folder / tokenizer)
+        shutil.copytree(HERE / "pipelines" / source / tokenizer, folder / tokenizer)
 
 
 if __name__ == "__main__":

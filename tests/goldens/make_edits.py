@@ -106,6 +106,12 @@ def inpainting(name):
         yield "heun", {**base, "sampler": "heun", "strength": 1.0}
 
 
+def refining(name):
+    yield "default", {**BASE, "strength": 0.5}
+    yield "guided", {**GUIDED, "strength": 0.6}
+    yield "no-negative", {**BASE, "strength": 0.8, "guidance_scale": 3.0, "image": "waves.png", "seed": 3}
+
+
 def upscaling(name):
     base, guided = {**BASE, "image": "small-square.png"}, {**GUIDED, "image": "small-square.png"}
     yield "default", {**base, "noise_level": 20}
@@ -126,6 +132,7 @@ TASKS = {
     "latent_consistency": {
         "img2img": (diffusers.LatentConsistencyModelImg2ImgPipeline, image_to_image),
         "inpaint": (diffusers.StableDiffusionInpaintPipeline, inpainting)},
+    "refiner": {"img2img": (diffusers.StableDiffusionXLImg2ImgPipeline, refining)},
     "upscaler": {"upscale": (diffusers.StableDiffusionUpscalePipeline, upscaling)},
     "inpainting": {"inpaint": (diffusers.StableDiffusionInpaintPipeline, inpainting)},
 }
