@@ -282,3 +282,27 @@ fn settings_are_read_from_the_file_beside_an_adapter_of_peft() {
     std::fs::write(place.path().join("adapter_config.json"), r#"{"r": 2, "lora_alpha": 8}"#).expect("writable");
     assert_eq!(by(&read()), [8.0; 24]);
 }
+
+#[test]
+fn adapters_of_every_number_type() {
+    let base = base();
+    let place = tempfile::tempdir().expect("a folder");
+    let path = place.path().join("x.safetensors");
+    let name = format!("{LINEAR}.weight");
+    let plain = ModelFiles::folder(base.path()).expect("a folder");
+    let plain = Checkpoint::open(&plain, "unet", None).expect("whole").weight(&name).expect("there").to_f32();
+    for (dtype, half) in [
+        (Dtype::F64, 0.5_f64.to_le_bytes().to_vec()),
+        (Dtype::F32, 0.5_f32.to_le_bytes().to_vec()),
+        (Dtype::F16, vec![0, 0x38]),
+        (Dtype::BF16, vec![0, 0x3F]),
+        (Dtype::F8_E4M3, vec![0x30]),
+        (Dtype::F8_E5M2, vec![0x38]),
+    ] {
+        let filled = |shape: &[usize]| (dtype, shape.to_vec(), half.repeat(shape.iter().product()));
+        let of = |way: &str| format!("unet.{LINEAR}.lora_{way}.weight");
+        write(&path, &Tensors::from([(of("A"), filled(&[2, 4])), (of("B"), filled(&[6, 2]))]), None);
+        let sum = added(base.path(), &path, 1.0).expect("it fits").weight(&name).expect("there").to_f32();
+        assert!(sum.iter().zip(&plain).all(|(a, b)| (a - b - 0.5).abs() < 1e-5), "{dtype:?}");
+    }
+}
