@@ -173,6 +173,43 @@ fn unets_that_cannot_be_honoured() {
     }
 }
 
+/// PixArt-α of three sizes and -Σ.
+#[test]
+fn transformers() {
+    for (sample_size, more, wanted) in [
+        (32, json!({}), 610_856_096),
+        (64, json!({}), 610_856_096),
+        (128, json!({}), 611_349_152),
+        (128, json!({ "use_additional_conditions": false, "interpolation_scale": 2 }), 610_856_096),
+    ] {
+        let config = json!({
+            "_class_name": "Transformer2DModel", "_diffusers_version": "0.22.0.dev0", "activation_fn": "gelu-approximate",
+            "attention_bias": true, "attention_head_dim": 72, "attention_type": "default", "caption_channels": 4096,
+            "cross_attention_dim": 1152, "double_self_attention": false, "dropout": 0.0, "in_channels": 4,
+            "norm_elementwise_affine": false, "norm_eps": 1e-06, "norm_num_groups": 32, "norm_type": "ada_norm_single",
+            "num_attention_heads": 16, "num_embeds_ada_norm": 1000, "num_layers": 28, "num_vector_embeds": null,
+            "only_cross_attention": false, "out_channels": 8, "patch_size": 2, "sample_size": sample_size,
+            "upcast_attention": false, "use_linear_projection": false
+        });
+        let config =
+            models::PixArtConfig::from_json("t", with(&config, more).to_string().as_bytes()).expect("published");
+        let count = parameters(|s| {
+            let input = |name: &str, shape: &[usize]| s.input(name, shape, Rate::Step);
+            let [resolution, aspect_ratio] = [input("resolution", &[1, 2]), input("aspect_ratio", &[1, 1])];
+            let size = models::SizeConditions { resolution: &resolution, aspect_ratio: &aspect_ratio };
+            let inputs = models::PixArtInputs {
+                sample: &input("sample", &[1, 2, 2, 4]),
+                timestep: &input("timestep", &[1]),
+                encoder_hidden_states: &input("text", &[1, 5, 4096]),
+                encoder_attention_mask: None,
+                size: config.use_additional_conditions().then_some(size),
+            };
+            vec![models::pixart_transformer_2d_model(s, &config, &inputs)]
+        });
+        assert_eq!(count, wanted, "PixArt of {sample_size}");
+    }
+}
+
 /// Every field that diffusers' classes have is read or refused, but for those named here, which change nothing in inference.
 /// What the classes do not have is passed over, as diffusers does.
 #[test]
@@ -287,6 +324,17 @@ fn unets_without_text() {
         "up_block_types": repeated("AttnUpBlock2D", "ResnetUpsampleBlock2D", 3, 4), "upsample_type": "resnet"
     });
     assert_eq!(count(&consistency), 295_899_267, "openai/diffusers-cd_imagenet64_l2");
+    let [down, up] = ["ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D"];
+    let [down_attention, up_attention] = ["AttnDownBlock2D", "AttnUpBlock2D"];
+    let lsun = with(
+        &consistency,
+        json!({
+            "block_out_channels": [256, 256, 512, 512, 1024, 1024], "layers_per_block": 2, "num_class_embeds": null,
+            "down_block_types": [down, down, down, down_attention, down_attention, down_attention],
+            "up_block_types": [up_attention, up_attention, up_attention, up, up, up], "sample_size": 256
+        }),
+    );
+    assert_eq!(count(&lsun), 552_807_171, "openai/diffusers-cd_bedroom256_l2 and _cat256_l2");
 }
 
 /// Both halves of both autoencoders.
@@ -310,6 +358,38 @@ fn autoencoders() {
         vec![mean, logvar, autoencoder_kl_decode(s, &config, &latents(s))]
     });
     assert_eq!(both, 83_653_863, "the autoencoder of Stable Diffusion");
+    // Of Playground v2.5, whose latents are also normalized channel by channel.
+    let playground = with(
+        &kl,
+        json!({
+            "latents_mean": [-1.6574, 1.886, -1.383, 2.5155], "latents_std": [8.4927, 5.9022, 6.5498, 5.2299],
+            "scaling_factor": 0.5, "sample_size": 1024, "force_upcast": true
+        }),
+    );
+    let config = AutoencoderKlConfig::from_json("vae", playground.to_string().as_bytes()).expect("published");
+    assert_eq!(config.normalization()[3], (2.5155, 0.5 / 5.2299));
+    for (field, value) in [
+        ("latents_std", json!([1, 1])),
+        ("latents_std", json!([1, 1, 0, 1])),
+        ("act_fn", json!("relu")),
+        ("quantization_config", json!({})),
+    ] {
+        let text = with(&playground, json!({ field: value })).to_string();
+        assert!(AutoencoderKlConfig::from_json("vae", text.as_bytes()).is_err(), "{field}");
+    }
+    let upscaler = with(
+        &kl,
+        json!({
+            "block_out_channels": [128, 256, 512], "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],
+            "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"], "scaling_factor": 0.083_33
+        }),
+    );
+    let config = AutoencoderKlConfig::from_json("vae", upscaler.to_string().as_bytes()).expect("published");
+    let both = parameters(|s| {
+        let (mean, logvar) = autoencoder_kl_encode(s, &config, &picture(s));
+        vec![mean, logvar, autoencoder_kl_decode(s, &config, &latents(s))]
+    });
+    assert_eq!((both, config.factor()), (55_325_927, 4), "the autoencoder of the x4 upscaler");
 
     let tiny = json!({
         "_class_name": "AutoencoderTiny", "_diffusers_version": "0.20.0.dev0", "act_fn": "relu",

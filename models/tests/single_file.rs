@@ -85,7 +85,10 @@ fn wanted(part: &str, config: &[u8]) -> Vec<WeightSpec> {
         "unet" => {
             let config = UNet2DConditionConfig::from_json(part, config).unwrap();
             weights(|s| {
-                let pooled = config.pooled_channels(6).map(|c| (input(s, "pooled", &[1, c]), input(s, "ids", &[1, 6])));
+                // The refiner is told five numbers, and its text has 1280 channels.
+                let ids = if config.cross_attention_dim == 1280 { 5 } else { 6 };
+                let pooled = config.pooled_channels(ids);
+                let pooled = pooled.map(|c| (input(s, "pooled", &[1, c]), input(s, "ids", &[1, ids])));
                 let added = pooled.as_ref().map(|(text_embeds, time_ids)| AddedConditions { text_embeds, time_ids });
                 let side = config.side_multiple();
                 let inputs = UNet2DConditionInputs {
@@ -157,9 +160,12 @@ fn check(files: &ModelFiles, configs: &Value, tensors: usize) {
 
 #[test]
 fn published_families() {
-    for (family, class) in
-        [("sd1", "StableDiffusionPipeline"), ("sd2", "StableDiffusionPipeline"), ("sdxl", "StableDiffusionXLPipeline")]
-    {
+    for (family, class) in [
+        ("sd1", "StableDiffusionPipeline"),
+        ("sd2", "StableDiffusionPipeline"),
+        ("sdxl", "StableDiffusionXLPipeline"),
+        ("sdxl_refiner", "StableDiffusionXLImg2ImgPipeline"),
+    ] {
         let folder = tempfile::tempdir().unwrap();
         let (tensors, configs) = golden(family);
         let mut file = tensors.clone();
@@ -171,7 +177,10 @@ fn published_families() {
             file.remove("cond_stage_model.transformer.text_model.embeddings.position_ids");
         }
         let files = ModelFiles::single(&write(folder.path(), &file, Value::Null), None).unwrap();
-        assert_eq!(ModelIndex::read(&files).unwrap().class_name, class);
+        let index = ModelIndex::read(&files).unwrap();
+        assert_eq!(index.class_name, class);
+        let scores = index.options.get("requires_aesthetics_score") == Some(&json!(true));
+        assert_eq!(scores, family == "sdxl_refiner");
         check(&files, &configs, tensors.len());
     }
 }

@@ -57,3 +57,24 @@ fn rows_are_appended_in_the_checkpoints_type() {
         assert_eq!(view.to_f32(), [stored, learned, learned].concat(), "{dtype:?}");
     }
 }
+
+/// An inversion's own number type is any that is read.
+#[test]
+fn inversions_of_other_number_types() {
+    let place = tempfile::tempdir().expect("a folder");
+    let file = place.path().join("word.safetensors");
+    let doubles: Vec<u8> = [0.1_f64, -2.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+    for (dtype, bytes, wanted) in [
+        (Dtype::F64, &*doubles, [0.1, -2.0]),
+        (Dtype::F8_E4M3, &[0x38, 0xC4], [1.0, -3.0]),
+        (Dtype::F8_E5M2, &[0x3E, 0xC0], [1.5, -2.0]),
+    ] {
+        write(&file, "emb_params", dtype, &[1, 2], bytes);
+        let inversion = TextualInversion::open(&file, None).unwrap_or_else(|error| panic!("{error}"));
+        let learned = inversion.learned("model", &[2]).expect("it fits");
+        assert_eq!(learned[0].as_ref().expect("the first learns").values, wanted, "{dtype:?}");
+    }
+    write(&file, "emb_params", Dtype::I8, &[1, 2], &[1, 2]);
+    let error = TextualInversion::open(&file, None).expect_err("quantized").to_string();
+    assert!(error.ends_with("has the unsupported number type I8 for emb_params"), "{error}");
+}

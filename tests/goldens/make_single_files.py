@@ -4,7 +4,7 @@ own loader.
     python make_single_files.py
 
 single_files/{stable_diffusion,stable_diffusion_xl}.json: for each tensor of a single file made of the tiny pipeline of that name, the
-part and the tensors it is made of, and how. single_files/{sd1,sd2,sdxl}.json: names and shapes of the published checkpoints (a name is
+part and the tensors it is made of, and how. single_files/{sd1,sd2,sdxl,sdxl_refiner}.json: names and shapes of the published checkpoints (a name is
 written as how many letters it shares with the one before, and the rest), and configurations that a reader should find.
 """
 
@@ -93,7 +93,7 @@ def layout(parts, configs):
                 pointwise = ".attentions." in name and name.endswith(".weight") and tensor.dim() == 2
                 out["first_stage_model." + vae_name(name, len(config["block_out_channels"]))] = (part, [name], "pointwise" if pointwise else "")
         elif config["hidden_act"] == "gelu":
-            prefix = "conditioner.embedders.1.model." if xl else "cond_stage_model.model."
+            prefix = f"conditioner.embedders.{int('text_encoder' in parts)}.model." if xl else "cond_stage_model.model."
             out |= {prefix + name: (part, sources, how) for name, sources, how in open_clip(tensors)}
         else:
             prefix = "conditioner.embedders.0.transformer." if xl else "cond_stage_model.transformer."
@@ -119,7 +119,7 @@ def check(single, parts, configs):
         elif part == "vae":
             back = theirs.convert_ldm_vae_checkpoint(dict(single), configs[part])
         elif configs[part]["hidden_act"] == "gelu":
-            prefix = "conditioner.embedders.1.model." if xl else "cond_stage_model.model."
+            prefix = f"conditioner.embedders.{int('text_encoder' in parts)}.model." if xl else "cond_stage_model.model."
             shown = type("model", (), {"config": type("config", (), {"hidden_size": configs[part]["hidden_size"]})})
             back = theirs.convert_open_clip_checkpoint(shown, dict(single), prefix=prefix)
         else:
@@ -164,6 +164,13 @@ PUBLISHED = {
         "vae": {**VAE, "sample_size": 1024, "scaling_factor": 0.13025}, "text_encoder": CLIP_L,
         "text_encoder_2": {**CLIP_L, "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20,
                            "hidden_act": "gelu", "projection_dim": 1280}},
+}
+XL = PUBLISHED["sdxl"]
+PUBLISHED["sdxl_refiner"] = {
+    "unet": {**XL["unet"], "cross_attention_dim": 1280, "block_out_channels": (384, 768, 1536, 1536), "attention_head_dim": (6, 12, 24, 24),
+             "down_block_types": ("DownBlock2D", CROSS[0], CROSS[0], "DownBlock2D"), "transformer_layers_per_block": 4,
+             "up_block_types": ("UpBlock2D", CROSS[1], CROSS[1], "UpBlock2D"), "projection_class_embeddings_input_dim": 2560},
+    "vae": XL["vae"], "text_encoder_2": XL["text_encoder_2"],
 }
 
 

@@ -190,7 +190,8 @@ impl<'a> Conversion<'a> {
         // Published folders have this prefix, which every version of transformers reads.
         let prefixed = self.files.as_single().is_some() && part.starts_with("text_encoder");
         let mut entries = Vec::new();
-        for (name, shape) in checkpoint.tensors() {
+        // Older files hold the positions' numbers as whole ones, which no reader takes.
+        for (name, shape) in checkpoint.tensors().filter(|(name, _)| !name.ends_with("position_ids")) {
             let shown = if prefixed && !name.starts_with("text_projection") {
                 format!("text_model.{name}")
             } else {

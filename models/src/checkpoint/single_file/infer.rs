@@ -4,7 +4,7 @@
 use super::families::{Family, Marks};
 use super::renames::Extents;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Shapes of one part's tensors, by the file's names without the part's prefix.
 pub(crate) trait Shapes {
@@ -158,26 +158,26 @@ fn unet(file: &impl Shapes, extents: &Extents, family: &Family) -> Result<Map<St
 
 /// `transformer_layers_per_block` and, where the way up is no mirror image of the way down, its reverse.
 fn depths(down: &[Vec<usize>], up: &[Vec<usize>], middle: usize) -> (Value, Option<Value>) {
-    // What has no transformer has any number of layers.
-    let same = |all: &[usize]| all.iter().all(|depth| *depth == all[0]).then(|| all[0].max(1));
-    let (coarsest, mirrored) = (down.len() - 1, up.iter().rev());
-    let level = |(b, (down, up)): (usize, (&Vec<usize>, &Vec<usize>))| {
-        let (down, up) = (same(down).filter(|_| down[0] > 0), same(up).filter(|_| up[0] > 0));
-        let middle = Some(middle).filter(|middle| b == coarsest && *middle > 0);
-        let known: Vec<usize> = [down, up, middle].into_iter().flatten().collect();
-        if known.is_empty() { Some(1) } else { same(&known) }
-    };
-    let every = |levels: &[Vec<usize>]| levels.iter().all(|all| same(all).is_some());
-    let mirror: Option<Vec<usize>> = down.iter().zip(mirrored).enumerate().map(level).collect();
-    match mirror.filter(|_| every(down) && every(up)) {
-        Some(all) => (same(&all).map_or_else(|| json!(all), Value::from), None),
-        None => {
-            // The middle has as many layers as the coarsest level says, be there transformers or not.
-            let of = |all: &Vec<usize>| if all[0] == 0 { json!(middle.max(1)) } else { json!(all) };
-            let list = |levels: &[Vec<usize>]| levels.iter().map(of).collect::<Vec<Value>>();
-            (list(down).into(), Some(list(up).into()))
+    let coarsest = down.len() - 1;
+    // The depths that occur in each level; none in one without transformers, which may then have any.
+    let found: Vec<BTreeSet<usize>> = (down.iter().zip(up.iter().rev()).enumerate())
+        .map(|(b, (down, up))| {
+            let middle = (b == coarsest).then_some(middle);
+            down.iter().chain(up).copied().chain(middle).filter(|depth| *depth > 0).collect()
+        })
+        .collect();
+    if found.iter().all(|depths| depths.len() <= 1) {
+        let all: BTreeSet<usize> = found.iter().flatten().copied().collect();
+        if let (1, Some(depth)) = (all.len(), all.first()) {
+            return (json!(depth), None);
         }
+        let depths: Vec<usize> = found.iter().map(|depths| depths.first().copied().unwrap_or(1)).collect();
+        return (json!(depths), None);
     }
+    // The middle has as many layers as the coarsest level says, be there transformers or not.
+    let of = |all: &Vec<usize>| if all[0] == 0 { json!(middle.max(1)) } else { json!(all) };
+    let list = |levels: &[Vec<usize>]| levels.iter().map(of).collect::<Vec<Value>>();
+    (list(down).into(), Some(list(up).into()))
 }
 
 fn vae(file: &impl Shapes, extents: &Extents) -> Result<Map<String, Value>, String> {
