@@ -20,11 +20,12 @@ pub(super) fn take(prompt: &str, folder: Option<&Path>) -> Result<(String, Vec<L
     Ok((words.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" "), loras))
 }
 
-/// What stands before the first tag, what it holds, and what follows.
+/// What stands before the first tag, what it holds, and what follows. A tag that is not closed before the next `<` is text.
 fn next(text: &str) -> Option<(&str, &str, &str)> {
-    let start = text.find("<lora:")?;
-    let (tag, after) = text[start + 6..].split_once('>')?;
-    Some((&text[..start], tag, after))
+    text.match_indices("<lora:").find_map(|(start, mark)| {
+        let (tag, after) = text[start + mark.len()..].split_once('>')?;
+        (!tag.contains('<')).then_some((&text[..start], tag, after))
+    })
 }
 
 /// `NAME`, `NAME:WEIGHT`, or A1111's `NAME:WEIGHT:WEIGHT` for text encoder and UNet, which must be alike here.
@@ -67,7 +68,7 @@ mod tests {
         let file = |name: &str| folder.path().join(format!("{name}.safetensors"));
         assert_eq!(words, "a cat , red fox");
         assert_eq!(loras, [LoraArg::new(file("style"), 0.8), LoraArg::new(file("my style"), 1.0)]);
-        let plain = "a  cat <b> <lora";
+        let plain = "a  cat <b> <lora: x, <b> <lora";
         assert_eq!(take(plain).expect("no tag"), (plain.to_owned(), Vec::new()));
         for (prompt, part) in [
             ("<lora:other:1>", "has no other.safetensors"),

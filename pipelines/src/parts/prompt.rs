@@ -78,7 +78,8 @@ pub(crate) fn parse(prompt: &str) -> Result<Vec<Piece>, PipelineError> {
         let message = "AND composes several prompts in other tools, which is not supported: write it in small letters, or a comma";
         return Err(PipelineError::Request(message.into()));
     }
-    if let Some((tag, _)) = prompt.find("<lora:").and_then(|at| prompt[at..].split_once('>')) {
+    let tag = prompt.find("<lora:").and_then(|at| prompt[at..].split_once('>'));
+    if let Some((tag, _)) = tag.filter(|(tag, _)| !tag[1..].contains('<')) {
         let message = format!("{tag}> names a LoRA, which is part of the model's files and not of a prompt");
         return Err(PipelineError::Request(message));
     }
