@@ -124,6 +124,7 @@ fn weights_that_do_not_fit_the_configuration() {
         move |m: &Path| edit_json(&m.join(CONFIG), |config| config[field] = value.into())
     };
     expect("missing", with("num_layers", 3), &["missing", "transformer_blocks.2."]);
+    expect("deeper", with("num_layers", 1), &["more layers than its configuration says", "transformer_blocks.1."]);
     expect("misshapen", with("patch_size", 4), &["pos_embed.proj.weight", "[40, 3, 8, 8]"]);
 }
 
@@ -132,7 +133,11 @@ fn weights_that_do_not_fit_the_configuration() {
 fn tensors_that_are_left_over_are_told() {
     let place = tempfile::tempdir().unwrap();
     let model = copy("pixels", place.path());
-    edit_json(&model.join(CONFIG), |config| config["num_layers"] = 1.into());
+    let bytes = fs::read(model.join(WEIGHTS)).unwrap();
+    let weights = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let stray = [("manager.weight".to_owned(), weights.tensor(weights.names()[0]).unwrap())];
+    let all = weights.iter().map(|(name, tensor)| (name.to_owned(), tensor)).chain(stray);
+    fs::write(model.join(WEIGHTS), safetensors::serialize(all, None).unwrap()).unwrap();
     let arguments =
         ["generate", "a red square", "--steps", "1", "--model", "model", "--device", "cpu", "-o", "out.png"];
     let output =
@@ -140,7 +145,7 @@ fn tensors_that_are_left_over_are_told() {
     let message = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{message}");
     let warnings: Vec<&str> = message.lines().filter(|line| line.starts_with("warning: ")).collect();
-    assert!(warnings.len() == 1 && warnings[0].contains("transformer_blocks.1."), "{message}");
+    assert!(warnings.len() == 1 && warnings[0].contains("manager.weight"), "{message}");
 }
 
 #[test]

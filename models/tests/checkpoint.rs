@@ -248,6 +248,20 @@ fn other_number_types() {
     }
 }
 
+/// A layer too many is no left-over: the configuration is of a shallower model.
+#[test]
+fn further_layers_are_refused() {
+    let names = ["text_model.layers.0.norm.weight", "text_model.layers.1.norm.weight", "text_model.layers.1.x"];
+    let header: serde_json::Map<String, Value> =
+        names.iter().enumerate().map(|(i, name)| ((*name).to_owned(), tensor("F32", &[1], 4 * i, 4 * i + 4))).collect();
+    let file = safetensors(&Value::from(header).to_string(), &floats(&[1.0; 3]));
+    let error =
+        single(&file).expect("a good file").check(&[spec("layers.0.norm.weight", &[1])]).expect_err("two layers");
+    let sentence = "holds more layers than its configuration says: text_model.layers.1.norm.weight; holds tensors this model \
+                    does not have: text_model.layers.1.x";
+    assert!(error.to_string().ends_with(sentence), "{error}");
+}
+
 #[test]
 fn older_names_and_unused_parts() {
     let names = ["query", "key", "value", "proj_attn"].map(|name| format!("decoder.attentions.0.{name}.weight"));

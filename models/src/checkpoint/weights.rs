@@ -158,7 +158,8 @@ impl Checkpoint {
     /// uploaded. Returns the tensors that the graph does not read: what trainers and mergers left behind.
     ///
     /// # Errors
-    /// When any weight is missing, misshapen, quantized, of a type that is not supported, or not finite.
+    /// When any weight is missing, misshapen, quantized, of a type that is not supported, or not finite, or there are
+    /// more layers than the graph has.
     pub fn check(&self, weights: &[WeightSpec]) -> Result<Vec<String>, ModelError> {
         let report = self.report(weights);
         if report.is_usable() { Ok(report.extra) } else { Err(ModelError::new(&self.place, report.to_string())) }
@@ -191,9 +192,23 @@ impl Checkpoint {
         }
         let unread = self.tensors.keys().filter(|name| !used.contains(*name));
         let unread = unread.filter(|name| !HARMLESS.iter().any(|end| name.ends_with(end)));
-        let unread = unread.map(|name| self.own_name(name).to_owned());
+        let unread = unread.map(|name| self.own_name(name).to_owned()).chain(self.left_over_here());
         (report.quantized, report.extra) = unread.partition(|name| is_quantization(name));
+        let read: HashSet<String> = weights.iter().map(|spec| unnumbered(&spec.name)).collect();
+        let bare = |name: &str| unnumbered(PREFIXES.iter().fold(name, |name, p| name.strip_prefix(p).unwrap_or(name)));
+        let is_deeper = |name: &mut String| read.contains(&bare(name));
+        report.deeper = report.extra.extract_if(.., is_deeper).collect();
         report
+    }
+
+    /// Tensors of a single file that lie among those of this part and have no name in it.
+    fn left_over_here(&self) -> impl Iterator<Item = String> {
+        let single = self.single.as_ref().and_then(|(files, part)| Some((files.as_single()?, part)));
+        let names = single.into_iter().flat_map(|(single, part)| {
+            let prefix = single.parts.get(part).map(|part| &*part.prefix).unwrap_or_default();
+            single.left_over.iter().filter(move |name| name.starts_with(prefix))
+        });
+        names.cloned()
     }
 
     /// The file's own name for one of these tensors.
@@ -258,6 +273,12 @@ impl Checkpoint {
     }
 }
 
+/// A name without its numbers: that of the same tensor in every layer.
+fn unnumbered(name: &str) -> String {
+    let plain = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    name.split('.').map(|part| if plain(part) { "#" } else { part }).collect::<Vec<_>>().join(".")
+}
+
 fn none_found(names: &[String], variant: Option<&str>) -> String {
     match (weight_files::pickle(names), variant) {
         (Some(name), _) => format!("has its weights only as a pickle ({name}): {PICKLE}"),
@@ -273,6 +294,8 @@ pub struct CheckReport {
     pub missing: Vec<String>,
     /// Tensors that the checkpoint holds and the graph never reads. They change nothing.
     pub extra: Vec<String>,
+    /// Tensors of further layers, of which the graph has fewer: the configuration is of another model.
+    pub deeper: Vec<String>,
     /// Tensors without which other weights mean nothing: scales and tables of quantized ones.
     pub quantized: Vec<String>,
     /// Name, shape wanted, shape found.
@@ -302,6 +325,7 @@ impl fmt::Display for CheckReport {
             ("has an unsupported number type for", types.collect()),
             ("has infinities or NaN in", self.not_finite.clone()),
             ("is quantized, which is not supported:", self.quantized.clone()),
+            ("holds more layers than its configuration says:", self.deeper.clone()),
             ("holds tensors this model does not have:", self.extra.clone()),
         ];
         let parts: Vec<String> = kinds

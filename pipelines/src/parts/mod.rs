@@ -56,6 +56,8 @@ impl Model {
         model.left_over.extend(files.left_over().iter().cloned());
         model.left_over.extend(model.text.iter().flat_map(TextEncoders::left_over).cloned());
         model.left_over.extend(model.autoencoder.iter().flat_map(Autoencoder::left_over).cloned());
+        model.left_over.sort();
+        model.left_over.dedup();
         Ok(model)
     }
 

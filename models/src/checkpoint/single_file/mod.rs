@@ -53,7 +53,7 @@ pub(crate) struct SingleFile {
 /// The tensors of one part under diffusers' names.
 #[derive(Debug)]
 pub(crate) struct Part {
-    prefix: String,
+    pub(crate) prefix: String,
     renames: Renames,
     pub(crate) tensors: BTreeMap<String, Located>,
 }
