@@ -24,7 +24,7 @@ import torch
 import run
 from data import RECIPES, encode
 from export import write
-from model import CONSISTENCY_BETAS, Denoiser, boundary, build_text_encoder, build_transformer, consistency_scheduler, ddpm_sigmas, finer
+from model import CONSISTENCY_BETAS, Denoiser, boundary, build_text_encoder, build_transformer, consistency_scheduler, ddpm_sigmas, finer, sizes
 from sample import PROMPTS, generate, grid, load
 from train import batches, get_mix, get_tokenizer, optimizers, prepare, visible_error
 
@@ -125,6 +125,7 @@ def arguments():
     p.add_argument("--teacher", help="exported folder; the student starts from it")
     p.add_argument("--before", nargs=2, metavar=("TEACHER", "STUDENT"), help="an earlier pair: the student starts from --teacher plus what told these two apart")
     run.arguments(p, minutes=40, warm_up=50, decay=0.4, ema=0.99)
+    run.network(p)
     p.add_argument("--recipe", choices=RECIPES, default="everyday")
     p.add_argument("--guidance", type=float, nargs=3, metavar=("LOW", "MIDDLE", "HIGH"), help="at these noise levels, see guidance_at(); default: the teacher's own at all")
     p.add_argument("--train-text", action=argparse.BooleanOptionalAction, help="default: only without a teacher")
@@ -147,7 +148,7 @@ def arguments():
 
 def from_folder(folder):
     """-> (the exported folder's Denoiser, in its own schedule; defaults)"""
-    transformer, text_encoder, _, scheduler, defaults = load(folder)
+    transformer, text_encoder, _, scheduler, *_, defaults = load(folder)
     return Denoiser(transformer, text_encoder, betas=(scheduler.config.beta_start, scheduler.config.beta_end)), defaults
 
 
@@ -173,8 +174,7 @@ def networks(a, mix):
         return None, Denoiser(*new, betas=CONSISTENCY_BETAS), tokenizer, None
     teacher, defaults = from_folder(a.teacher)
     teacher.requires_grad_(False).eval()
-    config = teacher.transformer.config  # the checkpoint says what was trained, whatever the command line said
-    a.width, a.layers, a.patch = config.attention_head_dim * config.num_attention_heads, config.num_layers, config.patch_size
+    vars(a).update(sizes(teacher.transformer))  # the checkpoint says what was trained, whatever the command line said
     student = Denoiser(copy.deepcopy(teacher.transformer), copy.deepcopy(teacher.text_encoder), betas=CONSISTENCY_BETAS).requires_grad_(True)
     if not (Path(a.out) / "checkpoint.pt").exists():  # which has what it began with, and more
         begin(student, teacher, [from_folder(folder)[0] for folder in a.before or []])
@@ -184,7 +184,7 @@ def networks(a, mix):
 def show(a, ema, tokenizer, device):
     """RUN/samples.png (one, two and four steps) and the exported folder."""
     if device == "cpu":
-        rows = [generate(ema.transformer, ema.text_encoder, tokenizer, consistency_scheduler(), PROMPTS, n, 1.0) for n in (1, 2, 4)]
+        rows = [generate(ema.transformer, ema.text_encoder, tokenizer, consistency_scheduler(), None, PROMPTS, n, 1.0) for n in (1, 2, 4)]
         grid(np.concatenate(rows), len(PROMPTS)).save(Path(a.out) / "samples.png")
     if a.export:
         write(ema, Path(a.out) / "tokenizer", a.data, a.export, 1.0, 1, consistency=True)

@@ -1,4 +1,5 @@
-"""Training samples: 64x64 RGB pictures with captions, from a folder of RGBA atlases and captions.jsonl.
+"""Training samples: RGB pictures of 64x64 or 128x128, as large as the drawings are, with captions, from a folder of RGBA atlases and
+captions.jsonl.
 
 The drawings have transparency, so size, place, hue, background and number change here, and every such change is named in the
 caption.
@@ -16,7 +17,7 @@ from PIL import Image
 
 from colour_words import colours
 
-N = 64
+SIDE = 32  # drawings along an atlas' side
 STYLE = {
     "noto": ["noto emoji style", "emoji style"],
     "noto2018": ["classic emoji style"],
@@ -79,7 +80,7 @@ class Recipe:
     copies: float = 0.05
     small: float = 0.03
     mirror: float = 0.5
-    jitter: int = 2  # largest shift in pixels; sizes go down to 64 - 4 times as many
+    jitter: int = 2  # largest shift in pixels of 64; sizes go down to 64 - 4 times as many
 
 
 RECIPES = {
@@ -178,14 +179,14 @@ def over(rgba, background):
     return (rgba[..., :3] * alpha + background * (1 - alpha) + 0.5).astype(np.uint8)
 
 
-def place(items, pixel=False):
-    """items: (rgba, size, centre x, centre y), drawn on one transparent canvas."""
-    canvas = Image.new("RGBA", (N, N))
+def place(items, n, pixel=False):
+    """items: (rgba, size, centre x, centre y), drawn on one transparent canvas of n x n."""
+    canvas = Image.new("RGBA", (n, n))
     for rgba, size, cx, cy in items:
         image = Image.fromarray(np.ascontiguousarray(rgba))
-        if size != N:
+        if size != n:
             image = image.resize((size, size), Image.NEAREST if pixel else Image.HAMMING)
-        canvas.alpha_composite(image, (max(0, min(N - size, cx - size // 2)), max(0, min(N - size, cy - size // 2))))
+        canvas.alpha_composite(image, (max(0, min(n - size, cx - size // 2)), max(0, min(n - size, cy - size // 2))))
     return np.array(canvas)
 
 
@@ -195,14 +196,15 @@ class Mix:
     def __init__(self, root, recipe=RECIPES["full"], splits=("train",), seed=0, hold_out=True):
         self.recipe, self.hold_out = recipe, hold_out
         self.rows = [json.loads(line) for line in open(Path(root) / "captions.jsonl")]
-        self.px = np.zeros((len(self.rows), N, N, 4), np.uint8)
+        atlases = sorted(Path(root).glob("atlas_*.webp"))
+        self.size = n = Image.open(atlases[0]).width // SIDE
+        self.px = np.zeros((len(self.rows), n, n, 4), np.uint8)
         used, first = [self.wanted(r) for r in self.rows], 0
-        for f in sorted(Path(root).glob("atlas_*.webp")):
-            k = Image.open(f).width // N
-            last = min(len(self.rows), first + k * k)
+        for f in atlases:
+            last = min(len(self.rows), first + SIDE**2)
             if any(used[first:last]):  # decoding is most of the start
-                atlas = np.array(Image.open(f).convert("RGBA")).reshape(k, N, k, N, 4)
-                self.px[first:last] = atlas.swapaxes(1, 2).reshape(-1, N, N, 4)[: last - first]
+                atlas = np.array(Image.open(f).convert("RGBA")).reshape(SIDE, n, SIDE, n, 4)
+                self.px[first:last] = atlas.swapaxes(1, 2).reshape(-1, n, n, 4)[: last - first]
             first = last
         weight = {r["index"]: self.weight(r) for r in self.rows if r["split"] in splits and self.wanted(r)}
         self.idx = np.array([i for i, w in weight.items() if w > 0])
@@ -282,8 +284,9 @@ class Mix:
         return a, x
 
     def sample(self):
-        """-> (64x64x3 uint8, caption)"""
-        g, c = self.rng, self.recipe
+        """-> (size x size x 3 uint8, caption)"""
+        g, c, n = self.rng, self.recipe, self.size
+        k = n // 64  # places are those of 64x64, times this
         i = int(self.idx[np.searchsorted(self.cum, g.random())])
         self.drawn = r = self.rows[i]
         a, pixel = self.px[i], r["set"] == "dcss"
@@ -298,22 +301,23 @@ class Mix:
             if j != i and len(x) + len(y) < 60:
                 p, q = article(x), article(y)
                 text = self.pick([f"{p} and {q}", f"{p} next to {q}", f"{p} on the left and {q} on the right"])
-                return over(place([(a, 32, 17, 32), (self.px[j], 32, 47, 32)], pixel), bg), self.caption(bare, text, art=False)
+                return over(place([(a, 32 * k, 17 * k, 32 * k), (self.px[j], 32 * k, 47 * k, 32 * k)], n, pixel), bg), self.caption(bare, text, art=False)
         elif u < c.pair + c.copies and r["group"] in COLOURABLE and plural(x):
-            n = int(g.integers(2, 5))
-            at = {2: [(17, 32), (47, 32)], 3: [(17, 18), (47, 18), (32, 46)], 4: [(17, 17), (47, 17), (17, 47), (47, 47)]}[n]
-            canvas = place([(a, 32 if pixel else 30, cx, cy) for cx, cy in at], pixel)
-            return over(canvas, bg), self.caption(bare, f"{COUNT[n]} {plural(x)}", art=False, extra=bgtext)
+            count = int(g.integers(2, 5))
+            at = {2: [(17, 32), (47, 32)], 3: [(17, 18), (47, 18), (32, 46)], 4: [(17, 17), (47, 17), (17, 47), (47, 47)]}[count]
+            canvas = place([(a, (32 if pixel else 30) * k, cx * k, cy * k) for cx, cy in at], n, pixel)
+            return over(canvas, bg), self.caption(bare, f"{COUNT[count]} {plural(x)}", art=False, extra=bgtext)
         elif u < c.pair + c.copies + c.small and r["group"] in COLOURABLE and not pixel:
-            canvas = place([(a, 30, int(g.integers(26, 39)), int(g.integers(26, 39)))])
+            canvas = place([(a, 30 * k, *(int(v) for v in g.integers(26 * k, 38 * k + 1, 2)))], n)
             return over(canvas, bg), self.caption(bare, f"small {x}", extra=bgtext)
         if pixel:  # only whole art pixels, and only where nothing would wrap around
-            dy, dx = (2 * int(v) for v in g.integers(-1, 2, 2))
-            edge = a[[0, 1, -2, -1]][..., 3].any() or a[:, [0, 1, -2, -1]][..., 3].any()
+            e = 2 * k
+            dy, dx = (e * int(v) for v in g.integers(-1, 2, 2))
+            edge = any(side[..., 3].any() for side in (a[:e], a[-e:], a[:, :e], a[:, -e:]))
             canvas = a if edge else np.roll(a, (dy, dx), (0, 1))
         else:
-            dx, dy = (int(v) for v in g.integers(-c.jitter, c.jitter + 1, 2))
-            canvas = place([(a, int(g.integers(N - 4 * c.jitter, N + 1)), 32 + dx, 32 + dy)])
+            dx, dy = (int(v) for v in g.integers(-c.jitter * k, c.jitter * k + 1, 2))
+            canvas = place([(a, int(g.integers(n - 4 * c.jitter * k, n + 1)), n // 2 + dx, n // 2 + dy)], n)
         return over(canvas, bg), self.caption(r, x, extra=bgtext)
 
     def plain(self, split):
@@ -347,3 +351,35 @@ class Batches(torch.utils.data.IterableDataset):
 def encode(tokenizer, texts, padding="max_length", multiple=None):
     out = tokenizer(texts, padding=padding, pad_to_multiple_of=multiple, max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt")
     return out.input_ids, out.attention_mask
+
+
+def read_latents(folder, name=""):
+    """A folder of latents.py -> (latents as float16, captions)"""
+    captions = [json.loads(line) for line in open(Path(folder) / f"{name}captions.jsonl")]
+    return np.load(Path(folder) / f"{name}latents.npy", mmap_mode="r")[: len(captions)], captions
+
+
+class Latents(torch.utils.data.IterableDataset):
+    """Endless batches (latents, ids, mask) from a folder of latents.py, each determined by (seed, batch number) alone."""
+
+    def __init__(self, folder, tokenizer, batch, seed, first=0, dropout=0.1, multiple=1):
+        self.latents, self.captions = read_latents(folder)
+        self.tokenizer, self.batch, self.seed, self.first = tokenizer, batch, seed, first
+        self.dropout, self.multiple = dropout, multiple
+
+    def __iter__(self):
+        info = torch.utils.data.get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        number = self.first + worker
+        while True:
+            rng = np.random.default_rng((self.seed, number))
+            drawn = rng.integers(len(self.captions), size=self.batch)
+            texts = ["" if rng.random() < self.dropout else self.captions[i] for i in drawn]
+            yield torch.from_numpy(self.latents[drawn]), *encode(self.tokenizer, texts, "longest", self.multiple)
+            number += workers
+
+
+def to_input(x, device="cpu"):
+    """What a network takes: uint8 pictures (n, height, width, 3) as (n, 3, height, width) in -1..1, latents as they are."""
+    x = torch.as_tensor(x).to(device, non_blocking=True)
+    return x.permute(0, 3, 1, 2).float() / 127.5 - 1 if x.dtype == torch.uint8 else x.float()

@@ -21,14 +21,14 @@ BETAS = 0.0001, 0.02  # first and last, linear between them (Ho et al. 2020)
 CONSISTENCY_BETAS = 0.02, 0.0003
 
 
-def build_transformer(width=256, layers=6, heads=4, caption_channels=256, patch=8):
+def build_transformer(width=256, layers=6, heads=4, caption_channels=256, patch=8, size=SIZE, channels=3):
     """PixArtTransformer2DModel, started so that each block is close to the identity and the first prediction is zero. A place means the
-    same whatever the patches are: its unit is 8 pixels."""
+    same whatever the patches are: its unit is an eighth of the picture."""
     net = PixArtTransformer2DModel(
-        sample_size=SIZE, in_channels=3, out_channels=3, patch_size=patch, num_layers=layers, num_attention_heads=heads,
+        sample_size=size, in_channels=channels, out_channels=channels, patch_size=patch, num_layers=layers, num_attention_heads=heads,
         attention_head_dim=width // heads, cross_attention_dim=width, caption_channels=caption_channels,
         norm_type="ada_norm_single", norm_elementwise_affine=False, use_additional_conditions=False,
-        interpolation_scale=8 / patch,
+        interpolation_scale=size / patch / 8,
     )
     nn.init.zeros_(net.adaln_single.linear.weight)
     nn.init.zeros_(net.adaln_single.linear.bias)
@@ -47,6 +47,12 @@ def build_transformer(width=256, layers=6, heads=4, caption_channels=256, patch=
     return net
 
 
+def sizes(transformer):
+    """What build_transformer made it with, for the checkpoint."""
+    c = transformer.config
+    return dict(width=c.num_attention_heads * c.attention_head_dim, layers=c.num_layers, patch=c.patch_size, size=c.sample_size, channels=c.in_channels)
+
+
 def finer(coarse, patch):
     """The transformer for smaller patches, as a start for training: each is read as if the larger one held copies of it, and drawn as the
     mean of what would be drawn there. Where the picture is such a pattern and places do not matter, both draw the same."""
@@ -61,6 +67,16 @@ def finer(coarse, patch):
     weights["proj_out.weight"] = of("proj_out.weight", k, patch, k, patch, 3, -1).mean((0, 2)).flatten(0, 2)
     weights["proj_out.bias"] = of("proj_out.bias", k, patch, k, patch, 3).mean((0, 2)).flatten()
     net.load_state_dict(weights)
+    return net
+
+
+def on_latents(pixels, patch, size, channels):
+    """The transformer on latents, as a start for training, of one on pixels that has as many patches: all but what reads and writes them. To
+    translate that by least squares was better at low noise alone and worse where it matters (README, "On latents")."""
+    c = pixels.config
+    net = build_transformer(c.num_attention_heads * c.attention_head_dim, c.num_layers, c.num_attention_heads, c.caption_channels, patch, size, channels)
+    new = net.state_dict()
+    net.load_state_dict({name: p for name, p in pixels.state_dict().items() if p.shape == new[name].shape}, strict=False)
     return net
 
 

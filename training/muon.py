@@ -33,7 +33,7 @@ class Muon(torch.optim.Optimizer):
                 momenta = [self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in params]
                 torch._foreach_lerp_(momenta, [p.grad for p in params], 1 - group["momentum"])
                 g = torch.stack([p.grad.lerp(m, group["momentum"]) for p, m in zip(params, momenta)])
-                g = g.bfloat16() if g.is_cuda else g
-                update = orthogonalise(g, group["ns_steps"]).float().unbind()
+                g = (g.bfloat16() if g.is_cuda else g).flatten(2)  # a convolution is the matrix from all that one output sees
+                update = orthogonalise(g, group["ns_steps"]).float().view(-1, *shape).unbind()
                 torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(params, update, alpha=-0.2 * max(shape) ** 0.5 * group["lr"])
+                torch._foreach_add_(params, update, alpha=-0.2 * max(g.shape[1:]) ** 0.5 * group["lr"])

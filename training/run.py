@@ -20,13 +20,11 @@ def arguments(p, minutes, warm_up, decay, ema):
     p.add_argument("--out", required=True, help="folder for checkpoint.pt, log.csv and tokenizer/")
     p.add_argument("--fold-in", action="store_true", help="train on val_concept too (not for a model that is to be measured)")
     p.add_argument("--minutes", type=float, default=minutes, help="length of the whole run, resumed parts together")
+    p.add_argument("--pictures", type=int, help="its length in pictures, in place of minutes: where other programs use the machine, minutes say little")
     p.add_argument("--session", type=float, default=float("inf"), help="stop after this many minutes, exit code 3; the same command goes on")
     p.add_argument("--steps", type=int, default=0, help="stop after this many steps, whatever the time (for comparisons)")
     p.add_argument("--save-minutes", type=float, default=5)
     p.add_argument("--batch", type=int, default=32)
-    p.add_argument("--width", type=int, default=256, help="of a network made from nothing")
-    p.add_argument("--layers", type=int, default=6)
-    p.add_argument("--patch", type=int, default=8, help="pixels; half of it draws finer and takes four times as long")
     p.add_argument("--warm-up", type=int, default=warm_up, help="steps")
     p.add_argument("--decay", type=float, default=decay, help="last part of the time, in which the learning rate goes to zero")
     p.add_argument("--ema", type=float, default=ema)
@@ -35,6 +33,13 @@ def arguments(p, minutes, warm_up, decay, ema):
     p.add_argument("--workers", type=int, default=1)
     p.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice)")
     p.add_argument("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
+
+
+def network(p):
+    """The transformer's size."""
+    p.add_argument("--width", type=int, default=256, help="of a network made from nothing")
+    p.add_argument("--layers", type=int, default=6)
+    p.add_argument("--patch", type=int, default=8, help="pixels; half of it draws finer and takes four times as long")
 
 
 class Run:
@@ -76,7 +81,7 @@ class Run:
         return self.elapsed - self.saved >= 60 * self.a.save_minutes, None
 
     def progress(self):
-        return min(1, self.elapsed / (60 * self.a.minutes))
+        return min(1, self.images / self.a.pictures if self.a.pictures else self.elapsed / (60 * self.a.minutes))
 
     def save(self, *columns, **arguments):
         """A line of the log, with the means of loss and gradient norm since the last one, and the checkpoint, atomically: a run that is
@@ -94,7 +99,8 @@ class Run:
 
     def update(self, loss, images):
         """One step of the optimizers, at a rate that is warmed up linearly, constant, and linear to zero over the last part of the time."""
-        loss.backward()
+        if loss.requires_grad:  # else its gradients are there already
+            loss.backward()
         self.norms.append(torch.nn.utils.clip_grad_norm_(self.params, 1.0))
         self.losses.append(loss.detach())
         factor = min(1, (self.step + 1) / self.a.warm_up) * min(1, (1 - self.progress()) / self.a.decay)

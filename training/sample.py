@@ -10,7 +10,7 @@ from pathlib import Path
 import diffusers
 import numpy as np
 import torch
-from diffusers import PixArtTransformer2DModel
+from diffusers import AutoencoderKL, PixArtTransformer2DModel
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -19,8 +19,15 @@ from data import encode
 PROMPTS = ["a red heart", "a green apple", "a yellow star", "a blue fish", "a cat face", "a pizza", "a purple heart", "a house"]
 
 
+def load_autoencoder(folder):
+    """In f32; None if the folder's model has none."""
+    if not (Path(folder) / "vae").exists():
+        return None
+    return AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=torch.float32).eval().requires_grad_(False)
+
+
 def load(folder):
-    """-> (transformer, text encoder, tokenizer, scheduler, defaults), the networks in f32."""
+    """-> (transformer, text encoder, tokenizer, scheduler, autoencoder or None, defaults), the networks in f32."""
     folder = Path(folder)
     index = json.loads((folder / "model_index.json").read_text())
     return (
@@ -28,18 +35,19 @@ def load(folder):
         CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=torch.float32).eval(),
         CLIPTokenizer.from_pretrained(folder / "tokenizer"),
         getattr(diffusers, index["scheduler"][1]).from_pretrained(folder, subfolder="scheduler"),
+        load_autoencoder(folder),
         index["headwater"],
     )
 
 
 @torch.no_grad()
-def generate(transformer, text_encoder, tokenizer, scheduler, prompts, steps, guidance, negative="", seed=0):
-    """-> uint8 (len(prompts), 64, 64, 3). Picture i starts from the noise of seed + i.
+def generate(transformer, text_encoder, tokenizer, scheduler, autoencoder, prompts, steps, guidance, negative="", seed=0):
+    """-> uint8 (len(prompts), height, width, 3). Picture i starts from the noise of seed + i.
 
     Classifier-free guidance: x' = u + g (c - u) on the model's output (Ho & Salimans 2022); at g = 1 that is c alone."""
-    size = transformer.config.sample_size
+    channels, size = transformer.config.in_channels, transformer.config.sample_size
     generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
-    x = torch.cat([torch.randn(1, 3, size, size, generator=g) for g in generators])
+    x = torch.cat([torch.randn(1, channels, size, size, generator=g) for g in generators])
     noisy_steps = {"generator": generators} if isinstance(scheduler, diffusers.LCMScheduler) else {}
     free = guidance == 1.0
     ids, mask = encode(tokenizer, [negative] * (0 if free else len(prompts)) + list(prompts), "longest")
@@ -53,6 +61,8 @@ def generate(transformer, text_encoder, tokenizer, scheduler, prompts, steps, gu
             u, c = out.chunk(2)
             out = u + guidance * (c - u)
         x = scheduler.step(out, t, x, **noisy_steps).prev_sample
+    if autoencoder:
+        x = torch.cat([autoencoder.decode(part / autoencoder.config.scaling_factor).sample for part in x.split(8)])
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 

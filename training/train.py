@@ -15,13 +15,14 @@ from pathlib import Path
 # spins nearly all of it where another program uses the same cores.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
+import numpy as np
 import torch
 from transformers import CLIPTokenizer
 
 import run
 import tokenizer as bpe
-from data import RECIPES, Batches, Mix, encode
-from model import Denoiser, build_text_encoder, build_transformer, device_and_precision, finer, keep_memory
+from data import RECIPES, Batches, Latents, Mix, encode, read_latents, to_input
+from model import Denoiser, build_text_encoder, build_transformer, device_and_precision, finer, keep_memory, on_latents, sizes
 from muon import Muon
 from sample import load
 
@@ -32,13 +33,18 @@ SCALES = (1, 2, 4, 8, 16)
 def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     run.arguments(p, minutes=105, warm_up=150, decay=0.25, ema=0.997)
+    run.network(p)
     p.add_argument("--init", help="start from the weights and the tokenizer of this exported folder, whose patches may be larger")
+    p.add_argument("--latents", help="train on these, of latents.py, not on pixels; with --init, and a --patch that makes as many patches")
     p.add_argument("--recipe", choices=RECIPES, default="emoji")
     p.add_argument("--prediction", choices=["sample", "edm"], default="sample")
     p.add_argument("--lr", type=float, default=6e-3, help="Muon's; the rest follows in fixed proportion")
     p.add_argument("--log-sigma", type=float, nargs=2, default=(1.5, 1.3), metavar=("MEAN", "STD"))
     p.add_argument("--held-out", type=int, default=96, help="pictures in the held-out loss")
-    return p.parse_args()
+    a = p.parse_args()
+    if a.latents and not a.init:
+        p.error("--latents needs --init, whose tokenizer it takes")
+    return a
 
 
 def optimizers(model, lr, ns_steps=5):
@@ -72,11 +78,12 @@ def draw_sigmas(n, log_sigma, generator, device):
 
 
 def square_error(difference):
-    """Per sample, the mean of d |difference, averaged over d x d pixels|^2 over d in SCALES, after the multiscale loss of
+    """Per sample, the mean of d |difference, averaged over d x d pixels|^2 over d in SCALES, down to 4x4, after the multiscale loss of
     Hoogeboom et al. 2023 ("Simple diffusion"). The best prediction is the same as with one scale; but where a patch as a whole
     is too dark or too light, which shows in flat areas, the plain square counts it little among what the patch holds."""
     of = lambda d: d * torch.nn.functional.avg_pool2d(difference, d).square().mean((1, 2, 3))
-    return sum(of(d) for d in SCALES) / len(SCALES)
+    scales = [d for d in SCALES if 4 * d <= difference.shape[-1]]
+    return sum(of(d) for d in scales) / len(scales)
 
 
 def visible_error(picture, goal, close=0.0):
@@ -91,10 +98,9 @@ def visible_error(picture, goal, close=0.0):
 class HeldOut:
     """Mean |D(x + sigma n) - x|^2 on drawings that training never sees, with the same noise every time."""
 
-    def __init__(self, mix, tokenizer, device, count=96):
-        pairs = list(mix.plain("val_pair"))
+    def __init__(self, pairs, tokenizer, device, count=96):
         pairs = pairs[:: max(1, len(pairs) // count)][:count]
-        self.x = torch.stack([torch.from_numpy(rgb) for rgb, _ in pairs]).to(device).permute(0, 3, 1, 2) / 127.5 - 1
+        self.x = to_input(np.stack([x for x, _ in pairs])).to(device)
         self.text = [t.to(device) for t in encode(tokenizer, [text for _, text in pairs], "longest")]
         self.noise = torch.randn(self.x.shape, generator=torch.Generator().manual_seed(1)).to(device)
 
@@ -104,7 +110,8 @@ class HeldOut:
         for s in HELD_OUT_SIGMAS:
             with torch.autocast(device, torch.bfloat16, enabled=bf16):
                 d = model(self.x + s * self.noise, torch.full((len(self.x),), s, device=self.x.device), *self.text)
-            out.append((d.float().clamp(-1, 1) - self.x).square().mean().item())
+            d = d.float() if self.x.shape[1] > 3 else d.float().clamp(-1, 1)
+            out.append((d - self.x).square().mean().item())
         return out
 
 
@@ -133,15 +140,18 @@ def get_tokenizer(a, mix, folder=None):
 
 
 def get_mix(a):
+    if getattr(a, "latents", None):
+        return None  # nothing is drawn
     return Mix(a.data, RECIPES[a.recipe], ("train", "val_concept") if a.fold_in else ("train",))
 
 
 def batches(a, mix, tokenizer, first, device, dropout=0.1):
-    """Endless (pictures -1..1, ids, mask) from step `first` on."""
-    data = Batches(mix, tokenizer, a.batch, a.seed, first, dropout, multiple=8 if a.compile else 1)  # few shapes to compile
+    """Endless (pictures -1..1 or latents, ids, mask) from step `first` on."""
+    rest = tokenizer, a.batch, a.seed, first, dropout, 8 if a.compile else 1  # few shapes to compile
+    data = Batches(mix, *rest) if mix else Latents(a.latents, *rest)
     for batch in torch.utils.data.DataLoader(data, batch_size=None, num_workers=a.workers, prefetch_factor=8):
-        rgb, ids, mask = (t.to(device, non_blocking=True) for t in batch)
-        yield rgb.permute(0, 3, 1, 2).float() / 127.5 - 1, ids, mask
+        x, ids, mask = (t.to(device, non_blocking=True) for t in batch)
+        yield to_input(x), ids, mask
 
 
 def main():
@@ -149,13 +159,21 @@ def main():
     device, bf16 = prepare(a)
     mix = get_mix(a)
     tokenizer = get_tokenizer(a, mix, a.init)
-    model = Denoiser(build_transformer(a.width, a.layers, patch=a.patch), build_text_encoder(len(tokenizer)), a.prediction).to(device)
     if a.init:
         transformer, text_encoder, *_ = load(a.init)
-        model.transformer.load_state_dict(finer(transformer, a.patch).state_dict())
-        model.text_encoder.load_state_dict(text_encoder.state_dict())
+        if not a.latents:
+            transformer = finer(transformer, a.patch)
+        elif transformer.config.in_channels == 3:
+            channels, size, _ = read_latents(a.latents)[0].shape[1:]
+            transformer = on_latents(transformer, a.patch, size, channels)
+        model = Denoiser(transformer, text_encoder, a.prediction)
+    else:
+        model = Denoiser(build_transformer(a.width, a.layers, patch=a.patch), build_text_encoder(len(tokenizer)), a.prediction)
+    model = model.to(device).requires_grad_(True).train()
+    vars(a).update(sizes(model.transformer))
     r = run.Run(a, model, optimizers(model, a.lr, a.ns_steps), ["train_loss", "gradient_norm", *(f"held_out_{s}" for s in HELD_OUT_SIGMAS)])
-    held_out = HeldOut(mix, tokenizer, device, a.held_out)
+    held_out = HeldOut(list(zip(*read_latents(a.latents, "held_out_")) if a.latents else mix.plain("val_pair")), tokenizer, device, a.held_out)
+    error = torch.sub if a.latents else visible_error  # latents have no ends
     net = torch.compile(model, dynamic=False) if a.compile else model
     generator = torch.Generator(device)
     for x, ids, mask in batches(a, mix, tokenizer, r.step, device):
@@ -169,7 +187,7 @@ def main():
         noise = torch.randn(x.shape, generator=generator, device=device)
         with torch.autocast(device, torch.bfloat16, enabled=bf16):
             denoised = net(x + sigma[:, None, None, None] * noise, sigma, ids, mask)
-        r.update((model.loss_weight(sigma) * square_error(visible_error(denoised.float(), x))).mean(), len(x))
+        r.update((model.loss_weight(sigma) * square_error(error(denoised.float(), x))).mean(), len(x))
 
 
 if __name__ == "__main__":

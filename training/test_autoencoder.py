@@ -1,0 +1,83 @@
+"""What can be checked without data: python -m pytest test_autoencoder.py (or python test_autoencoder.py)."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+from autoencoder import Both, build_autoencoder, gradients, standardise
+from data import to_input
+from model import build_transformer, on_latents
+from muon import Muon
+from seams import seams
+
+
+def small():
+    torch.manual_seed(0)
+    return build_autoencoder((8, 8, 16, 16), 3).eval()
+
+
+def test_patches_that_show_are_measured():
+    noise = np.random.default_rng(0).normal(128, 20, (4, 64, 64, 3))
+    assert abs(seams(noise.astype(np.uint8)) - 1) < 0.05
+    patches = np.random.default_rng(1).normal(0, 40, (4, 8, 1, 8, 1, 3)).repeat(8, 2).repeat(8, 4).reshape(4, 64, 64, 3)
+    assert seams((noise + patches).clip(0, 255).astype(np.uint8)) > 1.5
+
+
+@torch.no_grad()
+def test_standardised_latents_draw_the_same():
+    net = small()
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), np.uint8)
+    before = net.encode(to_input(pictures)).latent_dist
+    drawn = net.decode(before.mean).sample
+    standardise(net, pictures)
+    after = net.encode(to_input(pictures)).latent_dist
+    torch.testing.assert_close(after.mean.mean((0, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(after.mean.std((0, 2, 3)), torch.ones(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(net.decode(after.mean).sample, drawn, atol=1e-4, rtol=1e-4)
+    spread = before.mean.std((0, 2, 3))[:, None, None]
+    torch.testing.assert_close(after.std, before.std / spread, atol=1e-5, rtol=1e-4)
+
+
+def test_generator_and_discriminator_each_learn_from_their_own_loss():
+    both = Both(small())
+    x = torch.rand(2, 3, 32, 32) * 2 - 1
+    a = SimpleNamespace(noise=0.1, half=0.1, divergence=1e-3, adversary=0.1)
+    (difference, half, divergence, fool, tell), slopes = gradients(a, both, x, 0, False, True)
+    assert tell > 1.5 and difference > 0 and half > 0 and divergence > 0
+    without = gradients(a, both, x, 0, False, False)[1]
+    count = len(list(both.autoencoder.parameters()))
+    assert all(g is None for g in without[count:]) and all(g is not None for g in slopes)
+    # the discriminator's pull at the last layer is a tenth of the other losses' that reach it by whole pictures
+    last = [p is both.autoencoder.decoder.conv_out.weight for p in both.parameters()].index(True)
+    a.half = a.adversary = 0.0
+    whole = gradients(a, both, x, 0, False, False)[1][last]
+    torch.testing.assert_close((slopes[last] - without[last]).norm(), 0.1 * whole.norm(), rtol=0.01, atol=0)
+
+
+def test_muon_moves_a_convolution_as_the_matrix_it_is():
+    torch.manual_seed(0)
+    weights, gradient = torch.randn(6, 4, 3, 3), torch.randn(6, 4, 3, 3)
+    shapes = [(6, 4, 3, 3), (6, 36)]
+    moved = [torch.nn.Parameter(weights.reshape(s).clone()) for s in shapes]
+    for p in moved:
+        p.grad = gradient.reshape(p.shape).clone()
+        Muon([p], lr=0.1).step()
+    torch.testing.assert_close(moved[0].flatten(1), moved[1])
+
+
+def test_a_transformer_on_latents_begins_with_the_blocks_of_one_on_pixels():
+    pixels = build_transformer(32, 2, 2, 16)
+    latents = on_latents(pixels, patch=2, size=16, channels=8)
+    assert latents(torch.randn(1, 8, 16, 16), torch.randn(1, 5, 16), torch.tensor([300])).sample.shape == (1, 8, 16, 16)
+    torch.testing.assert_close(latents.pos_embed.pos_embed, pixels.pos_embed.pos_embed)
+    told, new = pixels.state_dict(), latents.state_dict()
+    other = {name for name in new if not torch.equal(new[name].flatten()[:1], told[name].flatten()[:1]) or new[name].shape != told[name].shape}
+    assert other == {"pos_embed.proj.weight", "proj_out.weight", "proj_out.bias"}, other
+
+
+if __name__ == "__main__":
+    for name, test in list(globals().items()):
+        if name.startswith("test_"):
+            test()
+            print(name)
