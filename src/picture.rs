@@ -1,7 +1,9 @@
 //! Pictures from files.
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use std::fs::File;
+use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
 use pipelines::RgbImage;
 use std::path::Path;
 use thiserror::Error;
@@ -107,6 +109,10 @@ fn decode(path: &Path) -> Result<DynamicImage, PictureError> {
     }
     let mut reader =
         ImageReader::open(path).and_then(ImageReader::with_guessed_format).map_err(|error| unread(&error))?;
+    if reader.format() == Some(ImageFormat::WebP) && !chunks_fit(path).map_err(|error| unread(&error))? {
+        let message = format!("{shown} is not a picture that can be read ({FORMATS}): it is cut off or damaged");
+        return Err(PictureError(message));
+    }
     if reader.format().is_none() {
         return Err(PictureError(format!("{shown} is not a picture that is read ({FORMATS})")));
     }
@@ -122,7 +128,7 @@ fn decode(path: &Path) -> Result<DynamicImage, PictureError> {
     };
     let broken = |error: ImageError| match error {
         ImageError::Limits(_) => too_large(),
-        ImageError::IoError(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => unread(&error),
+        ImageError::IoError(error) if error.kind() != ErrorKind::UnexpectedEof => unread(&error),
         // Messages of decoders may have several lines.
         error => {
             let error = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
@@ -139,4 +145,32 @@ fn decode(path: &Path) -> Result<DynamicImage, PictureError> {
     let mut picture = DynamicImage::from_decoder(decoder).map_err(broken)?;
     picture.apply_orientation(orientation);
     Ok(picture)
+}
+
+/// Whether the chunks of a WebP file end where the file does or before. Its decoder takes as much memory for a chunk of metadata as the
+/// chunk claims to be long, up to 4 GiB, before it reads any of it.
+fn chunks_fit(path: &Path) -> std::io::Result<bool> {
+    let file = File::open(path)?;
+    let end = file.metadata()?.len();
+    let mut reader = BufReader::new(file);
+    // A name and a length stand before the bytes of a chunk, and before the whole file.
+    let mut length_at = |at: u64| -> std::io::Result<u64> {
+        let mut head = [0; 8];
+        reader.seek(SeekFrom::Start(at))?;
+        reader.read_exact(&mut head)?;
+        Ok(u64::from(u32::from_le_bytes([head[4], head[5], head[6], head[7]])))
+    };
+    // What follows the whole is no part of it. The first chunk comes after the word WEBP.
+    let whole = end.min(8 + length_at(0)?);
+    let mut at = 12;
+    while at + 8 <= whole {
+        let length = length_at(at)?;
+        at += 8 + length;
+        // Some writers leave out the padding of the last chunk.
+        if at > end {
+            return Ok(false);
+        }
+        at += length % 2;
+    }
+    Ok(true)
 }

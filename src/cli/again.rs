@@ -24,15 +24,9 @@ pub(super) fn parse() -> Result<Cli, CliError> {
 
 /// The flags and words that a picture tells.
 fn told_by(picture: &Path, typed: &generate::Args) -> Result<Vec<String>, CliError> {
-    let info = png::read_info(picture)?;
-    let text = |keyword: &str| info.texts.iter().find(|(own, _)| own == keyword).map(|(_, text)| text.as_str());
-    let shown = picture.display();
-    let told = match (text("headwater"), text("parameters")) {
-        (Some(json), _) => by_headwater(json),
-        (None, Some(parameters)) => by_a1111(parameters),
-        (None, None) => Err("it does not say how it was made".into()),
-    };
-    let (flags, words) = told.map_err(|why| CliError::Failed(format!("{shown} cannot be made again: {why}")))?;
+    let told = told_in(&png::read_info(picture)?.texts);
+    let (flags, words) =
+        told.map_err(|why| CliError::Failed(format!("{} cannot be made again: {why}", picture.display())))?;
     // Of flags that exclude each other those that were typed count.
     let image = &typed.image;
     let typed_levels = !(image.sigmas.is_empty() && image.timesteps.is_empty());
@@ -52,6 +46,16 @@ fn told_by(picture: &Path, typed: &generate::Args) -> Result<Vec<String>, CliErr
 
 /// Flags, name and value, and the prompt.
 type Told = Result<(Vec<(String, String)>, String), String>;
+
+/// Reads the texts of a picture, by keyword.
+fn told_in(texts: &[(String, String)]) -> Told {
+    let text = |keyword: &str| texts.iter().find(|(own, _)| own == keyword).map(|(_, text)| text.as_str());
+    match (text("headwater"), text("parameters")) {
+        (Some(json), _) => by_headwater(json),
+        (None, Some(parameters)) => by_a1111(parameters),
+        (None, None) => Err("it does not say how it was made".into()),
+    }
+}
 
 /// What [`settings_json`](super::settings::settings_json) wrote.
 fn by_headwater(json: &str) -> Told {
@@ -185,6 +189,13 @@ fn fields_of(line: &str) -> Vec<(String, String)> {
         rest = next.trim_start_matches([',', ' ']);
     }
     fields
+}
+
+/// What a picture tells, as a command line that is parsed; for fuzzing.
+pub(super) fn try_texts(texts: &[(String, String)]) {
+    let Ok((flags, words)) = told_in(texts) else { return };
+    let flags = flags.iter().map(|(name, value)| format!("--{name}={value}"));
+    super::try_arguments(flags.chain(std::iter::once(words)));
 }
 
 #[cfg(test)]

@@ -154,6 +154,39 @@ fn man() -> Result<(), CliError> {
     Ok(std::io::stdout().write_all(&page)?)
 }
 
+/// Readers of what people type and of what pictures say, for fuzzing: nothing is returned, and nothing may panic.
+#[doc(hidden)]
+pub mod readers {
+    use super::{again, lora_tags, png, try_arguments};
+    use std::path::Path;
+
+    /// The arguments of `headwater generate`.
+    pub fn arguments(arguments: &[String]) {
+        try_arguments(arguments.iter().cloned());
+    }
+
+    /// A prompt with the tags of adapters.
+    pub fn prompt(prompt: &str) {
+        drop(lora_tags::take(prompt, None));
+    }
+
+    /// A PNG file's texts.
+    pub fn texts_of(picture: &Path) {
+        if let Ok(info) = png::read_info(picture) {
+            again::try_texts(&info.texts);
+        }
+    }
+
+    /// One text of a picture.
+    pub fn text(keyword: &str, text: &str) {
+        again::try_texts(&[(keyword.to_owned(), text.to_owned())]);
+    }
+}
+
+fn try_arguments(arguments: impl Iterator<Item = String>) {
+    drop(Cli::try_parse_from(["headwater", "generate"].map(String::from).into_iter().chain(arguments)));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,10 +27,10 @@ pub(super) fn open(name: &Path, wanted: Wanted<'_>) -> Result<ModelFiles, CliErr
     } else {
         let downloaded = hub::locate(name, wanted.variant, wanted.quiet)?;
         let path = downloaded.as_deref().unwrap_or(name);
-        if path.is_file() {
-            ModelFiles::single(path, wanted.config)?
-        } else if path.is_dir() {
+        if path.is_dir() {
             ModelFiles::folder(path)?
+        } else if path.exists() {
+            ModelFiles::single(path, wanted.config)?
         } else {
             return Err(CliError::Failed(format!(
                 "there is no model {shown}: neither a folder or file here nor a bundled model ({}) nor a hub's id (OWNER/REPO){}",
