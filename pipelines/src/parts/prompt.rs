@@ -126,6 +126,10 @@ pub(crate) fn parse(prompt: &str) -> Result<Vec<Piece>, PipelineError> {
     }
     round.into_iter().for_each(|from| pieces.scale(Some(from), STRONGER));
     square.into_iter().for_each(|(from, _)| pieces.scale(Some(from), 1.0 / STRONGER));
+    let finite = |piece: &Piece| !matches!(piece, Piece::Text(_, weight) if !weight.is_finite());
+    if !pieces.0.iter().all(finite) {
+        return Err(PipelineError::Request("the prompt's brackets make a weight that is beyond all numbers".into()));
+    }
     Ok(pieces.merged())
 }
 
