@@ -106,6 +106,7 @@ impl Lane {
                 Ask::Unguided { denoised, out } => {
                     out.copy_from_slice(self.unguided.as_deref().unwrap_or(denoised));
                 }
+                Ask::Constrain { x, out, .. } => out.copy_from_slice(x),
                 Ask::Noise { draw, out } => {
                     let mut nchw = vec![0.0; out.len() * self.draws];
                     match draw.between {

@@ -99,6 +99,15 @@ impl Builder {
         Expr::value(dst)
     }
 
+    /// x with what is known about the image in its place, noised to sigma by `noise` ([`Op::Constrain`]); x itself where nothing is
+    /// known. Nothing is drawn here: `noise` is a draw or, at sigma 0, [`Expr::zero`].
+    pub fn constrain(&mut self, x: Expr, noise: Expr, sigma: f64) -> Expr {
+        let (x, noise) = (self.materialise(x), self.materialise(noise));
+        let dst = self.fresh();
+        self.ops.push(Op::Constrain { dst: Reg(dst.0), x: Reg(x.0), noise: Reg(noise.0), sigma });
+        Expr::value(dst)
+    }
+
     /// The denoised image, limited to the range that the checkpoint asks for.
     pub fn clip(&mut self, denoised: Expr) -> Expr {
         let Some(limit) = self.limit else { return denoised };
@@ -186,14 +195,14 @@ impl Builder {
     }
 }
 
-/// Removes combinations and clips that nothing reads. Denoise and Noise stay, because drivers count them, and leaving
+/// Removes combinations, clips and constraints that nothing reads. Denoise and Noise stay, because drivers count them, and leaving
 /// out a draw would shift all later draws.
 fn drop_dead(ops: &mut Vec<Op>, values: usize, outputs: &[Value]) {
     let mut live = vec![false; values];
     outputs.iter().for_each(|output| live[output.0] = true);
     let mut kept: Vec<Op> = Vec::with_capacity(ops.len());
     for op in ops.drain(..).rev() {
-        let pure = matches!(op, Op::Combine { .. } | Op::Clip { .. });
+        let pure = matches!(op, Op::Combine { .. } | Op::Clip { .. } | Op::Constrain { .. });
         if pure && op.dst().is_some_and(|dst| !live[dst.0]) {
             continue;
         }
@@ -244,6 +253,7 @@ fn rename(op: &mut Op, register_of: &[Reg]) {
     match op {
         Op::Denoise { dst, x, .. } => [dst, x].into_iter().for_each(to),
         Op::Unguided { dst, denoised } => [dst, denoised].into_iter().for_each(to),
+        Op::Constrain { dst, x, noise, .. } => [dst, x, noise].into_iter().for_each(to),
         Op::Noise { dst, .. } => to(dst),
         Op::Clip { dst, src, .. } => [dst, src].into_iter().for_each(to),
         Op::Step { x, denoised, .. } => [x, denoised].into_iter().for_each(to),
@@ -257,5 +267,51 @@ fn rename(op: &mut Op, register_of: &[Reg]) {
                 of.iter_mut().for_each(to);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Ask, Frame, Stepper, TimestepMap};
+
+    /// A driver sees x and the noise that go into a constraint, and the program goes on from its answer.
+    #[test]
+    fn a_constraint_is_the_drivers() {
+        let schedule = Schedule::new(vec![2.0, 0.0], Frame::VarianceExploding, TimestepMap::QuarterLog).unwrap();
+        let mut p = Builder::new(&schedule, None);
+        let noise = p.fresh_noise();
+        let unread = p.constrain(p.x(), noise, 1.0);
+        let x = p.constrain(p.x() * 3.0, noise, 0.5);
+        let same = p.constrain(x, x, 0.25);
+        let last = p.constrain(same, Expr::zero(), 0.0);
+        assert!(unread.as_value() != x.as_value());
+        p.set_x(last * 2.0);
+        let program = p.finish("test");
+        assert!(program.is_constrained() && program.registers() <= 3, "{program}");
+        assert_eq!(program.to_string().matches("constrain").count(), 3, "{program}");
+
+        let mut stepper = Stepper::new(program, &[1.0, 2.0]);
+        let mut seen = Vec::new();
+        loop {
+            match stepper.ask() {
+                Ask::Noise { out, .. } => out.fill(7.0),
+                Ask::Constrain { x, noise, sigma, out } => {
+                    seen.push((x.to_vec(), noise.to_vec(), sigma));
+                    out.copy_from_slice(x);
+                    out[0] = 10.0 + noise[0] * sigma;
+                }
+                Ask::Done => break,
+                other => panic!("{other:?}"),
+            }
+            stepper.advance();
+        }
+        let expected = [
+            (vec![3.0, 6.0], vec![7.0, 7.0], 0.5),
+            (vec![13.5, 6.0], vec![13.5, 6.0], 0.25),
+            (vec![13.375, 6.0], vec![0.0, 0.0], 0.0),
+        ];
+        assert_eq!(seen, expected);
+        assert_eq!(stepper.finish(), [20.0, 12.0]);
     }
 }

@@ -75,6 +75,19 @@ pub enum Op {
         /// increment of a path and must be independent.
         between: Option<(f64, f64)>,
     },
+    /// dst = x - Πx + Π(α(sigma)·known + sigma·noise): what is known about the image takes its place in x, under this noise. Π and
+    /// `known` are the driver's: Π projects onto what is known, a mask's pixels for example (Song et al. 2021, Score-Based Generative
+    /// Modeling, appendix I.2; Lugmayr et al. 2022, equation 8). A driver that knows nothing copies x.
+    Constrain {
+        /// Where the result goes.
+        dst: Reg,
+        /// The noisy image.
+        x: Reg,
+        /// Standard normal numbers of x's shape, or zeros.
+        noise: Reg,
+        /// Noise level of `x`, in the program's [`crate::Frame`]; at 0 the known part is exact.
+        sigma: f64,
+    },
     /// dst = Σ coefficient · register, element by element.
     Combine {
         /// Where the sum goes.
@@ -119,6 +132,7 @@ impl Op {
             Self::Denoise { dst, .. }
             | Self::Unguided { dst, .. }
             | Self::Noise { dst, .. }
+            | Self::Constrain { dst, .. }
             | Self::Combine { dst, .. }
             | Self::Clip { dst, .. } => Some(*dst),
             Self::Measure { .. } | Self::Step { .. } => None,
@@ -131,6 +145,7 @@ impl Op {
             Self::Denoise { x, .. } => vec![*x],
             Self::Unguided { denoised, .. } => vec![*denoised],
             Self::Noise { .. } => Vec::new(),
+            Self::Constrain { x, noise, .. } => vec![*x, *noise],
             Self::Combine { terms, .. } => terms.iter().map(|&(_, r)| r).collect(),
             Self::Clip { src, .. } => vec![*src],
             Self::Measure { terms, tolerance } => {
@@ -229,6 +244,11 @@ impl Program {
         self.ops.iter().any(|op| matches!(op, Op::Unguided { .. }))
     }
 
+    /// Whether it puts what is known about the image into x ([`Op::Constrain`]).
+    pub fn is_constrained(&self) -> bool {
+        self.ops.iter().any(|op| matches!(op, Op::Constrain { .. }))
+    }
+
     /// Number of [`Op::Noise`] draws.
     pub fn draws(&self) -> usize {
         self.ops.iter().filter(|op| matches!(op, Op::Noise { .. })).count()
@@ -259,6 +279,9 @@ impl fmt::Display for Program {
                     writeln!(f, "{dst} = noise {draw} (sigma {} to {})", short(*from), short(*to))?;
                 }
                 Op::Noise { dst, draw, between: None } => writeln!(f, "{dst} = noise {draw}")?,
+                Op::Constrain { dst, x, noise, sigma } => {
+                    writeln!(f, "{dst} = constrain({x}; noise {noise}, sigma {})", short(*sigma))?;
+                }
                 Op::Combine { dst, terms } => writeln!(f, "{dst} = {}", sum(terms))?,
                 Op::Clip { dst, src, limit: Limit::Clamp { range } } => {
                     writeln!(f, "{dst} = clamp({src}, ±{})", short(*range))?;

@@ -77,6 +77,18 @@ impl<T: Element> Registers<T> {
         (dst, src)
     }
 
+    /// A register to be overwritten beside two that are read, which may be the same one.
+    pub fn write_and_read_two(&mut self, dst: Reg, a: Reg, b: Reg) -> (&mut [T], &[T], &[T]) {
+        if a == b {
+            let (dst, both) = self.write_and_read(dst, a);
+            return (dst, both, both);
+        }
+        self.slots[dst.0].resize(self.len, T::default());
+        let [dst, a, b] =
+            self.slots.get_disjoint_mut([dst.0, a.0, b.0]).expect("no op of a program writes a register it reads");
+        (dst, a, b)
+    }
+
     /// dst = Σ coefficient · register.
     pub fn combine(&mut self, dst: Reg, terms: &[(f64, Reg)]) {
         let mut out = std::mem::take(&mut self.slots[dst.0]);

@@ -26,7 +26,16 @@ pub trait Denoiser<T, E> {
     /// Called before each evaluation to change x in its register. The change stays, so later ops also read the changed
     /// x. Inpainting uses this to put the noised original back where it is to be kept, as diffusers' pipelines do
     /// between two calls of a scheduler's `step`.
-    fn constrain(&mut self, _x: &mut [T], _sigma: f64) {}
+    fn hold(&mut self, _x: &mut [T], _sigma: f64) {}
+
+    /// Writes x with what is known about the image in its place, x - Πx + Π(α(sigma)·known + sigma·noise). A program asks for it
+    /// only under [`crate::Settings::constrained`], and a driver that knows nothing copies x.
+    fn constrain(&mut self, x: &[T], _noise: &[T], _sigma: f64, out: &mut [T])
+    where
+        T: Copy,
+    {
+        out.copy_from_slice(x);
+    }
 }
 
 impl<T, E, F> Denoiser<T, E> for F
@@ -68,11 +77,12 @@ pub fn run<T: Element, E>(
     loop {
         match stepper.ask() {
             Ask::Denoise { x, sigma, timestep, out } => {
-                denoiser.constrain(x, sigma);
+                denoiser.hold(x, sigma);
                 denoiser.denoise(x, sigma, timestep, out)?;
             }
             Ask::Unguided { denoised, out } => denoiser.unguided(denoised, out)?,
             Ask::Noise { draw, out } => noise(draw, out),
+            Ask::Constrain { x, noise, sigma, out } => denoiser.constrain(x, noise, sigma, out),
             Ask::Step(event) => {
                 let index = event.index;
                 if on_step(event).is_break() {

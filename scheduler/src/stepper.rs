@@ -58,6 +58,18 @@ pub enum Ask<'a, T> {
         /// Where they go.
         out: &'a mut [T],
     },
+    /// `out` = x - Πx + Π(α(sigma)·known + sigma·noise), with what the driver knows about the image ([`Op::Constrain`]); a driver that
+    /// knows nothing copies x.
+    Constrain {
+        /// The noisy image.
+        x: &'a [T],
+        /// Standard normal numbers of its shape, or zeros.
+        noise: &'a [T],
+        /// Noise level of `x`, in the program's [`crate::Frame`]; at 0 the known part is exact.
+        sigma: f64,
+        /// Where the answer goes.
+        out: &'a mut [T],
+    },
     /// Nothing is needed: a step has its denoised image and can be looked at.
     Step(Event<'a, T>),
     /// Nothing is needed any more: [`Stepper::finish`] gives the result.
@@ -80,7 +92,7 @@ pub enum Ask<'a, T> {
 ///         Ask::Denoise { out, .. } => out.fill(0.25),
 ///         Ask::Step(event) => println!("{} {}", event.index, event.sigma),
 ///         Ask::Done => break,
-///         Ask::Noise { .. } | Ask::Unguided { .. } => unreachable!("Euler's method needs neither"),
+///         Ask::Noise { .. } | Ask::Unguided { .. } | Ask::Constrain { .. } => unreachable!("Euler's method needs none of them"),
 ///     }
 ///     stepper.advance();
 /// }
@@ -125,6 +137,10 @@ impl<T: Element> Stepper<T> {
             Op::Noise { dst, draw, between } => {
                 let draw = Draw { index: *draw, between: *between };
                 Ask::Noise { draw, out: self.registers.get_mut(*dst) }
+            }
+            Op::Constrain { dst, x, noise, sigma } => {
+                let (out, x, noise) = self.registers.write_and_read_two(*dst, *x, *noise);
+                Ask::Constrain { x, noise, sigma: *sigma, out }
             }
             Op::Step { index, sigma, x, denoised } => Ask::Step(Event {
                 index: *index,

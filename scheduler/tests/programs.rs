@@ -32,6 +32,7 @@ fn check(program: &Program) {
             Op::Denoise { sigma, timestep, .. } => {
                 assert!(*sigma > 0.0 && sigma.is_finite() && timestep.is_finite(), "{op:?}");
             }
+            Op::Constrain { sigma, .. } => assert!(*sigma >= 0.0 && sigma.is_finite(), "{op:?}"),
             Op::Unguided { .. } | Op::Clip { .. } | Op::Measure { .. } => {}
         }
         written.extend(op.dst());

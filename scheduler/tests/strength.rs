@@ -29,7 +29,7 @@ impl Denoiser<f64, ()> for Model {
         Ok(())
     }
 
-    fn constrain(&mut self, x: &mut [f64], sigma: f64) {
+    fn hold(&mut self, x: &mut [f64], sigma: f64) {
         if self.keeps {
             x[KEPT] = self.frame.alpha(sigma) * IMAGE[KEPT] + sigma * X[KEPT];
         }

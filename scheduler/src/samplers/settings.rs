@@ -74,6 +74,8 @@ pub struct Settings {
     pub snr: f64,
     /// Number of the predictor-corrector's Langevin steps at every noise level.
     pub correct_steps: usize,
+    /// Whether something is known about the image: the samplers that can then put it into x at every noise level ([`crate::Op::Constrain`]).
+    pub constrained: bool,
 }
 
 impl Default for Settings {
@@ -105,6 +107,7 @@ impl Default for Settings {
             plms_skipped: 0,
             snr: 0.16,
             correct_steps: 1,
+            constrained: false,
         }
     }
 }
