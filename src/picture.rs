@@ -2,9 +2,9 @@
 
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use pipelines::RgbImage;
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
-use pipelines::RgbImage;
 use std::path::Path;
 use thiserror::Error;
 
@@ -87,6 +87,21 @@ pub fn read_mask(path: &Path) -> Result<MaskPicture, PictureError> {
     Ok(MaskPicture { image, transparency })
 }
 
+/// Where a picture is transparent, as a mask that is white there; none if it has no transparency.
+///
+/// # Errors
+/// As [`read_picture`].
+pub fn read_transparent(path: &Path) -> Result<Option<RgbImage>, PictureError> {
+    let picture = decode(path)?;
+    if !picture.color().has_alpha() {
+        return Ok(None);
+    }
+    let pixels = picture.into_rgba8();
+    let (width, height) = (pixels.width() as usize, pixels.height() as usize);
+    let mask: Vec<u8> = pixels.pixels().flat_map(|pixel| [if pixel.0[3] < 128 { 255 } else { 0 }; 3]).collect();
+    Ok(mask.contains(&255).then_some(RgbImage { width, height, pixels: mask }))
+}
+
 /// As Pillow's conversion to `L` has it (ITU-R 601).
 fn luma(pixel: [u8; 4]) -> u32 {
     let [r, g, b] = [pixel[0], pixel[1], pixel[2]].map(u32::from);
@@ -135,6 +150,20 @@ fn decode(path: &Path) -> Result<DynamicImage, PictureError> {
             PictureError(format!("{shown} is not a picture that can be read ({FORMATS}): {error}"))
         }
     };
+    let panicked = || {
+        PictureError(format!(
+            "{shown} is not a picture that can be read ({FORMATS}): its decoder does not know what to do"
+        ))
+    };
+    models::contain(|| decoded(reader, &too_large, &broken)).unwrap_or_else(|| Err(panicked()))
+}
+
+/// What libraries make of a file, in which they may come upon something that they do not expect.
+fn decoded(
+    reader: ImageReader<BufReader<File>>,
+    too_large: &dyn Fn() -> PictureError,
+    broken: &dyn Fn(ImageError) -> PictureError,
+) -> Result<DynamicImage, PictureError> {
     let mut decoder = reader.into_decoder().map_err(broken)?;
     // What it will take, as it is and as RGB.
     let (width, height) = decoder.dimensions();

@@ -110,10 +110,10 @@ fn an_image_of_a_picture_has_its_size_and_tells_its_strength() {
     for (key, value) in [("command", "img2img"), ("path", "a-red-square-3.png")] {
         assert_eq!(json[key], value);
     }
-    assert_eq!((&json["strength"], &json["width"], &json["height"]), (&0.5.into(), &50.into(), &36.into()));
+    assert_eq!((&json["strength"], &json["width"], &json["height"]), (&0.5.into(), &51.into(), &37.into()));
     assert!(json["image"].as_str().unwrap().ends_with("waves.png"), "{json}");
     let image = read(folder.path(), "a-red-square-3.png");
-    assert_eq!((image.width, image.height), (50, 36));
+    assert_eq!((image.width, image.height), (51, 37));
     let info = succeed(folder.path(), &["info", "a-red-square-3.png"]);
     assert!(info.contains("Steps: 4, ") && info.contains(", Denoising strength: 0.5, "), "{info}");
 
@@ -129,6 +129,9 @@ fn an_image_of_a_picture_has_its_size_and_tells_its_strength() {
     assert_eq!(read(folder.path(), "square-1.png").width, 32);
 }
 
+const PALETTE: &str = "89504e470d0a1a0a0000000d494844520000001800000010010300000036ea2dd600000022504c5445c8283c1e5adcca19a391000000124944415478\
+da63f8ff8181898101272604007bc1c72fb3780000001b4944415478da6364600001247088b30c1309c60fb8243806d05500";
+
 #[test]
 fn bad_pictures_and_strengths_are_one_sentence() {
     let folder = tempfile::tempdir().unwrap();
@@ -137,6 +140,14 @@ fn bad_pictures_and_strengths_are_one_sentence() {
     fs::write(place.join("empty"), "").unwrap();
     fs::write(place.join("half.webp"), &fs::read(input("formats/lossless.webp")).unwrap()[..40]).unwrap();
     fs::write(place.join("old.gif"), "GIF89a\u{1}\u{0}\u{1}\u{0}\u{0}\u{0}\u{0}").unwrap();
+    // A palette of a colour and a byte, at which a decoder panics.
+    let palette: Vec<u8> = PALETTE.as_bytes().chunks(2).map(|hex| u8::from_str_radix(std::str::from_utf8(hex).unwrap(), 16).unwrap()).collect();
+    fs::write(place.join("palette.png"), palette).unwrap();
+    // A chunk of metadata that claims 4 GiB.
+    let mut metadata = fs::read(input("formats/turned.webp")).unwrap();
+    let exif = metadata.windows(4).position(|name| name == b"EXIF").unwrap();
+    metadata[exif + 4..exif + 8].fill(0xff);
+    fs::write(place.join("metadata.webp"), metadata).unwrap();
     claim(&place.join("huge.png"), 60_000, 60_000);
     claim(&place.join("large.png"), 30_000, 30_000);
     for (picture, part) in [
@@ -145,6 +156,8 @@ fn bad_pictures_and_strengths_are_one_sentence() {
         ("garbage.png", "garbage.png is not a picture that can be read (PNG, JPEG, WebP, BMP, GIF or TIFF)"),
         ("empty", "empty is not a picture that is read (PNG, JPEG, WebP, BMP, GIF or TIFF)"),
         ("half.webp", "half.webp is not a picture that can be read"),
+        ("palette.png", "palette.png is not a picture that can be read"),
+        ("metadata.webp", "metadata.webp is not a picture that can be read"),
         ("old.gif", "old.gif is not a picture that can be read"),
         ("huge.png", "huge.png is too large a picture"),
         ("large.png", "large.png is too large a picture"),

@@ -69,12 +69,18 @@ const TEXTS: &[(&str, &str)] = &[
         "a (red:1.2) cat, <lora:style:0.8>\nNegative prompt: dog, \"bird\"\nSteps: 20, Sampler: DPM++ 2M Karras, CFG scale: 7.5, Seed: 42, \
          Size: 512x768, Model hash: abc, Clip skip: 2, RNG: CPU, Lora hashes: \"style: 1a, other: 2b\", Version: v1.10.1",
     ),
-    ("parameters", "Steps: 1, Sampler: Euler a, Schedule type: Automatic, Eta: 0.5, Class: 3, Denoising strength: 0.3, Hires upscale: 2"),
+    (
+        "parameters",
+        "Steps: 1, Sampler: Euler a, Schedule type: Automatic, Eta: 0.5, Class: 3, Denoising strength: 0.3, Hires upscale: 2",
+    ),
     (
         "headwater",
         r#"{"command":"generate","prompt":"红心 ❤","model":"icons-64","width":64,"height":64,"sampler":"heun","steps":4,"guidance":2.5,"seed":7,"loras":[{"file":"a.safetensors","weight":0.5}],"embeddings":[{"file":"b","token":"<b>"}]}"#,
     ),
-    ("headwater", r#"{"command":"generate","prompt":"","sigmas":[80,1.5,0.002],"timesteps":[999,1],"rng":"torch-cpu","clip_skip":1}"#),
+    (
+        "headwater",
+        r#"{"command":"generate","prompt":"","sigmas":[80,1.5,0.002],"timesteps":[999,1],"rng":"torch-cpu","clip_skip":1}"#,
+    ),
 ];
 
 fn texts(_: &Path) -> Vec<Seed> {

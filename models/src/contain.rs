@@ -16,7 +16,8 @@ pub fn panics_are_contained() -> bool {
 /// Calls code that may panic on input that it does not expect; none if it did.
 ///
 /// What it worked on must not be used afterwards unless it is known to be whole.
-pub(crate) fn contain<T>(work: impl FnOnce() -> T) -> Option<T> {
+#[must_use]
+pub fn contain<T>(work: impl FnOnce() -> T) -> Option<T> {
     let outer = CONTAINED.replace(true);
     let result = catch_unwind(AssertUnwindSafe(work));
     CONTAINED.set(outer);

@@ -22,7 +22,7 @@ pub use checkpoint::{
     Bytes, CheckReport, Checkpoint, Component, Conversion, ConvertError, Defaults, Learned, LearnedWeights, Lora,
     ModelFiles, ModelIndex, SmallFile, TextualInversion, is_inside, weight_files,
 };
-pub use contain::panics_are_contained;
+pub use contain::{contain, panics_are_contained};
 pub use error::{ModelError, first_few};
 pub use networks::{
     AddedConditions, AutoencoderKlConfig, AutoencoderTinyConfig, ClipHiddenState, ClipTextConfig, DiTConfig, DiTInputs,

@@ -57,6 +57,16 @@ fn unets_that_cannot_be_honoured() {
         let error = UNet2DConfig::from_json("unet", config.to_string().as_bytes()).expect_err(field).to_string();
         assert!(error.starts_with("unet: ") && !error.contains('\n'), "{error}");
     }
+    // Nothing is wrong by itself, and yet there is no such graph.
+    let mut shifted = plain.clone();
+    (shifted["freq_shift"], shifted["attention_head_dim"]) = (json!(1e19), json!(null));
+    let config = UNet2DConfig::from_json("unet", shifted.to_string().as_bytes()).expect("a number");
+    let s = Scope::root();
+    let sample = s.input("sample", &[1, 8, 8, 3], Rate::Step);
+    let timestep = s.input("timestep", &[1], Rate::Step);
+    let inputs = UNet2DInputs { sample: &sample, timestep: &timestep, class_labels: None };
+    let output = unet_2d_model(&s, &config, &inputs);
+    assert!(s.finish(&[("sample", &output)]).is_err());
     let mut skips = plain;
     skips["down_block_types"] = json!(["SkipDownBlock2D", "AttnSkipDownBlock2D"]);
     skips["in_channels"] = json!(4);

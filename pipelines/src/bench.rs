@@ -41,8 +41,8 @@ impl Pipeline {
         let grey = |value| RgbImage { width: 8, height: 8, pixels: vec![value; 8 * 8 * 3] };
         match self.concatenated() {
             Concatenated::Nothing => Task::default(),
-            Concatenated::Mask(_) => Inpaint { image: grey(128), mask: grey(255), strength: None }.into(),
-            Concatenated::Picture { .. } => Upscale { image: grey(128), noise_level: None, scale: None }.into(),
+            Concatenated::Mask(_) => Inpaint::new(grey(128), grey(255)).into(),
+            Concatenated::Picture { .. } => Upscale::new(grey(128)).into(),
         }
     }
 }
@@ -61,7 +61,12 @@ impl Pipeline {
     /// When the device fails.
     pub fn forecast(&self, job: &Job) -> Result<Duration, PipelineError> {
         let evaluations = job.evaluations().unwrap_or(100) as f64;
-        let flops = self.graph(job)?.cost(Rate::Step).flops as f64 * evaluations;
+        let flops = self.graph(job)?.cost(Rate::Step).flops as f64 * evaluations * job.parts() as f64;
+        Ok(Duration::from_secs_f64(flops / self.rate()?))
+    }
+
+    /// About how many floating-point operations of a network this device does in a second.
+    fn rate(&self) -> Result<f64, PipelineError> {
         let s = Scope::root();
         let [a, b] = ["a", "b"].map(|name| s.input(name, &[CALIBRATION, CALIBRATION], Rate::Step));
         let product = s.finish(&[("product", &a.matmul(&b))])?;
@@ -77,8 +82,16 @@ impl Pipeline {
             plan.read("product")?;
             fastest = fastest.min(started.elapsed().as_secs_f64());
         }
-        let rate = 2.0 * (CALIBRATION as f64).powi(3) / fastest;
-        Ok(Duration::from_secs_f64(flops / (rate * EFFICIENCY)))
+        Ok(2.0 * (CALIBRATION as f64).powi(3) / fastest * EFFICIENCY)
+    }
+
+    /// About how long each replacement of what is known in latents takes: a decoding and an encoding. None where nothing is decoded.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn forecast_replacement(&self, job: &Job) -> Result<Option<Duration>, PipelineError> {
+        let Some(flops) = self.replacement_flops(job)? else { return Ok(None) };
+        Ok(Some(Duration::from_secs_f64(flops / self.rate()?)))
     }
 }
 

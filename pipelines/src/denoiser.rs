@@ -62,6 +62,7 @@ pub(crate) struct Denoiser {
 }
 
 /// One sample to be denoised.
+#[derive(Clone, Copy)]
 pub(crate) struct Evaluation<'a> {
     /// `[H, W, C]`.
     pub(crate) x: &'a [f32],

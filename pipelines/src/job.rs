@@ -1,8 +1,10 @@
 //! A request with nothing left open.
 
 use crate::conditioning::{Layout, SampleShape};
+use crate::edit::Method;
 use crate::noise::{Noise, Rng, slerp::Slerp};
 use crate::parts::{Prompt, PromptSyntax, Size};
+use crate::picture::tiles::Grid;
 use crate::request::StartingNoise;
 use crate::tasks::Prepared;
 use scheduler::{NamedSchedule, Op, Program, Sampling, Steps};
@@ -16,7 +18,14 @@ pub struct Job {
     pub(crate) sampling: Sampling,
     pub(crate) program: Program,
     pub(crate) noise: StartingNoise,
+    /// Extents of the sample.
+    pub(crate) shape: SampleShape,
+    /// The parts that it is denoised in, if it is not denoised as a whole.
+    pub(crate) grid: Option<Grid>,
+    /// Of the graph: of the sample, or of a part of it.
     pub(crate) layout: Layout,
+    /// The largest magnitude of denoised images, which are clipped before the task changes them.
+    pub(crate) clips: Option<f64>,
     /// The size that the picture is made at where it is fitted to another afterwards.
     pub(crate) bin: Option<Size>,
     pub(crate) text: Option<Text>,
@@ -56,6 +65,8 @@ pub struct Settings {
     pub strength: Option<f64>,
     /// Of enlarging, how much noise is put over the picture.
     pub noise_level: Option<usize>,
+    /// How a picture is held to what is known of it, where something is.
+    pub method: Option<Method>,
 }
 
 /// The prompts as the text encoders take them.
@@ -89,7 +100,13 @@ impl Job {
     /// Extents of the sample.
     #[must_use]
     pub fn shape(&self) -> SampleShape {
-        self.layout.shape
+        self.shape
+    }
+
+    /// How many overlapping parts the sample is denoised in at every step; 1 if as a whole.
+    #[must_use]
+    pub fn parts(&self) -> usize {
+        self.grid.as_ref().map_or(1, |grid| grid.tiles().count())
     }
 
     /// How many steps there will be; none if the sampler chooses its own.

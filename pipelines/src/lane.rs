@@ -106,7 +106,12 @@ impl Lane {
                 Ask::Unguided { denoised, out } => {
                     out.copy_from_slice(self.unguided.as_deref().unwrap_or(denoised));
                 }
-                Ask::Constrain { x, out, .. } => out.copy_from_slice(x),
+                Ask::Constrain { x, noise, sigma, out } => {
+                    out.copy_from_slice(x);
+                    if let Some(constraint) = &mut self.constraint {
+                        constraint.hold(out, noise, sigma);
+                    }
+                }
                 Ask::Noise { draw, out } => {
                     let mut nchw = vec![0.0; out.len() * self.draws];
                     match draw.between {

@@ -17,6 +17,7 @@ mod job;
 mod lane;
 mod networks;
 pub mod noise;
+pub mod operators;
 mod parts;
 mod picture;
 mod pipeline;
@@ -31,7 +32,7 @@ pub use conditioning::SampleShape;
 pub use devices::{
     DeviceChoice, DeviceSettings, SelftestCase, SharedDevice, automatic, devices, open_device, selftest,
 };
-pub use edit::{Constraint, Replacement};
+pub use edit::{Constraint, Method, Replacement};
 pub use error::PipelineError;
 pub use job::{Job, Settings};
 pub use noise::Rng;
@@ -41,4 +42,4 @@ pub use pipeline::{Estimate, Pipeline};
 pub use problems::problems;
 pub use request::{Request, StartingNoise};
 pub use run::{Batch, Generated, Run, RunId, Step, Timings};
-pub use tasks::{ImageToImage, Inpaint, Task, Upscale};
+pub use tasks::{Colorize, ImageToImage, Inpaint, Restore, Stroke, Task, Upscale};

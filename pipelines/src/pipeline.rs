@@ -4,6 +4,7 @@ use crate::conditioning::{Condition, Conditioning, Layout};
 use crate::denoiser::{Denoiser, denoiser_graph};
 use crate::devices::SharedDevice;
 use crate::devices::residency::{Host, Places, add};
+use crate::edit::Method;
 use crate::error::PipelineError;
 use crate::job::{Job, Text};
 use crate::lane::{Beginning, Lane};
@@ -158,12 +159,8 @@ impl Pipeline {
     /// The size, (width, height), nearest in shape to a picture's that has about as many pixels as the model was trained on.
     #[must_use]
     pub fn fitted_size(&self, width: usize, height: usize) -> (usize, usize) {
-        let (trained, side) = (self.shared.model.default_size(), self.shared.model.side());
-        let (width, height) = (width.max(1) as f64, height.max(1) as f64);
-        let scale = ((trained.width * trained.height) as f64 / (width * height)).sqrt();
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a side of a model's own picture")]
-        let fitted = |extent: f64| ((extent * scale / side as f64).round() as usize).max(1) * side;
-        (fitted(width), fitted(height))
+        let Size { height, width } = self.shared.model.fitted_size(Size { height, width });
+        (width, height)
     }
 
     /// The graph of a job's denoiser.
@@ -195,12 +192,12 @@ impl Pipeline {
         let Some(first) = jobs.first() else {
             return Err(PipelineError::Request("there is nothing to run: give one job at least".into()));
         };
-        if jobs.iter().any(|job| job.layout != first.layout) {
+        if jobs.iter().any(|job| job.layout != first.layout || job.shape != first.shape) {
             let message = "jobs that run together must have one size, and be guided or not alike";
             return Err(PipelineError::Request(message.into()));
         }
         let encoding = Instant::now();
-        let lanes = jobs.iter().map(|job| self.shared.begin(job)).collect::<Result<Vec<_>, _>>()?;
+        let lanes = jobs.iter().map(|job| Shared::begin(&self.shared, job)).collect::<Result<Vec<_>, _>>()?;
         if let Some(autoencoder) = &self.shared.model.autoencoder {
             autoencoder.finish_encoding();
         }
@@ -221,6 +218,13 @@ impl Pipeline {
         self.shared.model.network.concatenated
     }
 
+    /// Floating-point operations of a decoding and an encoding; none where the job's method needs neither.
+    pub(crate) fn replacement_flops(&self, job: &Job) -> Result<Option<f64>, PipelineError> {
+        let through = job.settings.method == Some(Method::Replace);
+        let autoencoder = self.shared.model.autoencoder.as_ref().filter(|_| through);
+        autoencoder.map(|own| own.flops(job.shape)).transpose()
+    }
+
     /// Memory that its plans hold now.
     #[must_use]
     pub fn memory(&self) -> MemoryUse {
@@ -235,7 +239,7 @@ impl Pipeline {
         let Shared { host, model, .. } = self.shared.as_ref();
         let layout = Layout { samples, ..job.layout.clone() };
         let text = model.text.as_ref().map(|text| text.estimate(host, job.settings.clip_skip)).transpose()?;
-        let decoder = model.autoencoder.as_ref().map(|own| own.estimate(host, layout.shape)).transpose()?;
+        let decoder = model.autoencoder.as_ref().map(|own| own.estimate(host, job.shape)).transpose()?;
         Ok(Estimate {
             text: text.unwrap_or_default(),
             denoiser: host.estimate(&self.shared.graph(&layout)?, model.weights()),
@@ -271,23 +275,25 @@ impl Shared {
     }
 
     /// Encodes what a job says, and draws what it starts from.
-    pub(crate) fn begin(&self, job: &Job) -> Result<Lane, PipelineError> {
-        let text = job.text.as_ref().map(|text| self.encode(text)).transpose()?.unwrap_or_default();
+    pub(crate) fn begin(shared: &Arc<Self>, job: &Job) -> Result<Lane, PipelineError> {
+        let text = job.text.as_ref().map(|text| shared.encode(text)).transpose()?.unwrap_or_default();
         let mut noise = job.stream();
         let start = job.prepared.start(&mut Begin {
-            model: &self.model,
-            host: &self.host,
+            shared,
+            model: &shared.model,
+            host: &shared.host,
             sampling: &job.sampling,
-            shape: job.layout.shape,
+            shape: job.shape,
             strength: job.settings.strength,
+            clips: job.clips,
             noise: noise.as_mut(),
             given: job.given_noise(),
         })?;
-        let conditions = job.layout.conditions.iter().zip(&self.model.network.conditions);
+        let conditions = job.layout.conditions.iter().zip(&shared.model.network.conditions);
         let conditions = conditions.map(|((name, shape), taken)| Condition {
             name,
             shape: shape.clone(),
-            data: self.condition(job, &text, taken.source),
+            data: shared.condition(job, &text, taken.source),
         });
         let conditioning = Conditioning {
             conditions: conditions.collect(),
@@ -295,7 +301,7 @@ impl Shared {
             guidance_scale: job.settings.guidance_scale,
         };
         // PyTorch's stream goes on behind the copy's noise; ours counts draws, and has no use for it.
-        let both = job.layout.guided && self.model.network.draws_twice && job.settings.rng != Rng::Philox;
+        let both = job.layout.guided && shared.model.network.draws_twice && job.settings.rng != Rng::Philox;
         Ok(Lane::new(
             RunId::new(),
             job,
@@ -364,7 +370,7 @@ impl Shared {
 
     /// The picture of a sample, if it is one or can be decoded to one.
     fn picture(&self, job: &Job, sample: &[f32]) -> Result<Option<RgbImage>, PipelineError> {
-        let shape = job.layout.shape;
+        let shape = job.shape;
         if !self.model.makes_pictures() {
             return Ok(None);
         }

@@ -1,14 +1,16 @@
 //! From a request to a job: everything that a request leaves open is decided here, once.
 
-use crate::conditioning::Layout;
+use crate::conditioning::{Layout, SampleShape};
+use crate::edit::Method;
 use crate::error::PipelineError;
 use crate::job::{Job, Settings, Text};
-use crate::networks::Guidance;
+use crate::networks::{Concatenated, Guidance};
 use crate::parts::{Prompt, Size, TextEncoders};
+use crate::picture::tiles::Grid;
 use crate::pipeline::Shared;
 use crate::request::{Request, StartingNoise};
-use crate::tasks::Wanted;
-use scheduler::{NamedSchedule, Sampling, Steps};
+use crate::tasks::{Range, Stepping, Wanted};
+use scheduler::{Limit, NamedSchedule, Sampling, Steps};
 
 pub(crate) fn resolve(shared: &Shared, request: &Request) -> Result<Job, PipelineError> {
     let model = &shared.model;
@@ -31,15 +33,24 @@ pub(crate) fn resolve(shared: &Shared, request: &Request) -> Result<Job, Pipelin
         class_label: None,
         strength: kind.strength(&model.network),
         noise_level: None,
+        method: None,
     };
+    let stepping = stepping(shared, request)?;
+    settings.method = kind.method(&stepping)?;
     let size = Size { height: settings.height, width: settings.width };
     let bin = model.bin(size).filter(|_| kind.may_bin());
-    let shape = model.sample_shape(size, bin)?;
-    let prepared = kind.prepare(&Wanted { model, size, shape })?;
+    let tile = kind.tile(&stepping, model, size);
+    let shape = match tile {
+        Some(tile) => model.tiled_shape(size, tile)?,
+        None => model.sample_shape(size, bin)?,
+    };
+    let size_was_asked = request.width.is_some() || request.height.is_some();
+    let prepared = kind.prepare(&Wanted { model, size, size_was_asked, shape, method: settings.method })?;
     settings.noise_level = prepared.noise_level();
     check_guidance(settings.guidance_scale)?;
     settings.class_label = class_label(shared, request, &settings)?;
-    let sampling = sampling(shared, request, &settings, bin.unwrap_or(size))?;
+    let sampling = sampling(shared, request, &mut settings, &stepping, bin.unwrap_or(size))?;
+    let (sampling, clips) = constrained(sampling, settings.method);
     let program = sampling.program();
     check_noise(&request.noise, shape.numel())?;
 
@@ -49,38 +60,99 @@ pub(crate) fn resolve(shared: &Shared, request: &Request) -> Result<Job, Pipelin
     let text = text(model.text.as_ref(), &settings, guided)?;
     let tokens = text.as_ref().zip(model.text.as_ref());
     let tokens = tokens.map_or(0, |(text, encoders)| text.prompts[0].chunks * encoders.max_tokens());
+    let per = model.pixels_per_element();
+    let part = tile.map_or(shape, |tile| SampleShape { height: tile.height / per, width: tile.width / per, ..shape });
+    let grid = (part != shape).then(|| Grid::of(shape, part, model.network.side_multiple));
     let layout = Layout {
-        shape,
+        shape: part,
         samples: 1,
         guided,
         conditions: model.condition_shapes(tokens),
         concatenated: model.network.concatenated.channels(),
     };
-    Ok(Job { settings, sampling, program, noise: request.noise.clone(), layout, bin, text, prepared })
+    let noise = request.noise.clone();
+    Ok(Job { settings, sampling, program, noise, shape, grid, layout, clips, bin, text, prepared })
 }
 
-/// How this checkpoint, sampler and schedule step, for a picture made at this size.
-fn sampling(shared: &Shared, request: &Request, settings: &Settings, size: Size) -> Result<Sampling, PipelineError> {
+/// How a run steps, as far as the request and the model say it before the task has its say.
+fn stepping(shared: &Shared, request: &Request) -> Result<Stepping, PipelineError> {
+    let model = &shared.model;
+    let asked = request.sampler.map(|named| named.sampler);
+    Ok(Stepping {
+        sampler: asked.map_or_else(|| shared.scheduler().default_sampler(), Ok)?,
+        sampler_was_asked: asked.is_some(),
+        latents: model.autoencoder.is_some(),
+        score: shared.scheduler().class().starts_with("ScoreSde"),
+        sees_mask: matches!(model.network.concatenated, Concatenated::Mask(_)),
+        sees_picture: matches!(model.network.concatenated, Concatenated::Picture { .. }),
+    })
+}
+
+/// What a method asks of the sampler: to let it hold x where the sampler goes along with that, and to leave the clipping of denoised images to
+/// what replaces a part of them, which comes after it. The largest magnitude that is left there.
+fn constrained(mut sampling: Sampling, method: Option<Method>) -> (Sampling, Option<f64>) {
+    match method {
+        Some(Method::RePaint | Method::PredictorCorrector) => sampling.settings.constrained = true,
+        Some(Method::Replace) => {
+            if let Some(Limit::Clamp { range }) = sampling.settings.limit {
+                sampling.settings.limit = None;
+                return (sampling, Some(range));
+            }
+        }
+        Some(Method::Blend) | None => {}
+    }
+    (sampling, None)
+}
+
+/// How this checkpoint, sampler and schedule step, for a picture made at this size. Where the task has noise levels of its own, the settings say
+/// so afterwards.
+fn sampling(
+    shared: &Shared,
+    request: &Request,
+    settings: &mut Settings,
+    stepping: &Stepping,
+    size: Size,
+) -> Result<Sampling, PipelineError> {
     let sampler = request.sampler.map(|named| named.sampler);
     if let Some(sampler) = sampler.filter(|sampler| sampler.inverts) {
         let name = sampler.name;
         let reason = format!("the sampler {name} leads from an image to noise, not to an image");
         return Err(PipelineError::Request(reason));
     }
+    let own = settings.method.and_then(Method::sampler).map(scheduler::sampler).transpose()?;
     // Explicit timesteps are a schedule, and leave no room for the configuration's own (karras, say). A consistency model has but one.
     let several = shared.scheduler().class() != "CMStochasticIterativeScheduler";
     let explicit = (matches!(settings.steps, Steps::Timesteps(_)) && several).then_some(NamedSchedule::Normal);
     let model = &shared.model;
-    let wanted = scheduler::Request {
+    let kind = request.task.kind();
+    let mut wanted = scheduler::Request {
         steps: settings.steps.clone(),
-        sampler,
+        sampler: own.or(sampler),
         schedule: settings.schedule.or(explicit),
         eta: settings.eta,
         image_seq_len: Some((size.height / model.side()) * (size.width / model.side())),
     };
+    if wanted.schedule.is_none() && matches!(wanted.steps, Steps::Count(_)) {
+        let range = range(shared, &wanted)?;
+        let count = if let Some(Steps::Count(count)) = request.steps { Some(count) } else { None };
+        if let Some(sigmas) = kind.levels(stepping, &range, count) {
+            settings.steps = Steps::Sigmas(sigmas);
+            wanted.steps = settings.steps.clone();
+        }
+    }
     let Some(strength) = settings.strength else { return Ok(shared.scheduler().plan(&wanted)?) };
-    let spreads = model.network.guidance == Guidance::Embedded && request.task.kind().spreads_steps();
+    let spreads = model.network.guidance == Guidance::Embedded && kind.spreads_steps();
     Ok(shared.scheduler().plan_for_strength(&wanted, strength, spreads)?)
+}
+
+/// The ends of the model's own schedule.
+fn range(shared: &Shared, wanted: &scheduler::Request) -> Result<Range, PipelineError> {
+    // With a few steps some schedules leave out one end or the other.
+    let steps = Steps::Count(shared.scheduler().num_train_timesteps().map_or(40, |count| count.min(40)));
+    let own = shared.scheduler().plan(&scheduler::Request { steps, ..wanted.clone() })?;
+    let levels = own.schedule.sigmas.iter().copied().filter(|sigma| *sigma > 0.0);
+    let (smallest, largest) = levels.fold((f64::INFINITY, 0.0), |(low, high): (f64, f64), s| (low.min(s), high.max(s)));
+    Ok(Range { largest, smallest })
 }
 
 /// The class to draw, of a model that has classes; refuses what the model cannot be asked for.

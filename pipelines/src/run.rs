@@ -6,12 +6,16 @@ use crate::devices::residency::{Place, is_full};
 use crate::error::PipelineError;
 use crate::lane::{Lane, State};
 use crate::picture::RgbImage;
+use crate::picture::tiles::{Blend, Grid};
 use crate::pipeline::Shared;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+/// As many parts of a sample are denoised together, where there is room.
+const PARTS_AT_ONCE: usize = 16;
 
 /// Names a run for as long as the program lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -124,7 +128,8 @@ impl Run {
 
 /// Jobs that run together: as many samples in one graph as there is memory for, group by group.
 ///
-/// Each has its own seed, noise, prompt and picture to start from, and its own sampler; all have one size and are guided or not alike.
+/// Each has its own seed, noise, prompt and picture to start from, and its own sampler; all have one size and are guided or not alike. Where a
+/// sample is denoised in overlapping parts, the parts take the places in the graph, and one sample follows the other.
 pub struct Batch {
     shared: Arc<Shared>,
     lanes: Vec<Lane>,
@@ -132,6 +137,8 @@ pub struct Batch {
     group: Range<usize>,
     /// Of the graph.
     layout: Layout,
+    /// The parts that each sample is denoised in, if not as a whole.
+    grid: Option<Grid>,
     place: Arc<Place<Denoiser>>,
     /// Names the group's conditions in the denoiser, which other runs may use in between.
     owner: u64,
@@ -150,10 +157,12 @@ impl Batch {
     pub(crate) fn new(shared: &Arc<Shared>, lanes: Vec<Lane>, mut timings: Timings) -> Result<Self, PipelineError> {
         let planning = Instant::now();
         let mut layout = lanes[0].job.layout.clone();
-        layout.samples = lanes.len();
+        let grid = lanes[0].job.grid.clone();
+        let all = grid.as_ref().map_or(lanes.len(), |grid| grid.tiles().count());
+        layout.samples = if grid.is_some() { all.min(PARTS_AT_ONCE) } else { all };
         let place = loop {
             // Groups of one size, as far as that goes: a smaller one at the end would cost as much.
-            layout.samples = lanes.len().div_ceil(lanes.len().div_ceil(layout.samples));
+            layout.samples = all.div_ceil(all.div_ceil(layout.samples));
             let place = shared.denoisers.at(&shared.host.shared, &layout);
             match place.with(|| shared.denoiser(&layout), |_| Ok(())) {
                 Err(error) if is_full(&error) && layout.samples > 1 => layout.samples /= 2,
@@ -164,9 +173,16 @@ impl Batch {
             }
         };
         timings.prepare += planning.elapsed();
-        let group = 0..layout.samples.min(lanes.len());
         let (shared, owner, started) = (Arc::clone(shared), RunId::new().0, Instant::now());
-        Ok(Self { shared, lanes, group, layout, place, owner, started, timings })
+        let mut batch = Self { shared, lanes, group: 0..0, layout, grid, place, owner, started, timings };
+        batch.group = batch.group_from(0);
+        Ok(batch)
+    }
+
+    /// The lanes from this one on that are in the graph together.
+    fn group_from(&self, start: usize) -> Range<usize> {
+        let lanes = if self.grid.is_some() { 1 } else { self.layout.samples };
+        start..(start + lanes).min(self.lanes.len())
     }
 
     /// The runs' names, in the order of their jobs.
@@ -220,7 +236,7 @@ impl Batch {
             if waiting {
                 self.denoise()?;
             } else if self.group.end < self.lanes.len() {
-                self.group = self.group.end..(self.group.end + self.layout.samples).min(self.lanes.len());
+                self.group = self.group_from(self.group.end);
                 self.owner = RunId::new().0;
             } else {
                 self.timings.sample = self.timings.sample.max(self.started.elapsed());
@@ -243,6 +259,9 @@ impl Batch {
     fn denoise(&mut self) -> Result<(), PipelineError> {
         let unguided =
             self.layout.guided && self.lanes[self.group.clone()].iter().any(|lane| lane.job.program.wants_unguided());
+        if let Some(grid) = self.grid.clone() {
+            return self.denoise_parts(&grid, unguided);
+        }
         let (denoised, unguided) = self.with_denoiser(|denoiser, evaluations| {
             let denoised = denoiser.denoise(evaluations)?;
             Ok((denoised, unguided.then(|| denoiser.unguided()).transpose()?))
@@ -252,6 +271,36 @@ impl Batch {
         for (i, lane) in group.iter_mut().enumerate().filter(|(_, lane)| lane.state() == State::Denoise) {
             let own = i * size..(i + 1) * size;
             lane.answer(&denoised[own.clone()], unguided.as_ref().map(|all| &all[own]))?;
+        }
+        Ok(())
+    }
+
+    /// Runs the model once for every part of the group's one lane. The whole is the mean of its parts, each counting less towards its edges
+    /// (Bar-Tal et al. 2023, *MultiDiffusion*, equation 5).
+    fn denoise_parts(&mut self, grid: &Grid, unguided: bool) -> Result<(), PipelineError> {
+        let (part, places) = (self.layout.shape, self.layout.samples);
+        let (whole, unguided) = self.with_denoiser(|denoiser, evaluations| {
+            let Some(Some(evaluation)) = evaluations.first() else { return Ok((Vec::new(), None)) };
+            let shape = grid.whole(part);
+            let (mut blend, mut plain) = (Blend::new(shape), unguided.then(|| Blend::new(shape)));
+            let tiles: Vec<_> = grid.tiles().collect();
+            for tiles in tiles.chunks(places) {
+                let cuts: Vec<Vec<f32>> = tiles.iter().map(|tile| grid.cut(*tile, evaluation.x, shape, 1)).collect();
+                let own: Vec<_> = cuts.iter().map(|x| Some(Evaluation { x, ..*evaluation })).collect();
+                let put = |blend: &mut Blend, denoised: &[f32]| {
+                    let parts = tiles.iter().zip(denoised.chunks_exact(part.numel()));
+                    parts.for_each(|(tile, values)| blend.add(values, grid, *tile, 1));
+                };
+                put(&mut blend, &denoiser.denoise(&own)?);
+                if let Some(plain) = &mut plain {
+                    put(plain, &denoiser.unguided()?);
+                }
+            }
+            Ok((blend.finish(), plain.map(Blend::finish)))
+        })?;
+        let lane = &mut self.lanes[self.group.start];
+        if lane.state() == State::Denoise {
+            lane.answer(&whole, unguided.as_deref())?;
         }
         Ok(())
     }

@@ -32,7 +32,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let prompt = run::prompt(&args.words);
     let image = run::picture(&args.input)?;
-    let picture = Extents { width: image.width, height: image.height, resize: args.resize };
+    let picture = Extents { width: image.width, height: image.height, resize: args.resize, can_resize: true };
     run::run(&Work {
         command: "img2img",
         prompt: prompt.as_deref(),

@@ -1,9 +1,9 @@
 //! `headwater inpaint`: a part of a picture made anew.
 
+use super::edit_args::{EditArgs, MaskArg, MaskArgs};
 use super::error::CliError;
 use super::image_args::ImageArgs;
 use super::run::{self, Extents, Work};
-use crate::Transparency;
 use pipelines::Inpaint;
 use std::path::PathBuf;
 
@@ -11,17 +11,20 @@ use std::path::PathBuf;
 #[derive(Debug, clap::Args)]
 #[command(mut_arg("model", |model| model.default_value(crate::bundled::DIFFUSION)))]
 pub(super) struct Args {
-    /// Picture to change: PNG, JPEG, WebP, BMP, GIF or TIFF; its transparency is ignored
+    /// Picture to change: PNG, JPEG, WebP, BMP, GIF or TIFF, of any size; its transparency counts with --mask alpha alone
     input: PathBuf,
 
     /// What the new part shows, in words with or without quotes; a class-conditional or unconditional model takes none
     #[arg(value_name = "PROMPT")]
     words: Vec<String>,
 
-    /// Picture that is white where the image is made anew and black where it is kept, from half brightness on; resized to the image. Of one
-    /// whose colours are all alike, the opaque part is made anew
-    #[arg(long, value_name = "FILE")]
-    mask: PathBuf,
+    /// What is made anew: a picture that is white there and black where it is kept, from half brightness on (of one whose colours are all alike,
+    /// the opaque part); a box in pixels; or alpha, where the picture itself is transparent
+    #[arg(long, value_name = "FILE|X,Y,W,H|alpha")]
+    mask: MaskArg,
+
+    #[command(flatten)]
+    masks: MaskArgs,
 
     /// How much of the schedule is run: the less, the more is kept of what was there [default: the model's, 1 or 0.9999 of SDXL]
     #[arg(long, value_name = "0..1", allow_negative_numbers = true, value_parser = run::strength)]
@@ -32,29 +35,35 @@ pub(super) struct Args {
     resize: bool,
 
     #[command(flatten)]
+    edit: EditArgs,
+
+    #[command(flatten)]
     image: ImageArgs,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let prompt = run::prompt(&args.words);
     let image = run::picture(&args.input)?;
-    let mask = crate::read_mask(&args.mask).map_err(|error| CliError::Failed(error.to_string()))?;
-    let shown = args.mask.display();
-    match mask.transparency {
-        Transparency::None => {}
-        _ if args.image.quiet => {}
-        Transparency::IsMask => note!("note: {shown} is transparent and of one colour: its opaque part is made anew"),
-        Transparency::Ignored => note!("warning: the transparency of {shown} is ignored: its colours are the mask"),
-    }
-    let mask = mask.image;
-    let picture = Extents { width: image.width, height: image.height, resize: args.resize };
+    let mask = args.mask.read(&args.input, &image, args.masks.invert, args.image.quiet)?;
+    let picture = Extents { width: image.width, height: image.height, resize: args.resize, can_resize: true };
+    let mut inputs = vec![("image", args.input.as_path())];
+    inputs.extend(args.mask.file().map(|file| ("mask", file)));
+    let task = Inpaint {
+        strength: args.strength,
+        method: args.edit.method,
+        replace_every: args.edit.replace_every as usize,
+        padding: args.masks.padding.map(|pixels| pixels as usize),
+        grow: args.masks.mask_grow as usize,
+        blur: args.masks.mask_blur as usize,
+        ..Inpaint::new(image, mask)
+    };
     run::run(&Work {
         command: "inpaint",
         prompt: prompt.as_deref(),
         name: prompt.as_deref().unwrap_or(&run::stem(&args.input)),
         flags: &args.image,
-        task: Inpaint { image, mask, strength: args.strength }.into(),
+        task: task.into(),
         picture: Some(picture),
-        inputs: &[("image", &args.input), ("mask", &args.mask)],
+        inputs: &inputs,
     })
 }

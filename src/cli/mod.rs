@@ -12,9 +12,11 @@ macro_rules! note {
 mod again;
 mod bench;
 mod beside;
+mod colorize;
 mod convert;
 mod devices;
 mod dry_run;
+mod edit_args;
 mod error;
 mod generate;
 mod hub;
@@ -27,14 +29,17 @@ mod lora_tags;
 mod memory;
 mod model;
 mod models;
+mod outpaint;
 mod output;
 mod png;
 mod progress;
+mod restore;
 mod run;
 mod samplers;
 mod save_steps;
 mod selftest;
 mod settings;
+mod stroke;
 mod upscale;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -64,8 +69,16 @@ enum Command {
     Img2img(Box<img2img::Args>),
     /// Make a part of a picture anew and keep the rest, bit for bit
     Inpaint(Box<inpaint::Args>),
-    /// Enlarge a picture by a model that was trained for it, as Stable Diffusion's x4 upscaler
+    /// Make what lies around a picture, which itself is kept, bit for bit
+    Outpaint(Box<outpaint::Args>),
+    /// Give a picture colours, and keep the brightness of every pixel
+    Colorize(Box<colorize::Args>),
+    /// Enlarge a picture, by a model that was trained for it or by any other
     Upscale(Box<upscale::Args>),
+    /// Take the noise off a picture
+    Restore(Box<restore::Args>),
+    /// Make a picture of a painting of a few strokes, in its colours
+    Stroke(Box<stroke::Args>),
     /// List the samplers
     Samplers(samplers::Args),
     /// List the models inside this program
@@ -106,7 +119,11 @@ pub fn main() -> ExitCode {
         Command::Generate(args) => generate::run(&args),
         Command::Img2img(args) => img2img::run(&args),
         Command::Inpaint(args) => inpaint::run(&args),
+        Command::Outpaint(args) => outpaint::run(&args),
+        Command::Colorize(args) => colorize::run(&args),
         Command::Upscale(args) => upscale::run(&args),
+        Command::Restore(args) => restore::run(&args),
+        Command::Stroke(args) => stroke::run(&args),
         Command::Samplers(args) => samplers::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Devices(args) => devices::run(&args),

@@ -46,9 +46,13 @@ pub(super) struct PngInfo {
 pub(super) fn read_info(path: &Path) -> Result<PngInfo, CliError> {
     let failed = |error: &dyn std::fmt::Display| CliError::Failed(format!("{}: {error}", path.display()));
     let file = std::fs::File::open(path).map_err(|e| failed(&e))?;
-    let mut reader = ::png::Decoder::new(BufReader::new(file)).read_info().map_err(|e| failed(&e))?;
-    reader.finish().map_err(|e| failed(&e))?;
-    let info = reader.info();
+    let read = || {
+        let mut reader = ::png::Decoder::new(BufReader::new(file)).read_info()?;
+        reader.finish()?;
+        Ok::<_, ::png::DecodingError>(reader.info().clone())
+    };
+    // The library may come upon something in a damaged file that it does not expect.
+    let info = models::contain(read).ok_or_else(|| failed(&"it is damaged"))?.map_err(|e| failed(&e))?;
     let latin1 = info.uncompressed_latin1_text.iter().map(|chunk| (chunk.keyword.clone(), chunk.text.clone()));
     // A text that is damaged, or that grows beyond any measure, is left out.
     let compressed = info.compressed_latin1_text.iter().cloned().filter_map(|mut chunk| {

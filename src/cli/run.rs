@@ -40,6 +40,8 @@ pub(super) struct Extents {
     pub(super) height: usize,
     /// Whether it is made as large as the model's own where it is much larger.
     pub(super) resize: bool,
+    /// Whether the command has a flag for that.
+    pub(super) can_resize: bool,
 }
 
 pub(super) fn run(work: &Work<'_>) -> Result<(), CliError> {
@@ -92,8 +94,8 @@ pub(super) fn run(work: &Work<'_>) -> Result<(), CliError> {
         let dropped = jobs[0].tokens_dropped();
         note!("warning: the text encoder reads only the start of a long prompt; {dropped} tokens were left out");
     }
-    if let Some(picture) = work.picture.filter(|_| flags.width.is_none() && flags.height.is_none() && !flags.quiet) {
-        warn_of_size(&pipe, picture, &jobs)?;
+    if !flags.quiet {
+        warn_of_time(&pipe, work, &jobs)?;
     }
     let mut index = 0;
     for jobs in jobs.chunks(flags.batch as usize) {
@@ -128,22 +130,35 @@ fn smaller(pipe: &Pipeline, picture: Extents) -> Option<(usize, usize)> {
     (picture.width * picture.height > MUCH_LARGER * width * height).then_some((width, height))
 }
 
-/// Says what to expect of a picture that is much larger than what the model was trained on.
-fn warn_of_size(pipe: &Pipeline, picture: Extents, jobs: &[Job]) -> Result<(), CliError> {
-    let Extents { width, height, resize } = picture;
-    let Some((smaller_width, smaller_height)) = smaller(pipe, picture).filter(|_| !resize) else { return Ok(()) };
-    let seconds = pipe.forecast(&jobs[0])?.as_secs_f64() * jobs.len() as f64;
-    let time = if seconds < 90.0 { format!("{seconds:.0} s") } else { format!("{:.0} min", seconds / 60.0) };
-    note!(
-        "note: {width}x{height} is much larger than what this model was trained on: expect nonsense, in about {time}; --resize makes it \
-         {smaller_width}x{smaller_height} first"
-    );
+/// Says what will take long, before it begins: a picture denoised in parts, and latents that are decoded in every step.
+fn warn_of_time(pipe: &Pipeline, work: &Work<'_>, jobs: &[Job]) -> Result<(), CliError> {
+    let job = &jobs[0];
+    let shown =
+        |seconds: f64| if seconds < 90.0 { format!("{seconds:.1} s") } else { format!("{:.0} min", seconds / 60.0) };
+    if job.parts() > 1 {
+        let seconds = pipe.forecast(job)?.as_secs_f64() * jobs.len() as f64;
+        let (parts, time) = (job.parts(), shown(seconds));
+        let smaller = work.picture.filter(|picture| picture.can_resize).and_then(|picture| smaller(pipe, picture));
+        let resize =
+            smaller.map_or(String::new(), |(width, height)| format!("; --resize makes it {width}x{height} first"));
+        note!(
+            "note: larger than this model's own pictures, so it is made in {parts} overlapping parts, in about {time}{resize}"
+        );
+    }
+    if let Some(each) = pipe.forecast_replacement(job)? {
+        let time = shown(each.as_secs_f64());
+        note!(
+            "note: what is known is put back in pixels, which takes about {time} each time; --replace-every N does so in every Nth step"
+        );
+    }
     Ok(())
 }
 
 /// A model that reads text needs a prompt, and another has no use for one.
 fn check_prompt(pipe: &Pipeline, work: &Work<'_>) -> Result<(), CliError> {
-    if pipe.takes_prompt() == work.prompt.is_some() {
+    // An empty one is none.
+    let prompt = work.prompt.filter(|prompt| pipe.takes_prompt() || !prompt.is_empty());
+    if pipe.takes_prompt() == prompt.is_some() {
         return Ok(());
     }
     let message = if pipe.takes_prompt() {
@@ -236,6 +251,12 @@ pub(super) fn stem(path: &Path) -> String {
 pub(super) fn strength(text: &str) -> Result<f64, String> {
     let value = text.parse::<f64>().ok().filter(|value| (0.0..=1.0).contains(value));
     value.ok_or_else(|| "it must lie between 0 and 1".into())
+}
+
+/// A number above 0 on the command line.
+pub(super) fn above_zero(text: &str) -> Result<f64, String> {
+    let value = text.parse::<f64>().ok().filter(|value| value.is_finite() && *value > 0.0);
+    value.ok_or_else(|| "it must be a number above 0".into())
 }
 
 /// Fits 32 bits: other tools that read the seed keep no more.

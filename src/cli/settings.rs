@@ -14,14 +14,15 @@ pub(super) fn settings_json(
     device: &str,
 ) -> serde_json::Value {
     let (flags, request) = (work.flags, job.settings());
+    let (width, height) = size(job, generated);
     let mut settings = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "command": work.command,
         "model": flags.model.to_string_lossy(),
         "prompt": request.prompt,
         "negative_prompt": request.negative_prompt,
-        "width": request.width,
-        "height": request.height,
+        "width": width,
+        "height": height,
         "steps": if let scheduler::Steps::Count(count) = request.steps { count } else { generated.steps },
         "sampler": job.sampling().sampler.name,
         "evaluations": generated.evaluations,
@@ -67,6 +68,9 @@ pub(super) fn settings_json(
     if let Some(level) = request.noise_level {
         settings["noise_level"] = json!(level);
     }
+    if let Some(method) = request.method {
+        settings["method"] = json!(method.name());
+    }
     for (what, path) in work.inputs {
         settings[*what] = json!(path.to_string_lossy());
     }
@@ -76,6 +80,12 @@ pub(super) fn settings_json(
         scheduler::Steps::Count(_) => {}
     }
     settings
+}
+
+/// Of the image, which may be a part of what the model made.
+fn size(job: &Job, generated: &Generated) -> (usize, usize) {
+    let made = generated.image.as_ref().map(|image| (image.width, image.height));
+    made.unwrap_or((job.settings().width, job.settings().height))
 }
 
 /// The text that AUTOMATIC1111's web UI and many tools read from an image.
@@ -122,12 +132,13 @@ pub(super) fn parameters(work: &Work<'_>, job: &Job, generated: &Generated) -> S
         Rng::TorchCuda => ", RNG: NV",
         Rng::Philox => ", RNG: Philox",
     };
+    let (width, height) = size(job, generated);
     text + &format!(
         ", CFG scale: {}, Seed: {}, Size: {}x{}, Model: {model}{rng}, Version: headwater {}",
         request.guidance_scale,
         request.seed,
-        request.width,
-        request.height,
+        width,
+        height,
         env!("CARGO_PKG_VERSION")
     )
 }

@@ -1,12 +1,14 @@
 //! `headwater upscale`: a larger image of a picture.
 
+use super::edit_args::EditArgs;
 use super::error::CliError;
 use super::image_args::ImageArgs;
 use super::run::{self, Work};
 use pipelines::Upscale;
 use std::path::PathBuf;
 
-/// Enlarge a picture by a model that was trained for it, as Stable Diffusion's x4 upscaler.
+/// Enlarge a picture: by a model that was trained for it, as Stable Diffusion's x4 upscaler, or by any other, whose picture's patches have the
+/// small one's pixels as their means.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Picture to enlarge: PNG, JPEG, WebP, BMP, GIF or TIFF; its transparency is ignored
@@ -16,14 +18,17 @@ pub(super) struct Args {
     #[arg(value_name = "PROMPT")]
     words: Vec<String>,
 
-    /// How much noise is put over the picture, on the model's scale: the more, the freer the details [default: 20]
+    /// Of a model that was trained for it, how much noise is put over the picture, on its scale: the more, the freer the details [default: 20]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     noise_level: Option<usize>,
 
-    /// How many times the picture's size the image has: for another number than the model's the picture is resized first [default: the
-    /// model's]
-    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = scale, conflicts_with_all = ["width", "height"])]
+    /// How many times the picture's size the image has. A model that was trained for it sees the picture resized for another number than its own,
+    /// others take 2 to 16 [default: the model's own number, 2 of others]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = run::above_zero, conflicts_with_all = ["width", "height"])]
     scale: Option<f64>,
+
+    #[command(flatten)]
+    edit: EditArgs,
 
     #[command(flatten)]
     image: ImageArgs,
@@ -33,18 +38,20 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let image = run::picture(&args.input)?;
     let stem = run::stem(&args.input);
     let prompt = args.words.join(" ");
+    let task = Upscale {
+        noise_level: args.noise_level,
+        scale: args.scale,
+        method: args.edit.method,
+        replace_every: args.edit.replace_every as usize,
+        ..Upscale::new(image)
+    };
     run::run(&Work {
         command: "upscale",
         prompt: Some(&prompt),
         name: if prompt.is_empty() { &stem } else { &prompt },
         flags: &args.image,
-        task: Upscale { image, noise_level: args.noise_level, scale: args.scale }.into(),
+        task: task.into(),
         picture: None,
         inputs: &[("image", &args.input)],
     })
-}
-
-fn scale(text: &str) -> Result<f64, String> {
-    let value = text.parse::<f64>().ok().filter(|value| value.is_finite() && *value > 0.0);
-    value.ok_or_else(|| "it must be a number above 0".into())
 }

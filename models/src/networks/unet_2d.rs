@@ -273,7 +273,8 @@ impl UNet2DConfig {
     }
 
     fn attention(&self, channels: usize, norm: Option<Norm>, output_scale_factor: f64) -> PixelAttention {
-        let heads = channels / self.attention_head_dim.unwrap_or(channels);
+        // A graph that has failed already has no channels.
+        let heads = channels / self.attention_head_dim.unwrap_or(channels).max(1);
         PixelAttention { heads, norm, output_scale_factor }
     }
 

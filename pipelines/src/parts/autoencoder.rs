@@ -1,6 +1,6 @@
 //! From latents to pictures, and back.
 
-use super::encoder::{Encoder, Latents};
+use super::encoder::{self, Encoder, Latents};
 use crate::conditioning::SampleShape;
 use crate::devices::residency::{Host, Places};
 use crate::error::PipelineError;
@@ -121,6 +121,15 @@ impl Autoencoder {
         Ok(host.estimate(&self.graph(shape)?, &self.weights))
     }
 
+    /// Floating-point operations of decoding latents of this shape and encoding their picture again.
+    pub(crate) fn flops(&self, shape: SampleShape) -> Result<f64, PipelineError> {
+        let factor = self.factor();
+        let (channels, _) = self.decoder.taken();
+        let extents = SampleShape { height: shape.height * factor, width: shape.width * factor, channels };
+        let both = [self.graph(shape)?, encoder::graph(&self.decoder, extents)?];
+        Ok(both.iter().map(|graph| graph.cost(Rate::Step).flops as f64).sum())
+    }
+
     fn graph(&self, shape: SampleShape) -> Result<Graph, PipelineError> {
         let s = Scope::root();
         let latents = s.input("latents", &[1, shape.height, shape.width, shape.channels], Rate::Step);
@@ -202,6 +211,20 @@ impl Autoencoder {
         in_smaller_tiles(shape.height.max(shape.width) / factor, |tile| {
             self.encoder.encode(&self.decoder, host, picture, shape, tile)
         })
+    }
+
+    /// The same where one picture follows another: the means of their distributions, and nothing is remembered.
+    pub(crate) fn encode_mean(
+        &self,
+        host: &Host,
+        picture: &[f32],
+        shape: SampleShape,
+    ) -> Result<Vec<f32>, PipelineError> {
+        let factor = self.factor();
+        let latents = in_smaller_tiles(shape.height.max(shape.width) / factor, |tile| {
+            self.encoder.encode_anew(&self.decoder, host, picture, shape, tile)
+        })?;
+        Ok(latents.mean())
     }
 
     /// Lets the encoder's plans go, whose memory the network needs.

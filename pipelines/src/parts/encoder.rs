@@ -38,15 +38,20 @@ pub(crate) struct Latents {
 impl Latents {
     /// The latents themselves. `draw` is asked for standard normal noise, where there is a distribution.
     pub(crate) fn sample(self, draw: impl FnOnce() -> Vec<f32>) -> Vec<f32> {
-        let drawn = match self.deviation {
+        let drawn = match &self.deviation {
             Some(deviation) => {
                 let noise = draw();
-                self.mean.iter().zip(&deviation).zip(&noise).map(|((mean, std), noise)| mean + std * noise).collect()
+                self.mean.iter().zip(deviation).zip(&noise).map(|((mean, std), noise)| mean + std * noise).collect()
             }
-            None => self.mean,
+            None => return self.mean(),
         };
+        Self { mean: drawn, ..self }.mean()
+    }
+
+    /// The latents that are likeliest.
+    pub(crate) fn mean(self) -> Vec<f32> {
         let channels = self.normalization.iter().cycle();
-        drawn.into_iter().zip(channels).map(|(value, (shift, scale))| (value - shift) * scale).collect()
+        self.mean.into_iter().zip(channels).map(|(value, (shift, scale))| (value - shift) * scale).collect()
     }
 }
 
@@ -55,7 +60,7 @@ impl Encoder {
         Self { files: files.clone(), weights: Mutex::default(), plans: Places::default(), known: Mutex::default() }
     }
 
-    /// The latents of a picture `[H, W, C]` of −1..1, in tiles of at most `tile` latents a side.
+    /// The latents of a picture `[H, W, C]` of −1..1, in tiles of at most `tile` latents a side. The last few are remembered.
     pub(crate) fn encode(
         &self,
         kind: &Decoder,
@@ -69,6 +74,22 @@ impl Encoder {
         if let Some((.., latents)) = lock(&self.known).iter().find(is_known) {
             return Ok(latents.clone());
         }
+        let latents = self.encode_anew(kind, host, picture, shape, tile)?;
+        let mut known = lock(&self.known);
+        known.truncate(KNOWN - 1);
+        known.insert(0, (shape, picture.to_vec(), latents.clone()));
+        Ok(latents)
+    }
+
+    /// The same, and nothing is remembered.
+    pub(crate) fn encode_anew(
+        &self,
+        kind: &Decoder,
+        host: &Host,
+        picture: &[f32],
+        shape: SampleShape,
+        tile: usize,
+    ) -> Result<Latents, PipelineError> {
         let factor = kind.factor();
         let (height, width) = (shape.height / factor, shape.width / factor);
         let grid = Grid::over(height, width, tile);
@@ -112,9 +133,6 @@ impl Encoder {
         if !values.all(|v| v.is_finite()) {
             return Err(PipelineError::NotEncoded);
         }
-        let mut known = lock(&self.known);
-        known.truncate(KNOWN - 1);
-        known.insert(0, (shape, picture.to_vec(), latents.clone()));
         Ok(latents)
     }
 
@@ -135,7 +153,8 @@ impl Encoder {
     }
 }
 
-fn graph(kind: &Decoder, shape: SampleShape) -> Result<Graph, PipelineError> {
+/// Of a picture.
+pub(crate) fn graph(kind: &Decoder, shape: SampleShape) -> Result<Graph, PipelineError> {
     let s = Scope::root();
     let image = s.input("image", &[1, shape.height, shape.width, shape.channels], Rate::Step);
     Ok(match kind {

@@ -149,6 +149,16 @@ impl Model {
         Size { height, width }
     }
 
+    /// The size nearest in shape to a picture's that has about as many pixels as the model was trained on.
+    pub(crate) fn fitted_size(&self, size: Size) -> Size {
+        let (trained, side) = (self.default_size(), self.side());
+        let (width, height) = (size.width.max(1) as f64, size.height.max(1) as f64);
+        let scale = ((trained.width * trained.height) as f64 / (width * height)).sqrt();
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a side of a model's own picture")]
+        let fitted = |extent: f64| ((extent * scale / side as f64).round() as usize).max(1) * side;
+        Size { height: fitted(height), width: fitted(width) }
+    }
+
     /// Whether samples are pictures themselves.
     pub(crate) fn samples_are_pictures(&self) -> bool {
         self.autoencoder.is_none() && matches!(self.network.channels, 1 | 3)
@@ -186,9 +196,36 @@ impl Model {
         Some(Size { height, width })
     }
 
+    /// Extents of the sample for a picture that is denoised in parts of this size.
+    pub(crate) fn tiled_shape(&self, size: Size, tile: Size) -> Result<SampleShape, PipelineError> {
+        let part = self.sample_shape(tile, None)?;
+        let Size { height, width } = size;
+        if height.saturating_mul(width) > MOST_PIXELS {
+            return Err(PipelineError::Request(format!(
+                "{width}x{height} is too large: pictures of at most {} million pixels are made in parts",
+                MOST_PIXELS / 1_000_000
+            )));
+        }
+        let per = self.pixels_per_element();
+        self.check_multiples(size)?;
+        Ok(SampleShape { height: height / per, width: width / per, ..part })
+    }
+
+    /// Refuses sides that the model does not make.
+    fn check_multiples(&self, size: Size) -> Result<(), PipelineError> {
+        let side = self.side();
+        for (what, pixels) in [("height", size.height), ("width", size.width)] {
+            if pixels == 0 || !pixels.is_multiple_of(side) {
+                return Err(PipelineError::Request(format!(
+                    "{what} {pixels} is not possible: this model makes multiples of {side} pixels"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// Extents of the sample for a picture's size, or for the bin that stands for it.
     pub(crate) fn sample_shape(&self, size: Size, bin: Option<Size>) -> Result<SampleShape, PipelineError> {
-        let side = self.side();
         let Size { height, width } = match bin {
             // What a bin is fitted to need not be a multiple of anything, but it has a limit still.
             Some(_)
@@ -202,13 +239,7 @@ impl Model {
             Some(bin) => bin,
             None => size,
         };
-        for (what, pixels) in [("height", height), ("width", width)] {
-            if pixels == 0 || !pixels.is_multiple_of(side) {
-                return Err(PipelineError::Request(format!(
-                    "{what} {pixels} is not possible: this model makes multiples of {side} pixels"
-                )));
-            }
-        }
+        self.check_multiples(Size { height, width })?;
         let per = self.pixels_per_element();
         let patch = self.network.patch * per;
         if height.div_ceil(patch).saturating_mul(width.div_ceil(patch)) > MAX_PATCHES {
@@ -219,6 +250,9 @@ impl Model {
         Ok(SampleShape { height: height / per, width: width / per, channels: self.network.channels })
     }
 }
+
+/// The most pixels of a picture that is denoised in parts. A run holds several copies of its sample.
+const MOST_PIXELS: usize = 64_000_000;
 
 /// The most patches of a picture. Attention's work grows with their square, and would take hours with more.
 const MAX_PATCHES: usize = 1 << 16;

@@ -12,15 +12,22 @@ struct Tiles {
 /// Parts of a tile that its neighbours cover too, at least.
 const OVERLAP: f64 = 0.25;
 
+/// The same of tiles that are denoised one by one.
+const HALF: f64 = 0.5;
+
 impl Tiles {
-    /// Tiles of at most `tile` elements over `whole`, all of one extent, spread evenly.
-    fn over(whole: usize, tile: usize) -> Self {
+    /// Tiles of at most `tile` elements over `whole`, all of one extent, spread evenly. They begin at multiples of `align`, which divides both,
+    /// and share at least this part with their neighbours.
+    fn over(whole: usize, tile: usize, overlap: f64, align: usize) -> Self {
         if whole <= tile {
             return Self { starts: vec![0], extent: whole };
         }
-        let step = (tile as f64 * (1.0 - OVERLAP)).floor().max(1.0);
+        let step = (tile as f64 / align as f64 * (1.0 - overlap)).floor().max(1.0) * align as f64;
         let gaps = ((whole - tile) as f64 / step).ceil() as usize;
-        let start = |i: usize| (i as f64 * (whole - tile) as f64 / gaps as f64).round() as usize;
+        let start = |i: usize| {
+            let place = i as f64 * (whole - tile) as f64 / gaps as f64;
+            (place / align as f64).round() as usize * align
+        };
         Self { starts: (0..=gaps).map(start).collect(), extent: tile }
     }
 
@@ -57,12 +64,25 @@ pub(crate) struct Tile {
 impl Grid {
     /// Tiles of at most `tile` elements a side.
     pub(crate) fn over(height: usize, width: usize, tile: usize) -> Self {
-        Self { rows: Tiles::over(height, tile), columns: Tiles::over(width, tile) }
+        Self { rows: Tiles::over(height, tile, OVERLAP, 1), columns: Tiles::over(width, tile, OVERLAP, 1) }
+    }
+
+    /// Tiles of a part's extents over a whole, for a network that makes the whole up from what it makes of the parts (Bar-Tal et al. 2023,
+    /// *MultiDiffusion*). What one invents its neighbours must take up, so half of each is theirs, too. Tiles begin at multiples of `align`.
+    pub(crate) fn of(whole: SampleShape, part: SampleShape, align: usize) -> Self {
+        let tiles = |whole, part| Tiles::over(whole, part, HALF, align);
+        Self { rows: tiles(whole.height, part.height), columns: tiles(whole.width, part.width) }
     }
 
     /// Height and width of every tile.
     pub(crate) fn extents(&self) -> [usize; 2] {
         [self.rows.extent, self.columns.extent]
+    }
+
+    /// Extents of the whole that tiles of a part's extents cover.
+    pub(crate) fn whole(&self, part: SampleShape) -> SampleShape {
+        let extent = |tiles: &Tiles| tiles.starts.last().map_or(0, |start| start + tiles.extent);
+        SampleShape { height: extent(&self.rows), width: extent(&self.columns), ..part }
     }
 
     /// All tiles, row by row.
@@ -128,7 +148,7 @@ mod tests {
     #[test]
     fn tiles_cover_everything_and_overlap() {
         for (whole, tile) in [(8, 8), (9, 8), (64, 16), (100, 32), (17, 1), (5, 4), (1000, 64)] {
-            let tiles = Tiles::over(whole, tile);
+            let tiles = Tiles::over(whole, tile, OVERLAP, 1);
             assert_eq!((tiles.starts[0], tiles.starts.last().unwrap() + tiles.extent), (0, whole), "{whole} by {tile}");
             for pair in tiles.starts.windows(2) {
                 let overlap = (pair[0] + tiles.extent) as f64 - pair[1] as f64;

@@ -1,32 +1,98 @@
 //! Inpainting: a part of a picture is made anew, the rest is kept.
 
+use super::held::{Held, choose};
 use super::image_to_image::Picture;
+use super::mask::{Area, Part};
 use super::{
-    Begin, Finished, Kind, Prepared, Start, Task, TaskDefaults, Wanted, check_sees_nothing, noised, rounded_size,
+    Begin, Finished, Kind, Prepared, Range, Start, Stepping, Task, TaskDefaults, Wanted, check_sees_nothing, levels,
+    noised, rounded_size, tile_of,
 };
 use crate::conditioning::SampleShape;
-use crate::edit::Constraint;
+use crate::edit::{Constraint, Method};
 use crate::error::PipelineError;
 use crate::networks::{Concatenated, Network};
+use crate::operators::Mask;
 use crate::parts::{Autoencoder, Model, Size};
 use crate::picture::{Filter, RgbImage};
 use scheduler::Frame;
 use std::sync::Arc;
 
 /// A part of a picture is made anew.
+///
+/// ```
+/// use pipelines::{Inpaint, RgbImage};
+///
+/// let image = RgbImage { width: 2, height: 1, pixels: vec![9; 6] };
+/// let mask = RgbImage { width: 2, height: 1, pixels: vec![0, 0, 0, 255, 255, 255] };
+/// let task = Inpaint { strength: Some(0.8), ..Inpaint::new(image, mask) };
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inpaint {
-    /// Of any size: it is resized to the request's as diffusers does it, each side for itself (Lanczos).
+    /// Of any size, which the result has, too. Where the request gives another, it is resized to that as diffusers does it, each side for
+    /// itself (Lanczos).
     pub image: RgbImage,
-    /// White where it is made anew, black where the picture is kept, resized as the picture is.
+    /// White where it is made anew, black where the picture is kept, from half brightness on; as large as the picture, or resized to it.
     pub mask: RgbImage,
     /// How much of the schedule is run, in 0..=1; diffusers' default for the model if absent.
     pub strength: Option<f64>,
+    /// How the picture is held to what is kept; what suits the model if absent. A model that was trained to see masks has no choice.
+    pub method: Option<Method>,
+    /// Of latents and [`Method::Replace`]: what is kept is put back in every so many steps.
+    pub replace_every: usize,
+    /// Only the part around the mask, with as many pixels on each side, is made anew, at the model's own size. If absent, so it is where the
+    /// picture is much larger than that, with 32 pixels.
+    pub padding: Option<usize>,
+    /// As many pixels around the mask are made anew as well.
+    pub grow: usize,
+    /// Over as many pixels, from the mask's edge inwards, the new part sets in.
+    pub blur: usize,
+}
+
+impl Inpaint {
+    /// As it suits the model.
+    #[must_use]
+    pub fn new(image: RgbImage, mask: RgbImage) -> Self {
+        Self { image, mask, strength: None, method: None, replace_every: 1, padding: None, grow: 0, blur: 0 }
+    }
+
+    /// Outpainting: what lies around a picture is made, as many pixels wide on each side. The picture itself is kept.
+    #[must_use]
+    pub fn around(image: &RgbImage, [left, right, top, bottom]: [usize; 4]) -> Self {
+        let black = RgbImage { pixels: vec![0; image.pixels.len()], ..*image };
+        let mut mask = black.extended([top, bottom], [left, right]);
+        let inside = |at: usize| {
+            let (x, y) = (at % mask.width, at / mask.width);
+            (left..left + image.width).contains(&x) && (top..top + image.height).contains(&y)
+        };
+        mask.pixels = (0..mask.width * mask.height).flat_map(|at| [if inside(at) { 0 } else { 255 }; 3]).collect();
+        Self::new(image.extended([top, bottom], [left, right]), mask)
+    }
 }
 
 impl From<Inpaint> for Task {
     fn from(task: Inpaint) -> Self {
         Self::new(task)
+    }
+}
+
+/// Pixels around a mask in a large picture, where nobody says.
+const PADDING: usize = 32;
+
+impl Inpaint {
+    /// The part of the picture that is made anew by itself, and the model's size for it; none where the picture is made as a whole.
+    fn part(&self, model: &Model) -> Option<(Part, Size)> {
+        let size = Size { height: self.image.height, width: self.image.width };
+        let trained = model.default_size();
+        if self.image.fault().is_some() {
+            return None;
+        }
+        let area = Area::new(&self.mask).ok()?.grown(self.grow, size);
+        let part = area.part(size, self.padding.unwrap_or(PADDING), trained);
+        // A part that is itself much larger than what the model makes is better denoised in tiles than made small.
+        let fits = part.size.height.max(1) <= 2 * trained.height && part.size.width <= 2 * trained.width;
+        let is_larger = size.height > trained.height || size.width > trained.width;
+        let wanted = self.padding.is_some() || (is_larger && fits && tile_of_pixels(model, size));
+        (wanted && part.size != size).then(|| (part, model.fitted_size(part.size)))
     }
 }
 
@@ -37,11 +103,32 @@ impl Kind for Inpaint {
             Some(scale) => scale,
             None => model.network.defaults.inpaint_guidance_scale,
         };
-        TaskDefaults { size: rounded_size(&self.image, model.side()), guidance_scale }
+        let size = self.part(model).map_or_else(|| rounded_size(&self.image, model), |(_, size)| size);
+        TaskDefaults { size, guidance_scale }
     }
 
     fn strength(&self, network: &Network) -> Option<f64> {
         Some(self.strength.unwrap_or(network.defaults.inpaint_strength))
+    }
+
+    fn method(&self, stepping: &Stepping) -> Result<Option<Method>, PipelineError> {
+        if stepping.sees_mask {
+            let asked = self.method.map(|method| {
+                let message = format!("the method {method} is not possible: this model was trained to see masks");
+                PipelineError::Request(message)
+            });
+            return asked.map_or(Ok(None), Err);
+        }
+        choose(self.method, true, stepping).map(Some)
+    }
+
+    fn levels(&self, stepping: &Stepping, range: &Range, steps: Option<usize>) -> Option<Vec<f64>> {
+        let replaces = matches!(self.method(stepping), Ok(Some(Method::Replace)));
+        levels(stepping, range, steps.unwrap_or(4)).filter(|_| replaces && self.strength.is_none())
+    }
+
+    fn tile(&self, stepping: &Stepping, model: &Model, size: Size) -> Option<Size> {
+        tile_of(stepping, model, size).filter(|_| !stepping.sees_mask)
     }
 
     fn prepare(&self, wanted: &Wanted<'_>) -> Result<Arc<dyn Prepared>, PipelineError> {
@@ -49,18 +136,80 @@ impl Kind for Inpaint {
         if !sees_mask {
             check_sees_nothing(&wanted.model.network)?;
         }
-        let picture = Picture::new(&self.image, wanted)?;
-        if let Some(fault) = self.mask.fault() {
-            return Err(PipelineError::Request(format!("the mask {fault}")));
+        if let Some(fault) = self.image.fault() {
+            return Err(PipelineError::Request(format!("the picture {fault}")));
         }
-        let Size { height, width } = wanted.size;
-        let anew = self.mask.white(width, height);
-        if !anew.contains(&true) {
-            let message = "the mask is black everywhere, so nothing would change: paint white what is to be made anew";
-            return Err(PipelineError::Request(message.into()));
-        }
-        let original = self.image.resized(width, height, Filter::Lanczos);
-        Ok(Arc::new(MaskedPicture { small: reduced(&anew, width, wanted.shape), picture, original, anew, sees_mask }))
+        let size = Size { height: self.image.height, width: self.image.width };
+        let area = Area::new(&self.mask)?.grown(self.grow, size);
+        let part = if wanted.size_was_asked { None } else { self.part(wanted.model) };
+        let (paste, picture, placed) = if let Some((part, _)) = part {
+            // Only this part, at the model's size, goes to the model; it comes back at its own.
+            let cut = self.image.cut(part.left, part.top, part.size);
+            let own = area.cut(part, size);
+            let picture = Picture::new(&cut, &Wanted { size_was_asked: true, ..*wanted })?;
+            let placed = own.placed(&picture.canvas);
+            (Paste { original: self.image.clone(), anew: own.at(part.size), part, blur: self.blur }, picture, placed)
+        } else {
+            let picture = Picture::new(&self.image, wanted)?;
+            let placed = area.placed(&picture.canvas);
+            let original = picture.canvas.cut(picture.image.clone());
+            let anew = picture.canvas.cut_mask(&placed.anew);
+            let part = Part { left: 0, top: 0, size: Size { height: original.height, width: original.width } };
+            (Paste { original, anew, part, blur: self.blur }, picture, placed)
+        };
+        let small = reduced(&placed.anew, picture.image.width, wanted.shape);
+        Ok(match wanted.method {
+            Some(Method::Blend) | None => {
+                Arc::new(MaskedPicture { small, picture, anew: placed.anew, sees_mask, paste })
+            }
+            Some(_) => {
+                let held = Held::new(Arc::new(placed), picture, wanted, self.replace_every);
+                Arc::new(HeldPixels { held: held.with_sample_operator(Arc::new(Mask { anew: small })), paste })
+            }
+        })
+    }
+}
+
+/// Whether a picture is so much larger than what a model makes that it is not made as a whole.
+fn tile_of_pixels(model: &Model, size: Size) -> bool {
+    let trained = model.default_size();
+    model.autoencoder.is_none() || size.height * size.width > super::MUCH_LARGER * trained.height * trained.width
+}
+
+/// Where what was made goes in the picture that was given.
+#[derive(Debug)]
+struct Paste {
+    original: RgbImage,
+    /// Of every pixel of the part, whether it is made anew.
+    anew: Vec<bool>,
+    part: Part,
+    blur: usize,
+}
+
+impl Paste {
+    fn put(&self, picture: &Picture, made: RgbImage) -> Finished {
+        let made = picture.canvas.cut(made);
+        let Size { height, width } = self.part.size;
+        let sized = made.resized(width, height, Filter::Lanczos);
+        let image = self.original.with(&sized, &self.anew, self.part, self.blur);
+        Finished { image, repainted: Some(made) }
+    }
+}
+
+/// A picture whose kept pixels any method holds.
+#[derive(Debug)]
+struct HeldPixels {
+    held: Held,
+    paste: Paste,
+}
+
+impl Prepared for HeldPixels {
+    fn start(&self, begin: &mut Begin<'_>) -> Result<Start, PipelineError> {
+        self.held.start(begin)
+    }
+
+    fn finish(&self, made: RgbImage) -> Finished {
+        self.paste.put(&self.held.picture, made)
     }
 }
 
@@ -68,27 +217,26 @@ impl Kind for Inpaint {
 #[derive(Debug)]
 struct MaskedPicture {
     picture: Picture,
-    original: RgbImage,
     /// Of every pixel, whether it is made anew.
     anew: Vec<bool>,
     /// The same of every element of the sample.
     small: Vec<bool>,
     /// Whether the network was trained to see the mask.
     sees_mask: bool,
+    paste: Paste,
 }
 
 impl Prepared for MaskedPicture {
     fn start(&self, begin: &mut Begin<'_>) -> Result<Start, PipelineError> {
-        let Picture { sample, extents } = &self.picture;
         let full = begin.strength == Some(1.0);
         // A network that sees the mask and starts from noise alone needs nothing else of the picture than what the mask leaves.
         let needs_clean = !full || !self.sees_mask;
-        let clean = needs_clean.then(|| begin.latents(sample, *extents)).transpose()?.unwrap_or_default();
+        let clean = needs_clean.then(|| self.picture.latents(begin)).transpose()?.unwrap_or_default();
         let noise = begin.starting_noise();
         let x = if full { begin.scaled(noise.clone()) } else { noised(&clean, &noise, begin.sampling.noising()) };
         if self.sees_mask {
-            let rest = emptied(sample.clone(), extents.channels, &self.anew);
-            let rest = begin.latents(&rest, *extents)?;
+            let rest = emptied(self.picture.sample(), self.picture.channels, &self.anew);
+            let rest = begin.latents(&rest, self.picture.extents())?;
             return Ok(Start { concatenated: concatenated(&self.small, &rest), ..x.into() });
         }
         // diffusers draws latents of the rest also where nobody reads them.
@@ -100,7 +248,7 @@ impl Prepared for MaskedPicture {
     }
 
     fn finish(&self, made: RgbImage) -> Finished {
-        Finished { image: made.over(&self.original, &self.anew), repainted: Some(made) }
+        self.paste.put(&self.picture, made)
     }
 }
 
@@ -145,20 +293,6 @@ impl Kept {
     }
 }
 
-impl RgbImage {
-    /// Of every pixel of a mask at this size, whether it is made anew: resized as diffusers does it, then white from half brightness on.
-    fn white(&self, width: usize, height: usize) -> Vec<bool> {
-        self.resized(width, height, Filter::Lanczos).luma().iter().map(|luma| *luma >= 128).collect()
-    }
-
-    /// The same with the pixels of another of its size wherever `anew` is false.
-    fn over(&self, original: &Self, anew: &[bool]) -> Self {
-        let pairs = self.pixels.chunks_exact(3).zip(original.pixels.chunks_exact(3)).zip(anew);
-        let pixels = pairs.flat_map(|((new, old), anew)| if *anew { new } else { old }).copied().collect();
-        Self { pixels, ..*self }
-    }
-}
-
 /// A mask of a picture at the sample's size: each of its pixels takes the first of those it covers, torch's nearest neighbour.
 fn reduced(anew: &[bool], width: usize, shape: SampleShape) -> Vec<bool> {
     let factor = width / shape.width;
@@ -187,11 +321,7 @@ mod tests {
 
     #[test]
     fn masks_are_put_where_the_sample_has_them() {
-        let [black, white] = [[127; 3], [128; 3]];
-        let mask =
-            RgbImage { width: 4, height: 2, pixels: [black, white, white, black, white, black, black, white].concat() };
-        let anew = mask.white(4, 2);
-        assert_eq!(anew, [false, true, true, false, true, false, false, true]);
+        let anew = [false, true, true, false, true, false, false, true];
         assert_eq!(reduced(&anew, 4, SampleShape { height: 1, width: 2, channels: 4 }), [false, true]);
         assert_eq!(emptied(vec![1.0; 8], 1, &anew), [1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0]);
         assert_eq!(concatenated(&[true, false], &[0.1, 0.2, 0.3, 0.4]), [1.0, 0.1, 0.2, 0.0, 0.3, 0.4]);

@@ -1,23 +1,34 @@
 //! Tasks: what a picture is made from. Each is one file, and fills the places that [`crate::edit`] has in a run; the loop knows none of them.
 
+mod canvas;
+mod colorize;
+mod held;
 mod image_to_image;
 mod inpaint;
+mod mask;
+mod restore;
+mod stroke;
 mod text_to_image;
 mod upscale;
 
+pub use colorize::Colorize;
 pub use image_to_image::ImageToImage;
 pub use inpaint::Inpaint;
+pub use restore::Restore;
+pub use stroke::Stroke;
 pub use upscale::Upscale;
 
 use crate::conditioning::SampleShape;
 use crate::devices::residency::Host;
-use crate::edit::{Constraint, Replacement};
+use crate::edit::{Constraint, Method, Replacement};
 use crate::error::PipelineError;
 use crate::networks::Network;
 use crate::noise::Noise;
 use crate::parts::{Model, Size};
 use crate::picture::{RgbImage, nhwc_from_nchw};
-use scheduler::Sampling;
+use crate::pipeline::Shared;
+use canvas::Canvas;
+use scheduler::{Sampler, Sampling};
 use std::fmt;
 use std::sync::Arc;
 
@@ -67,6 +78,24 @@ pub(crate) trait Kind: fmt::Debug + Send + Sync {
         None
     }
 
+    /// How the picture is held to what is known of it; none where nothing is.
+    ///
+    /// # Errors
+    /// When the method that was asked for cannot do this task with this model.
+    fn method(&self, _stepping: &Stepping) -> Result<Option<Method>, PipelineError> {
+        Ok(None)
+    }
+
+    /// The noise levels of a run where a request says no more than how many steps; none for the model's own.
+    fn levels(&self, _stepping: &Stepping, _range: &Range, _steps: Option<usize>) -> Option<Vec<f64>> {
+        None
+    }
+
+    /// The size of overlapping parts that a picture of this size is denoised in; none where it is denoised as a whole.
+    fn tile(&self, _stepping: &Stepping, _model: &Model, _size: Size) -> Option<Size> {
+        None
+    }
+
     /// Whether a model that was distilled to a list of timesteps spreads all steps over what a strength leaves of the list, as only its
     /// image-to-image pipeline does in diffusers.
     fn spreads_steps(&self) -> bool {
@@ -94,8 +123,42 @@ pub(crate) struct Wanted<'a> {
     pub(crate) model: &'a Model,
     /// Of the picture, in pixels.
     pub(crate) size: Size,
+    /// Whether that is a size that was asked for, and not the task's own.
+    pub(crate) size_was_asked: bool,
     /// Of the sample.
     pub(crate) shape: SampleShape,
+    /// What [`Kind::method`] said.
+    pub(crate) method: Option<Method>,
+}
+
+/// How a run steps, as far as it is known before its noise levels are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stepping {
+    pub(crate) sampler: &'static Sampler,
+    /// Whether that was asked for, and is not the model's own.
+    pub(crate) sampler_was_asked: bool,
+    /// Whether samples are latents of an autoencoder.
+    pub(crate) latents: bool,
+    /// Whether the model is a network of score_sde.
+    pub(crate) score: bool,
+    /// Whether the network was trained to see a mask and what it leaves of a picture.
+    pub(crate) sees_mask: bool,
+    /// Whether the network was trained to see a small picture.
+    pub(crate) sees_picture: bool,
+}
+
+impl Stepping {
+    /// Whether every step goes to a clean image and back up with fresh noise, as consistency models do.
+    pub(crate) fn is_consistency(&self) -> bool {
+        ["consistency", "one_step", "lcm", "tcd"].contains(&self.sampler.name)
+    }
+}
+
+/// The largest and the smallest noise level above 0 of a model's own schedule.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Range {
+    pub(crate) largest: f64,
+    pub(crate) smallest: f64,
 }
 
 /// A task that is ready to start.
@@ -105,7 +168,7 @@ pub(crate) trait Prepared: fmt::Debug + Send + Sync {
 
     /// The picture as it is handed over, made of the one that the model made.
     fn finish(&self, made: RgbImage) -> Finished {
-        Finished { image: made, repainted: None }
+        made.into()
     }
 
     /// The level of the noise over a picture that the network sees.
@@ -121,14 +184,23 @@ pub(crate) struct Finished {
     pub(crate) repainted: Option<RgbImage>,
 }
 
+impl From<RgbImage> for Finished {
+    fn from(image: RgbImage) -> Self {
+        Self { image, repainted: None }
+    }
+}
+
 /// What a starting run has at hand.
 pub(crate) struct Begin<'a> {
+    pub(crate) shared: &'a Arc<Shared>,
     pub(crate) model: &'a Model,
     pub(crate) host: &'a Host,
     pub(crate) sampling: &'a Sampling,
     pub(crate) shape: SampleShape,
     /// The share of the schedule that is run.
     pub(crate) strength: Option<f64>,
+    /// The largest magnitude of denoised images, which are clipped before they are changed.
+    pub(crate) clips: Option<f64>,
     pub(crate) noise: &'a mut dyn Noise,
     /// `[H, W, C]`: the caller's own noise to start with, in place of what is drawn.
     pub(crate) given: Option<&'a [f32]>,
@@ -150,7 +222,7 @@ impl Begin<'_> {
     }
 
     /// The clean sample of a picture `[H, W, C]` of −1..1.
-    pub(crate) fn latents(&mut self, picture: &[f32], extents: SampleShape) -> Result<Vec<f32>, PipelineError> {
+    fn latents(&mut self, picture: &[f32], extents: SampleShape) -> Result<Vec<f32>, PipelineError> {
         let Some(autoencoder) = &self.model.autoencoder else { return Ok(picture.to_vec()) };
         let shape = self.shape;
         Ok(autoencoder.encode(self.host, picture, extents)?.sample(|| self.draw(shape)))
@@ -188,10 +260,45 @@ pub(crate) fn noised(clean: &[f32], noise: &[f32], (alpha, sigma): (f64, f64)) -
     clean.iter().zip(noise).map(|(clean, noise)| alpha * clean + sigma * noise).collect()
 }
 
-/// The size of a picture, each side rounded down to a multiple that the model makes (but not to nothing).
-pub(crate) fn rounded_size(image: &RgbImage, side: usize) -> Size {
-    let rounded = |extent: usize| (extent - extent % side).max(side);
+/// The size that a picture is made at: each side rounded up to a multiple that the model makes.
+fn rounded_size(image: &RgbImage, model: &Model) -> Size {
+    // What is too large to be rounded is refused as it is.
+    let rounded = |extent: usize| extent.max(1).checked_next_multiple_of(model.side()).unwrap_or(extent);
     Size { height: rounded(image.height), width: rounded(image.width) }
+}
+
+/// How many times the pixels that a model was trained on a picture of latents may have before it is denoised in parts. Networks of latents were
+/// trained on several sizes, and give good pictures somewhat beyond them.
+const MUCH_LARGER: usize = 4;
+
+/// The size of the parts that a picture is denoised in where it is larger than what the model was trained on.
+fn tile_of(stepping: &Stepping, model: &Model, size: Size) -> Option<Size> {
+    let trained = model.default_size();
+    let part = Size { height: size.height.min(trained.height), width: size.width.min(trained.width) };
+    let larger = if stepping.latents {
+        size.height.saturating_mul(size.width) > MUCH_LARGER * trained.height * trained.width
+    } else {
+        part != size
+    };
+    larger.then_some(part)
+}
+
+/// The noise levels at which a consistency model makes a picture in `steps` steps from what is known of it; none for other models, whose own
+/// schedule serves as well.
+fn levels(stepping: &Stepping, range: &Range, steps: usize) -> Option<Vec<f64>> {
+    stepping.is_consistency().then(|| ramp(steps, range.largest, LOWEST))
+}
+
+/// The last of those levels: below it a step changes little but details.
+const LOWEST: f64 = 0.5;
+
+/// Noise levels that fall as in Karras et al. 2022, equation 5, with ρ = 7: `steps` of them from `high` down to `low`, and then none.
+fn ramp(steps: usize, high: f64, low: f64) -> Vec<f64> {
+    let level = |i: usize| {
+        let share = if steps < 2 { 0.0 } else { i as f64 / (steps - 1) as f64 };
+        ((1.0 - share) * high.powf(1.0 / 7.0) + share * low.min(high).powf(1.0 / 7.0)).powi(7)
+    };
+    (0..steps.max(1)).map(level).chain([0.0]).collect()
 }
 
 /// Refuses a picture that is none, or that the model cannot start from; gives the channels that its picture has for it.

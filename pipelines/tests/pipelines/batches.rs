@@ -41,7 +41,7 @@ fn cases() -> Vec<(&'static str, Vec<Request>)> {
     let mut mask = picture(0);
     mask.pixels.fill(0);
     mask.pixels[..32 * 20 * 3].fill(255);
-    let inpaint = |number| Inpaint { image: picture(number), mask: mask.clone(), strength: Some(0.8) }.into();
+    let inpaint = |number| Inpaint { strength: Some(0.8), ..Inpaint::new(picture(number), mask.clone()) }.into();
     vec![
         ("pixels", seeds(Request { guidance_scale: Some(4.0), ..request("a red square", 3) })),
         // Each draws its own noise, and its own share of CFG++'s unguided images.
@@ -73,12 +73,7 @@ fn cases() -> Vec<(&'static str, Vec<Request>)> {
             "upscaler",
             (1..3)
                 .map(|i| Request {
-                    task: Upscale {
-                        image: RgbImage { width: 16, height: 16, pixels: vec![i * 50; 16 * 16 * 3] },
-                        noise_level: None,
-                        scale: None,
-                    }
-                    .into(),
+                    task: Upscale::new(RgbImage { width: 16, height: 16, pixels: vec![i * 50; 16 * 16 * 3] }).into(),
                     ..request("", 2)
                 })
                 .collect(),

@@ -40,7 +40,7 @@ fn runs_that_take_turns_make_the_same_pictures() {
         request("a red square", 3),
         Request { seed: 5, sampler: Some("euler_ancestral".parse().unwrap()), ..request("a blue square", 4) },
         Request { width: Some(64), ..request("a green square", 2) },
-        Request { task: Inpaint { image, mask, strength: None }.into(), ..request("a red square", 3) },
+        Request { task: Inpaint::new(image, mask).into(), ..request("a red square", 3) },
     ];
     let alone: Vec<_> = requests.iter().map(|request| pipe.generate(request).unwrap()).collect();
     counts.take();

@@ -1,0 +1,53 @@
+//! Strokes to pictures: a rough painting becomes a picture that follows it.
+
+use super::image_to_image::Picture;
+use super::{
+    Kind, Prepared, Range, Stepping, Task, TaskDefaults, Wanted, check_sees_nothing, ramp, rounded_size, tile_of,
+};
+use crate::error::PipelineError;
+use crate::parts::{Model, Size};
+use crate::picture::RgbImage;
+use std::sync::Arc;
+
+/// A painting of a few strokes is noised to a level where details are gone and colours are left, and denoised from there (Meng et al. 2022, *SDEdit*;
+/// Song et al. 2023, section 5).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stroke {
+    /// The painting.
+    pub image: RgbImage,
+    /// The noise level that a run starts at, on the model's scale, where pictures lie in −1..1; [`Stroke::SIGMA`] if absent.
+    pub sigma: Option<f64>,
+}
+
+impl Stroke {
+    /// The noise level of Song et al. 2023 for pictures of strokes.
+    pub const SIGMA: f64 = 5.38;
+}
+
+impl From<Stroke> for Task {
+    fn from(task: Stroke) -> Self {
+        Self::new(task)
+    }
+}
+
+impl Kind for Stroke {
+    fn defaults(&self, model: &Model, own: TaskDefaults) -> TaskDefaults {
+        TaskDefaults { size: rounded_size(&self.image, model), ..own }
+    }
+
+    fn levels(&self, stepping: &Stepping, range: &Range, steps: Option<usize>) -> Option<Vec<f64>> {
+        let own = if stepping.is_consistency() { 2 } else { 20 };
+        let high = self.sigma.unwrap_or(Self::SIGMA).min(range.largest);
+        let low = if stepping.is_consistency() { high * 0.4 } else { range.smallest };
+        Some(ramp(steps.unwrap_or(own), high, low))
+    }
+
+    fn tile(&self, stepping: &Stepping, model: &Model, size: Size) -> Option<Size> {
+        tile_of(stepping, model, size)
+    }
+
+    fn prepare(&self, wanted: &Wanted<'_>) -> Result<Arc<dyn Prepared>, PipelineError> {
+        check_sees_nothing(&wanted.model.network)?;
+        Ok(Arc::new(Picture::new(&self.image, wanted)?))
+    }
+}

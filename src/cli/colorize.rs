@@ -1,0 +1,59 @@
+//! `headwater colorize`: colours for a picture, its brightness kept.
+
+use super::edit_args::{EditArgs, MaskArg};
+use super::error::CliError;
+use super::image_args::ImageArgs;
+use super::run::{self, Extents, Work};
+use pipelines::Colorize;
+use std::path::PathBuf;
+
+/// Give a picture colours, and keep the brightness of every pixel.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Picture to colour, of any size: PNG, JPEG, WebP, BMP, GIF or TIFF; colours that it has are not looked at
+    input: PathBuf,
+
+    /// What the picture shows, in words with or without quotes
+    #[arg(value_name = "PROMPT")]
+    words: Vec<String>,
+
+    /// What gets new colours, if not all of it: a picture that is white there, a box in pixels, or where the picture is transparent
+    #[arg(long, value_name = "FILE|X,Y,W,H|alpha")]
+    mask: Option<MaskArg>,
+
+    /// Colour what the mask keeps, and keep the rest
+    #[arg(long, help_heading = "Editing", requires = "mask")]
+    invert: bool,
+
+    #[command(flatten)]
+    edit: EditArgs,
+
+    #[command(flatten)]
+    image: ImageArgs,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), CliError> {
+    let image = run::picture(&args.input)?;
+    let mask =
+        args.mask.as_ref().map(|mask| mask.read(&args.input, &image, args.invert, args.image.quiet)).transpose()?;
+    let picture = Extents { width: image.width, height: image.height, resize: false, can_resize: false };
+    let prompt = args.words.join(" ");
+    let stem = run::stem(&args.input);
+    let mut inputs = vec![("image", args.input.as_path())];
+    inputs.extend(args.mask.as_ref().and_then(MaskArg::file).map(|file| ("mask", file)));
+    let task = Colorize {
+        mask,
+        method: args.edit.method,
+        replace_every: args.edit.replace_every as usize,
+        ..Colorize::new(image)
+    };
+    run::run(&Work {
+        command: "colorize",
+        prompt: Some(&prompt),
+        name: if prompt.is_empty() { &stem } else { &prompt },
+        flags: &args.image,
+        task: task.into(),
+        picture: Some(picture),
+        inputs: &inputs,
+    })
+}

@@ -1,0 +1,41 @@
+//! `headwater restore`: noise taken off a picture.
+
+use super::error::CliError;
+use super::image_args::ImageArgs;
+use super::run::{self, Extents, Work};
+use pipelines::Restore;
+use std::path::PathBuf;
+
+/// Take the noise off a picture.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Picture to clean, of any size: PNG, JPEG, WebP, BMP, GIF or TIFF; its transparency is ignored
+    input: PathBuf,
+
+    /// What the picture shows, in words with or without quotes
+    #[arg(value_name = "PROMPT")]
+    words: Vec<String>,
+
+    /// How strong the noise is: its standard deviation where black is -1 and white 1, 0.2 being 25 levels of 255 [default: told from the picture]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = run::above_zero)]
+    sigma: Option<f64>,
+
+    #[command(flatten)]
+    image: ImageArgs,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), CliError> {
+    let image = run::picture(&args.input)?;
+    let picture = Extents { width: image.width, height: image.height, resize: false, can_resize: false };
+    let prompt = args.words.join(" ");
+    let stem = run::stem(&args.input);
+    run::run(&Work {
+        command: "restore",
+        prompt: Some(&prompt),
+        name: if prompt.is_empty() { &stem } else { &prompt },
+        flags: &args.image,
+        task: Restore { image, sigma: args.sigma }.into(),
+        picture: Some(picture),
+        inputs: &[("image", &args.input)],
+    })
+}
