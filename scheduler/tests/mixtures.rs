@@ -169,7 +169,8 @@ fn stochastic_samplers_reach_the_mixture() {
                 mean + variance.sqrt() * normals.next()
             };
             let x: Vec<f64> = (0..SAMPLES).map(|_| draw_start(&mut normals)).collect();
-            let settings = Settings { s_noise: 1.0, ..sampler.settings() };
+            // Every step of repaint twice is enough to see that its jumps keep the distribution.
+            let settings = Settings { s_noise: 1.0, jump_n_sample: 2, ..sampler.settings() };
             let program = sampler.program(&schedule, &settings);
             let noise = |_: Draw, out: &mut [f64]| out.iter_mut().for_each(|v| *v = normals.next());
             let outcome = run(&program, &x, &mut denoiser(frame), noise, |_| ControlFlow::Continue(()));

@@ -201,6 +201,14 @@ static CLASSES: &[Class] = &[
         fields: DDPM,
     },
     Class {
+        name: "RePaintScheduler",
+        family: Family::Discrete,
+        sampler: "repaint",
+        zero_snr_floor: NEARLY_NOTHING,
+        // diffusers' has no prediction_type and takes every network's output for noise.
+        fields: &[TRAINING, &[("eta", Number(0.0)), ("clip_sample", Flag(true))]],
+    },
+    Class {
         name: "PNDMScheduler",
         family: Family::Discrete,
         sampler: "pndm",

@@ -27,7 +27,7 @@ enum Rules {
     /// DPMSolverMultistep, UniPC, DEIS, SASolver: whole timesteps: one more than asked for is computed, and the last is
     /// left out.
     Multistep,
-    /// DDIM, DDPM and PNDM: whole timesteps; DDIM and PNDM go down by a whole number of them in each step.
+    /// DDIM, DDPM, PNDM and RePaint: whole timesteps; all but DDPM go down by a whole number of them in each step.
     Ancestral,
     /// LCM and TCD: entries of the list of timesteps that the model was distilled at.
     Distilled,
@@ -40,6 +40,7 @@ fn rules(reader: &Reader<'_>) -> Rules {
         | "DDIMInverseScheduler"
         | "DDPMScheduler"
         | "DDPMParallelScheduler"
+        | "RePaintScheduler"
         | "PNDMScheduler" => Rules::Ancestral,
         "LCMScheduler" | "TCDScheduler" => Rules::Distilled,
         "DPMSolverMultistepScheduler"
@@ -135,8 +136,20 @@ pub(super) fn schedule(reader: &Reader<'_>, request: &Request, eta: f64) -> Resu
     Ok(schedule)
 }
 
+/// β of every training timestep, for RePaint's own schedule; none for other steps, which need not be whole numbers of timesteps.
+pub(super) fn betas_to_undo(reader: &Reader<'_>, request: &Request) -> Result<Vec<f64>, Error> {
+    let own = matches!(request.steps, Steps::Count(_)) && request.schedule.is_none();
+    Ok(if own { Training::new(reader)?.betas } else { Vec::new() })
+}
+
 fn spacing(reader: &Reader<'_>, named: Option<NamedSchedule>) -> Result<String, Error> {
-    let of_file = if reader.has("timestep_spacing") { reader.text("timestep_spacing")? } else { "linspace".to_owned() };
+    let of_file = if reader.has("timestep_spacing") {
+        reader.text("timestep_spacing")?
+    } else if reader.class().name == "RePaintScheduler" {
+        "leading".to_owned()
+    } else {
+        "linspace".to_owned()
+    };
     let spacing = named.and_then(NamedSchedule::spacing).map_or(of_file, str::to_owned);
     match spacing.as_str() {
         "linspace" | "leading" | "trailing" => Ok(spacing),

@@ -177,6 +177,9 @@ impl SchedulerConfig {
                 settings.runge_kutta = discrete::runge_kutta_middles(&reader, request, &schedule)?;
             }
         }
+        if reader.class().name == "RePaintScheduler" && sampler.name == "repaint" {
+            settings.betas = discrete::betas_to_undo(&reader, request)?;
+        }
         let learned_variance = matches!(
             Reader::new(self.class, &self.fields).hidden_text("variance_type")?.as_deref(),
             Some("learned" | "learned_range")
@@ -222,7 +225,8 @@ fn settings(reader: &Reader<'_>, sampler: &Sampler, eta: Option<f64>) -> Result<
         return Err(Error::Schedule(reason));
     }
     let own = sampler.settings();
-    let mut settings = Settings { eta: eta.unwrap_or(own.eta), ..own };
+    let of_file = if reader.has("eta") { reader.number("eta")? } else { own.eta };
+    let mut settings = Settings { eta: eta.unwrap_or(of_file), ..own };
     if settings.eta < 0.0 || !settings.eta.is_finite() {
         return Err(Error::Schedule(format!("eta must be a number from 0 up, not {}", settings.eta)));
     }
@@ -260,7 +264,7 @@ fn settings(reader: &Reader<'_>, sampler: &Sampler, eta: Option<f64>) -> Result<
         }
         settings.limit = Some(Limit::Dynamic { ratio, max });
     } else if reader.has("clip_sample") && reader.flag("clip_sample")? {
-        let range = reader.number("clip_sample_range")?;
+        let range = if reader.has("clip_sample_range") { reader.number("clip_sample_range")? } else { 1.0 };
         if range.is_nan() || range <= 0.0 {
             return Err(reader.unsupported("clip_sample_range", "it must be above 0"));
         }

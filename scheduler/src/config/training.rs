@@ -3,12 +3,13 @@
 use super::fields::Reader;
 use crate::error::Error;
 
-/// σ = √((1-ᾱ)/ᾱ) of every training timestep.
+/// β and σ = √((1-ᾱ)/ᾱ) of every training timestep.
 ///
 /// Computed in f32, as diffusers does: near timestep 0 the rounding of 1-β changes the fourth digit of σ, and models
 /// are trained and sampled with the rounded table.
 #[derive(Debug, Clone)]
 pub(super) struct Training {
+    pub(super) betas: Vec<f64>,
     pub(super) sigmas: Vec<f64>,
     pub(super) log_sigmas: Vec<f64>,
 }
@@ -38,7 +39,8 @@ impl Training {
         let sigmas_f32: Vec<f32> = alphas_cumprod.iter().map(|a| ((1.0 - a) / a).sqrt()).collect();
         let log_sigmas = sigmas_f32.iter().map(|s| f64::from(s.ln())).collect();
         let sigmas = sigmas_f32.into_iter().map(f64::from).collect();
-        Ok(Self { sigmas, log_sigmas })
+        let betas = betas.into_iter().map(f64::from).collect();
+        Ok(Self { betas, sigmas, log_sigmas })
     }
 
     /// Number of training timesteps.
@@ -81,7 +83,7 @@ fn betas(reader: &Reader<'_>) -> Result<Vec<f32>, Error> {
             Ok(betas_for_alpha_bar(n, |t| ((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2)))
         }
         "exp" if reader.class().name == "HeunDiscreteScheduler" => Ok(betas_for_alpha_bar(n, |t| (-12.0 * t).exp())),
-        "sigmoid" if matches!(reader.class().name, "DDPMScheduler" | "DDPMParallelScheduler") => {
+        "sigmoid" if matches!(reader.class().name, "DDPMScheduler" | "DDPMParallelScheduler" | "RePaintScheduler") => {
             Ok(linspace_f32(-6.0, 6.0, n)
                 .iter()
                 .map(|&b| (1.0 / (1.0 + (-b).exp())) * (end - start) as f32 + start as f32)

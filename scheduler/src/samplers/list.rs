@@ -4,7 +4,7 @@ use super::Emit::{self, Adaptive, Fixed};
 use super::{
     Aliases, Sampler, cfg_pp, consistency, ddim, ddpm, deis, dpm_2, dpm_adaptive, dpm_fast, dpmpp_2m, dpmpp_2m_sde,
     dpmpp_2s, dpmpp_2s_ancestral, dpmpp_sde, er_sde, euler, euler_ancestral, gradient_estimation, heun, inverse, ipndm,
-    ipndm_v, langevin, lcm, lms, pndm, res_multistep, reverse_sde, rk45, sa_solver, tcd, unipc,
+    ipndm_v, langevin, lcm, lms, pndm, repaint, res_multistep, reverse_sde, rk45, sa_solver, tcd, unipc,
 };
 
 const EDM: &str =
@@ -275,6 +275,19 @@ pub static SAMPLERS: &[&Sampler] = &[
             1,
             "Ho et al. 2020, Denoising Diffusion Probabilistic Models, arXiv:2006.11239",
             Fixed(ddpm::ddpm),
+        )
+    },
+    &Sampler {
+        class: Some("RePaintScheduler"),
+        aliases: Aliases { diffusers: &["RePaintScheduler"], ..NONE },
+        eta: Some(0.0),
+        ..noisy(
+            "repaint",
+            "ddim that takes steps back and repeats them, to paint around what is known",
+            1,
+            1,
+            "Lugmayr et al. 2022, RePaint: Inpainting using Denoising Diffusion Probabilistic Models, arXiv:2201.09865",
+            Fixed(repaint::repaint),
         )
     },
     &Sampler {

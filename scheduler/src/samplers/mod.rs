@@ -27,6 +27,7 @@ mod lcm;
 mod list;
 mod lms;
 mod pndm;
+mod repaint;
 mod res_multistep;
 mod reverse_sde;
 mod rk45;

@@ -74,6 +74,12 @@ pub struct Settings {
     pub snr: f64,
     /// Number of the predictor-corrector's Langevin steps at every noise level.
     pub correct_steps: usize,
+    /// How many steps repaint takes back at a time (diffusers' `jump_length`); half of the run if that has no more steps, 0 for none.
+    pub jump_length: usize,
+    /// How often repaint goes through such steps in all (diffusers' `jump_n_sample`).
+    pub jump_n_sample: usize,
+    /// β of every training timestep, if the schedule is diffusers' own for repaint, which then takes steps back timestep by timestep.
+    pub betas: Vec<f64>,
     /// Whether something is known about the image: the samplers that can then put it into x at every noise level ([`crate::Op::Constrain`]).
     pub constrained: bool,
 }
@@ -107,6 +113,10 @@ impl Default for Settings {
             plms_skipped: 0,
             snr: 0.16,
             correct_steps: 1,
+            // diffusers' for RePaint.
+            jump_length: 10,
+            jump_n_sample: 10,
+            betas: Vec::new(),
             constrained: false,
         }
     }
