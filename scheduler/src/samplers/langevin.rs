@@ -6,13 +6,24 @@ use super::steps::posterior;
 use crate::program::Continue;
 use crate::{Builder, Expr, Program, Schedule, Settings};
 
+/// Puts what is known about the image into x under fresh noise of its level, and as it is at sigma 0: Song et al. 2021b, appendix I.2;
+/// score_sde `controllable_generation.py`.
+fn renew_known(p: &mut Builder, settings: &Settings, sigma: f64) {
+    if settings.constrained {
+        let noise = if sigma == 0.0 { Expr::zero() } else { p.fresh_noise() };
+        let x = p.constrain(p.x(), noise, sigma);
+        p.set_x(x);
+    }
+}
+
 /// Langevin steps at each noise level.
 const STEPS: usize = 5;
 /// δ in units of σ²: NCSN's ε = 2e-5 at σ = 0.01, halved as its update is written.
 const STEP_SIZE: f64 = 0.1;
 
 /// Annealed Langevin dynamics: Song & Ermon 2019, Algorithm 1, with the denoised image at the end (Song & Ermon 2020). Five steps at
-/// every noise level, of a size in proportion to its variance.
+/// every noise level, of a size in proportion to its variance. What is known about the image is renewed after each, where their
+/// Algorithm 2, inpainting, keeps one noise of it for a level.
 pub(super) fn ald(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
     let frame = schedule.frame;
     for (sigma, sigma_next) in schedule.pairs() {
@@ -23,6 +34,7 @@ pub(super) fn ald(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
             let denoised = p.denoise(x, sigma);
             p.step(sigma, denoised);
             posterior(p, frame, x, denoised, sigma, sigma_next, settings);
+            renew_known(p, settings, sigma_next);
             continue;
         }
         for i in 0..STEPS {
@@ -35,10 +47,12 @@ pub(super) fn ald(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
             let pull = (denoised * alpha - x) * STEP_SIZE;
             let noise = p.fresh_noise() * ((2.0 * STEP_SIZE).sqrt() * sigma * settings.s_noise);
             p.set_x(x + pull + noise);
+            renew_known(p, settings, sigma);
         }
         if sigma_next == 0.0 {
             let denoised = p.denoise(p.x(), sigma);
             p.set_x(denoised);
+            renew_known(p, settings, 0.0);
         } else if alpha != alpha_next {
             p.set_x(p.x() * (alpha_next / alpha));
         }
@@ -47,6 +61,10 @@ pub(super) fn ald(p: &mut Builder, schedule: &Schedule, settings: &Settings) {
 
 /// Predictor-corrector sampling: Song et al. 2021b, Algorithms 2 and 4; score_sde `pc_sampler` with the reverse-diffusion predictor and
 /// the Langevin corrector. The corrector's step follows from the norms of the score and of its noise, which have to be measured.
+///
+/// What is known about the image is renewed after every corrector's and every predictor's step, under the noise of the level that x has
+/// reached (appendix I.2; score_sde's `pc_inpainter` and `pc_colorizer`, which use the level before the predictor's step). What is sampled
+/// is then the conditional distribution up to an error that vanishes with the noise, if the corrector has steps enough to follow.
 pub(super) fn predictor_corrector(schedule: &Schedule, settings: &Settings) -> Program {
     let p = Builder::new(schedule, settings.limit);
     let corrections = settings.correct_steps;
@@ -112,6 +130,7 @@ impl State {
             }
             p.set_x(next);
         }
+        renew_known(&mut p, &self.settings, sigma_next);
         if self.i == self.schedule.steps() {
             return p.finish("predictor_corrector");
         }
@@ -137,6 +156,7 @@ impl Continue for State {
         let ratio = self.settings.snr * noise_norm / measured;
         let delta = if ratio.is_finite() { 2.0 * ratio * ratio } else { 0.0 };
         p.set_x(x + pull * (alpha * delta / variance) + noise * (alpha * (2.0 * delta).sqrt() * self.settings.s_noise));
+        renew_known(&mut p, &self.settings, sigma);
         Self { corrections: self.corrections - 1, ..self.clone() }.start_step(p)
     }
 }
