@@ -128,6 +128,12 @@ impl Job {
         self.program.ops().iter().filter_map(level).collect()
     }
 
+    /// Whether it ends in noise and not in a picture.
+    #[must_use]
+    pub fn inverts(&self) -> bool {
+        self.sampling.sampler.inverts
+    }
+
     /// Tokens of the prompts that do not fit the text encoder.
     #[must_use]
     pub fn tokens_dropped(&self) -> usize {

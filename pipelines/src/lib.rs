@@ -42,4 +42,4 @@ pub use pipeline::{Estimate, Pipeline};
 pub use problems::problems;
 pub use request::{Request, StartingNoise};
 pub use run::{Batch, Generated, Run, RunId, Step, Timings};
-pub use tasks::{Colorize, ImageToImage, Inpaint, Restore, Stroke, Task, Upscale};
+pub use tasks::{Colorize, ImageToImage, Inpaint, Invert, Restore, Stroke, Task, Upscale};

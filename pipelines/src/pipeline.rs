@@ -371,7 +371,7 @@ impl Shared {
     /// The picture of a sample, if it is one or can be decoded to one.
     fn picture(&self, job: &Job, sample: &[f32]) -> Result<Option<RgbImage>, PipelineError> {
         let shape = job.shape;
-        if !self.model.makes_pictures() {
+        if !self.model.makes_pictures() || job.inverts() {
             return Ok(None);
         }
         let Some(autoencoder) = &self.model.autoencoder else { return Ok(RgbImage::from_sample(sample, shape)) };

@@ -113,18 +113,26 @@ fn sampling(
     stepping: &Stepping,
     size: Size,
 ) -> Result<Sampling, PipelineError> {
-    let sampler = request.sampler.map(|named| named.sampler);
-    if let Some(sampler) = sampler.filter(|sampler| sampler.inverts) {
-        let name = sampler.name;
-        let reason = format!("the sampler {name} leads from an image to noise, not to an image");
+    let kind = request.task.kind();
+    let asked = request.sampler.map(|named| named.sampler);
+    if let Some(sampler) = asked.filter(|sampler| sampler.inverts != kind.inverts()) {
+        let [from, to] = if sampler.inverts { ["an image to noise", "an image"] } else { ["noise to an image", "noise"] };
+        let reason = format!("the sampler {} leads from {from}, not to {to}", sampler.name);
         return Err(PipelineError::Request(reason));
     }
+    if kind.inverts() && stepping.is_consistency() {
+        let reason = "a consistency model jumps from noise to pictures: there is no path back from a picture to its noise";
+        return Err(PipelineError::Request(reason.into()));
+    }
+    let sampler = match asked {
+        None if kind.inverts() => Some(scheduler::sampler("heun_inverse")?),
+        asked => asked,
+    };
     let own = settings.method.and_then(Method::sampler).map(scheduler::sampler).transpose()?;
     // Explicit timesteps are a schedule, and leave no room for the configuration's own (karras, say). A consistency model has but one.
     let several = shared.scheduler().class() != "CMStochasticIterativeScheduler";
     let explicit = (matches!(settings.steps, Steps::Timesteps(_)) && several).then_some(NamedSchedule::Normal);
     let model = &shared.model;
-    let kind = request.task.kind();
     let mut wanted = scheduler::Request {
         steps: settings.steps.clone(),
         sampler: own.or(sampler),

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 /// Flags of every image command.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct ImageArgs {
     /// A bundled model's name, a folder in diffusers' layout, a single .safetensors file of Stable Diffusion 1, 2 or XL, or a hub's id,
     /// OWNER/REPO[@REVISION]

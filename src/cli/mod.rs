@@ -10,6 +10,7 @@ macro_rules! note {
 }
 
 mod again;
+mod animation;
 mod bench;
 mod beside;
 mod colorize;
@@ -24,6 +25,7 @@ mod image_args;
 mod img2img;
 mod info;
 mod inpaint;
+mod interpolate;
 mod interrupt;
 mod lora_tags;
 mod memory;
@@ -79,6 +81,8 @@ enum Command {
     Restore(Box<restore::Args>),
     /// Make a picture of a painting of a few strokes, in its colours
     Stroke(Box<stroke::Args>),
+    /// Make the pictures on the way from one to another, by seeds or from pictures
+    Interpolate(Box<interpolate::Args>),
     /// List the samplers
     Samplers(samplers::Args),
     /// List the models inside this program
@@ -124,6 +128,7 @@ pub fn main() -> ExitCode {
         Command::Upscale(args) => upscale::run(&args),
         Command::Restore(args) => restore::run(&args),
         Command::Stroke(args) => stroke::run(&args),
+        Command::Interpolate(args) => interpolate::run(&args),
         Command::Samplers(args) => samplers::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Devices(args) => devices::run(&args),

@@ -1,5 +1,6 @@
 //! Where results go: names, and files that are whole or not there.
 
+use super::beside::Beside;
 use super::error::CliError;
 use super::png;
 use pipelines::Generated;
@@ -54,13 +55,7 @@ impl Destination {
             Place::Default => Some(Path::new(".")),
             Place::Pattern(pattern) => Path::new(pattern).parent(),
         };
-        if let Some(folder) = folder {
-            // Found out now rather than after the last step. The file is gone again at once.
-            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-            temporary(folder).map_err(|error| {
-                CliError::Failed(format!("cannot write into the folder {}: {}", folder.display(), plain(&error)))
-            })?;
-        }
+        folder.map_or(Ok(()), check_writable)?;
         Ok(Self { place, slug: slug(prompt) })
     }
 
@@ -187,6 +182,15 @@ fn temporary(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
     builder.tempfile_in(folder)
 }
 
+/// Refuses a folder that nothing can be written into: found out now rather than after the last step.
+pub(super) fn check_writable(folder: &Path) -> Result<(), CliError> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    // The file is gone again at once.
+    temporary(folder).map(drop).map_err(|error| {
+        CliError::Failed(format!("cannot write into the folder {}: {}", folder.display(), plain(&error)))
+    })
+}
+
 /// What went wrong, without the temporary file's path, which says nothing to whoever reads it.
 fn plain(error: &std::io::Error) -> String {
     let text = error.to_string();
@@ -210,6 +214,20 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
     Ok(())
 }
 
+/// Writes a new folder of files whole or not at all.
+pub(super) fn write_folder(path: &Path, files: &[(String, Vec<u8>)]) -> Result<(), CliError> {
+    let failed = |error: std::io::Error| CliError::Failed(format!("cannot write {}: {}", path.display(), plain(&error)));
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let beside = Beside::new(parent).map_err(failed)?;
+    let name = Path::new(path.file_name().unwrap_or_default());
+    let made = beside.path(name);
+    std::fs::create_dir_all(&made).map_err(failed)?;
+    for (file, bytes) in files {
+        std::fs::write(made.join(file), bytes).map_err(failed)?;
+    }
+    beside.put(name, path).map_err(failed)
+}
+
 /// Writes a file whole under the first name of the default form that no file has, also where several programs choose at once.
 fn write_new(slug: &str, seed: u64, bytes: &[u8]) -> Result<PathBuf, CliError> {
     let failed = |error: std::io::Error| CliError::Failed(format!("cannot write {slug}-{seed}.png: {}", plain(&error)));
@@ -227,7 +245,7 @@ fn write_new(slug: &str, seed: u64, bytes: &[u8]) -> Result<PathBuf, CliError> {
 }
 
 /// The prompt as a file name: letters and digits of any script, the rest dashes, at most 48 characters.
-fn slug(prompt: &str) -> String {
+pub(super) fn slug(prompt: &str) -> String {
     let mut slug = String::new();
     for c in prompt.chars().flat_map(char::to_lowercase) {
         if c.is_alphanumeric() {

@@ -6,6 +6,7 @@ use super::error::CliError;
 use super::image_args::{ImageArgs, Seed};
 use super::interrupt::{self, Interrupted};
 use super::lora_tags;
+use super::model::LoraArg;
 use super::output::{Destination, Saved};
 use super::progress::Progress;
 use super::save_steps::StepWriter;
@@ -49,34 +50,13 @@ pub(super) fn run(work: &Work<'_>) -> Result<(), CliError> {
     let names = flags.names()?;
     let destination = Destination::new(flags.output.as_deref(), work.name, flags.count, flags.json)?;
     let interrupted = interrupt::install()?;
-    let plain = flags.prompt_syntax == Some(PromptSyntax::Plain);
-    let (prompt, mut loras) = match work.prompt {
-        Some(prompt) if !plain => lora_tags::take(prompt, flags.lora_dir.as_deref())?,
-        prompt => (prompt.unwrap_or_default().to_owned(), Vec::new()),
-    };
-    loras.splice(0..0, flags.lora.iter().cloned());
-    let files = flags.open_model(&loras)?;
-    let mut settings = device_settings(flags.checked, flags.threads.map(|n| n as usize));
-    settings.max_memory = flags.max_memory.map(|gib| (gib * f64::from(1 << 30)) as u64);
-    let device = pipelines::open_device(&flags.device, &settings)?;
-    if flags.verbose {
-        let info = device.info();
-        note!("device: {} ({}, {})", info.name, info.kind, info.backend);
-    }
-    let pipe = Pipeline::from_pretrained(&device, &files, flags.plan_options())?;
+    let Opened { pipe, prompt, loras } = open(flags, work.prompt)?;
     check_prompt(&pipe, work)?;
-    if !pipe.left_over().is_empty() && !flags.quiet {
-        let names = first_few(pipe.left_over());
-        note!("warning: {} has tensors that no part of the model reads: {names}", flags.model.display());
-    }
     if !pipe.makes_pictures() && !destination.takes_samples() {
         let message = "this model makes latents, not pictures; give --output a name ending in .safetensors";
         return Err(CliError::Usage(message.into()));
     }
-    let first_seed = match flags.seed {
-        Some(Seed::Given(seed)) => seed,
-        Some(Seed::Random) | None => random_seed(),
-    };
+    let first_seed = seed(flags);
     let seeds = (0..flags.count).map(|index| first_seed.wrapping_add(u64::from(index)));
     let size = work.picture.filter(|picture| picture.resize).and_then(|picture| smaller(&pipe, picture));
     let request = |seed| {
@@ -103,7 +83,7 @@ pub(super) fn run(work: &Work<'_>) -> Result<(), CliError> {
         let made = make(&pipe, jobs, flags, &interrupted)?;
         let seconds = started.elapsed().as_secs_f64() / jobs.len() as f64;
         for (job, generated) in jobs.iter().zip(&made) {
-            let settings = settings_json(work, job, generated, &loras, &device.info().name);
+            let settings = settings_json(work, job, generated, &loras, &pipe.device().info().name);
             let seed = job.settings().seed;
             let saved = destination.save(generated, index, seed, &parameters(work, job, generated), &settings)?;
             index += 1;
@@ -119,6 +99,46 @@ pub(super) fn run(work: &Work<'_>) -> Result<(), CliError> {
         }
     }
     Ok(())
+}
+
+/// What an image command works with.
+pub(super) struct Opened {
+    pub(super) pipe: Pipeline,
+    /// Without the adapters that it names.
+    pub(super) prompt: String,
+    pub(super) loras: Vec<LoraArg>,
+}
+
+/// Opens the model on the device.
+pub(super) fn open(flags: &ImageArgs, prompt: Option<&str>) -> Result<Opened, CliError> {
+    let plain = flags.prompt_syntax == Some(PromptSyntax::Plain);
+    let (prompt, mut loras) = match prompt {
+        Some(prompt) if !plain => lora_tags::take(prompt, flags.lora_dir.as_deref())?,
+        prompt => (prompt.unwrap_or_default().to_owned(), Vec::new()),
+    };
+    loras.splice(0..0, flags.lora.iter().cloned());
+    let files = flags.open_model(&loras)?;
+    let mut settings = device_settings(flags.checked, flags.threads.map(|n| n as usize));
+    settings.max_memory = flags.max_memory.map(|gib| (gib * f64::from(1 << 30)) as u64);
+    let device = pipelines::open_device(&flags.device, &settings)?;
+    if flags.verbose {
+        let info = device.info();
+        note!("device: {} ({}, {})", info.name, info.kind, info.backend);
+    }
+    let pipe = Pipeline::from_pretrained(&device, &files, flags.plan_options())?;
+    if !pipe.left_over().is_empty() && !flags.quiet {
+        let names = first_few(pipe.left_over());
+        note!("warning: {} has tensors that no part of the model reads: {names}", flags.model.display());
+    }
+    Ok(Opened { pipe, prompt, loras })
+}
+
+/// The first image's seed.
+pub(super) fn seed(flags: &ImageArgs) -> u64 {
+    match flags.seed {
+        Some(Seed::Given(seed)) => seed,
+        Some(Seed::Random) | None => random_seed(),
+    }
 }
 
 /// How many times the pixels that the model was trained on a picture may have before it is worth a word.
@@ -172,7 +192,7 @@ fn check_prompt(pipe: &Pipeline, work: &Work<'_>) -> Result<(), CliError> {
 }
 
 /// Makes the images of some jobs together.
-fn make(
+pub(super) fn make(
     pipe: &Pipeline,
     jobs: &[Job],
     flags: &ImageArgs,
@@ -197,6 +217,11 @@ fn make(
     progress.finish();
     let made = batch.finish()?;
     if interrupted.get() { Err(CliError::Interrupted) } else { Ok(made) }
+}
+
+/// One line on standard output.
+pub(super) fn print_line(line: &str) -> Result<(), CliError> {
+    Ok(writeln!(std::io::stdout().lock(), "{line}")?)
 }
 
 /// One line on standard output: the path, or the JSON object.

@@ -14,6 +14,7 @@ use std::str::FromStr;
 
 pub use brownian::BrownianPath;
 pub use philox::Philox;
+pub use slerp::mix as slerp;
 pub use torch_cpu::TorchCpu;
 pub use torch_cuda::TorchCuda;
 

@@ -21,12 +21,7 @@ impl Slerp {
         let mut other = vec![0.0; out.len()];
         fill(self.from.as_mut(), out);
         fill(self.to.as_mut(), &mut other);
-        let [a, b] = weights(out, &other, self.share);
-        for (out, other) in out.iter_mut().zip(other) {
-            #[allow(clippy::cast_possible_truncation, reason = "samples are f32")]
-            let mixed = (a * f64::from(*out) + b * f64::from(other)) as f32;
-            *out = mixed;
-        }
+        mix(out, &other, self.share);
     }
 }
 
@@ -37,6 +32,17 @@ impl Noise for Slerp {
 
     fn fill_between(&mut self, interval: (f64, f64), out: &mut [f32]) {
         self.mix(out, |noise, out| noise.fill_between(interval, out));
+    }
+}
+
+/// The point at `share` of the way from one noise to another along the great circle through both (Shoemake 1985), in place of the first.
+/// Of what one has more numbers than the other, the rest stays as it is.
+pub fn mix(from: &mut [f32], to: &[f32], share: f64) {
+    let [a, b] = weights(from, to, share);
+    for (from, to) in from.iter_mut().zip(to) {
+        #[allow(clippy::cast_possible_truncation, reason = "samples are f32")]
+        let mixed = (a * f64::from(*from) + b * f64::from(*to)) as f32;
+        *from = mixed;
     }
 }
 

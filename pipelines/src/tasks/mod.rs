@@ -5,6 +5,7 @@ mod colorize;
 mod held;
 mod image_to_image;
 mod inpaint;
+mod invert;
 mod mask;
 mod restore;
 mod stroke;
@@ -14,6 +15,7 @@ mod upscale;
 pub use colorize::Colorize;
 pub use image_to_image::ImageToImage;
 pub use inpaint::Inpaint;
+pub use invert::Invert;
 pub use restore::Restore;
 pub use stroke::Stroke;
 pub use upscale::Upscale;
@@ -94,6 +96,11 @@ pub(crate) trait Kind: fmt::Debug + Send + Sync {
     /// The size of overlapping parts that a picture of this size is denoised in; none where it is denoised as a whole.
     fn tile(&self, _stepping: &Stepping, _model: &Model, _size: Size) -> Option<Size> {
         None
+    }
+
+    /// Whether the run leads from a picture to noise.
+    fn inverts(&self) -> bool {
+        false
     }
 
     /// Whether a model that was distilled to a list of timesteps spreads all steps over what a strength leaves of the list, as only its
