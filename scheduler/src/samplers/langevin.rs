@@ -93,12 +93,15 @@ impl State {
 
     /// Denoises x and draws the corrector's noise, to be measured; carries over (x, denoised, noise).
     fn start_step(mut self, mut p: Builder) -> Program {
-        let (sigma, alpha) = self.level();
-        if alpha == 0.0 || self.corrections == 0 {
-            return self.predict(p);
+        // Levels without a corrector, all of them at once: there may be many.
+        while self.level().1 == 0.0 || self.corrections == 0 {
+            self.predict(&mut p);
+            if self.i == self.schedule.steps() {
+                return p.finish("predictor_corrector");
+            }
         }
         let x = p.x();
-        let denoised = p.denoise(x, sigma);
+        let denoised = p.denoise(x, self.level().0);
         let noise = p.fresh_noise();
         p.measure(noise, None);
         self.noise_norm = None;
@@ -107,7 +110,7 @@ impl State {
     }
 
     /// From the corrected x to the next level.
-    fn predict(mut self, mut p: Builder) -> Program {
+    fn predict(&mut self, p: &mut Builder) {
         let frame = self.schedule.frame;
         let (sigma, alpha) = self.level();
         let sigma_next = self.schedule.sigmas[self.i + 1];
@@ -120,7 +123,7 @@ impl State {
         if sigma_next == 0.0 {
             p.set_x(denoised);
         } else if alpha == 0.0 {
-            posterior(&mut p, frame, x, denoised, sigma, sigma_next, &self.settings);
+            posterior(p, frame, x, denoised, sigma, sigma_next, &self.settings);
         } else {
             let ratio = sigma_next / sigma * (alpha / alpha_next);
             let removed = 1.0 - ratio * ratio;
@@ -130,11 +133,7 @@ impl State {
             }
             p.set_x(next);
         }
-        renew_known(&mut p, &self.settings, sigma_next);
-        if self.i == self.schedule.steps() {
-            return p.finish("predictor_corrector");
-        }
-        self.start_step(p)
+        renew_known(p, &self.settings, sigma_next);
     }
 }
 
