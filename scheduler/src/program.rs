@@ -244,7 +244,7 @@ impl Program {
         self.ops.iter().any(|op| matches!(op, Op::Unguided { .. }))
     }
 
-    /// Whether it puts what is known about the image into x ([`Op::Constrain`]).
+    /// Whether it puts what is known about the image into x ([`Op::Constrain`]); of an adaptive sampler, whether this segment does.
     pub fn is_constrained(&self) -> bool {
         self.ops.iter().any(|op| matches!(op, Op::Constrain { .. }))
     }

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use proptest::prelude::*;
 use scheduler::{
-    Draw, Field, Frame, NamedSchedule, Op, Outcome, Program, Reg, Request, SAMPLERS, SCHEDULES, Schedule,
-    SchedulerConfig, Settings, Steps, TimestepMap, run, sampler, sigmas,
+    Ask, Draw, Field, Frame, NamedSchedule, Op, Outcome, Program, Reg, Request, SAMPLERS, SCHEDULES, Schedule,
+    SchedulerConfig, Settings, Stepper, Steps, TimestepMap, run, sampler, sigmas,
 };
 
 /// Registers are written before they are read, no op writes what it reads, and steps and draws are counted from 0.
@@ -72,13 +72,14 @@ fn check_run(program: &Program, schedule: &Schedule, settings: &Settings) {
 }
 
 /// Classes of every family, with what a model of theirs predicts, where they have a field for it.
-const CLASSES: [(&str, Option<&str>); 15] = [
+const CLASSES: [(&str, Option<&str>); 16] = [
     ("EulerDiscreteScheduler", Some("epsilon")),
     ("PNDMScheduler", Some("epsilon")),
     ("PNDMScheduler", Some("v_prediction")),
     ("DDPMScheduler", Some("sample")),
     ("DDIMScheduler", Some("v_prediction")),
     ("DDIMInverseScheduler", Some("epsilon")),
+    ("RePaintScheduler", Some("epsilon")),
     ("DPMSolverMultistepScheduler", Some("epsilon")),
     ("UniPCMultistepScheduler", Some("flow_prediction")),
     ("LCMScheduler", Some("epsilon")),
@@ -146,6 +147,7 @@ proptest! {
         ends_at_zero in any::<bool>(),
         flow in any::<bool>(),
         solver_order in 1..4_usize,
+        constrained in any::<bool>(),
         repeated in proptest::collection::vec(0..80_usize, 0..3),
     ) {
         let high = if flow { 1.0 } else { 80.0 };
@@ -161,7 +163,7 @@ proptest! {
         }
         let frame = if flow { Frame::Flow } else { Frame::VarianceExploding };
         let schedule = Schedule::new(sigmas, frame, TimestepMap::QuarterLog).unwrap();
-        let settings = Settings { solver_order, ..SAMPLERS[index].settings() };
+        let settings = Settings { solver_order, constrained, ..SAMPLERS[index].settings() };
         let program = SAMPLERS[index].program(&schedule, &settings);
         check(&program);
         check_run(&program, &schedule, &settings);
@@ -185,6 +187,40 @@ fn eta_changes_the_samplers_that_have_one() {
         SchedulerConfig::new([("_class_name".to_owned(), Field::Text("EDMEulerScheduler".to_owned()))]).unwrap();
     let wanted = Request { sampler: scheduler::sampler("er_sde").ok(), eta: Some(0.5), ..Request::steps(3) };
     assert!(config.plan(&wanted).unwrap_err().to_string().contains("er_sde has no eta"));
+}
+
+/// The list says which samplers hold to what is known, and they do so in no other run.
+#[test]
+fn constraints_are_asked_for_by_the_samplers_that_have_them() {
+    let sigmas = vec![0.9, 0.7, 0.4, 0.2, 0.0];
+    for frame in [Frame::VarianceExploding, Frame::Flow] {
+        let schedule = Schedule::new(sigmas.clone(), frame, TimestepMap::QuarterLog).unwrap();
+        for sampler in SAMPLERS {
+            for constrained in [false, true] {
+                let settings = Settings { constrained, ..sampler.settings() };
+                let mut stepper = Stepper::new(sampler.program(&schedule, &settings), &[0.3, -0.2]);
+                let mut levels = Vec::new();
+                loop {
+                    match stepper.ask() {
+                        Ask::Denoise { out, .. } => out.fill(0.5),
+                        Ask::Unguided { out, .. } => out.fill(0.5),
+                        Ask::Noise { out, .. } => out.fill(1.0),
+                        Ask::Constrain { x, sigma, out, .. } => {
+                            levels.push(sigma);
+                            out.copy_from_slice(x);
+                        }
+                        Ask::Step(_) => {}
+                        Ask::Done => break,
+                    }
+                    stepper.advance();
+                }
+                // At the level of every step but the first, and at the end.
+                let expected = constrained && sampler.constrains;
+                let all = sigmas[1..].iter().all(|sigma| levels.contains(sigma)) && levels.last() == Some(&0.0);
+                assert!(if expected { all } else { levels.is_empty() }, "{} {frame:?}: {levels:?}", sampler.name);
+            }
+        }
+    }
 }
 
 #[test]

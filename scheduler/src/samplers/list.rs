@@ -45,6 +45,7 @@ const fn ode(
         class: None,
         paper,
         inverts: false,
+        constrains: false,
         emit,
     }
 }
@@ -279,6 +280,7 @@ pub static SAMPLERS: &[&Sampler] = &[
     },
     &Sampler {
         class: Some("RePaintScheduler"),
+        constrains: true,
         aliases: Aliases { diffusers: &["RePaintScheduler"], ..NONE },
         eta: Some(0.0),
         ..noisy(
@@ -505,6 +507,7 @@ pub static SAMPLERS: &[&Sampler] = &[
     },
     &Sampler {
         class: Some("ScoreSdeVeScheduler"),
+        constrains: true,
         aliases: Aliases { diffusers: &["ScoreSdeVeScheduler"], other: &["pc"], ..NONE },
         ..noisy(
             "predictor_corrector",
@@ -517,6 +520,7 @@ pub static SAMPLERS: &[&Sampler] = &[
     },
     &Sampler {
         aliases: Aliases { other: &["annealed_langevin"], ..NONE },
+        constrains: true,
         ..noisy(
             "ald",
             "annealed Langevin dynamics, five steps at every noise level",

@@ -67,6 +67,8 @@ pub struct Sampler {
     pub paper: &'static str,
     /// Whether it leads from an image to noise: x starts as an image at the schedule's last sigma and ends at the first.
     pub inverts: bool,
+    /// Whether it can hold x to what is known about the image, at every noise level ([`Settings::constrained`]).
+    pub constrains: bool,
     emit: Emit,
 }
 

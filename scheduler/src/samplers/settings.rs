@@ -80,7 +80,8 @@ pub struct Settings {
     pub jump_n_sample: usize,
     /// β of every training timestep, if the schedule is diffusers' own for repaint, which then takes steps back timestep by timestep.
     pub betas: Vec<f64>,
-    /// Whether something is known about the image: the samplers that can then put it into x at every noise level ([`crate::Op::Constrain`]).
+    /// Whether something is known about the image. The samplers that can ([`crate::Sampler::constrains`]) then put it into x at every noise
+    /// level ([`crate::Op::Constrain`]).
     pub constrained: bool,
 }
 
