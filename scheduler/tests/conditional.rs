@@ -423,8 +423,8 @@ fn repaint_is_exact_in_the_limit(problem: &Problem) {
                 let settings = Settings { constrained: true, eta, jump_n_sample, jump_length, ..Settings::default() };
                 bias(&limit(problem, schedule, "repaint", &settings), &problem.exact())
             };
-            let growing = [1, 10, 100, 300].map(|jump_n_sample| at(400, jump_n_sample));
-            let longer = at(100, 300);
+            let growing = [1, 10, 100, 300].map(|jump_n_sample| at(240, jump_n_sample));
+            let longer = at(60, 300);
             println!("{} {kind} eta {eta}: {growing:.4?}, in longer steps {longer:.4?}", problem.name);
             let falls = growing.windows(2).all(|pair| pair[1].0 < pair[0].0);
             assert!(falls && growing[0].0 > 0.15, "{} {kind} {eta}: {growing:?}", problem.name);
