@@ -7,7 +7,9 @@ use super::output::{check_writable, slug, write_folder, write_whole};
 use super::run::{self, Opened};
 use super::{interrupt, png};
 use pipelines::{Invert, Job, Pipeline, Request, RgbImage, StartingNoise, Task, noise};
+use scheduler::Steps;
 use serde_json::json;
+use std::f64::consts::PI;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -143,12 +145,10 @@ impl Between {
     fn new(pipe: &Pipeline, request: &Request, pictures: [&Path; 2], flags: &ImageArgs) -> Result<Self, CliError> {
         let [from, to] = pictures.map(run::picture);
         let (from, to) = (from?, to?);
-        // Without guidance a path leads back to where it came from.
-        let guidance_scale = Some(request.guidance_scale.unwrap_or(1.0));
         let request = Request {
             width: request.width.or(Some(pipe.fitted_size(from.width, from.height).0)),
             height: request.height.or(Some(pipe.fitted_size(from.width, from.height).1)),
-            guidance_scale,
+            guidance_scale: request.guidance_scale.or(pipe.defaults().guidance_scale),
             sampler: match request.sampler {
                 None => Some("heun".parse().map_err(|error: scheduler::Error| CliError::Failed(error.to_string()))?),
                 asked => asked,
@@ -158,18 +158,31 @@ impl Between {
         if !flags.quiet {
             note!("the noise of both pictures is found first");
         }
-        let noise = |image: RgbImage| -> Result<Vec<f32>, CliError> {
+        let job = |image: RgbImage| {
             let up = Request { task: Invert { image }.into(), sampler: None, guidance_scale: Some(1.0), ..request.clone() };
-            Ok(pipe.generate(&up)?.sample)
+            pipe.job(&up)
         };
-        Ok(Self { from: noise(from)?, to: noise(to)?, request })
+        let (from, to) = (job(from)?, job(to)?);
+        // The way back is the same, and then down to no noise at all.
+        let steps = match &from.settings().steps {
+            Steps::Sigmas(levels) => Some(Steps::Sigmas(levels.iter().copied().chain([0.0]).collect())),
+            _ => request.steps.clone(),
+        };
+        let noise = |job: &Job| Ok::<_, CliError>(pipe.start(job)?.finish()?.sample);
+        Ok(Self { from: noise(&from)?, to: noise(&to)?, request: Request { steps, ..request } })
     }
 
-    /// The picture at this share of the way.
+    /// The picture at this share of the way. Without guidance a path leads back to where it came from, so there is none at the ends; in between
+    /// it keeps the pictures sharp.
     fn request(&self, share: f64) -> Request {
+        // All are guided, if only by so little, so that they can be made together.
+        const HARDLY: f64 = 1.000_01;
+        let most = self.request.guidance_scale.unwrap_or(1.0);
+        let guidance_scale = if most > 1.0 { HARDLY.max(1.0 + (most - 1.0) * (PI * share).sin()) } else { most };
         let mut between = self.from.clone();
         noise::slerp(&mut between, &self.to, share);
-        Request { noise: StartingNoise::Given(Arc::from(between)), ..self.request.clone() }
+        let noise = StartingNoise::Given(Arc::from(between));
+        Request { noise, guidance_scale: Some(guidance_scale), ..self.request.clone() }
     }
 }
 

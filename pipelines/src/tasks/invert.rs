@@ -1,7 +1,7 @@
 //! Inversion: from a picture to the noise that a deterministic sampler makes it of.
 
 use super::image_to_image::Picture;
-use super::{Begin, Kind, Prepared, Start, Task, TaskDefaults, Wanted, check_sees_nothing, rounded_size};
+use super::{Begin, Kind, Prepared, Range, Start, Stepping, Task, TaskDefaults, Wanted, check_sees_nothing, noised, ramp, rounded_size};
 use crate::error::PipelineError;
 use crate::parts::Model;
 use crate::picture::RgbImage;
@@ -15,6 +15,14 @@ use std::sync::Arc;
 pub struct Invert {
     /// The picture.
     pub image: RgbImage,
+}
+
+impl Invert {
+    /// The noise level that the path begins at.
+    pub const SIGMA: f64 = 0.1;
+
+    /// Steps where nobody says how many.
+    pub const STEPS: usize = 20;
 }
 
 impl From<Invert> for Task {
@@ -33,6 +41,14 @@ impl Kind for Invert {
         true
     }
 
+    /// Pictures of a model are never quite without noise, and of one that is, such as a drawing with flat areas, the path leads to what no noise
+    /// looks like. So it begins at a level where what a person sees is the same.
+    fn levels(&self, _stepping: &Stepping, range: &Range, steps: Option<usize>) -> Option<Vec<f64>> {
+        let mut levels = ramp(steps.unwrap_or(Self::STEPS), range.largest, Self::SIGMA);
+        levels.pop();
+        Some(levels)
+    }
+
     fn prepare(&self, wanted: &Wanted<'_>) -> Result<Arc<dyn Prepared>, PipelineError> {
         check_sees_nothing(&wanted.model.network)?;
         Ok(Arc::new(Clean(Picture::new(&self.image, wanted)?)))
@@ -46,6 +62,11 @@ struct Clean(Picture);
 impl Prepared for Clean {
     fn start(&self, begin: &mut Begin<'_>) -> Result<Start, PipelineError> {
         let clean = self.0.latents(begin)?;
-        Ok(begin.scaled(clean).into())
+        let schedule = &begin.sampling.schedule;
+        let sigma = schedule.sigmas.last().copied().unwrap_or(0.0);
+        let alpha = schedule.frame.alpha(sigma);
+        let noise = begin.starting_noise();
+        let x = noised(&clean, &noise, (alpha, sigma));
+        Ok(begin.scaled(x).into())
     }
 }
