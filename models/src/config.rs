@@ -35,6 +35,24 @@ impl<T> SameOrEach<T> {
     }
 }
 
+/// Sides of a sample: one number for both, or height and width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Sides {
+    Both(usize),
+    HeightWidth([usize; 2]),
+}
+
+impl Sides {
+    /// Height and width.
+    pub(crate) fn extents(self) -> [usize; 2] {
+        match self {
+            Self::Both(side) => [side, side],
+            Self::HeightWidth(sides) => sides,
+        }
+    }
+}
+
 /// A field that is not implemented, and the values at which it has no effect. Other values are refused.
 pub(crate) struct Inert {
     pub(crate) field: &'static str,
@@ -55,22 +73,49 @@ pub(crate) const fn only(field: &'static str, values: &'static [&'static str]) -
 /// Parses one JSON file.
 pub(crate) fn parse<T: DeserializeOwned>(path: &str, text: &[u8]) -> Result<T, ModelError> {
     serde_json::from_slice(text)
-        .map_err(|error| ModelError::new(path, format!("is not understood: {}", plainly(&error, text))))
+        .map_err(|error| ModelError::new(path, format!("is not understood: {}", plainly::<T>(&error, text))))
+}
+
+/// Parses the text of a file that is one JSON object; `path` names the file in errors.
+///
+/// # Errors
+/// When it is none, with the line and column from which on it is not.
+pub fn json_object(path: &str, text: &str) -> Result<Map<String, Value>, ModelError> {
+    parse(path, text.as_bytes())
 }
 
 /// What is wrong with a JSON text, with the line and column that a person who edits the file needs, and without words
 /// that only the parser's authors know.
-fn plainly(error: &serde_json::Error, text: &[u8]) -> String {
+fn plainly<T: DeserializeOwned>(error: &serde_json::Error, text: &[u8]) -> String {
     let place = format!("line {}, column {}", error.line(), error.column());
     match error.classify() {
         _ if text.trim_ascii().is_empty() => "it is empty".into(),
         Category::Eof => format!("its JSON is cut off at {place}"),
         Category::Syntax => format!("it is no JSON from {place} on"),
-        Category::Data if error.to_string().contains("untagged enum") => {
-            "a field has a value of none of the kinds that it may have".into()
-        }
-        Category::Data | Category::Io => error.to_string(),
+        Category::Data | Category::Io => match serde_json::from_slice(text) {
+            Ok(Value::Object(fields)) => at_fault::<T>(fields),
+            Ok(_) => "it is not a JSON object".into(),
+            Err(_) => format!("it is no JSON from {place} on"),
+        },
     }
+}
+
+/// Which field of an object cannot be read. Every field of what is read here has a default, so each can be read alone.
+pub(crate) fn at_fault<T: DeserializeOwned>(fields: Map<String, Value>) -> String {
+    let unread = |fields| serde_json::from_value::<T>(Value::Object(fields)).err();
+    if unread(Map::new()).is_none() {
+        for (name, value) in fields {
+            let shown = brief(&value.to_string());
+            let Some(error) = unread(Map::from_iter([(name.clone(), value)])) else { continue };
+            let error = error.to_string();
+            // The parser lists what there may be instead.
+            return match error.starts_with("unknown ") {
+                true => format!("{name} = {shown} is an {error}"),
+                false => format!("{name} = {shown} is of another kind than it may be"),
+            };
+        }
+    }
+    "a field has a value of none of the kinds that it may have".into()
 }
 
 /// Parses a configuration whose `field` names one of the supported classes.
@@ -88,7 +133,7 @@ pub(crate) fn parse_class<T: DeserializeOwned>(
 }
 
 /// The most layers or blocks of one kind: a graph is built of each.
-const MOST_LAYERS: f64 = 1024.0;
+pub(crate) const MOST_LAYERS: usize = 1024;
 
 /// Refuses numbers of layers and blocks that no model has, wherever they stand in a configuration, before anything is built of them.
 fn check_depths(path: &str, fields: &Rest) -> Result<(), ModelError> {
@@ -99,13 +144,27 @@ fn check_depths(path: &str, fields: &Rest) -> Result<(), ModelError> {
         }
     }
     let is_depth = |name: &str| ["layers", "blocks", "heads"].iter().any(|word| name.contains(word));
-    match fields.iter().find(|(name, value)| is_depth(name) && largest(value) > MOST_LAYERS) {
+    match fields.iter().find(|(name, value)| is_depth(name) && largest(value) > MOST_LAYERS as f64) {
         Some((name, value)) => {
             let message = format!("{name} = {} is not between 1 and {MOST_LAYERS}", brief(&value.to_string()));
             Err(ModelError::new(path, message))
         }
         None => Ok(()),
     }
+}
+
+/// The most levels of a UNet or an autoencoder, each of half the side of the one before: more would leave nothing of any picture.
+pub(crate) const MOST_LEVELS: usize = 16;
+
+/// Refuses more levels than a picture can be halved.
+pub(crate) fn check_levels(path: &str, levels: usize) -> Result<(), ModelError> {
+    if levels <= MOST_LEVELS {
+        return Ok(());
+    }
+    Err(ModelError::new(
+        path,
+        format!("block_out_channels has {levels} levels, more than the {MOST_LEVELS} of any model"),
+    ))
 }
 
 /// Refuses a class that this reader does not implement.
@@ -162,7 +221,7 @@ pub(crate) fn check_sizes(path: &str, sizes: &[(&str, usize)]) -> Result<(), Mod
 }
 
 /// A value short enough for one sentence.
-fn brief(text: &str) -> String {
+pub(crate) fn brief(text: &str) -> String {
     const LONGEST: usize = 80;
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -8,11 +8,26 @@ pub struct ModelError {
     pub path: String,
     /// What is wrong with it.
     pub message: String,
+    /// What would mend it, where something that can be given apart would: a program names its own way to give it.
+    pub wanted: Option<GivenApart>,
+}
+
+/// Something that a model's files may lack and that can be given beside them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GivenApart {
+    /// A folder in diffusers' layout beside a single file.
+    Folder,
+    /// An autoencoder.
+    Autoencoder,
 }
 
 impl ModelError {
     pub(crate) fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { path: path.into(), message: message.into() }
+        Self { path: path.into(), message: message.into(), wanted: None }
+    }
+
+    pub(crate) fn wants(self, wanted: GivenApart) -> Self {
+        Self { wanted: Some(wanted), ..self }
     }
 }
 

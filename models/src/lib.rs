@@ -22,8 +22,9 @@ pub use checkpoint::{
     Bytes, CheckReport, Checkpoint, Component, Conversion, ConvertError, Defaults, Learned, LearnedWeights, Lora,
     ModelFiles, ModelIndex, SmallFile, TextualInversion, is_inside, weight_files,
 };
+pub use config::json_object;
 pub use contain::{contain, panics_are_contained};
-pub use error::{ModelError, first_few};
+pub use error::{GivenApart, ModelError, first_few};
 pub use networks::{
     AddedConditions, AutoencoderKlConfig, AutoencoderTinyConfig, ClipHiddenState, ClipTextConfig, DiTConfig, DiTInputs,
     HiddenActivation, PixArtConfig, PixArtInputs, SizeConditions, T5Config, UNet2DConditionConfig,

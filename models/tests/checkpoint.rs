@@ -239,12 +239,92 @@ fn other_number_types() {
     assert_eq!((read("double"), read("count")), ((StorageType::F32, vec![0.1]), (StorageType::F32, vec![7.0])));
     assert_eq!(checkpoint.stored_as("eight"), Some(StorageType::F16));
     checkpoint.check(&[spec("eight", &[2, 3]), spec("double", &[1]), spec("count", &[])]).expect("all is there");
-    for mark in ["a.scale_weight", "scaled_fp8", "a.weight.absmax", "a.weight.quant_state.bitsandbytes__nf4"] {
+    for mark in ["b.scale_weight", "scaled_fp8", "a.weight.absmax", "a.weight.quant_state.bitsandbytes__nf4"] {
         let header = json!({ "a.weight": tensor("F8_E4M3", &[1], 0, 1), mark: tensor("F32", &[1], 1, 5) });
         let data = [&[0x38][..], &floats(&[2.0])].concat();
         let checkpoint = single(&safetensors(&header.to_string(), &data)).expect("a good file");
         let error = checkpoint.check(&[spec("a.weight", &[1])]).expect_err(mark).to_string();
         assert!(error.ends_with(&format!("unet: is quantized, which is not supported: {mark}")), "{error}");
+    }
+}
+
+/// Weights of eight bits that ComfyUI scales: each is its number times the scale, and the marks around them are no tensors of the model.
+#[test]
+fn scaled_weights_of_eight_bits() {
+    let eight = [0x38, 0xC0, 0x7E, 0x00, 0x01, 0x08];
+    let plain = [1.0, -2.0, 448.0, 0.0, 0.001_953_125, 0.015_625_f32];
+    let json = |text: &str| (tensor("U8", &[text.len()], 0, text.len()), text.as_bytes().to_vec());
+    let scale = |shape: &[usize], values: &[f32]| (tensor("F32", shape, 0, 4 * values.len()), floats(values));
+    let read = |extra: &[(&str, (Value, Vec<u8>))], metadata: Value| {
+        let (mut header, mut data) = (json!({ "a.weight": tensor("F8_E4M3", &[2, 3], 0, 6) }), eight.to_vec());
+        for (name, (info, bytes)) in extra {
+            let (start, mut info) = (data.len(), info.clone());
+            data.extend(bytes);
+            info["data_offsets"] = json!([start, data.len()]);
+            header[*name] = info;
+        }
+        if !metadata.is_null() {
+            header["__metadata__"] = metadata;
+        }
+        single(&safetensors(&header.to_string(), &data)).expect("a good file")
+    };
+    let none = Value::Null;
+    let layers = |own: Value| json!({ "_quantization_metadata": json!({ "layers": { "a": own } }).to_string() });
+    let one = [0.013_f32];
+    let rows = [0.5_f32, 3.0];
+    let fp8 = r#"{"format": "float8_e4m3fn"}"#;
+    let mark = || ("scaled_fp8", (tensor("F8_E4M3", &[0], 0, 0), Vec::new()));
+    type Case<'a> = (Vec<(&'a str, (Value, Vec<u8>))>, Value, &'a [f32]);
+    let read_cases: Vec<Case<'_>> = vec![
+        (vec![("a.scale_weight", scale(&[], &one)), mark()], none.clone(), &one),
+        (
+            vec![("a.scale_weight", scale(&[1], &one)), ("a.scale_input", scale(&[1], &[7.0])), mark()],
+            none.clone(),
+            &one,
+        ),
+        (vec![("a.scale_weight", scale(&[2, 1], &rows)), mark()], none.clone(), &rows),
+        (vec![("a.weight_scale", scale(&[2], &rows)), ("a.comfy_quant", json(fp8))], none.clone(), &rows),
+        (
+            vec![("a.weight_scale", scale(&[], &one)), ("a.input_scale", scale(&[], &[7.0]))],
+            layers(json!({ "format": "float8_e4m3fn", "full_precision_matrix_mult": true })),
+            &one,
+        ),
+    ];
+    for (extra, metadata, scales) in read_cases {
+        let checkpoint = read(&extra, metadata);
+        let what = extra[0].0;
+        let report = checkpoint.report(&[spec("a.weight", &[2, 3])]);
+        assert!(report.is_usable() && report.extra.is_empty(), "{what}: {report}");
+        let view = checkpoint.weight("a.weight").expect("read");
+        let wanted: Vec<f32> =
+            plain.iter().enumerate().map(|(i, value)| value * scales[i / 3 % scales.len()]).collect();
+        assert_eq!((view.storage, view.to_f32()), (StorageType::F32, wanted), "{what}");
+        assert_eq!(checkpoint.stored_as("a.weight"), Some(StorageType::F32));
+    }
+    let refused: Vec<(Vec<(&str, (Value, Vec<u8>))>, Value, &str)> = vec![
+        (vec![("a.scale_weight", scale(&[3], &[1.0, 2.0, 3.0]))], none.clone(), "a.scale_weight"),
+        (vec![("a.scale_weight", scale(&[1], &[f32::NAN]))], none.clone(), "a.scale_weight"),
+        (vec![("b.weight_scale", scale(&[], &one))], none.clone(), "b.weight_scale"),
+        (
+            vec![("a.weight_scale", scale(&[], &one)), ("a.weight_scale_2", scale(&[], &one))],
+            none.clone(),
+            "a.weight_scale_2",
+        ),
+        (
+            vec![("a.weight_scale", scale(&[], &one)), ("a.comfy_quant", json(r#"{"format": "mxfp8"}"#))],
+            none.clone(),
+            "a.comfy_quant",
+        ),
+        (
+            vec![("a.weight_scale", scale(&[], &one))],
+            layers(json!({ "format": "float8_e4m3fn", "convrot": true })),
+            "a.weight_scale",
+        ),
+        (vec![("a.weight_scale", scale(&[], &one)), ("a.scale_weight", scale(&[], &[2.0]))], none, "a.scale_weight"),
+    ];
+    for (extra, metadata, name) in refused {
+        let error = read(&extra, metadata).check(&[spec("a.weight", &[2, 3])]).expect_err(name).to_string();
+        assert!(error.contains("is quantized, which is not supported: ") && error.contains(name), "{name}: {error}");
     }
 }
 

@@ -30,6 +30,88 @@ fn published_text_encoders_are_read() {
     assert_eq!(clip(r#""hidden_act": "gelu_new""#).expect("known").hidden_act, HiddenActivation::GeluNew);
 }
 
+/// Folders made of the whole of CLIP, whose text encoder transformers takes out of its configuration.
+#[test]
+fn the_text_half_of_clip_is_read() {
+    let read =
+        |text: &str| ClipTextConfig::from_json("config.json", text.as_bytes()).map_err(|error| error.to_string());
+    let whole = r#"{"architectures": ["CLIPModel"], "model_type": "clip", "projection_dim": 768, "logit_scale_init_value": 2.6592,
+        "text_config": {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "model_type": "clip_text_model"},
+        "text_config_dict": null, "vision_config": {"hidden_size": 1024, "model_type": "clip_vision_model"}}"#;
+    let config = read(whole).expect("transformers reads it");
+    assert_eq!((config.hidden_size, config.intermediate_size, config.vocab_size), (768, 3072, 49408));
+    let bare = read(r#"{"model_type": "clip", "text_config": {}}"#).expect("all by default");
+    assert_eq!(bare.hidden_size, 512);
+    for (text, part) in [
+        (r#"{"model_type": "clip"}"#, "model_type is clip, and there is no text_config for its text encoder"),
+        (r#"{"model_type": "clip", "text_config": null}"#, "there is no text_config"),
+        (r#"{"model_type": "clip", "text_config": {"is_decoder": true}}"#, "is_decoder = true is not supported"),
+        (
+            r#"{"model_type": "clip", "text_config": {"model_type": "clip_vision_model"}}"#,
+            "model_type is clip_vision_model, which is not supported",
+        ),
+    ] {
+        let error = read(text).expect_err(text);
+        assert!(error.starts_with("config.json: ") && error.contains(part), "{error}");
+    }
+}
+
+fn unet(fields: &str) -> Result<models::UNet2DConditionConfig, String> {
+    let text = format!("{{\"_class_name\": \"UNet2DConditionModel\", {fields}}}");
+    models::UNet2DConditionConfig::from_json("config.json", text.as_bytes()).map_err(|error| error.to_string())
+}
+
+/// diffusers takes two sides of a sample, and channels of the text for each block. All blocks read one text.
+#[test]
+fn lists_of_sides_and_of_text_channels() {
+    let config = unet(r#""sample_size": [64, 96], "cross_attention_dim": [768, 768, 768, 768]"#).expect("of one text");
+    assert_eq!((config.sample_size(), config.cross_attention_dim()), (Some([64, 96]), 768));
+    // The last level attends in the middle alone, and the first of these two nowhere.
+    let blocks = r#""block_out_channels": [32, 64], "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+        "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"]"#;
+    let config = unet(&format!(r#"{blocks}, "cross_attention_dim": [1, 768]"#)).expect("of one text");
+    assert_eq!(config.cross_attention_dim(), 768);
+    assert_eq!(unet(r#""sample_size": 64"#).expect("plain").sample_size(), Some([64, 64]));
+    assert_eq!(unet(r#""sample_size": null"#).expect("none").sample_size(), None);
+    let seventeen = vec!["32"; 17].join(", ");
+    let [down, up] = ["DownBlock2D", "UpBlock2D"].map(|kind| vec![format!("\"{kind}\""); 17].join(", "));
+    let deep =
+        format!(r#""block_out_channels": [{seventeen}], "down_block_types": [{down}], "up_block_types": [{up}]"#);
+    for (fields, part) in [
+        (
+            r#""cross_attention_dim": [768, 768, 1024, 768]"#,
+            "cross_attention_dim is 768 in one block and 1024 in another, and all read the same text",
+        ),
+        (r#""cross_attention_dim": [768, 768]"#, "cross_attention_dim is not one value for each of 4 levels"),
+        (r#""cross_attention_dim": [768, 768, 768, 0]"#, "cross_attention_dim = 0 is not between"),
+        (r#""sample_size": [64]"#, "sample_size = [64] is of another kind than it may be"),
+        (r#""sample_size": [64, 0]"#, "sample_size = 0 is not between"),
+        (&deep, "block_out_channels has 17 levels, more than the 16 of any model"),
+    ] {
+        let error = unet(fields).expect_err(fields);
+        assert!(error.starts_with("config.json: ") && error.contains(part), "{error}");
+    }
+}
+
+/// What a field holds is told in our words, with its name.
+#[test]
+fn fields_of_another_kind_are_named() {
+    for (fields, part) in [
+        (r#""in_channels": "four""#, "is not understood: in_channels = \"four\" is of another kind than it may be"),
+        (r#""in_channels": -3"#, "in_channels = -3 is of another kind"),
+        (r#""norm_eps": null"#, "norm_eps = null is of another kind"),
+        (r#""block_out_channels": 320"#, "block_out_channels = 320 is of another kind"),
+        (r#""attention_head_dim": {"a": 1}"#, "attention_head_dim = {\"a\":1} is of another kind"),
+        (r#""mid_block_type": "KMid""#, "mid_block_type = \"KMid\" is an unknown variant `KMid`"),
+    ] {
+        let error = unet(fields).expect_err(fields);
+        assert!(error.contains(part), "{error}");
+        for word in ["untagged", "invalid", "EOF", "usize", "at line 0", "\n"] {
+            assert!(!error.contains(word), "{word}: {error}");
+        }
+    }
+}
+
 #[test]
 fn published_transformers_are_read() {
     // The fields of PixArt-α's checkpoint, from when the class was still Transformer2DModel.
@@ -126,6 +208,7 @@ fn a_model_index_is_read() {
     let index = ModelIndex::from_json("model_index.json", text.as_bytes()).expect("an index");
     assert_eq!((&*index.class_name, index.components.len()), ("PixArtAlphaPipeline", 1));
     assert!(index.component("vae").is_none(), "null stands for an absent part");
+    assert_eq!(index.absent, ["vae"]);
     assert!(index.options.contains_key("requires_safety_checker"));
     assert_eq!(
         (index.defaults.guidance_scale, index.defaults.height, index.defaults.width),
@@ -141,10 +224,40 @@ fn a_model_index_is_read() {
     for (text, message) in [
         (r#"{"_class_name": "P", "unet": ["diffusers"]}"#, "unet is not a pair of library and class"),
         (r#"{"_class_name": "P", "headwater": {"guidence": 1}}"#, "unknown field `guidence`"),
+        (r#"{"_class_name": "P", "headwater": {"height": "x"}}"#, "understood: height = \"x\" is of another kind"),
+        (r#"{"_class_name": "P", "headwater": [1]}"#, "the block \"headwater\" is no JSON object"),
         (r#"{"unet": [null, null]}"#, "has no _class_name"),
     ] {
         let error = ModelIndex::from_json("model_index.json", text.as_bytes()).expect_err(text).to_string();
         assert!(error.contains(message), "{error}");
+    }
+    let text = r#"{"_class_name": "P", "vae": null, "safety_checker": null}"#;
+    let index = ModelIndex::from_json("model_index.json", text.as_bytes()).expect("an index");
+    assert_eq!(index.absent, ["vae"], "null alone stands for an absent part, too");
+}
+
+/// A pipeline that comes without an autoencoder can be given one.
+#[test]
+fn an_autoencoder_for_a_pipeline_without_one() {
+    let goldens = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/pipelines");
+    let vae = goldens.join("stable_diffusion/vae");
+    for (entry, given) in [("[null, null]", true), ("null", true), ("", false)] {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let entry = if entry.is_empty() { String::new() } else { format!(", \"vae\": {entry}") };
+        let text = format!(
+            r#"{{"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]{entry}}}"#
+        );
+        std::fs::write(place.path().join("model_index.json"), text).expect("writes");
+        let files = models::ModelFiles::folder(place.path()).expect("a folder").with_vae(&vae);
+        if !given {
+            let error = files.expect_err("no such part").to_string();
+            assert!(error.ends_with("has no vae, so none can be given apart"), "{error}");
+            continue;
+        }
+        let files = files.expect("an autoencoder");
+        let index = ModelIndex::read(&files).expect("an index");
+        assert!(index.require("vae", &["AutoencoderKL"]).is_ok());
+        assert!(models::Checkpoint::open(&files, "vae", None).is_ok() && files.has_weights("vae"));
     }
 }
 

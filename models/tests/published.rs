@@ -36,7 +36,7 @@ fn unet(what: &str, config: &Value, time_ids: usize) -> usize {
         let inputs = UNet2DConditionInputs {
             sample: &input("sample", &[1, side, side, config.in_channels]),
             timestep: &input("timestep", &[1]),
-            encoder_hidden_states: &input("text", &[1, 77, config.cross_attention_dim]),
+            encoder_hidden_states: &input("text", &[1, 77, config.cross_attention_dim()]),
             timestep_cond: condition.as_ref(),
             class_labels: labels.as_ref(),
             added,

@@ -5,8 +5,8 @@
 
 use graph::{Rate, Scope, Tensor, WeightSpec};
 use models::{
-    AddedConditions, AutoencoderKlConfig, Checkpoint, ClipHiddenState, ClipTextConfig, ModelFiles, ModelIndex,
-    Tokenizer, UNet2DConditionConfig, UNet2DConditionInputs, autoencoder_kl_decode, clip_text_model,
+    AddedConditions, AutoencoderKlConfig, Checkpoint, ClipHiddenState, ClipTextConfig, GivenApart, ModelFiles,
+    ModelIndex, Tokenizer, UNet2DConditionConfig, UNet2DConditionInputs, autoencoder_kl_decode, clip_text_model,
     clip_text_model_with_projection, unet_2d_condition_model,
 };
 use serde_json::{Map, Value, json};
@@ -86,18 +86,20 @@ fn wanted(part: &str, config: &[u8]) -> Vec<WeightSpec> {
             let config = UNet2DConditionConfig::from_json(part, config).unwrap();
             weights(|s| {
                 // The refiner is told five numbers, and its text has 1280 channels.
-                let ids = if config.cross_attention_dim == 1280 { 5 } else { 6 };
+                let ids = if config.cross_attention_dim() == 1280 { 5 } else { 6 };
                 let pooled = config.pooled_channels(ids);
                 let pooled = pooled.map(|c| (input(s, "pooled", &[1, c]), input(s, "ids", &[1, ids])));
                 let added = pooled.as_ref().map(|(text_embeds, time_ids)| AddedConditions { text_embeds, time_ids });
+                let condition = config.time_cond_proj_dim.map(|c| input(s, "condition", &[1, c]));
+                let labels = config.takes_class_labels().then(|| input(s, "class", &[1]));
                 let side = config.side_multiple();
                 let inputs = UNet2DConditionInputs {
                     sample: &input(s, "sample", &[1, side, side, config.in_channels]),
                     timestep: &input(s, "timestep", &[1]),
-                    encoder_hidden_states: &input(s, "text", &[1, 77, config.cross_attention_dim]),
-                    timestep_cond: None,
+                    encoder_hidden_states: &input(s, "text", &[1, 77, config.cross_attention_dim()]),
+                    timestep_cond: condition.as_ref(),
                     added,
-                    class_labels: None,
+                    class_labels: labels.as_ref(),
                 };
                 vec![unet_2d_condition_model(s, &config, &inputs)]
             })
@@ -165,6 +167,7 @@ fn published_families() {
         ("sd2", "StableDiffusionPipeline"),
         ("sdxl", "StableDiffusionXLPipeline"),
         ("sdxl_refiner", "StableDiffusionXLImg2ImgPipeline"),
+        ("x4_upscaler", "StableDiffusionUpscalePipeline"),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let (tensors, configs) = golden(family);
@@ -245,6 +248,178 @@ fn tensors_that_no_part_reads() {
     let files = ModelFiles::single(&write(folder.path(), &tensors, Value::Null), None).unwrap();
     assert_eq!(files.left_over(), strange);
     check(&files, &configs, count);
+}
+
+/// The noise over its small picture is configured beside the network's own.
+#[test]
+fn the_x4_upscaler() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut tensors, configs) = golden("x4_upscaler");
+    let count = tensors.len();
+    // Buffers of the noise over the small picture.
+    tensors.insert("low_scale_model.alphas_cumprod".into(), vec![1000]);
+    let files = ModelFiles::single(&write(folder.path(), &tensors, Value::Null), None).unwrap();
+    assert_eq!((files.family(), files.left_over().len()), (Some("Stable Diffusion's x4 upscaler"), 0));
+    check(&files, &configs, count);
+    let read = |path: &str| serde_json::from_slice::<Value>(&files.read(path).unwrap()).unwrap();
+    let (own, low) = (read("scheduler/scheduler_config.json"), read("low_res_scheduler/scheduler_config.json"));
+    for scheduler in [&own, &low] {
+        let betas = ["beta_start", "beta_end", "beta_schedule"].map(|field| scheduler[field].clone());
+        assert_eq!(betas, [json!(0.0001), json!(0.02), json!("scaled_linear")]);
+    }
+    assert_eq!((&own["prediction_type"], &low["_class_name"]), (&json!("v_prediction"), &json!("DDPMScheduler")));
+    let index = ModelIndex::read(&files).unwrap();
+    assert_eq!(index.options["max_noise_level"], json!(350));
+    assert!(index.require("low_res_scheduler", &["DDPMScheduler"]).is_ok());
+}
+
+/// Guidance is an input of such a network, which its embedding of time tells.
+#[test]
+fn latent_consistency_models() {
+    for (family, class) in [("sd1", "LatentConsistencyModelPipeline"), ("sdxl", "StableDiffusionXLPipeline")] {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut tensors, configs) = golden(family);
+        tensors.insert("model.diffusion_model.time_embed.cond_proj.weight".into(), vec![320, 256]);
+        let files = ModelFiles::single(&write(folder.path(), &tensors, Value::Null), None).unwrap();
+        assert_eq!(ModelIndex::read(&files).unwrap().class_name, class);
+        let mut configs = configs;
+        configs["unet"].as_object_mut().unwrap().remove("time_cond_proj_dim");
+        check(&files, &configs, tensors.len());
+        let config: Value = serde_json::from_slice(&files.read("unet/config.json").unwrap()).unwrap();
+        assert_eq!(config["time_cond_proj_dim"], json!(256));
+        let scheduler: Value = serde_json::from_slice(&files.read("scheduler/scheduler_config.json").unwrap()).unwrap();
+        assert_eq!(scheduler["_class_name"], json!("LCMScheduler"));
+    }
+}
+
+/// diffusers' names of a UNet in latent diffusion's names.
+fn in_diffusers_names(tensors: &Shapes) -> Shapes {
+    let folder = tempfile::tempdir().unwrap();
+    let files = ModelFiles::single(&write(folder.path(), tensors, Value::Null), None).unwrap();
+    let unet = Checkpoint::open(&files, "unet", None).unwrap();
+    unet.tensors().map(|(name, shape)| (name.to_owned(), shape.to_vec())).collect()
+}
+
+/// A network without the parts around it: those are read in a folder that is given with it.
+#[test]
+fn networks_alone() {
+    for (family, title, lacking) in [
+        ("sd1", "Stable Diffusion 1", "no text encoder and no autoencoder (VAE)"),
+        ("sd2", "Stable Diffusion 2", "no text encoder and no autoencoder (VAE)"),
+        ("sdxl", "Stable Diffusion XL", "no text encoder and no autoencoder (VAE)"),
+        ("sdxl_refiner", "Stable Diffusion XL's refiner", "no text encoder and no autoencoder (VAE)"),
+    ] {
+        let (all, configs) = golden(family);
+        let prefix = "model.diffusion_model.";
+        let own = all.iter().filter_map(|(name, shape)| Some((name.strip_prefix(prefix)?.to_owned(), shape.clone())));
+        let own: Shapes = own.collect();
+        let under = |prefix: &str| own.iter().map(|(name, shape)| (format!("{prefix}{name}"), shape.clone())).collect();
+        let rest: Shapes =
+            all.iter().filter(|(name, _)| !name.starts_with(prefix)).map(|(n, s)| (n.clone(), s.clone())).collect();
+        // A whole model in diffusers' layout beside it, whose network is not read.
+        let beside = tempfile::tempdir().unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let whole = ModelFiles::single(&write(place.path(), &all, Value::Null), None).unwrap();
+        for part in configs.as_object().unwrap().keys() {
+            std::fs::create_dir(beside.path().join(part)).unwrap();
+            std::fs::write(
+                beside.path().join(part).join("config.json"),
+                whole.read(&format!("{part}/config.json")).unwrap(),
+            )
+            .unwrap();
+            let tensors: Shapes = Checkpoint::open(&whole, part, None)
+                .unwrap()
+                .tensors()
+                .map(|(n, s)| (n.to_owned(), s.to_vec()))
+                .collect();
+            let file =
+                write(&beside.path().join(part), &if part == "unet" { Shapes::new() } else { tensors }, Value::Null);
+            if part == "vae" {
+                std::fs::rename(&file, file.with_file_name("diffusion_pytorch_model.safetensors")).unwrap();
+            }
+        }
+        for (names, tensors) in [
+            ("latent diffusion's, whole", under(prefix)),
+            ("ComfyUI's", under("diffusion_model.")),
+            ("latent diffusion's", under("")),
+            ("diffusers'", in_diffusers_names(&all)),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let file = write(folder.path(), &tensors, Value::Null);
+            let error = ModelFiles::single(&file, None).unwrap_err();
+            let sentence = format!(
+                "is a UNet alone, the network of a model ({title} by its shapes), and no whole model: it has {lacking}"
+            );
+            assert!(error.message.starts_with(&sentence), "{family} in {names} names: {error}");
+            assert_eq!(error.wanted, Some(GivenApart::Folder));
+            let files = ModelFiles::single(&file, Some(beside.path())).unwrap();
+            check(&files, &configs, if names == "diffusers'" { all.len() } else { tensors.len() + rest.len() });
+        }
+        // An autoencoder may also be given by itself.
+        std::fs::remove_dir_all(beside.path().join("vae")).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let files = ModelFiles::single(&write(folder.path(), &own, Value::Null), Some(beside.path())).unwrap();
+        let error = Checkpoint::open(&files, "vae", None).unwrap_err();
+        assert_eq!(error.wanted, Some(GivenApart::Autoencoder), "{error}");
+        let vae: Shapes = all
+            .iter()
+            .filter(|(n, _)| n.starts_with("first_stage_model."))
+            .map(|(n, s)| (n.clone(), s.clone()))
+            .collect();
+        let apart = tempfile::tempdir().unwrap();
+        let files = files.with_vae(&write(apart.path(), &vae, Value::Null)).unwrap();
+        assert!(Checkpoint::open(&files, "vae", None).is_ok(), "{family}");
+    }
+    // What reads no text, or text that no family reads, is told.
+    let folder = tempfile::tempdir().unwrap();
+    for (tensors, part) in [
+        (Shapes::from([("down_blocks.0.x".into(), vec![1]), ("up_blocks.0.x".into(), vec![1])]), "it reads no text"),
+        (
+            Shapes::from([
+                ("down_blocks.0.attn2.to_k.weight".into(), vec![320, 640]),
+                ("up_blocks.0.x".into(), vec![1]),
+                ("conv_in.weight".into(), vec![1]),
+            ]),
+            "it reads text of 640 channels",
+        ),
+    ] {
+        let error = ModelFiles::single(&write(folder.path(), &tensors, Value::Null), None).unwrap_err().to_string();
+        assert!(error.contains("a UNet alone") && error.contains(part), "{error}");
+    }
+}
+
+/// Names are compared part by part: a tensor whose name merely contains the word of another kind of file is a left-over.
+#[test]
+fn names_that_contain_words_of_other_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let (tensors, configs) = golden("sd1");
+    let strange = [
+        "model.diffusion_model.my_joint_blocks.0.x",
+        "my_double_blocks.0.x",
+        "notes.control_model.x",
+        "my_lora_down.weight",
+        "betas_of_me",
+        "my.betas",
+        "global_stepping",
+        "logvars",
+        "v_prediction",
+        "edm_mean_of_me",
+        "model.diffusion_model.my_label_emb.weight",
+        "model.diffusion_model.label_emb.weight_of_me",
+        "my_shared.weight",
+        "my_scaled_fp8",
+        "first_stage_model.decoder.my_position_ids",
+    ];
+    let mut file = tensors.clone();
+    strange.iter().for_each(|name| drop(file.insert((*name).to_owned(), vec![1])));
+    let files = ModelFiles::single(&write(folder.path(), &file, Value::Null), None).unwrap();
+    assert_eq!(files.family(), Some("Stable Diffusion 1"));
+    let mut left: Vec<&str> = files.left_over().iter().map(|name| &**name).collect();
+    let mut wanted = strange.to_vec();
+    left.sort_unstable();
+    wanted.sort_unstable();
+    assert_eq!(left, wanted);
+    check(&files, &configs, tensors.len());
 }
 
 /// Such a file is meant for an autoencoder given apart, and still says how its latents are scaled.

@@ -36,7 +36,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
 
-    /// Folder whose configurations and tokenizers go before those told from a single file
+    /// Folder whose configurations and tokenizers go before those told from a single file, and whose text encoders and autoencoder a
+    /// file without them is given
     #[arg(long, value_name = "DIR")]
     config: Option<PathBuf>,
 

@@ -1,3 +1,4 @@
+use models::GivenApart;
 use pipelines::PipelineError;
 use thiserror::Error;
 
@@ -34,6 +35,10 @@ impl From<PipelineError> for CliError {
         let message = one_line(&error.to_string());
         let message = match error {
             PipelineError::OtherTask { task, .. } => format!("{message} (headwater {task})"),
+            PipelineError::Model(models::ModelError { wanted: Some(wanted), .. }) => match wanted {
+                GivenApart::Folder => format!("{message} (--config DIR)"),
+                GivenApart::Autoencoder => format!("{message} (--vae DIR or FILE)"),
+            },
             _ if error.is_precision() => format!("{message}; try --dtype f32"),
             _ => message,
         };

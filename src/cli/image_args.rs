@@ -114,7 +114,8 @@ pub(super) struct ImageArgs {
     #[arg(long, help_heading = "Model", value_name = "NAME")]
     pub(super) variant: Option<String>,
 
-    /// Folder in diffusers' layout whose configurations and tokenizers go before those told from a single file
+    /// Folder in diffusers' layout whose configurations and tokenizers go before those told from a single file, and whose text encoders and
+    /// autoencoder a file without them is given
     #[arg(long, help_heading = "Model", value_name = "DIR")]
     pub(super) config: Option<PathBuf>,
 

@@ -127,17 +127,17 @@ fn file(path: &Path) -> Result<Report, CliError> {
     let weights = Checkpoint::at(path)?;
     let single = match ModelFiles::single(path, None) {
         Ok(files) => return folder(&files),
-        Err(error) => one_line(&error.to_string()),
+        Err(error) => CliError::from(error).to_string(),
     };
-    if weights.tensors().any(|(name, _)| name.contains("lora")) {
+    if weights.is_adapter() {
         return Ok(adapter(path, &weights));
     }
     if let Some(report) = textual_inversion(&weights) {
         return Ok(report);
     }
     let mut report = checkpoint(&weights);
-    // A folder that looks like a model but cannot be read as one: say why.
-    if weights.tensors().any(|(name, _)| name.starts_with("model.diffusion_model.")) {
+    // A file that looks like a model but cannot be read as one: say why.
+    if weights.has_network() {
         report.text = format!("problem: {single}\n{}", report.text);
         report.json["problems"] = json!([single]);
     }

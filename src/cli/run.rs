@@ -53,7 +53,7 @@ pub(super) fn run(work: &Work<'_>) -> Result<(), CliError> {
     let Opened { pipe, prompt, loras } = open(flags, work.prompt)?;
     check_prompt(&pipe, work)?;
     if !pipe.makes_pictures() && !destination.takes_samples() {
-        let message = "this model makes latents, not pictures; give --output a name ending in .safetensors";
+        let message = "this model makes latents, not pictures; give --output a name ending in .safetensors, or --vae an autoencoder";
         return Err(CliError::Usage(message.into()));
     }
     let first_seed = seed(flags);

@@ -4,7 +4,7 @@ own loader.
     python make_single_files.py
 
 single_files/{stable_diffusion,stable_diffusion_xl}.json: for each tensor of a single file made of the tiny pipeline of that name, the
-part and the tensors it is made of, and how. single_files/{sd1,sd2,sdxl,sdxl_refiner}.json: names and shapes of the published checkpoints (a name is
+part and the tensors it is made of, and how. single_files/{sd1,sd2,sdxl,sdxl_refiner,x4_upscaler}.json: names and shapes of the published checkpoints (a name is
 written as how many letters it shares with the one before, and the rest), and configurations that a reader should find.
 """
 
@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0", "conv2": "out_layers.3",
           "conv_shortcut": "skip_connection"}
 TOP = {"time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2", "add_embedding.linear_1": "label_emb.0.0",
-       "add_embedding.linear_2": "label_emb.0.2", "conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2"}
+       "add_embedding.linear_2": "label_emb.0.2", "class_embedding": "label_emb", "conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2"}
 ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 
 
@@ -171,6 +171,15 @@ PUBLISHED["sdxl_refiner"] = {
              "down_block_types": ("DownBlock2D", CROSS[0], CROSS[0], "DownBlock2D"), "transformer_layers_per_block": 4,
              "up_block_types": ("UpBlock2D", CROSS[1], CROSS[1], "UpBlock2D"), "projection_class_embeddings_input_dim": 2560},
     "vae": XL["vae"], "text_encoder_2": XL["text_encoder_2"],
+}
+# configs/stable-diffusion/x4-upscaling.yaml of Stability AI's repository.
+PUBLISHED["x4_upscaler"] = {
+    "unet": {**PUBLISHED["sd2"]["unet"], "sample_size": 128, "in_channels": 7, "attention_head_dim": 8, "block_out_channels": (256, 512, 512, 1024),
+             "down_block_types": ("DownBlock2D", CROSS[0], CROSS[0], CROSS[0]), "up_block_types": (CROSS[1], CROSS[1], CROSS[1], "UpBlock2D"),
+             "num_class_embeds": 1000, "only_cross_attention": (True, True, True, False)},
+    "vae": {**VAE, "block_out_channels": (128, 256, 512), "down_block_types": VAE["down_block_types"][1:],
+            "up_block_types": VAE["up_block_types"][1:], "sample_size": 256, "scaling_factor": 0.08333},
+    "text_encoder": PUBLISHED["sd2"]["text_encoder"],
 }
 
 

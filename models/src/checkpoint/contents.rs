@@ -3,6 +3,7 @@
 
 use crate::checkpoint::lora;
 use crate::checkpoint::mapped::Bytes;
+use crate::checkpoint::tensor_names::has_sign;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::Metadata;
@@ -216,7 +217,7 @@ impl fmt::Display for Contents {
     }
 }
 
-/// Beginnings of tensors' names, of which a file of the kind has all. The first kind that fits is the file's.
+/// Tensors' names, or beginnings of them that end with a dot, of which a file of the kind has all. The first kind that fits is the file's.
 const SIGNS: &[(&[&str], Contents)] = &[
     (&["control_model."], Contents::ControlNet),
     (&["controlnet_cond_embedding."], Contents::ControlNet),
@@ -250,7 +251,7 @@ const INVERSIONS: &[&[&str]] = &[&["emb_params"], &["clip_g", "clip_l"]];
 /// What the tensors of these names are together, if that can be told.
 pub(crate) fn of_tensors<'a>(names: impl Iterator<Item = &'a str>) -> Option<Contents> {
     let names: BTreeSet<&str> = names.collect();
-    let begins = |start: &str| names.range(start..).next().is_some_and(|name| name.starts_with(start));
+    let begins = |sign: &str| names.range(sign..).next().is_some_and(|name| has_sign(name, sign));
     let found = SIGNS.iter().find(|(signs, _)| signs.iter().all(|sign| begins(sign))).map(|(_, what)| *what);
     let is_of_adapter = |name: &&str| lora::is_of_adapter(name) || name.starts_with("bundle_emb.");
     match found {

@@ -6,7 +6,7 @@ use crate::checkpoint::safetensors_file::TensorFile;
 use crate::checkpoint::single_file::SingleFile;
 use crate::checkpoint::textual_inversion::TextualInversion;
 use crate::checkpoint::weight_files;
-use crate::error::ModelError;
+use crate::error::{GivenApart, ModelError};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub struct ModelFiles {
     pub(super) source: Source,
     pub(super) additions: Arc<Additions>,
     pub(super) variant: Option<String>,
-    pub(super) apart: Option<Apart>,
+    pub(super) apart: Vec<Apart>,
     pub(super) embeddings: Arc<Vec<TextualInversion>>,
 }
 
@@ -35,6 +35,9 @@ pub(super) struct Apart {
     pub(super) inside: &'static str,
 }
 
+/// Parts that a single file may lack, and that a folder beside it may have.
+const PARTS_APART: [&str; 3] = ["text_encoder", "text_encoder_2", "vae"];
+
 #[derive(Debug, Clone)]
 pub(super) enum Source {
     Folder(PathBuf),
@@ -44,24 +47,26 @@ pub(super) enum Source {
 
 impl From<Source> for ModelFiles {
     fn from(source: Source) -> Self {
-        Self { source, additions: Arc::default(), variant: None, apart: None, embeddings: Arc::default() }
+        Self { source, additions: Arc::default(), variant: None, apart: Vec::new(), embeddings: Arc::default() }
     }
 }
 
 impl ModelFiles {
     /// The files that hold a path, and the path within them.
     pub(crate) fn route(&self, path: &str) -> (&Self, String) {
-        if let Some(Apart { part, files, inside }) = &self.apart
-            && let Some(rest) = path.strip_prefix(part).filter(|rest| rest.is_empty() || rest.starts_with('/'))
-        {
-            return (files, join(inside, rest.trim_start_matches('/')));
+        let inside = |apart: &Apart| {
+            let rest = path.strip_prefix(apart.part).filter(|rest| rest.is_empty() || rest.starts_with('/'))?;
+            Some(join(apart.inside, rest.trim_start_matches('/')))
+        };
+        match self.apart.iter().find_map(|apart| Some((&*apart.files, inside(apart)?))) {
+            Some(found) => found,
+            None => (self, path.to_owned()),
         }
-        (self, path.to_owned())
     }
 
-    /// The part that was replaced by one from elsewhere, if there is one.
-    pub(crate) fn given_apart(&self) -> Option<&'static str> {
-        self.apart.as_ref().map(|apart| apart.part)
+    /// The parts that are read from elsewhere.
+    pub(crate) fn given_apart(&self) -> impl Iterator<Item = &'static str> {
+        self.apart.iter().map(|apart| apart.part)
     }
 
     /// The textual inversions for the text encoders.
@@ -135,27 +140,43 @@ impl ModelFiles {
 
     /// A single `.safetensors` file in the layout of latent diffusion's code: Stable Diffusion 1, 2 or XL, told by its
     /// names and shapes. Configurations in the folder `config`, in diffusers' layout, take precedence over those
-    /// derived from the file.
+    /// derived from the file, and text encoders and an autoencoder that the file lacks are read there.
     ///
     /// # Errors
     /// When it is damaged, quantized, or of no known family.
     pub fn single(path: &Path, config: Option<&Path>) -> Result<Self, ModelError> {
-        if let Some(config) = config {
-            Self::folder(config)?;
-        }
+        let folder = config.map(Self::folder).transpose()?;
         let tensors = TensorFile::at(path)?.tensors().map(|(name, _)| name).collect::<Vec<_>>();
-        let other = match contents::of_tensors(tensors.iter().map(|name| &**name)) {
+        let found = contents::of_tensors(tensors.iter().map(|name| &**name));
+        let fault = |message: String| ModelError::new(path.display().to_string(), message);
+        match found {
             // Checkpoints without one of their parts are for the families to judge.
-            Some(Contents::Unet) if tensors.iter().any(|name| name.starts_with("model.diffusion_model.")) => None,
-            Some(Contents::Whole | Contents::Transformer | Contents::ControlNet) | None => None,
-            Some(other) => Some(other),
-        };
-        if let Some(what) = other {
-            let message = format!("is {what}, and no whole model: {}", what.advice());
-            return Err(ModelError::new(path.display().to_string(), message));
+            Some(Contents::Whole | Contents::Unet | Contents::Transformer) | None => {}
+            Some(other) => return Err(fault(format!("is {other}, and no whole model: {}", other.advice()))),
         }
-        let file = Arc::new(SingleFile::open(path)?);
-        Ok(Source::Single { file, config: config.map(Path::to_owned) }.into())
+        let file = SingleFile::open(path)?;
+        let mut apart = Vec::new();
+        for part in PARTS_APART.iter().copied().filter(|part| file.lacks.iter().any(|lacked| lacked == part)) {
+            match folder.as_ref().filter(|folder| folder.has_weights(part)) {
+                Some(folder) => apart.push(Apart { part, files: Arc::new(folder.clone()), inside: part }),
+                // An autoencoder may still be given by itself.
+                None if part == "vae" => {}
+                None => {
+                    let (title, lacking) = (&file.title, file.lacking());
+                    let what = match found {
+                        Some(what @ Contents::Unet) => format!("is {what} ({title} by its shapes)"),
+                        _ => format!("looks like {title}"),
+                    };
+                    let message = format!(
+                        "{what}, and no whole model: it has {lacking}; give with it the folder in diffusers' layout of a model that has \
+                         what is missing"
+                    );
+                    return Err(fault(message).wants(GivenApart::Folder));
+                }
+            }
+        }
+        let files = Self::from(Source::Single { file: Arc::new(file), config: config.map(Path::to_owned) });
+        Ok(Self { apart, ..files })
     }
 
     /// The single file behind this model, if it is one.
@@ -202,10 +223,7 @@ impl ModelFiles {
             Source::Folder(root) => is_inside(path) && root.join(path).is_file(),
             Source::Embedded { files, .. } => files.iter().any(|(own, _)| *own == path),
             Source::Single { config: Some(config), .. } if is_file(config, path) => true,
-            Source::Single { file, .. } => {
-                let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-                file.list(folder).iter().any(|own| own == name)
-            }
+            Source::Single { file, .. } => file.has(path),
         }
     }
 

@@ -1,5 +1,5 @@
 use crate::checkpoint::files::ModelFiles;
-use crate::config::parse;
+use crate::config::{at_fault, parse};
 use crate::error::ModelError;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -13,6 +13,8 @@ pub struct ModelIndex {
     pub class_name: String,
     /// The parts that are present, in the file's order.
     pub components: Vec<Component>,
+    /// The parts that the pipeline could have and comes without.
+    pub absent: Vec<String>,
     /// Options of the pipeline that are not parts (`requires_safety_checker` and the like).
     pub options: Map<String, Value>,
     /// Defaults from our own block `headwater`, used where the user gives no value.
@@ -46,6 +48,10 @@ pub struct Defaults {
     pub negative_prompt: Option<String>,
 }
 
+/// Names of fields that are parts, whatever their value.
+const PARTS: &[&str] =
+    &["vae", "unet", "transformer", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler"];
+
 impl ModelIndex {
     /// Reads a model's `model_index.json`.
     ///
@@ -54,14 +60,19 @@ impl ModelIndex {
     pub fn read(files: &ModelFiles) -> Result<Self, ModelError> {
         const FILE: &str = "model_index.json";
         let mut index = Self::from_json(&files.describe(FILE), &files.read(FILE)?)?;
-        if let Some(part) = files.given_apart() {
-            // The class of the replacement is in its own configuration.
+        for part in files.given_apart() {
+            // The class of the replacement is in its own configuration, but for transformers' classes, of which each part has one.
             let path = format!("{part}/config.json");
             let fields: Map<String, Value> = parse(&files.describe(&path), &files.read(&path)?)?;
             let class = fields.get("_class_name").and_then(Value::as_str);
-            let component = index.components.iter_mut().find(|component| component.name == part);
-            if let (Some(component), Some(class)) = (component, class) {
-                class.clone_into(&mut component.class_name);
+            let Some(class) = class else { continue };
+            match index.components.iter_mut().find(|component| component.name == part) {
+                Some(component) => class.clone_into(&mut component.class_name),
+                // An index may say that its pipeline comes without this part.
+                None => {
+                    let [name, library, class_name] = [part, "diffusers", class].map(str::to_owned);
+                    index.components.push(Component { name, library, class_name });
+                }
             }
         }
         Ok(index)
@@ -78,6 +89,7 @@ impl ModelIndex {
             path: path.to_owned(),
             class_name: String::new(),
             components: Vec::new(),
+            absent: Vec::new(),
             options: Map::new(),
             defaults: Defaults::default(),
         };
@@ -85,8 +97,13 @@ impl ModelIndex {
             match (&*field, &value) {
                 ("_class_name", Value::String(class)) => index.class_name.clone_from(class),
                 ("headwater", _) => {
-                    index.defaults = serde_json::from_value(value)
-                        .map_err(|error| fault(format!("the block \"headwater\" is not understood: {error}")))?;
+                    let Value::Object(own) = value else {
+                        return Err(fault("the block \"headwater\" is no JSON object".into()));
+                    };
+                    index.defaults = serde_json::from_value(Value::Object(own.clone())).map_err(|_| {
+                        let what = at_fault::<Defaults>(own);
+                        fault(format!("the block \"headwater\" is not understood: {what}"))
+                    })?;
                 }
                 (name, _) if name.starts_with('_') => {}
                 (_, Value::Array(pair)) => match &pair[..] {
@@ -95,9 +112,10 @@ impl ModelIndex {
                         library: library.clone(),
                         class_name: class.clone(),
                     }),
-                    [Value::Null, Value::Null] => {}
+                    [Value::Null, Value::Null] => index.absent.push(field),
                     _ => return Err(fault(format!("{field} is not a pair of library and class"))),
                 },
+                (name, Value::Null) if PARTS.contains(&name) => index.absent.push(field),
                 _ => {
                     index.options.insert(field, value);
                 }

@@ -17,6 +17,7 @@ mod modified;
 mod number_types;
 mod path;
 mod safetensors_file;
+mod scaled;
 mod single_file;
 mod tensor_names;
 mod textual_inversion;

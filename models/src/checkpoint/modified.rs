@@ -59,7 +59,8 @@ impl ModelFiles {
     /// When the model has no autoencoder to replace, or there is none at `path`.
     pub fn with_vae(self, path: &Path) -> Result<Self, ModelError> {
         const PART: &str = "vae";
-        if ModelIndex::read(&self)?.component(PART).is_none() {
+        let index = ModelIndex::read(&self)?;
+        if index.component(PART).is_none() && !index.absent.iter().any(|absent| absent == PART) {
             return Err(ModelError::new(self.describe(""), "has no vae, so none can be given apart"));
         }
         if path.exists() && !path.is_dir() {
@@ -77,7 +78,7 @@ impl ModelFiles {
             }
             let file = Arc::new(SingleFile::open_vae(path, &own)?);
             let files = Self::from(Source::Single { file, config: None });
-            return Ok(Self { apart: Some(Apart { part: PART, files: Arc::new(files), inside: PART }), ..self });
+            return Ok(self.apart(Apart { part: PART, files: Arc::new(files), inside: PART }));
         }
         let files = Self { variant: self.variant.clone(), ..Self::folder(path)? };
         let Some(inside) = ["", PART].into_iter().find(|inside| files.exists(&join(inside, "config.json"))) else {
@@ -92,7 +93,14 @@ impl ModelFiles {
                 format!("is the configuration of {class}, no autoencoder"),
             ));
         }
-        Ok(Self { apart: Some(Apart { part: PART, files: Arc::new(files), inside }), ..self })
+        Ok(self.apart(Apart { part: PART, files: Arc::new(files), inside }))
+    }
+
+    /// The same model with a part from elsewhere, in place of one that was given before.
+    fn apart(mut self, apart: Apart) -> Self {
+        self.apart.retain(|before| before.part != apart.part);
+        self.apart.push(apart);
+        self
     }
 
     /// The same model with these textual inversions beside those that it has. They are checked against the text

@@ -94,6 +94,11 @@ impl Numbers {
         }
     }
 
+    /// A tensor of such numbers.
+    pub(crate) fn view(self, shape: Vec<usize>, bytes: &[u8]) -> WeightView<'_> {
+        WeightView { storage: self.storage(), shape, bytes: self.read(bytes) }
+    }
+
     /// Bytes of that type.
     pub(crate) fn read(self, bytes: &[u8]) -> Cow<'_, [u8]> {
         let single = |values: &mut dyn Iterator<Item = f32>| Cow::Owned(values.flat_map(f32::to_le_bytes).collect());
@@ -185,7 +190,7 @@ mod tests {
             ("float8_e8m0fnu", Dtype::F8_E8M0),
         ] {
             for (byte, wanted) in (0..=u8::MAX).zip(golden[name].as_array().expect("256 values")) {
-                let info = TensorInfo { dtype, shape: vec![1], bytes: 0..1 };
+                let info = TensorInfo { dtype, shape: vec![1], bytes: 0..1, scale: None };
                 let numbers = storage(&info).expect("a type that is read");
                 let bytes = numbers.read(std::slice::from_ref(&byte));
                 let view = WeightView { storage: numbers.storage(), shape: vec![1], bytes };
@@ -204,7 +209,7 @@ mod tests {
 
     #[test]
     fn doubles_are_rounded_and_whole_numbers_are_single() {
-        let info = |dtype, shape: &[usize]| TensorInfo { dtype, shape: shape.to_vec(), bytes: 0..0 };
+        let info = |dtype, shape: &[usize]| TensorInfo { dtype, shape: shape.to_vec(), bytes: 0..0, scale: None };
         let read = |dtype, bytes: &[u8]| {
             let numbers = storage(&info(dtype, &[])).expect("a type that is read");
             let view = WeightView { storage: numbers.storage(), shape: vec![1], bytes: numbers.read(bytes) };

@@ -4,10 +4,12 @@ use crate::checkpoint::contents;
 pub(crate) use crate::checkpoint::contents::PICKLE;
 use crate::checkpoint::mapped::Bytes;
 use crate::checkpoint::number_types::storage;
+use crate::checkpoint::scaled::{DESCRIPTIONS, Scale, Scales};
 use crate::error::ModelError;
-use graph::WeightView;
+use graph::{StorageType, WeightView};
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors};
 use serde::de::{IgnoredAny, MapAccess, Visitor};
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
@@ -22,6 +24,7 @@ pub(crate) struct TensorFile {
     bytes: Bytes,
     metadata: Metadata,
     data: usize,
+    scales: Scales,
 }
 
 /// Where one tensor lies in its file.
@@ -30,6 +33,8 @@ pub(crate) struct TensorInfo {
     pub(crate) dtype: Dtype,
     pub(crate) shape: Vec<usize>,
     pub(crate) bytes: Range<usize>,
+    /// What its numbers are multiplied by.
+    pub(crate) scale: Option<Scale>,
 }
 
 impl TensorFile {
@@ -51,14 +56,26 @@ impl TensorFile {
         if let Some(name) = duplicate(&bytes[LENGTH..data]) {
             return Err(fault(format!("is damaged: the header names {name:?} twice")));
         }
-        Ok(Self { bytes, metadata, data })
+        let mut file = Self { bytes, metadata, data, scales: Scales::default() };
+        let tensors = file.listed().collect();
+        file.scales = Scales::find(&tensors, file.metadata(DESCRIPTIONS), |info| file.bytes(&info.bytes));
+        Ok(file)
     }
 
+    /// All tensors but those that say what the numbers of others mean, where it is known what they say.
     pub(crate) fn tensors(&self) -> impl Iterator<Item = (String, TensorInfo)> + '_ {
+        self.listed().filter(|(name, _)| !self.scales.tell(name)).map(|(name, info)| {
+            let scale = self.scales.of(&name);
+            (name, TensorInfo { scale, ..info })
+        })
+    }
+
+    /// All tensors as they are in the header.
+    fn listed(&self) -> impl Iterator<Item = (String, TensorInfo)> + '_ {
         self.metadata.tensors().into_iter().map(|(name, info)| {
             let (start, end) = info.data_offsets;
             let bytes = self.data + start..self.data + end;
-            (name, TensorInfo { dtype: info.dtype, shape: info.shape.clone(), bytes })
+            (name, TensorInfo { dtype: info.dtype, shape: info.shape.clone(), bytes, scale: None })
         })
     }
 
@@ -74,9 +91,11 @@ impl TensorFile {
 
     /// A tensor as devices take it, if its numbers can be read.
     pub(crate) fn view(&self, info: &TensorInfo) -> Option<WeightView<'_>> {
-        let numbers = storage(info)?;
-        let bytes = numbers.read(self.bytes(&info.bytes));
-        Some(WeightView { storage: numbers.storage(), shape: info.shape.clone(), bytes })
+        let view = storage(info)?.view(info.shape.clone(), self.bytes(&info.bytes));
+        Some(match &info.scale {
+            Some(scale) => multiplied(view, scale),
+            None => view,
+        })
     }
 
     /// All numbers of a tensor, if they can be read.
@@ -92,6 +111,17 @@ impl TensorFile {
     pub(crate) fn release(&self, range: &Range<usize>) {
         self.bytes.release(range);
     }
+}
+
+/// Numbers times one scale, or each row times its own. Rows are those of the file, whatever shape they are seen in.
+fn multiplied<'a>(view: WeightView<'a>, scale: &Scale) -> WeightView<'a> {
+    let mut values = view.to_f32();
+    let row = (values.len() / scale.len().max(1)).max(1);
+    for (row, scale) in values.chunks_mut(row).zip(scale.iter()) {
+        row.iter_mut().for_each(|value| *value *= scale);
+    }
+    let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    WeightView { storage: StorageType::F32, shape: view.shape, bytes: Cow::Owned(bytes) }
 }
 
 fn explain(error: &SafeTensorError, bytes: &[u8]) -> String {
@@ -111,7 +141,9 @@ fn explain(error: &SafeTensorError, bytes: &[u8]) -> String {
         }
         E::TensorInvalidInfo => "is damaged: a tensor's place does not fit its shape and type".into(),
         E::ValidationOverflow => "is damaged: a tensor's shape is larger than any memory".into(),
-        other => format!("is not a usable safetensors file ({other})"),
+        E::MisalignedSlice => "is damaged: a tensor ends within a byte".into(),
+        E::TensorNotFound(name) => format!("is damaged: it lacks {name:?}"),
+        E::JsonError(_) | E::IoError(_) | E::InvalidTensorView(..) => "is not a usable safetensors file".into(),
     }
 }
 

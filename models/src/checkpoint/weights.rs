@@ -1,12 +1,13 @@
+use crate::checkpoint::contents::{self, Contents};
 use crate::checkpoint::files::ModelFiles;
 use crate::checkpoint::lora::{self, Addition};
 use crate::checkpoint::number_types::{Numbers, finite, storage};
 use crate::checkpoint::path::join;
 use crate::checkpoint::safetensors_file::{PICKLE, TensorFile, TensorInfo};
 use crate::checkpoint::single_file::Located;
-use crate::checkpoint::tensor_names::{HARMLESS, RENAMED, is_quantization};
+use crate::checkpoint::tensor_names::{is_harmless, is_quantization, older_names};
 use crate::checkpoint::weight_files;
-use crate::error::{ModelError, first_few};
+use crate::error::{GivenApart, ModelError, first_few};
 use graph::{Shape, StorageType, WeightSource, WeightSpec, WeightView};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -52,7 +53,9 @@ impl Checkpoint {
         let place = files.describe(component);
         if let Some(single) = files.as_single() {
             let Some(part) = single.parts.get(component) else {
-                return Err(ModelError::new(place, "has no weights in this file, so it must be given apart"));
+                let error = ModelError::new(place, "has no weights in this file, so it must be given apart");
+                let wanted = if component == "vae" { GivenApart::Autoencoder } else { GivenApart::Folder };
+                return Err(error.wants(wanted));
             };
             let tensor = |located: &Located| Tensor {
                 file: 0,
@@ -125,8 +128,7 @@ impl Checkpoint {
     /// The name under which the checkpoint holds a weight.
     fn resolve(&self, name: &str) -> Option<String> {
         let prefixed = PREFIXES.iter().map(|prefix| format!("{prefix}{name}"));
-        let older = RENAMED.iter().filter(|(now, _)| name.contains(now)).map(|(now, then)| name.replace(now, then));
-        prefixed.chain(older).find(|own| self.tensors.contains_key(own))
+        prefixed.chain(older_names(name)).find(|own| self.tensors.contains_key(own))
     }
 
     /// The same checkpoint without the tensors whose names begin with one of these prefixes: parts of the component
@@ -140,6 +142,22 @@ impl Checkpoint {
     /// Every tensor with its shape, sorted by name.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &[usize])> {
         self.tensors.iter().map(|(name, tensor)| (&**name, &*tensor.info.shape))
+    }
+
+    /// Whether the tensors are an adapter's, told by the names that adapters are read by.
+    #[must_use]
+    pub fn is_adapter(&self) -> bool {
+        self.contents().is_some_and(Contents::is_adapter)
+    }
+
+    /// Whether the tensors are a network's, with or without the other parts of a model.
+    #[must_use]
+    pub fn has_network(&self) -> bool {
+        matches!(self.contents(), Some(Contents::Whole | Contents::Unet | Contents::Transformer))
+    }
+
+    fn contents(&self) -> Option<Contents> {
+        contents::of_tensors(self.tensors.keys().map(|name| &**name))
     }
 
     /// A tensor's number type in the format's own notation, such as `F16`.
@@ -191,7 +209,7 @@ impl Checkpoint {
             used.insert(name);
         }
         let unread = self.tensors.keys().filter(|name| !used.contains(*name));
-        let unread = unread.filter(|name| !HARMLESS.iter().any(|end| name.ends_with(end)));
+        let unread = unread.filter(|name| !is_harmless(name));
         let unread = unread.map(|name| self.own_name(name).to_owned()).chain(self.left_over_here());
         (report.quantized, report.extra) = unread.partition(|name| is_quantization(name));
         let read: HashSet<String> = weights.iter().map(|spec| unnumbered(&spec.name)).collect();
@@ -254,7 +272,9 @@ impl Checkpoint {
 
     /// The number type in which a file holds a tensor.
     pub(crate) fn storage(&self, name: &str) -> Option<StorageType> {
-        storage(&self.tensors.get(name)?.info).map(Numbers::storage)
+        let info = &self.tensors.get(name)?.info;
+        let own = storage(info).map(Numbers::storage)?;
+        Some(if info.scale.is_some() { StorageType::F32 } else { own })
     }
 
     /// The name of this checkpoint in errors.

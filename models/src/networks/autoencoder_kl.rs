@@ -1,6 +1,6 @@
 //! The autoencoder of latent diffusion models (Rombach et al. 2022), diffusers' `AutoencoderKL`.
 
-use crate::config::{Inert, Rest, any, check_rest, check_sizes, only, parse_class};
+use crate::config::{Inert, Rest, any, check_levels, check_rest, check_sizes, only, parse_class};
 use crate::error::ModelError;
 use crate::networks::blocks::{Norm, downsample_2d, pixel_attention, resnet_block_2d, upsample_2d};
 use graph::expr::{Binary, Expr};
@@ -89,6 +89,7 @@ impl AutoencoderKlConfig {
         if !(1..=16).contains(&levels) || self.up_block_types.len() != levels || self.down_block_types.len() != levels {
             return fault(format!("the blocks do not fit {levels} block_out_channels"));
         }
+        check_levels(path, levels)?;
         if let Some(kind) = self.up_block_types.iter().find(|kind| *kind != "UpDecoderBlock2D") {
             return fault(format!("the block {kind} is not supported (supported: UpDecoderBlock2D)"));
         }

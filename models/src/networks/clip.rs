@@ -1,9 +1,10 @@
 //! CLIP's text encoder (Radford et al. 2021), transformers' `CLIPTextModel` and `CLIPTextModelWithProjection`.
 
-use crate::config::{Inert, Rest, check_rest, check_sizes, only, parse_class};
+use crate::config::{Inert, Rest, check_rest, check_sizes, only, parse, parse_class};
 use crate::error::ModelError;
 use graph::{Expr, Scope, Tensor, expr::Binary};
 use serde::Deserialize;
+use serde_json::Value;
 
 /// transformers' `CLIPTextConfig`, with its defaults.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -94,7 +95,8 @@ impl ClipTextConfig {
     /// # Errors
     /// When it is not such a configuration, or a field asks for a computation that is not implemented.
     pub fn from_json(path: &str, text: &[u8]) -> Result<Self, ModelError> {
-        let config: Self = parse_class(path, text, "model_type", &["clip_text_model"])?;
+        let own = Self::of_both_halves(path, text)?;
+        let config: Self = parse_class(path, own.as_deref().unwrap_or(text), "model_type", &["clip_text_model"])?;
         check_rest(path, &config.rest, INERT)?;
         check_sizes(
             path,
@@ -116,6 +118,19 @@ impl ClipTextConfig {
             return Err(ModelError::new(path, message));
         }
         Ok(config)
+    }
+
+    /// The text encoder's part of a configuration of the whole of CLIP, which transformers reads in its place.
+    fn of_both_halves(path: &str, text: &[u8]) -> Result<Option<Vec<u8>>, ModelError> {
+        let mut fields: Rest = parse(path, text)?;
+        if fields.get("model_type") != Some(&Value::from("clip")) {
+            return Ok(None);
+        }
+        let Some(Value::Object(mut own)) = fields.remove("text_config") else {
+            return Err(ModelError::new(path, "model_type is clip, and there is no text_config for its text encoder"));
+        };
+        own.entry("model_type").or_insert("clip_text_model".into());
+        Ok(Some(Value::Object(own).to_string().into_bytes()))
     }
 
     /// The position in a prompt's ids at which its embedding is read: the first end mark. Old configurations give a

@@ -1,7 +1,7 @@
 //! UNets without text, diffusers' `UNet2DModel`: DDPM (Ho et al. 2020), ADM and the consistency models made of it
 //! (Dhariwal & Nichol 2021, Song et al. 2023), NCSN++ (Song et al. 2021).
 
-use crate::config::{Inert, Rest, any, check_rest, check_sizes, only, parse_class};
+use crate::config::{Inert, Rest, Sides, any, check_levels, check_rest, check_sizes, only, parse_class};
 use crate::error::ModelError;
 use crate::networks::blocks::{Norm, PixelAttention, ResnetBlock2d, downsample_2d, timestep_embedding, upsample_2d};
 use crate::networks::resample::Resample;
@@ -47,13 +47,6 @@ pub struct UNet2DConfig {
     pub num_class_embeds: Option<usize>,
     #[serde(flatten)]
     rest: Rest,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
-enum Sides {
-    Both(usize),
-    HeightWidth([usize; 2]),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -177,6 +170,7 @@ impl UNet2DConfig {
         if !(1..=16).contains(&levels) || down != levels || up != levels {
             return fault(format!("{down} down blocks and {up} up blocks do not fit {levels} block_out_channels"));
         }
+        check_levels(path, levels)?;
         let [height, width] = self.sample_size().unwrap_or([1, 1]);
         let mut sizes = vec![
             ("in_channels", self.in_channels),
@@ -227,10 +221,7 @@ impl UNet2DConfig {
     /// Height and width of the samples that the model was trained on.
     #[must_use]
     pub fn sample_size(&self) -> Option<[usize; 2]> {
-        self.sample_size.map(|sides| match sides {
-            Sides::Both(side) => [side, side],
-            Sides::HeightWidth(sides) => sides,
-        })
+        self.sample_size.map(Sides::extents)
     }
 
     /// The sample's sides must be multiples of this, because every level but the coarsest halves them.

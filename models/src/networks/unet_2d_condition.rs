@@ -1,6 +1,6 @@
 //! The UNet of Stable Diffusion (Rombach et al. 2022) and its kin, diffusers' `UNet2DConditionModel`.
 
-use crate::config::{Inert, Rest, SameOrEach, any, check_rest, check_sizes, only, parse_class};
+use crate::config::{Inert, Rest, SameOrEach, Sides, any, check_levels, check_rest, check_sizes, only, parse_class};
 use crate::error::ModelError;
 use crate::networks::blocks::{
     Norm, Transformer2d, downsample_2d, resnet_block_2d, timestep_embedding, upsample_2d_to,
@@ -14,8 +14,7 @@ use serde::Deserialize;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct UNet2DConditionConfig {
-    /// Side of the latents the model was trained on.
-    pub sample_size: Option<usize>,
+    sample_size: Option<Sides>,
     /// Channels of the sample and of what is joined to it, such as a mask.
     pub in_channels: usize,
     /// Channels of the prediction.
@@ -31,8 +30,7 @@ pub struct UNet2DConditionConfig {
     downsample_padding: usize,
     norm_num_groups: usize,
     norm_eps: f64,
-    /// Channels of the text embeddings.
-    pub cross_attention_dim: usize,
+    cross_attention_dim: SameOrEach<usize>,
     transformer_layers_per_block: SameOrEach<Depth>,
     /// That of the way up, the coarsest level first, where it is no mirror image of the way down.
     reverse_transformer_layers_per_block: Option<Vec<Depth>>,
@@ -102,7 +100,7 @@ impl Default for UNet2DConditionConfig {
             downsample_padding: 1,
             norm_num_groups: 32,
             norm_eps: 1e-5,
-            cross_attention_dim: 1280,
+            cross_attention_dim: SameOrEach::Same(1280),
             transformer_layers_per_block: SameOrEach::Same(SameOrEach::Same(1)),
             reverse_transformer_layers_per_block: None,
             only_cross_attention: SameOrEach::Same(false),
@@ -166,22 +164,25 @@ impl UNet2DConditionConfig {
             let (down, up) = (self.down_block_types.len(), self.up_block_types.len());
             return fault(format!("{down} down blocks and {up} up blocks do not fit {levels} block_out_channels"));
         }
+        check_levels(path, levels)?;
         for (name, fits) in [
             ("layers_per_block", self.layers_per_block.fits(levels)),
             ("transformer_layers_per_block", self.transformer_layers_per_block.fits(levels)),
             ("attention_head_dim", self.heads().fits(levels)),
             ("only_cross_attention", self.only_cross_attention.fits(levels)),
+            ("cross_attention_dim", self.cross_attention_dim.fits(levels)),
         ] {
             if !fits {
                 return fault(format!("{name} is not one value for each of {levels} levels"));
             }
         }
+        let [height, width] = self.sample_size().unwrap_or([1, 1]);
         let mut sizes = vec![
+            ("sample_size", height),
+            ("sample_size", width),
             ("in_channels", self.in_channels),
             ("out_channels", self.out_channels),
             ("norm_num_groups", self.norm_num_groups),
-            ("cross_attention_dim", self.cross_attention_dim),
-            ("sample_size", self.sample_size.unwrap_or(1)),
             ("time_cond_proj_dim", self.time_cond_proj_dim.unwrap_or(1)),
             ("time_embedding_dim", self.time_embedding_dim.unwrap_or(1)),
             ("num_class_embeds", self.num_class_embeds.unwrap_or(1)),
@@ -190,8 +191,19 @@ impl UNet2DConditionConfig {
             sizes.push(("block_out_channels", self.block_out_channels[level]));
             sizes.push(("layers_per_block", *self.layers_per_block.of(level)));
             sizes.push(("attention_heads", *self.heads().of(level)));
+            sizes.push(("cross_attention_dim", *self.cross_attention_dim.of(level)));
         }
         check_sizes(path, &sizes)?;
+        if let Some(other) = self
+            .text_levels()
+            .map(|level| self.cross_attention_dim.of(level))
+            .find(|own| **own != self.cross_attention_dim())
+        {
+            let own = self.cross_attention_dim();
+            return fault(format!(
+                "cross_attention_dim is {own} in one block and {other} in another, and all read the same text"
+            ));
+        }
         self.check_depths(path)?;
         for (level, channels) in self.block_out_channels.iter().enumerate() {
             let heads = *self.heads().of(level);
@@ -213,6 +225,29 @@ impl UNet2DConditionConfig {
             }
         }
         Ok(())
+    }
+
+    /// Levels with blocks that read the text.
+    fn text_levels(&self) -> impl Iterator<Item = usize> + '_ {
+        let levels = self.block_out_channels.len();
+        (0..levels).filter(move |level| {
+            let middle = level + 1 == levels && self.mid_block_type == Some(MidBlockType::UNetMidBlock2DCrossAttn);
+            middle
+                || self.down_block_types[*level] == DownBlockType::CrossAttnDownBlock2D
+                || self.up_block_types[levels - 1 - level] == UpBlockType::CrossAttnUpBlock2D
+        })
+    }
+
+    /// Channels of the text embeddings.
+    #[must_use]
+    pub fn cross_attention_dim(&self) -> usize {
+        *self.cross_attention_dim.of(self.text_levels().next().unwrap_or(0))
+    }
+
+    /// Height and width of the latents that the model was trained on.
+    #[must_use]
+    pub fn sample_size(&self) -> Option<[usize; 2]> {
+        self.sample_size.map(Sides::extents)
     }
 
     /// Whether there is a depth for every transformer; diffusers takes no mirror image of a list for each of them.
@@ -328,7 +363,7 @@ pub struct UNet2DConditionInputs<'a> {
     pub sample: &'a Tensor,
     /// The timestep of each sample, `[B]`; may be fractional.
     pub timestep: &'a Tensor,
-    /// The text encoder's output, `[B, S, cross_attention_dim]`.
+    /// The text encoder's output, `[B, S, cross_attention_dim]` with [`UNet2DConditionConfig::cross_attention_dim`].
     pub encoder_hidden_states: &'a Tensor,
     /// Needed exactly when the configuration has `time_cond_proj_dim`: `[B, time_cond_proj_dim]`.
     pub timestep_cond: Option<&'a Tensor>,

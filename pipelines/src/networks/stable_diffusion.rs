@@ -37,7 +37,7 @@ pub(super) fn read(files: &ModelFiles, index: &ModelIndex) -> Result<Option<Netw
     // A refiner is told the size of the original, the corner of the crop and how beautiful the picture is.
     let scores = index.options.get("requires_aesthetics_score") == Some(&serde_json::Value::Bool(true));
     let pooled = config.pooled_channels(if scores { 5 } else { 6 });
-    let text = TextInput { channels: config.cross_attention_dim, pooled, masks_padding: false };
+    let text = TextInput { channels: config.cross_attention_dim(), pooled, masks_padding: false };
     let guidance = if config.time_cond_proj_dim.is_some() { Guidance::Embedded } else { Guidance::ClassifierFree };
     let mut conditions = vec![Source::Text.named("encoder_hidden_states")];
     conditions.extend(text.pooled.map(|_| Source::TextEmbeds.named("text_embeds")));
@@ -47,7 +47,7 @@ pub(super) fn read(files: &ModelFiles, index: &ModelIndex) -> Result<Option<Netw
     Ok(Some(Network {
         folder: "unet",
         channels: config.out_channels,
-        sample_extents: [config.sample_size.unwrap_or(64); 2],
+        sample_extents: config.sample_size().unwrap_or([64, 64]),
         side_multiple: config.side_multiple(),
         patch: config.narrowing(),
         conditions,

@@ -43,6 +43,7 @@ impl Layout {
                 "sdxl-refiner"
             }
             name if name.starts_with("StableDiffusionXL") => "sdxl",
+            "StableDiffusionUpscalePipeline" if open => "x4-upscaler",
             name if name.starts_with("StableDiffusion") && open => "sd2",
             name if name.starts_with("StableDiffusion") => "sd1",
             _ => {
@@ -51,7 +52,7 @@ impl Layout {
                 ));
             }
         };
-        let family = Family::all().into_iter().find(|family| family.name == name).expect("a family of the table");
+        let family = Family::named(name);
         match family.parts.keys().find(|part| index.component(part).is_none()) {
             Some(part) => Err(format!("has no {part}, which a single file needs")),
             None => Ok(Self { family }),

@@ -7,7 +7,7 @@ use crate::checkpoint::files::ModelFiles;
 use crate::checkpoint::index::{Component, ModelIndex};
 use crate::checkpoint::path::join;
 use crate::checkpoint::single_file::{CARRIED, PREDICTION};
-use crate::checkpoint::tensor_names::HARMLESS;
+use crate::checkpoint::tensor_names::{is_harmless, is_position_ids};
 use crate::checkpoint::weight_files;
 use crate::checkpoint::weights::Checkpoint;
 use crate::error::ModelError;
@@ -15,6 +15,7 @@ use graph::{StorageType, WeightView};
 use layout::{Layout, Named, Piece};
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 /// A model to be written: its tensors go through memory one at a time.
@@ -92,12 +93,11 @@ impl<'a> Conversion<'a> {
     /// The index without these parts. If the autoencoder was replaced, the index names the class of the replacement.
     fn index_json(&self, without: &[&str]) -> Result<Cow<'static, [u8]>, ModelError> {
         let bytes = self.files.read("model_index.json")?;
-        let apart = self.files.given_apart();
-        if apart.is_none() && without.is_empty() {
+        if self.files.given_apart().next().is_none() && without.is_empty() {
             return Ok(bytes);
         }
         let mut fields: Map<String, Value> = crate::config::parse(&self.index.path, &bytes)?;
-        if let Some(component) = apart.and_then(|part| self.index.component(part)) {
+        for component in self.files.given_apart().filter_map(|part| self.index.component(part)) {
             fields.insert(component.name.clone(), json!([component.library, component.class_name]));
         }
         // diffusers marks an absent part in this way.
@@ -138,14 +138,14 @@ impl<'a> Conversion<'a> {
                 continue;
             }
             let (folder, names) = self.files.place(part);
-            let mut read = Vec::new();
+            let mut read = BTreeSet::new();
             if let Some(name) = weight_files::choose(&names, self.files.variant()) {
                 let path = join(&folder, &name);
                 if weight_files::is_index(&name) {
                     let shards = weight_files::shards(&path, &self.files.read(&path)?);
-                    read = shards.map_err(|why| ModelError::new(self.files.describe(&path), why))?;
+                    read.extend(shards.map_err(|why| ModelError::new(self.files.describe(&path), why))?);
                 }
-                read.push(path);
+                read.insert(path);
             }
             let others = names.iter().filter(|name| weight_files::is_weights(name)).map(|name| join(&folder, name));
             out.extend(others.filter(|path| !read.contains(path)));
@@ -191,8 +191,8 @@ impl<'a> Conversion<'a> {
         let prefixed = self.files.as_single().is_some() && part.starts_with("text_encoder");
         let mut entries = Vec::new();
         // Older files hold the positions' numbers as whole ones, which no reader takes.
-        for (name, shape) in checkpoint.tensors().filter(|(name, _)| !name.ends_with("position_ids")) {
-            let shown = if prefixed && !name.starts_with("text_projection") {
+        for (name, shape) in checkpoint.tensors().filter(|(name, _)| !is_position_ids(name)) {
+            let shown = if prefixed && !name.starts_with("text_projection.") {
                 format!("text_model.{name}")
             } else {
                 name.into()
@@ -216,8 +216,7 @@ impl<'a> Conversion<'a> {
         let mut entries = Vec::new();
         for part in layout.parts() {
             let checkpoint = Checkpoint::open(self.files, part, None)?;
-            let shapes =
-                checkpoint.tensors().filter(|(name, _)| !HARMLESS.iter().any(|end| name.ends_with(end))).collect();
+            let shapes = checkpoint.tensors().filter(|(name, _)| !is_harmless(name)).collect();
             for Named { name, shape, pieces } in layout.tensors(part, &shapes).map_err(fault)? {
                 let storage = self.storage(&checkpoint, &pieces[0].name)?;
                 entries.push(Entry { name, storage, shape, part: checkpoints.len(), pieces });

@@ -147,12 +147,24 @@ pub(crate) struct Overflow {
 
 /// Whether additions make a weight infinite that was not before.
 pub(crate) fn overflow(view: &WeightView<'_>, additions: &[Addition]) -> Option<Overflow> {
-    let finite = |count: usize, widen: bool| {
-        merge(view, &additions[..count], widen).to_f32().iter().all(|value| value.is_finite())
-    };
-    if surely_finite(view.storage, additions) || finite(additions.len(), false) || !finite(0, false) {
+    // The smallest number that half precision rounds to infinity.
+    const HALF: f32 = 65520.0;
+    let is_half = view.storage == StorageType::F16;
+    let fits = |sum: &[f32]| sum.iter().all(|value| value.is_finite() && (!is_half || value.abs() < HALF));
+    if surely_finite(view.storage, additions) {
         return None;
     }
-    let count = (1..=additions.len()).find(|count| !finite(*count, false))?;
-    Some(Overflow { count, of_half: finite(count, true) })
+    let mut sum = view.to_f32();
+    if !fits(&sum) {
+        return None;
+    }
+    // One after the other, each once: there may be many. What only passes through infinity is none in the end.
+    let mut first = None;
+    for (i, addition) in additions.iter().enumerate() {
+        addition.add(&mut sum, &view.shape);
+        if first.is_none() && !fits(&sum) {
+            first = Some(Overflow { count: i + 1, of_half: sum.iter().all(|value| value.is_finite()) });
+        }
+    }
+    if fits(&sum) { None } else { first }
 }

@@ -2,9 +2,60 @@
 
 use super::spelling::place;
 use serde_json::{Map, Value};
+use std::collections::HashMap;
 
 #[derive(Debug, Default)]
-pub(super) struct Settings(Map<String, Value>);
+pub(super) struct Settings {
+    fields: Map<String, Value>,
+    /// Every `alpha_pattern`, by its field's name.
+    alphas: HashMap<String, Patterns>,
+}
+
+/// Patterns of modules' names with a number each, as a tree of the names' parts, the last part first: a module is looked up in one walk
+/// along its name, however many patterns there are.
+#[derive(Debug, Default)]
+struct Patterns {
+    /// By the node before and the part.
+    children: HashMap<(usize, String), usize>,
+    /// Of each node: the number for names that end so, and for the name that is just this.
+    numbers: Vec<[Option<f64>; 2]>,
+}
+
+impl Patterns {
+    fn new(fields: &Map<String, Value>) -> Self {
+        let mut patterns = Self { children: HashMap::new(), numbers: vec![[None; 2]] };
+        // The longest spelling of one name is the most particular one; PEFT takes the first, in an order that JSON does not promise.
+        let mut all: Vec<(&String, &Value)> = fields.iter().collect();
+        all.sort_by_key(|(key, _)| key.len());
+        for (key, number) in all {
+            let (Some((name, whole)), Some(number)) = (literal(key), number.as_f64()) else { continue };
+            let mut node = 0;
+            for part in name.rsplit('.') {
+                let next = patterns.numbers.len();
+                node = *patterns.children.entry((node, part.to_owned())).or_insert(next);
+                if node == next {
+                    patterns.numbers.push([None; 2]);
+                }
+            }
+            patterns.numbers[node][usize::from(whole)] = Some(number);
+        }
+        patterns
+    }
+
+    /// The number of the longest pattern that is the name or follows a dot in it, which is PEFT's rule.
+    fn find(&self, name: &str) -> Option<f64> {
+        let (mut node, mut found) = (0, None);
+        let mut parts = name.rsplit('.').peekable();
+        while let Some(part) = parts.next() {
+            let Some(next) = self.children.get(&(node, part.to_owned())) else { break };
+            node = *next;
+            let [end, whole] = self.numbers[node];
+            let whole = whole.filter(|_| parts.peek().is_none());
+            found = whole.or(end).or(found);
+        }
+        found
+    }
+}
 
 /// Fields that map names of modules, or their endings, to numbers.
 const PATTERNS: &[&str] = &["alpha_pattern", "rank_pattern"];
@@ -36,18 +87,21 @@ impl Settings {
                 _ => {}
             }
         }
-        Ok(Self(fields))
+        let patterns = fields.iter().filter(|(name, _)| name.rsplit('.').next() == Some("alpha_pattern"));
+        let patterns = patterns.filter_map(|(name, value)| Some((name.clone(), Patterns::new(value.as_object()?))));
+        let alphas = patterns.collect();
+        Ok(Self { fields, alphas })
     }
 
     /// alpha / rank, or alpha / √rank where the file says so (Kalajdzievski 2023); 1 where it says nothing.
     pub(super) fn scale(&self, module: &str, rank: usize) -> f64 {
         let (part, name) = place(module);
-        let field = |name: &str| self.0.get(&format!("{part}.{name}")).or_else(|| self.0.get(name));
-        // The longest name is the most particular one; PEFT takes the first, in an order that JSON does not promise.
-        let own = field("alpha_pattern").and_then(Value::as_object).and_then(|patterns| {
-            let fits = patterns.iter().filter(|(key, _)| matches(key, name));
-            fits.max_by_key(|(key, _)| key.len()).and_then(|(_, alpha)| alpha.as_f64())
-        });
+        let field = |name: &str| self.fields.get(&format!("{part}.{name}")).or_else(|| self.fields.get(name));
+        // A part's own patterns go before those of the whole, be they null.
+        let own = format!("{part}.alpha_pattern");
+        let patterns =
+            if self.fields.contains_key(&own) { self.alphas.get(&own) } else { self.alphas.get("alpha_pattern") };
+        let own = patterns.and_then(|patterns| patterns.find(name));
         let Some(alpha) = own.or_else(|| field("lora_alpha").and_then(Value::as_f64)) else { return 1.0 };
         let rank = rank as f64;
         if field("use_rslora") == Some(&Value::Bool(true)) { alpha / rank.sqrt() } else { alpha / rank }
@@ -60,13 +114,6 @@ fn literal(pattern: &str) -> Option<(String, bool)> {
     let (inner, whole) = inner.strip_prefix('^').map_or((inner, false), |inner| (inner, true));
     let name = inner.replace("\\.", ".");
     (!name.is_empty() && !name.contains(|c: char| "\\^$*+?()[]{}|".contains(c))).then_some((name, whole))
-}
-
-/// PEFT's rule: a pattern is the name or follows a dot in it.
-fn matches(pattern: &str, name: &str) -> bool {
-    literal(pattern).is_some_and(|(own, whole)| {
-        name == own || !whole && name.strip_suffix(&*own).is_some_and(|before| before.ends_with('.'))
-    })
 }
 
 #[cfg(test)]

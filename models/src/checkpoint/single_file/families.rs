@@ -1,16 +1,21 @@
 //! The model families that single files may belong to, from `families.json`.
 
+use crate::checkpoint::tensor_names::has_sign;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// One family: where its parts lie in the file, and the fields that shapes do not determine.
+/// One family: where its parts lie in the file, and the fields that shapes do not determine. The first family whose sign a file has
+/// is its own.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Family {
     pub(crate) name: String,
     pub(crate) title: String,
-    /// A prefix of names that only this family has.
+    /// A name that only this family has, or the beginning of one, which then ends with a dot.
     pub(crate) sign: String,
+    /// Channels of the text that the UNet reads, which tell the family of a UNet alone. No two families have the same, but for those that
+    /// have another sign in their UNet.
+    pub(crate) text: usize,
     pub(crate) parts: BTreeMap<String, Part>,
     heads: Heads,
     unet: Map<String, Value>,
@@ -23,6 +28,9 @@ pub(crate) struct Family {
     /// Side of the latents of models that predict velocities, where it differs.
     velocity_size: Option<usize>,
     index: Map<String, Value>,
+    /// Further configurations by their path in diffusers' layout.
+    #[serde(default)]
+    pub(crate) files: BTreeMap<String, Value>,
     pub(crate) pad: BTreeMap<String, String>,
 }
 
@@ -42,32 +50,29 @@ enum Heads {
     Channels(usize),
 }
 
-/// Architectures that are not supported but recognised, so that the error can name them: a part of a tensor's name, and
-/// the architecture.
-pub(crate) const OTHERS: &[(&str, &str)] = &[
-    (
-        "model.diffusion_model.label_emb.weight",
-        "Stable Diffusion's x4 upscaler, which is read only as a folder in diffusers' layout",
-    ),
-    ("joint_blocks.", "Stable Diffusion 3"),
-    ("double_blocks.", "Flux"),
-    ("control_model.", "a ControlNet"),
-    ("lora_down.weight", "a LoRA, which is added to a model and is none itself"),
-    ("lora_A.weight", "a LoRA, which is added to a model and is none itself"),
-    (".lora.down.weight", "a LoRA, which is added to a model and is none itself"),
-];
+/// What is before the names of a UNet's tensors, by the programs that write them: a whole checkpoint's, ComfyUI's, and none.
+pub(crate) const UNETS: &[&str] = &["model.diffusion_model.", "diffusion_model.", ""];
 
-/// Tensors that are not part of any model: schedules, averages and marks of training.
-pub(crate) const IGNORED: &[&str] = &[
+/// Architectures that are not supported but recognised, so that the error can name them: the first part of a network's names, and
+/// the architecture.
+pub(crate) const OTHERS: &[(&str, &str)] = &[("joint_blocks.", "Stable Diffusion 3"), ("double_blocks.", "Flux")];
+
+/// Tensors that are not part of any model: schedules, averages and marks of training. Names, or beginnings of names that end with a dot.
+const IGNORED: &[&str] = &[
     "model_ema.",
+    "low_scale_model.",
     "alphas_cumprod",
+    "alphas_cumprod_prev",
     "betas",
     "sqrt_alphas_cumprod",
     "sqrt_one_minus_alphas_cumprod",
     "sqrt_recip_alphas_cumprod",
     "sqrt_recipm1_alphas_cumprod",
     "log_one_minus_alphas_cumprod",
-    "posterior_",
+    "posterior_variance",
+    "posterior_log_variance_clipped",
+    "posterior_mean_coef1",
+    "posterior_mean_coef2",
     "lvlb_weights",
     "logvar",
     "denoiser.",
@@ -88,6 +93,11 @@ pub(crate) const IGNORED: &[&str] = &[
     "edm_mean",
     "edm_std",
 ];
+
+/// Whether a tensor is part of no model.
+pub(crate) fn is_ignored(name: &str) -> bool {
+    IGNORED.iter().any(|sign| has_sign(name, sign))
+}
 
 /// What a file's marks say about how it was trained.
 #[derive(Debug, Clone, Default)]
@@ -115,6 +125,16 @@ pub(crate) struct Sampling {
 impl Family {
     pub(crate) fn all() -> Vec<Self> {
         serde_json::from_str(include_str!("families.json")).expect("the table of families is well-formed")
+    }
+
+    /// The family of a name.
+    pub(crate) fn named(name: &str) -> Self {
+        Self::all().into_iter().find(|family| family.name == name).expect("a family of the table")
+    }
+
+    /// Whether the text encoder is OpenCLIP without its last layer, whose output is not read.
+    pub(crate) fn leaves_out_a_layer(&self, part: &str) -> bool {
+        part == "text_encoder" && self.parts.get(part).is_some_and(|place| place.names == "open_clip")
     }
 
     /// Published fields of a part's configuration.
@@ -184,6 +204,16 @@ impl Family {
         }
         fields
     }
+}
+
+/// The scheduler of latent consistency models (Luo et al. 2023), as diffusers publishes it.
+pub(crate) fn consistency_scheduler() -> Value {
+    json!({
+        "_class_name": "LCMScheduler", "beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085,
+        "clip_sample": false, "num_train_timesteps": 1000, "original_inference_steps": 50, "prediction_type": "epsilon",
+        "set_alpha_to_one": true, "steps_offset": 0, "thresholding": false, "timestep_spacing": "leading",
+        "trained_betas": null
+    })
 }
 
 /// The number that a person would have written.

@@ -149,6 +149,12 @@ fn unet(file: &impl Shapes, extents: &Extents, family: &Family) -> Result<Map<St
     if let Some(reverse) = reverse {
         fields.insert("reverse_transformer_layers_per_block".into(), reverse);
     }
+    if let Some(classes) = file.extent("label_emb.weight", 0) {
+        fields.insert("num_class_embeds".into(), classes.into());
+    }
+    if let Some(channels) = file.extent("time_embed.cond_proj.weight", 1) {
+        fields.insert("time_cond_proj_dim".into(), channels.into());
+    }
     if let Some(channels) = file.extent("label_emb.0.0.weight", 1) {
         fields.insert("addition_embed_type".into(), "text_time".into());
         fields.insert("projection_class_embeddings_input_dim".into(), channels.into());

@@ -7,11 +7,13 @@ pub(super) mod families;
 pub(super) mod infer;
 pub(super) mod renames;
 
+use crate::checkpoint::contents::Contents;
+use crate::checkpoint::lora;
 use crate::checkpoint::path::is_inside;
 use crate::checkpoint::safetensors_file::{TensorFile, TensorInfo};
-use crate::checkpoint::tensor_names::{HARMLESS, is_quantization, newer_vae_name};
+use crate::checkpoint::tensor_names::{has_sign, is_harmless, is_quantization, newer_vae_name};
 use crate::error::ModelError;
-use families::{Family, IGNORED, Marks, OTHERS, Sampling};
+use families::{Family, Marks, OTHERS, Sampling, UNETS, is_ignored};
 use infer::Shapes;
 use renames::{Extents, Form, Renames};
 use serde_json::{Map, Value};
@@ -27,6 +29,7 @@ pub(crate) const CARRIED: &str = "headwater/";
 pub(crate) const PREDICTION: &str = "modelspec.prediction_type";
 
 const VAE: &str = "vae";
+const UNET: &str = "unet";
 
 /// Fields of an autoencoder's configuration that another one in its place has too, because the network is made for them.
 const SCALE: [&str; 7] =
@@ -40,6 +43,8 @@ pub(crate) struct SingleFile {
     pub(crate) title: String,
     pub(crate) file: Arc<TensorFile>,
     pub(crate) parts: BTreeMap<String, Part>,
+    /// Parts of the family that the file does not have.
+    pub(crate) lacks: Vec<String>,
     /// Tensors that no part reads: averages and schedules of training, and layers whose output is not used.
     pub(crate) unread: BTreeSet<String>,
     /// Those among them that are no part of training as it is known: what trainers and mergers left behind.
@@ -88,7 +93,8 @@ impl Shapes for Under<'_> {
 }
 
 impl SingleFile {
-    /// Reads the header, recognises the family and assigns the tensors to its parts.
+    /// Reads the header, recognises the family and assigns the tensors to its parts. Parts that the file does not have are in
+    /// [`lacks`](Self::lacks).
     pub(crate) fn open(path: &Path) -> Result<Self, ModelError> {
         let shown = path.display().to_string();
         let file = TensorFile::at(path)?;
@@ -101,57 +107,67 @@ impl SingleFile {
             title: family.title.clone(),
             file: Arc::new(file),
             parts: BTreeMap::new(),
+            lacks: Vec::new(),
             unread: BTreeSet::new(),
             left_over: Vec::new(),
             files: BTreeMap::new(),
             tokenizers: family.pad.clone(),
         };
         single.insert("scheduler/scheduler_config.json", &scheduler);
-        single.insert("model_index.json", &index);
+        family.files.iter().for_each(|(path, value)| single.insert(path, value));
         let mut rest = all.clone();
-        rest.retain(|name, _| !HARMLESS.iter().any(|end| name.ends_with(end)));
+        rest.retain(|name, _| !is_harmless(name));
         if let Some(name) = rest.keys().find(|name| is_quantization(name)) {
             return Err(ModelError::new(single.shown, format!("is quantized, which is not supported: {name}")));
         }
-        let is_ignored = |name: &str| IGNORED.iter().any(|ignored| name.starts_with(ignored));
         let ignored = rest.extract_if(.., |name, _| is_ignored(name)).map(|(name, _)| name);
         single.unread.extend(ignored);
         for (name, place) in &family.parts {
-            if name == VAE && !all.keys().any(|tensor| tensor.starts_with(&place.prefix)) {
-                // Many files are meant to be used with an autoencoder given apart, for which the scale of the latents is kept.
-                let mut fields = family.fields(name, &marks);
-                fields.insert("_class_name".into(), "AutoencoderKL".into());
-                single.insert("vae/config.json", &fields.into());
+            if name != UNET && !any_begins(&all, &place.prefix) {
+                single.lacks.push(name.clone());
+                if name == VAE {
+                    // Many files are meant to be used with an autoencoder given apart, for which the scale of the latents is kept.
+                    let mut fields = family.fields(name, &marks);
+                    fields.insert("_class_name".into(), "AutoencoderKL".into());
+                    single.insert("vae/config.json", &fields.into());
+                }
                 continue;
             }
-            let under = Under { tensors: &all, prefix: &place.prefix };
-            let mut extents = infer::extents(&place.names, &under);
-            if family.name == "sd2" && name == "text_encoder" {
-                extents.layers -= usize::from(keeps_unused_layer(&under, &extents));
+            let prefix = if name == UNET { unet_prefix(&all).unwrap_or(&place.prefix) } else { &place.prefix };
+            let mut part = Found::of(name, &place.names, prefix, &all);
+            if family.leaves_out_a_layer(name) {
+                part.extents.layers -= usize::from(keeps_unused_layer(&part.shapes(&all), &part.extents));
             }
             let missing = |tensor: String| {
                 let title = &family.title;
-                let message =
-                    format!("looks like {title} and lacks {}{tensor}, so its {name} cannot be told", place.prefix);
+                let message = format!("looks like {title} and lacks {tensor}, so its {name} cannot be told");
                 ModelError::new(&*single.shown, message)
             };
-            let mut config = infer::config(name, &place.names, &under, &extents, &family, &marks).map_err(missing)?;
+            let config = infer::config(name, &place.names, &part.shapes(&all), &part.extents, &family, &marks);
+            let mut config = config.map_err(|tensor| missing(part.own_name(prefix, &tensor)))?;
             let [taken, made] = ["in_channels", "out_channels"].map(|field| config[field].as_u64().unwrap_or(0));
-            if name == "unet" && taken == 2 * made + 1 {
+            if name == UNET && taken == 2 * made + 1 {
                 // The input of inpainting models: the sample, a mask, and the latents of the masked picture.
                 let class = index["_class_name"].as_str().unwrap_or_default().replace("Pipeline", "InpaintPipeline");
                 index["_class_name"] = class.into();
-                single.insert("model_index.json", &index);
             }
-            if let (Some(size), "unet") = (sample_size, &**name) {
+            if name == UNET && config.get("time_cond_proj_dim").is_some() {
+                // A latent consistency model takes guidance as an input, and has a scheduler of its own.
+                let scheduler = families::consistency_scheduler();
+                index["scheduler"][1] = scheduler["_class_name"].clone();
+                if index["_class_name"] == "StableDiffusionPipeline" {
+                    index["_class_name"] = "LatentConsistencyModelPipeline".into();
+                }
+                single.insert("scheduler/scheduler_config.json", &scheduler);
+            }
+            if let (Some(size), UNET) = (sample_size, &**name) {
                 config["sample_size"] = size.into();
             }
             single.files.insert(format!("{name}/config.json"), config.to_string().into_bytes());
-            let renames = Renames::new(&place.names, &extents);
-            let mut part = Part { prefix: place.prefix.clone(), renames, tensors: BTreeMap::new() };
-            part.take(&mut rest);
-            if family.name == "sd2" && name == "text_encoder" {
-                let unused = format!("{}transformer.resblocks.{}.", place.prefix, extents.layers);
+            let layers = part.extents.layers;
+            let mut part = part.take(prefix, &mut rest);
+            if family.leaves_out_a_layer(name) {
+                let unused = format!("{prefix}transformer.resblocks.{layers}.");
                 single
                     .unread
                     .extend(rest.extract_if(.., |tensor, _| tensor.starts_with(&unused)).map(|(name, _)| name));
@@ -160,6 +176,7 @@ impl SingleFile {
             }
             single.parts.insert(name.clone(), part);
         }
+        single.insert("model_index.json", &index);
         single.carried();
         single.left_over = rest.into_keys().collect();
         single.unread.extend(single.left_over.iter().cloned());
@@ -172,41 +189,32 @@ impl SingleFile {
         let shown = path.display().to_string();
         let file = TensorFile::at(path)?;
         let all: BTreeMap<String, TensorInfo> = file.tensors().collect();
-        let family = &Family::all()[0];
-        let place = &family.parts["vae"];
-        let prefix = if all.keys().any(|name| name.starts_with(&place.prefix)) { &*place.prefix } else { "" };
-        let under = |name: &String| name.starts_with(prefix) && !name.starts_with("model_ema.");
-        let mut own_names: BTreeMap<String, TensorInfo> = all.into_iter().filter(|(name, _)| under(name)).collect();
+        let family = &Family::named("sdxl");
+        let place = &family.parts[VAE];
+        let prefix = if any_begins(&all, &place.prefix) { &*place.prefix } else { "" };
         let wanted = |name: &str| {
             ["encoder.", "decoder.", "quant_conv.", "post_quant_conv."].iter().any(|s| name.starts_with(s))
         };
-        own_names.retain(|name, _| wanted(&name[prefix.len()..]));
-        let mut extents = infer::extents("vae", &Under { tensors: &own_names, prefix });
-        let mut part = Part { prefix: prefix.to_owned(), renames: Renames::default(), tensors: BTreeMap::new() };
-        let config = if extents.levels > 0 {
-            part.renames = Renames::new("vae", &extents);
-            infer::config("vae", "vae", &Under { tensors: &own_names, prefix }, &extents, family, &Marks::default())
-        } else {
-            extents = infer::diffusers_extents("vae", &own_names);
-            let renames = Renames::new("vae", &extents);
-            let ldm = |name: &String| renames.ldm(&newer_vae_name(name)).map(|renamed| renamed.name);
-            let shapes = own_names.iter().filter_map(|(name, info)| Some((ldm(name)?, info.clone()))).collect();
-            infer::config("vae", "vae", &Under { tensors: &shapes, prefix }, &extents, family, &Marks::default())
-        };
+        let mut own_names = all;
+        own_names.retain(|name, _| name.strip_prefix(prefix).is_some_and(wanted));
+        let part = Found::of(VAE, &place.names, prefix, &own_names);
+        let config =
+            infer::config(VAE, &place.names, &part.shapes(&own_names), &part.extents, family, &Marks::default());
         let config = config.map_err(|_| {
             let message = "holds no AutoencoderKL, in neither latent diffusion's nor diffusers' names";
             ModelError::new(&*shown, message)
         })?;
-        part.take(&mut own_names);
-        for (name, info) in own_names {
-            let own = format!("{prefix}{name}");
+        let mut part = part.take(prefix, &mut own_names);
+        for (own, info) in own_names {
+            let name = own[prefix.len()..].to_owned();
             part.tensors.insert(name, Located { own, info, transposed: false });
         }
         let mut single = Self {
             shown,
             title: family.title.clone(),
             file: Arc::new(file),
-            parts: BTreeMap::from([("vae".to_owned(), part)]),
+            parts: BTreeMap::from([(VAE.to_owned(), part)]),
+            lacks: Vec::new(),
             unread: BTreeSet::new(),
             left_over: Vec::new(),
             files: BTreeMap::new(),
@@ -224,6 +232,18 @@ impl SingleFile {
         }
         single.insert("vae/config.json", &config.into());
         Ok(single)
+    }
+
+    /// A sentence's end that says which parts the file lacks.
+    pub(crate) fn lacking(&self) -> String {
+        let mut named: Vec<&str> = Vec::new();
+        for part in &self.lacks {
+            let what = if part == VAE { "no autoencoder (VAE)" } else { "no text encoder" };
+            if !named.contains(&what) {
+                named.push(what);
+            }
+        }
+        named.join(" and ")
     }
 
     fn insert(&mut self, path: &str, value: &Value) {
@@ -250,22 +270,90 @@ impl SingleFile {
         clip_vocabulary::file(name, self.tokenizers.get(folder)?)
     }
 
+    /// Whether there is such a file.
+    pub(crate) fn has(&self, path: &str) -> bool {
+        let is_built_in =
+            |(folder, name)| self.tokenizers.contains_key(folder) && clip_vocabulary::FILES.contains(&name);
+        self.files.contains_key(path) || path.split_once('/').is_some_and(is_built_in)
+    }
+
     /// Names of the files in a part of the model.
     pub(crate) fn list(&self, part: &str) -> Vec<String> {
-        let own = self.files.keys().filter_map(|path| {
-            let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-            (folder == part).then(|| name.to_owned())
-        });
+        let start = if part.is_empty() { String::new() } else { format!("{part}/") };
+        let own = self.files.range(start.clone()..).map_while(|(path, _)| path.strip_prefix(&*start));
+        let own = own.filter(|name| !name.contains('/'));
         let tokenizer = self.tokenizers.get(part).map_or(&[][..], |_| clip_vocabulary::FILES);
-        let all: BTreeSet<String> = own.chain(tokenizer.iter().map(|name| (*name).to_owned())).collect();
-        all.into_iter().collect()
+        let all: BTreeSet<&str> = own.chain(tokenizer.iter().copied()).collect();
+        all.into_iter().map(str::to_owned).collect()
+    }
+}
+
+/// Names and shapes of one part's tensors, and how they are called in the other layout.
+struct Found {
+    extents: Extents,
+    names: String,
+    prefix: String,
+    /// Shapes by latent diffusion's names, where the file has diffusers'.
+    renamed: Option<BTreeMap<String, TensorInfo>>,
+}
+
+impl Found {
+    /// Looks at a part's tensors under this prefix. The networks may have latent diffusion's names or diffusers'.
+    fn of(part: &str, names: &str, prefix: &str, all: &BTreeMap<String, TensorInfo>) -> Self {
+        let extents = infer::extents(names, &Under { tensors: all, prefix }).within(all.len());
+        let mut found = Self { extents, names: names.to_owned(), prefix: prefix.to_owned(), renamed: None };
+        if found.extents.levels > 0 || ![UNET, VAE].contains(&part) {
+            return found;
+        }
+        let own = all.range(prefix.to_owned()..).map_while(|(name, info)| Some((name.strip_prefix(prefix)?, info)));
+        let own: BTreeMap<String, TensorInfo> = own.map(|(name, info)| (name.to_owned(), info.clone())).collect();
+        let extents = infer::diffusers_extents(names, &own).within(own.len());
+        if extents.levels > 0 {
+            let renames = Renames::new(names, &extents);
+            let newer = |name: &str| if part == VAE { newer_vae_name(name) } else { name.to_owned() };
+            let ldm = |name: &String| renames.ldm(&newer(name)).map(|renamed| renamed.name);
+            let renamed = own.iter().filter_map(|(name, info)| Some((ldm(name)?, info.clone()))).collect();
+            found = Self { extents, renamed: Some(renamed), ..found };
+        }
+        found
+    }
+
+    /// Shapes by latent diffusion's names.
+    fn shapes<'a>(&'a self, all: &'a BTreeMap<String, TensorInfo>) -> Under<'a> {
+        match &self.renamed {
+            Some(tensors) => Under { tensors, prefix: "" },
+            None => Under { tensors: all, prefix: &self.prefix },
+        }
+    }
+
+    /// The file's name for a tensor with latent diffusion's.
+    fn own_name(&self, prefix: &str, tensor: &str) -> String {
+        let renames = self.renamed.as_ref().map(|_| Renames::new(&self.names, &self.extents));
+        let diffusers = renames.and_then(|renames| renames.diffusers(tensor).into_iter().next());
+        format!("{prefix}{}", diffusers.map_or_else(|| tensor.to_owned(), |renamed| renamed.name))
+    }
+
+    /// Moves the part's tensors out of `rest`.
+    fn take(self, prefix: &str, rest: &mut BTreeMap<String, TensorInfo>) -> Part {
+        let mut part = Part { prefix: prefix.to_owned(), renames: Renames::default(), tensors: BTreeMap::new() };
+        if self.renamed.is_some() {
+            let own = rest.extract_if(prefix.to_owned().., |name, _| name.starts_with(prefix));
+            part.tensors = own
+                .map(|(own, info)| (own[prefix.len()..].to_owned(), Located { own, info, transposed: false }))
+                .collect();
+        } else {
+            part.renames = Renames::new(&self.names, &self.extents);
+            part.take(rest);
+        }
+        part
     }
 }
 
 impl Part {
     /// Moves the tensors that have a name in diffusers from `rest` to this part.
     fn take(&mut self, rest: &mut BTreeMap<String, TensorInfo>) {
-        let own: Vec<String> = rest.keys().filter(|name| name.starts_with(&self.prefix)).cloned().collect();
+        let own = rest.range(self.prefix.clone()..).map(|(name, _)| name);
+        let own: Vec<String> = own.take_while(|name| name.starts_with(&self.prefix)).cloned().collect();
         for own in own {
             let plain = &own[self.prefix.len()..];
             // Some files leave out the prefix that version 4 of transformers wrote.
@@ -311,6 +399,11 @@ fn locate(own: &str, info: &TensorInfo, form: Form) -> Option<Located> {
                 let bytes = info.bytes.len() / of;
                 let start = info.bytes.start + index * bytes;
                 info.bytes = start..start + bytes;
+                // A scale of each row is cut as the rows are.
+                info.scale = info.scale.map(|scale| match &scale[..] {
+                    all if all.len() == rows => all[index * (rows / of)..][..rows / of].into(),
+                    _ => scale.clone(),
+                });
             }
         }
     }
@@ -320,27 +413,62 @@ fn locate(own: &str, info: &TensorInfo, form: Form) -> Option<Located> {
 /// Latent diffusion's names for a UNet's weights, by diffusers' names.
 pub(crate) fn ldm_unet_names(shapes: &BTreeMap<&str, &[usize]>) -> HashMap<String, String> {
     let own: BTreeMap<String, ()> = shapes.keys().map(|name| ((*name).to_owned(), ())).collect();
-    let renames = Renames::new("unet", &infer::diffusers_extents("unet", &own));
+    let renames = Renames::new(UNET, &infer::diffusers_extents(UNET, &own).within(own.len()));
     shapes.keys().filter_map(|name| Some(((*name).to_owned(), renames.ldm(name)?.name))).collect()
+}
+
+fn any_begins(all: &BTreeMap<String, TensorInfo>, prefix: &str) -> bool {
+    all.range(prefix.to_owned()..).next().is_some_and(|(name, _)| name.starts_with(prefix))
+}
+
+/// What is before the names of the file's UNet.
+fn unet_prefix(all: &BTreeMap<String, TensorInfo>) -> Option<&'static str> {
+    let first = |prefix: &str| ["input_blocks.", "down_blocks."].map(|name| format!("{prefix}{name}"));
+    UNETS.iter().find(|prefix| first(prefix).iter().any(|start| any_begins(all, start))).copied()
+}
+
+/// Channels of the text that the UNet under this prefix reads.
+fn text_channels(all: &BTreeMap<String, TensorInfo>, prefix: &str) -> Option<usize> {
+    let mut own = all.range(prefix.to_owned()..).take_while(|(name, _)| name.starts_with(prefix));
+    own.find(|(name, _)| name.ends_with(".attn2.to_k.weight"))?.1.shape.get(1).copied()
 }
 
 fn family(shown: &str, all: &BTreeMap<String, TensorInfo>) -> Result<Family, ModelError> {
     let fault = |message: String| Err(ModelError::new(shown, message));
-    let starts = |prefix: &str| all.keys().any(|name| name.starts_with(prefix));
+    let is_there = |sign: &str| all.range(sign.to_owned()..).next().is_some_and(|(name, _)| has_sign(name, sign));
     let known = || Family::all().iter().map(|family| family.title.clone()).collect::<Vec<_>>().join(", ");
-    if let Some((_, what)) = OTHERS.iter().find(|(sign, _)| all.keys().any(|name| name.contains(sign))) {
+    let is_other = |sign: &str| UNETS.iter().any(|prefix| is_there(&format!("{prefix}{sign}")));
+    if let Some((_, what)) = OTHERS.iter().find(|(sign, _)| is_other(sign)) {
         return fault(format!("is {what}, not a checkpoint of a supported family ({})", known()));
     }
-    match Family::all().into_iter().find(|family| starts(&family.sign)) {
-        Some(family) => Ok(family),
-        None if starts("model.diffusion_model.") => fault(
-            "holds a UNet and no text encoder; give a complete checkpoint or a folder in diffusers' layout".into(),
-        ),
-        None => {
-            let first = all.keys().next().map_or("nothing", |name| name);
-            fault(format!("is a single file of no known family ({}): its first tensor is {first}", known()))
-        }
+    // A name of a checkpoint's part is a tensor of that part, however it ends.
+    let is_of_part = |name: &str| {
+        Family::all().iter().flat_map(|family| family.parts.values()).any(|part| name.starts_with(&part.prefix))
+    };
+    if all.keys().filter(|name| lora::is_of_adapter(name)).any(|name| !is_of_part(name)) {
+        return fault(format!("is {}, not a checkpoint of a supported family ({})", Contents::Adapter, known()));
     }
+    let first = || all.keys().next().map_or("nothing", |name| name);
+    if let Some(family) = Family::all().into_iter().find(|family| is_there(&family.sign)) {
+        return Ok(family);
+    }
+    let Some(prefix) = unet_prefix(all) else {
+        return fault(format!("is a single file of no known family ({}): its first tensor is {}", known(), first()));
+    };
+    // A UNet without a text encoder beside it: the text that it reads tells the family.
+    let channels = text_channels(all, prefix);
+    let upscales =
+        ["label_emb.weight", "class_embedding.weight"].iter().any(|name| all.contains_key(&format!("{prefix}{name}")));
+    let fits = |family: &Family| Some(family.text) == channels && (upscales == (family.name == "x4-upscaler"));
+    Family::all().into_iter().find(fits).ok_or_else(|| {
+        let read = channels.map_or("no text".to_owned(), |channels| format!("text of {channels} channels"));
+        let message = format!(
+            "is {}, and no whole model: it reads {read}, as no known family does ({})",
+            Contents::Unet,
+            known()
+        );
+        ModelError::new(shown, message)
+    })
 }
 
 /// Whether a file of Stable Diffusion 2 contains OpenCLIP's last layer, whose output is not read. Files made from

@@ -1,5 +1,6 @@
 //! The table `renames.txt`, laid out for one model's number of levels and layers.
 
+use crate::config::{MOST_LAYERS, MOST_LEVELS};
 use std::collections::HashMap;
 
 const TABLE: &str = include_str!("renames.txt");
@@ -12,6 +13,17 @@ pub(crate) struct Extents {
     pub(crate) layers: usize,
     /// Whether each of diffusers' up blocks has attention.
     pub(crate) attention: Vec<bool>,
+}
+
+impl Extents {
+    /// No more levels and layers than configurations may have, and one more, so that what says so many is refused; and no more layers than so
+    /// many tensors can be of, for each level has all of them. Otherwise a file that has many levels of one layer and one level of many would
+    /// make names of each layer in each level.
+    pub(crate) fn within(mut self, tensors: usize) -> Self {
+        self.levels = self.levels.min(MOST_LEVELS + 1);
+        self.layers = self.layers.min(MOST_LAYERS + 1).min(tensors / self.levels.max(1));
+        self
+    }
 }
 
 /// How a tensor of the file becomes one of diffusers'.
@@ -39,6 +51,8 @@ pub(crate) struct Renamed {
 pub(crate) struct Renames {
     to_diffusers: HashMap<String, Vec<Renamed>>,
     to_ldm: HashMap<String, Renamed>,
+    /// Bytes of the longest name on either side.
+    longest: usize,
 }
 
 impl Renames {
@@ -82,6 +96,7 @@ impl Renames {
     fn insert(&mut self, ldm: &str, diffusers: &str, condition: &str) {
         let all: Vec<&str> = diffusers.split(" + ").collect();
         for (index, name) in all.iter().enumerate() {
+            self.longest = self.longest.max(name.len()).max(ldm.len());
             let form = match condition {
                 "pointwise" => Form::Pointwise,
                 "transposed" => Form::Transposed,
@@ -96,20 +111,23 @@ impl Renames {
 
     /// What diffusers calls a tensor of the file, or the parts of it.
     pub(crate) fn diffusers(&self, ldm: &str) -> Vec<Renamed> {
-        let Some((found, rest)) = longest(&self.to_diffusers, ldm) else { return Vec::new() };
+        let Some((found, rest)) = longest(&self.to_diffusers, self.longest, ldm) else { return Vec::new() };
         found.iter().map(|renamed| Renamed { name: format!("{}{rest}", renamed.name), form: renamed.form }).collect()
     }
 
     /// What the file calls a tensor of diffusers'.
     pub(crate) fn ldm(&self, diffusers: &str) -> Option<Renamed> {
-        let (found, rest) = longest(&self.to_ldm, diffusers)?;
+        let (found, rest) = longest(&self.to_ldm, self.longest, diffusers)?;
         Some(Renamed { name: format!("{}{rest}", found.name), form: found.form })
     }
 }
 
-/// The entry for the longest beginning of a name, with what follows it.
-fn longest<'a, T>(entries: &'a HashMap<String, T>, name: &'a str) -> Option<(&'a T, &'a str)> {
-    let ends = std::iter::once(name.len()).chain(name.rmatch_indices('.').map(|(at, _)| at));
+/// The entry for the longest beginning of a name, with what follows it. No entry has more than `most` bytes, so no more of a name is
+/// looked at, be it as long as it likes.
+fn longest<'a, T>(entries: &'a HashMap<String, T>, most: usize, name: &'a str) -> Option<(&'a T, &'a str)> {
+    let whole = std::iter::once(name.len()).filter(|length| *length <= most);
+    let start = &name[..name.floor_char_boundary(most + 1)];
+    let ends = whole.chain(start.rmatch_indices('.').map(|(at, _)| at));
     ends.map(|end| name.split_at(end)).find_map(|(start, rest)| Some((entries.get(start)?, rest)))
 }
 
