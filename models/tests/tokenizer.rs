@@ -89,23 +89,111 @@ fn folders_of_every_generation_give_the_ids_of_transformers() {
     }
 }
 
-/// A file that the library behind panics on is an error.
+/// Words of parsers, which say nothing to a person.
+const NOT_SAID: &[&str] = &[
+    "untagged",
+    "variant of",
+    "invalid type",
+    "invalid value",
+    "invalid length",
+    "invalid digit",
+    "missing field",
+    "EOF",
+    "expected",
+    "unwrap",
+    "Error",
+    "\n",
+];
+
+fn refusal(files: &[(&str, &str)]) -> String {
+    let place = tempfile::tempdir().expect("a temporary folder");
+    std::fs::create_dir(place.path().join("tokenizer")).expect("makes a folder");
+    for (name, text) in files {
+        std::fs::write(place.path().join("tokenizer").join(name), text).expect("writes");
+    }
+    let files = ModelFiles::folder(place.path()).expect("a folder");
+    let error = Tokenizer::open(&files, "tokenizer").expect_err("damaged").to_string();
+    NOT_SAID.iter().for_each(|word| assert!(!error.contains(word), "{word}: {error}"));
+    error
+}
+
+/// A file that the library behind panics on, or does not understand, is an error in our words.
 #[test]
 fn damaged_tokenizers_are_refused() {
-    for json in [
-        r#"{"version":"1.0","added_tokens":[],"model":{"type":"BPE","vocab":{"a":0,"xxb":1},"merges":["a b"],"continuing_subword_prefix":"xxxx"}}"#,
-        r#"{"version":"1.0","decoder":{"type":"Replace"},"model":{"type":"BPE","vocab":{},"merges":[]}}"#,
-        "{",
-        "[]",
-        "",
-    ] {
-        let place = tempfile::tempdir().expect("a temporary folder");
-        std::fs::create_dir(place.path().join("tokenizer")).expect("makes a folder");
-        std::fs::write(place.path().join("tokenizer/tokenizer.json"), json).expect("writes");
-        let files = ModelFiles::folder(place.path()).expect("a folder");
-        let error = Tokenizer::open(&files, "tokenizer").expect_err(json).to_string();
-        assert!(error.contains("tokenizer.json") && !error.contains('\n'), "{error}");
+    let bpe = |fields: &str| format!(r#"{{"version":"1.0","added_tokens":[],"model":{{"type":"BPE",{fields}}}}}"#);
+    let with = |fields: &str| {
+        format!(r#"{{"version":"1.0","model":{{"type":"BPE","vocab":{{"a":0}},"merges":[]}},{fields}}}"#)
+    };
+    let cases: Vec<(String, &str)> = vec![
+        (
+            bpe(r#""vocab":{"a":0,"b":1},"merges":["a b"],"continuing_subword_prefix":"xxxx""#),
+            "its merge 1 goes on with b",
+        ),
+        (
+            bpe(r#""vocab":{"a":0,"xxb":1},"merges":["a b"],"continuing_subword_prefix":"xxxx""#),
+            "its merge 1 is of the token b",
+        ),
+        (with(r#""decoder":{"type":"Replace"}"#), "its decoder of the type \"Replace\" has fields that are missing"),
+        ("{".into(), "is cut off at line 1, column 1"),
+        ("{\n\"model\": <p>".into(), "it is no JSON from line 2, column 10 on"),
+        ("[]".into(), "it is not a JSON object"),
+        (String::new(), "it is empty"),
+        ("{}".into(), "it lacks a model"),
+        (r#"{"model": 3}"#.into(), "its model is not a JSON object"),
+        (
+            r#"{"model": {"type": "Megatoken"}}"#.into(),
+            "its model is of the type \"Megatoken\", which is not supported",
+        ),
+        (bpe(r#""vocab":[],"merges":[]"#), "its model of the type \"BPE\" has fields"),
+        (bpe(r#""vocab":{"a":0},"merges":["a b c"]"#), "its merge 1 is not two tokens: \"a b c\""),
+        (
+            bpe(r#""vocab":{"a":0,"b":1},"merges":[["a","b"]]"#),
+            "its merge 1 is of the token ab, which the vocabulary lacks",
+        ),
+        (bpe(r#""vocab":{"a":"zero"},"merges":[]"#), "its model"),
+        (with(r#""normalizer":{"type":"Shout"}"#), "its normalizer of the type \"Shout\""),
+        (with(r#""pre_tokenizer":{"type":"Split"}"#), "its pre_tokenizer of the type \"Split\""),
+        (with(r#""post_processor":[]"#), "its post_processor has fields"),
+        (with(r#""added_tokens":[{"id":"x","content":"a"}]"#), "its added token"),
+    ];
+    for (json, part) in cases {
+        let error = refusal(&[("tokenizer.json", &json)]);
+        assert!(error.contains("tokenizer.json: ") && error.contains(part), "{json}: {error}");
     }
+    let (vocab, end) = (r#"{"a":0,"<|startoftext|>":1,"<|endoftext|>":2}"#, "<|endoftext|>");
+    for (name, text, part) in [
+        ("vocab.json", "{", "vocab.json: is not understood: its JSON is cut off at line 1, column 1"),
+        ("vocab.json", r#"{"a": "b"}"#, "lacks the token <|startoftext|>"),
+        ("merges.txt", "a b", "merges.txt: is not understood: its merge 1 is of the token b"),
+        ("tokenizer_config.json", "[1]", "tokenizer_config.json: is not understood: it is not a JSON object"),
+        (
+            "special_tokens_map.json",
+            "{\"pad_token\":",
+            "special_tokens_map.json: is not understood: its JSON is cut off",
+        ),
+        ("added_tokens.json", "{,}", "added_tokens.json: is not understood: it is no JSON from line 1, column 2 on"),
+    ] {
+        let mut files = std::collections::BTreeMap::from([("vocab.json", vocab), ("merges.txt", "")]);
+        files.insert(name, text);
+        let error = refusal(&files.into_iter().collect::<Vec<_>>());
+        assert!(error.contains(part), "{name} {text} {end}: {error}");
+    }
+    let error = refusal(&[("spiece.model", "no protocol buffer")]);
+    assert!(error.contains("spiece.model: is not a SentencePiece model"), "{error}");
+}
+
+/// A text that the vocabulary has no tokens for.
+#[test]
+fn what_cannot_be_tokenized_is_said() {
+    const JSON: &[u8] = br#"{"version":"1.0","added_tokens":[{"id":0,"content":"a","special":true,"single_word":false,"lstrip":false,"rstrip":false,
+        "normalized":false}],"model":{"type":"WordLevel","vocab":{"a":0},"unk_token":"[UNK]"}}"#;
+    const FILES: Files =
+        &[("tokenizer/tokenizer.json", JSON), ("tokenizer/tokenizer_config.json", br#"{"pad_token":"a"}"#)];
+    let tokenizer = Tokenizer::open(&ModelFiles::embedded("model", FILES), "tokenizer").expect("a tokenizer");
+    let error = tokenizer.encode("b", 4).expect_err("an unknown word").to_string();
+    assert!(error.ends_with(
+        "cannot tokenize: the vocabulary has no token for a part of the text, and none for what it does not know"
+    ));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Prompts to token ids.
 
+mod description;
 mod sentence_piece;
 mod tokenizer;
 

@@ -4,9 +4,10 @@ use crate::checkpoint::ModelFiles;
 use crate::config::parse;
 use crate::contain::contain;
 use crate::error::ModelError;
+use crate::text::description::at_fault;
 use crate::text::sentence_piece;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use tokenizers::AddedToken;
 
@@ -80,14 +81,18 @@ impl Tokenizer {
             return Err(fault(format!("is larger than {} MiB, which no tokenizer is", LARGEST_FILE >> 20)));
         }
         let read = contain(|| {
-            let mut inner = tokenizers::Tokenizer::from_bytes(text)?;
+            let mut inner = tokenizers::Tokenizer::from_bytes(&text)?;
             // Each call says its own length. Padding and truncation in a file may be left over from training.
             inner.with_padding(None).with_truncation(None)?;
             let probe = inner.encode_fast("a", true)?;
             Ok::<_, tokenizers::Error>((inner, probe))
         });
-        let read = read.ok_or_else(|| fault("is damaged: the tokenizer in it cannot be built".into()))?;
-        let (inner, probe) = read.map_err(|error| fault(format!("is not understood: {error}")))?;
+        // What is no JSON is told with its place. The library behind says of anything else only that it is none of many things, or panics.
+        let explained = || match parse(&files.describe(&from), &text) {
+            Ok(description) => fault(format!("is not understood: {}", at_fault(&description))),
+            Err(error) => error,
+        };
+        let (inner, probe) = read.and_then(Result::ok).ok_or_else(explained)?;
         let marks = &settings.pad_token;
         let pad = marks.as_deref().and_then(|token| inner.token_to_id(token));
         let Some(pad) = pad else {
@@ -151,7 +156,8 @@ impl Tokenizer {
             return Err(fault(format!("the vocabulary has the token {known} already: give the word another name")));
         }
         let tokens = words.iter().map(|word| AddedToken::from(&**word, false));
-        self.inner.add_tokens(tokens).map_err(|error| fault(format!("cannot add the token {word}: {error}")))?;
+        let added = self.inner.add_tokens(tokens);
+        added.map_err(|_| fault(format!("cannot add the token {word}: the vocabulary takes no further ones")))?;
         for (i, word) in words.iter().enumerate() {
             let start = rows.start + i as u32;
             let end = if i == 0 { rows.end } else { start + 1 };
@@ -181,10 +187,12 @@ impl Tokenizer {
     /// # Errors
     /// When the text cannot be tokenized.
     pub fn words(&self, text: &str) -> Result<Vec<Vec<u32>>, ModelError> {
-        let fault = |why: &dyn std::fmt::Display| ModelError::new(&*self.place, format!("cannot tokenize: {why}"));
+        let fault = |why: &str| ModelError::new(&*self.place, format!("cannot tokenize: {why}"));
         let encoding =
-            contain(|| self.inner.encode_fast(text, false)).ok_or_else(|| fault(&"the tokenizer is damaged"))?;
-        let encoding = encoding.map_err(|error| fault(&error))?;
+            contain(|| self.inner.encode_fast(text, false)).ok_or_else(|| fault("the tokenizer is damaged"))?;
+        let encoding = encoding.map_err(|_| {
+            fault("the vocabulary has no token for a part of the text, and none for what it does not know")
+        })?;
         let rows = |id: &u32| self.learned.get(id).map_or_else(|| vec![*id], |rows| rows.clone().collect());
         Ok(encoding.get_ids().iter().map(rows).collect())
     }
@@ -255,14 +263,14 @@ impl Settings {
         let (begin, end) = (mark("bos_token", "<|startoftext|>"), mark("eos_token", "<|endoftext|>"));
         let unknown = mark("unk_token", "<|endoftext|>");
 
-        let mut added: Vec<Map<String, Value>> = Vec::new();
+        let (mut added, mut seen): (Vec<Map<String, Value>>, HashSet<Option<String>>) = Default::default();
         let mut add = |token: &Value| {
             let fields = match token {
                 Value::Object(fields) => fields.clone(),
                 Value::String(content) => Map::from_iter([("content".to_owned(), Value::String(content.clone()))]),
                 _ => return,
             };
-            if !added.iter().any(|known| known.get("content") == fields.get("content")) {
+            if seen.insert(fields.get("content").map(Value::to_string)) {
                 added.push(fields);
             }
         };

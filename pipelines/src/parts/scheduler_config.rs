@@ -32,8 +32,7 @@ fn read(files: &ModelFiles, path: &str) -> Result<SchedulerConfig, PipelineError
 
 fn parse(path: &str, text: &str) -> Result<SchedulerConfig, PipelineError> {
     let broken = |what: &dyn std::fmt::Display| PipelineError::Checkpoint(format!("{path}: {what}"));
-    let value: Value = serde_json::from_str(&quote_infinities(text)).map_err(|e| broken(&e))?;
-    let Value::Object(object) = value else { return Err(broken(&"not a JSON object")) };
+    let object = models::json_object(path, &quote_infinities(text))?;
     let fields = object.iter().map(|(name, value)| Some((name.clone(), field(value)?))).collect::<Option<Vec<_>>>();
     let fields = fields.ok_or_else(|| broken(&"a field holds an object, which no scheduler has"))?;
     SchedulerConfig::new(fields).map_err(|error| broken(&error))
@@ -89,12 +88,12 @@ mod tests {
     fn bad_files_are_one_sentence() {
         for (text, part) in [
             ("[]", "not a JSON object"),
-            ("{", "EOF"),
+            ("{", "is cut off at line 1, column 1"),
             (r#"{"_class_name": "NoSuchScheduler"}"#, "NoSuchScheduler"),
             (r#"{"_class_name": "DDIMScheduler", "beta_start": {}}"#, "object"),
         ] {
             let message = parse(PATH, text).expect_err(text).to_string();
-            assert!(message.contains(part) && !message.contains('\n'), "{message}");
+            assert!(message.contains(part) && !message.contains('\n') && !message.contains("EOF"), "{message}");
         }
     }
 }
