@@ -120,6 +120,7 @@ fn unets() {
             "down_block_types": [plain, cross, cross, plain], "up_block_types": [plain_up, cross_up, cross_up, plain_up]
         }),
     );
+    // Of configs/stable-diffusion/x4-upscaling.yaml in Stability AI's repository.
     let upscaler = with(
         &two,
         json!({
@@ -128,17 +129,42 @@ fn unets() {
             "num_class_embeds": 1000, "only_cross_attention": [true, true, true, false], "sample_size": 128
         }),
     );
+    // Without the coarsest level and the middle.
+    let tiny = with(
+        &one,
+        json!({
+            "block_out_channels": [320, 640, 1280], "down_block_types": [cross, cross, cross], "layers_per_block": 1,
+            "mid_block_type": null, "up_block_types": [cross_up, cross_up, cross_up]
+        }),
+    );
     for (name, config, time_ids, wanted) in [
         ("Stable Diffusion 1.5", one.clone(), 6, 859_520_964),
         ("LCM Dreamshaper", with(&one, json!({ "time_cond_proj_dim": 256 })), 6, 859_520_964 + 256 * 320),
         ("Stable Diffusion 1.5 inpainting", with(&one, json!({ "in_channels": 9 })), 6, 859_535_364),
         ("Stable Diffusion 2.1", with(&two, json!({ "sample_size": 96, "upcast_attention": true })), 6, 865_910_724),
+        ("Stable Diffusion Turbo", with(&two, json!({ "sample_size": 64 })), 6, 865_910_724),
         ("Stable Diffusion 2 inpainting", with(&two, json!({ "in_channels": 9 })), 6, 865_925_124),
         ("Stable Diffusion x4 upscaler", upscaler, 6, 473_398_020),
         ("Stable Diffusion XL", xl.clone(), 6, 2_567_463_684),
         ("Stable Diffusion XL inpainting", with(&xl, averages), 6, 2_567_478_084),
+        ("Stable Diffusion XL Turbo", with(&xl, json!({ "sample_size": 64 })), 6, 2_567_463_684),
+        (
+            "Playground v2.5",
+            with(
+                &xl,
+                json!({
+                    "_diffusers_version": "0.27.0.dev0", "attention_type": "default", "dropout": 0.0,
+                    "reverse_transformer_layers_per_block": null
+                }),
+            ),
+            6,
+            2_567_463_684,
+        ),
         ("Stable Diffusion XL refiner", refiner, 5, 2_259_526_660),
         ("SSD-1B", distilled(json!([1, [2, 2], [4, 4]]), json!([[4, 4, 10], [2, 1, 1], 1])), 6, 1_331_334_404),
+        ("Segmind's small-sd", with(&one, json!({ "layers_per_block": 1 })), 6, 579_384_964),
+        ("Segmind's tiny-sd", tiny, 6, 323_384_964),
+        ("LCM of Stable Diffusion XL", with(&xl, json!({ "time_cond_proj_dim": 256 })), 6, 2_567_463_684 + 256 * 320),
         ("Segmind Vega", distilled(json!([1, [1, 1], [2, 2]]), json!([[2, 2, 2], [1, 1, 1], 1])), 6, 745_225_604),
     ] {
         assert_eq!(unet(name, &config, time_ids), wanted, "{name}");
@@ -331,10 +357,11 @@ fn unets_without_text() {
         json!({
             "block_out_channels": [256, 256, 512, 512, 1024, 1024], "layers_per_block": 2, "num_class_embeds": null,
             "down_block_types": [down, down, down, down_attention, down_attention, down_attention],
-            "up_block_types": [up_attention, up_attention, up_attention, up, up, up], "sample_size": 256
+            "up_block_types": [up_attention, up_attention, up_attention, up, up, up], "sample_size": 256,
+            "resnet_time_scale_shift": "default"
         }),
     );
-    assert_eq!(count(&lsun), 552_807_171, "openai/diffusers-cd_bedroom256_l2 and _cat256_l2");
+    assert_eq!(count(&lsun), 526_304_771, "openai/diffusers-cd_bedroom256_l2 and _cat256_l2");
 }
 
 /// Both halves of both autoencoders.
