@@ -37,10 +37,11 @@ pub use {graph, models, pipelines, scheduler};
 
 pub use graph::{Device, DeviceError, DeviceInfo, DeviceKind, MemoryUse, NodeTime, Plan, PlanOptions, Storage};
 pub use models::{Lora, ModelError, ModelFiles, TextualInversion};
-pub use picture::{MaskPicture, PictureError, Transparency, read_mask, read_picture, read_transparent};
+pub use picture::{MaskPicture, PictureError, Transparency, is_animated, read_mask, read_picture, read_transparent};
 pub use pipelines::{
-    Batch, Bench, Colorize, Constraint, DeviceChoice, DeviceSettings, Estimate, Generated, ImageToImage, Inpaint, Invert, Job,
-    Method, Pipeline, PipelineError, PromptSyntax, Replacement, Request, Restore, RgbImage, Rng, Run, RunId,
-    SampleShape, Settings, SharedDevice, StartingNoise, Step, Stroke, Task, Timings, Upscale, open_device, operators,
+    Batch, Bench, Colorize, Constraint, DeviceChoice, DeviceSettings, Estimate, Generated, ImageToImage, Inpaint,
+    Invert, Job, Method, Pipeline, PipelineError, PromptSyntax, Replacement, Request, Restore, RgbImage, Rng, Run,
+    RunId, SampleShape, Settings, SharedDevice, StartingNoise, Step, Stroke, Task, Timings, Upscale, open_device,
+    operators,
 };
 pub use scheduler::{NamedSampler, NamedSchedule, Program, SAMPLERS, Sampler, Sampling, Steps};

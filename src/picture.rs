@@ -1,7 +1,8 @@
 //! Pictures from files.
 
+use image::codecs::{gif::GifDecoder, png::PngDecoder, webp::WebPDecoder};
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 use pipelines::RgbImage;
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
@@ -102,6 +103,27 @@ pub fn read_transparent(path: &Path) -> Result<Option<RgbImage>, PictureError> {
     Ok(mask.contains(&255).then_some(RgbImage { width, height, pixels: mask }))
 }
 
+/// Whether a GIF, WebP or PNG file has several frames, of which [`read_picture`] reads the first. Files that are no such pictures have none.
+#[must_use]
+pub fn is_animated(path: &Path) -> bool {
+    let several = || {
+        let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format).ok()?;
+        let format = reader.format()?;
+        let file = reader.into_inner();
+        match format {
+            ImageFormat::Gif => {
+                let mut decoder = GifDecoder::new(file).ok()?;
+                decoder.set_limits(limits()).ok()?;
+                Some(decoder.into_frames().take(2).filter(Result::is_ok).count() > 1)
+            }
+            ImageFormat::WebP => Some(chunks_fit(path).ok()? && WebPDecoder::new(file).ok()?.has_animation()),
+            ImageFormat::Png => PngDecoder::with_limits(file, limits()).ok()?.is_apng().ok(),
+            _ => None,
+        }
+    };
+    models::contain(several).flatten().unwrap_or(false)
+}
+
 /// As Pillow's conversion to `L` has it (ITU-R 601).
 fn luma(pixel: [u8; 4]) -> u32 {
     let [r, g, b] = [pixel[0], pixel[1], pixel[2]].map(u32::from);
@@ -131,10 +153,7 @@ fn decode(path: &Path) -> Result<DynamicImage, PictureError> {
     if reader.format().is_none() {
         return Err(PictureError(format!("{shown} is not a picture that is read ({FORMATS})")));
     }
-    let mut limits = Limits::default();
-    (limits.max_image_width, limits.max_image_height) = (Some(LARGEST_SIDE), Some(LARGEST_SIDE));
-    limits.max_alloc = Some(LARGEST_ALLOCATION);
-    reader.limits(limits);
+    reader.limits(limits());
     let too_large = || {
         let message = format!(
             "{shown} is too large a picture: at most {LARGEST_SIDE} pixels a side and 1 GiB in memory are read"
@@ -156,6 +175,14 @@ fn decode(path: &Path) -> Result<DynamicImage, PictureError> {
         ))
     };
     models::contain(|| decoded(reader, &too_large, &broken)).unwrap_or_else(|| Err(panicked()))
+}
+
+/// What decoders may ask for.
+fn limits() -> Limits {
+    let mut limits = Limits::default();
+    (limits.max_image_width, limits.max_image_height) = (Some(LARGEST_SIDE), Some(LARGEST_SIDE));
+    limits.max_alloc = Some(LARGEST_ALLOCATION);
+    limits
 }
 
 /// What libraries make of a file, in which they may come upon something that they do not expect.

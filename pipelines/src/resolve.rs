@@ -116,12 +116,14 @@ fn sampling(
     let kind = request.task.kind();
     let asked = request.sampler.map(|named| named.sampler);
     if let Some(sampler) = asked.filter(|sampler| sampler.inverts != kind.inverts()) {
-        let [from, to] = if sampler.inverts { ["an image to noise", "an image"] } else { ["noise to an image", "noise"] };
+        let [from, to] =
+            if sampler.inverts { ["an image to noise", "an image"] } else { ["noise to an image", "noise"] };
         let reason = format!("the sampler {} leads from {from}, not to {to}", sampler.name);
         return Err(PipelineError::Request(reason));
     }
     if kind.inverts() && stepping.is_consistency() {
-        let reason = "a consistency model jumps from noise to pictures: there is no path back from a picture to its noise";
+        let reason =
+            "a consistency model jumps from noise to pictures: there is no path back from a picture to its noise";
         return Err(PipelineError::Request(reason.into()));
     }
     let sampler = match asked {

@@ -90,15 +90,20 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     if !pipe.makes_pictures() {
         return Err(CliError::Usage("this model makes latents, not pictures".into()));
     }
-    if !pipe.takes_prompt() && !prompt.is_empty() {
-        return Err(CliError::Usage("this model reads no text: leave the prompt out".into()));
+    if pipe.takes_prompt() == prompt.is_empty() {
+        return Err(CliError::Usage(if prompt.is_empty() {
+            "this model needs a PROMPT that says what the pictures show, as in headwater interpolate 3 9 \"a red heart\"".into()
+        } else {
+            "this model reads no text: leave the prompt out".into()
+        }));
     }
     let names = flags.names()?;
     let request = |seed| flags.request(&prompt, seed, names, Task::default());
     let share = |frame: u32| f64::from(frame) / f64::from(args.frames - 1);
     let requests: Vec<Request> = match (seeds, &args.from, &args.to) {
         (Some((from, to)), ..) => {
-            let on_the_way = |frame| Request { noise: StartingNoise::Slerp { to, share: share(frame) }, ..request(from) };
+            let on_the_way =
+                |frame| Request { noise: StartingNoise::Slerp { to, share: share(frame) }, ..request(from) };
             (0..args.frames).map(on_the_way).collect()
         }
         (None, End::Picture(from), End::Picture(to)) => {
@@ -128,7 +133,9 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
 fn check(flags: &ImageArgs) -> Result<(), CliError> {
     let unused = [("--count", flags.count > 1), ("--save-steps", flags.save_steps.is_some())];
     match unused.iter().find(|(_, is_set)| *is_set) {
-        Some((flag, _)) => Err(CliError::Usage(format!("interpolate takes no {flag}: --frames says how many pictures there are"))),
+        Some((flag, _)) => {
+            Err(CliError::Usage(format!("interpolate takes no {flag}: --frames says how many pictures there are")))
+        }
         None => Ok(()),
     }
 }
@@ -155,14 +162,15 @@ impl Between {
             },
             ..request.clone()
         };
-        if !flags.quiet {
-            note!("the noise of both pictures is found first");
-        }
         let job = |image: RgbImage| {
-            let up = Request { task: Invert { image }.into(), sampler: None, guidance_scale: Some(1.0), ..request.clone() };
+            let up =
+                Request { task: Invert { image }.into(), sampler: None, guidance_scale: Some(1.0), ..request.clone() };
             pipe.job(&up)
         };
         let (from, to) = (job(from)?, job(to)?);
+        if !flags.quiet {
+            note!("the noise of both pictures is found first");
+        }
         // The way back is the same, and then down to no noise at all.
         let steps = match &from.settings().steps {
             Steps::Sigmas(levels) => Some(Steps::Sigmas(levels.iter().copied().chain([0.0]).collect())),
@@ -204,7 +212,8 @@ impl Output {
             return Ok(Self::Animation(format, path));
         }
         if path.extension().is_some() {
-            let message = format!("--output {} must end in .gif or .webp, or be a folder for the frames", path.display());
+            let message =
+                format!("--output {} must end in .gif or .webp, or be a folder for the frames", path.display());
             return Err(CliError::Usage(message));
         }
         if path.exists() {

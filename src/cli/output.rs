@@ -216,7 +216,8 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
 
 /// Writes a new folder of files whole or not at all.
 pub(super) fn write_folder(path: &Path, files: &[(String, Vec<u8>)]) -> Result<(), CliError> {
-    let failed = |error: std::io::Error| CliError::Failed(format!("cannot write {}: {}", path.display(), plain(&error)));
+    let failed =
+        |error: std::io::Error| CliError::Failed(format!("cannot write {}: {}", path.display(), plain(&error)));
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let beside = Beside::new(parent).map_err(failed)?;
     let name = Path::new(path.file_name().unwrap_or_default());

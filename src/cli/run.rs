@@ -264,8 +264,23 @@ pub(super) fn prompt(words: &[String]) -> Option<String> {
 
 /// A picture that a command is given.
 pub(super) fn picture(path: &Path) -> Result<RgbImage, CliError> {
-    crate::read_picture(path).map_err(|error| CliError::Failed(error.to_string()))
+    let picture = crate::read_picture(path).map_err(|error| CliError::Failed(error.to_string()))?;
+    let RgbImage { width, height, .. } = picture;
+    if width.min(height) < SMALLEST_SIDE {
+        let shown = path.display();
+        let message = format!(
+            "{shown} has {width}x{height} pixels, which is too little to work on: {SMALLEST_SIDE} a side at least"
+        );
+        return Err(CliError::Failed(message));
+    }
+    if crate::is_animated(path) {
+        note!("note: {} is animated: its first frame is taken", path.display());
+    }
+    Ok(picture)
 }
+
+/// Of a picture that is worked on: there is nothing to see on a smaller one.
+const SMALLEST_SIDE: usize = 8;
 
 /// A file's name without its ending.
 pub(super) fn stem(path: &Path) -> String {

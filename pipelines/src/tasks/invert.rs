@@ -1,7 +1,10 @@
 //! Inversion: from a picture to the noise that a deterministic sampler makes it of.
 
 use super::image_to_image::Picture;
-use super::{Begin, Kind, Prepared, Range, Start, Stepping, Task, TaskDefaults, Wanted, check_sees_nothing, noised, ramp, rounded_size};
+use super::{
+    Begin, Kind, Prepared, Range, Start, Stepping, Task, TaskDefaults, Wanted, check_sees_nothing, noised, ramp,
+    rounded_size,
+};
 use crate::error::PipelineError;
 use crate::parts::Model;
 use crate::picture::RgbImage;
