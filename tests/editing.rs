@@ -82,10 +82,8 @@ fn compare_all(device: &SharedDevice) {
             let name = format!("{what}, {}", case["file"].as_str().unwrap());
             let theirs = picture(&folder.join("edits").join(case["file"].as_str().unwrap()));
             let mut request = request(case);
-            if case["task"] != "upscale" {
-                // Ours has the picture's own size where nobody asks for another; diffusers' is rounded down.
-                (request.width, request.height) = (Some(theirs.width), Some(theirs.height));
-            }
+            // Ours has the picture's own size where nobody asks for another; diffusers' is rounded down.
+            (request.width, request.height) = (Some(theirs.width), Some(theirs.height));
             let job = pipe.job(&request).unwrap_or_else(|e| panic!("{name}: {e}"));
             check_timesteps(job.program(), case, &name);
             let run = pipe.start(&job).unwrap_or_else(|e| panic!("{name}: {e}"));

@@ -4,6 +4,7 @@ use super::edit_args::{EditArgs, MaskArg};
 use super::error::CliError;
 use super::image_args::ImageArgs;
 use super::run::{self, Extents, Work};
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use pipelines::Colorize;
 use std::path::PathBuf;
 
@@ -18,7 +19,7 @@ pub(super) struct Args {
     words: Vec<String>,
 
     /// What gets new colours, if not all of it: a picture that is white there, a box in pixels, or where the picture is transparent
-    #[arg(long, value_name = "FILE|X,Y,W,H|alpha")]
+    #[arg(long, value_name = "FILE|X,Y,W,H|alpha", value_parser = OsStringValueParser::new().try_map(MaskArg::parse))]
     mask: Option<MaskArg>,
 
     /// Colour what the mask keeps, and keep the rest

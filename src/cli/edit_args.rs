@@ -4,8 +4,8 @@ use super::error::CliError;
 use super::image_args::whole;
 use crate::{MaskPicture, Transparency};
 use pipelines::{Method, RgbImage};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 /// How a picture is held to what is known of it.
 #[derive(Debug, clap::Args)]
@@ -56,10 +56,10 @@ pub(super) enum MaskArg {
     Alpha,
 }
 
-impl FromStr for MaskArg {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
+impl MaskArg {
+    /// Reads it; a file may have any name that the system allows.
+    pub(super) fn parse(text: OsString) -> Result<Self, String> {
+        let Some(text) = text.to_str() else { return Ok(Self::File(text.into())) };
         if text == "alpha" {
             return Ok(Self::Alpha);
         }
@@ -153,14 +153,15 @@ mod tests {
     #[test]
     fn masks_are_files_boxes_or_alpha() {
         let wanted = MaskArg::Box { left: 1, top: 2, width: 30, height: 40 };
-        assert_eq!("1,2,30,40".parse(), Ok(wanted.clone()));
-        assert_eq!("1, 2, 30, 40".parse(), Ok(wanted));
-        assert_eq!("alpha".parse(), Ok(MaskArg::Alpha));
+        let parse = |text: &str| MaskArg::parse(text.into());
+        assert_eq!(parse("1,2,30,40"), Ok(wanted.clone()));
+        assert_eq!(parse("1, 2, 30, 40"), Ok(wanted));
+        assert_eq!(parse("alpha"), Ok(MaskArg::Alpha));
         for file in ["mask.png", "a,b", "1", "alpha.png", "1,2.png"] {
-            assert_eq!(file.parse(), Ok(MaskArg::File(file.into())));
+            assert_eq!(parse(file), Ok(MaskArg::File(file.into())));
         }
         for bad in ["1,2,3", "1,2,0,4", "1,2,-3,4", "1,2,3,4,5"] {
-            assert!(bad.parse::<MaskArg>().is_err_and(|error| error.contains("X,Y,WIDTH,HEIGHT")), "{bad}");
+            assert!(parse(bad).is_err_and(|error| error.contains("X,Y,WIDTH,HEIGHT")), "{bad}");
         }
     }
 }

@@ -4,6 +4,7 @@ use super::edit_args::{EditArgs, MaskArg, MaskArgs};
 use super::error::CliError;
 use super::image_args::ImageArgs;
 use super::run::{self, Extents, Work};
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use pipelines::Inpaint;
 use std::path::PathBuf;
 
@@ -20,7 +21,7 @@ pub(super) struct Args {
 
     /// What is made anew: a picture that is white there and black where it is kept, from half brightness on (of one whose colours are all alike,
     /// the opaque part); a box in pixels; or alpha, where the picture itself is transparent
-    #[arg(long, value_name = "FILE|X,Y,W,H|alpha")]
+    #[arg(long, value_name = "FILE|X,Y,W,H|alpha", value_parser = OsStringValueParser::new().try_map(MaskArg::parse))]
     mask: MaskArg,
 
     #[command(flatten)]

@@ -4,8 +4,8 @@ use super::held::{Held, choose};
 use super::image_to_image::Picture;
 use super::mask::{Area, Part};
 use super::{
-    Begin, Finished, Kind, Prepared, Range, Start, Stepping, Task, TaskDefaults, Wanted, check_sees_nothing, levels,
-    noised, rounded_size, tile_of,
+    Begin, Finished, Kind, Prepared, Range, Start, Stepping, Task, TaskDefaults, Wanted, check_sees_nothing,
+    is_much_larger, levels, noised, rounded_size, tile_of,
 };
 use crate::conditioning::SampleShape;
 use crate::edit::{Constraint, Method};
@@ -90,8 +90,7 @@ impl Inpaint {
         let part = area.part(size, self.padding.unwrap_or(PADDING), trained);
         // A part that is itself much larger than what the model makes is better denoised in tiles than made small.
         let fits = part.size.height.max(1) <= 2 * trained.height && part.size.width <= 2 * trained.width;
-        let is_larger = size.height > trained.height || size.width > trained.width;
-        let wanted = self.padding.is_some() || (is_larger && fits && tile_of_pixels(model, size));
+        let wanted = self.padding.is_some() || (fits && is_much_larger(model, model.autoencoder.is_some(), size));
         (wanted && part.size != size).then(|| (part, model.fitted_size(part.size)))
     }
 }
@@ -168,12 +167,6 @@ impl Kind for Inpaint {
             }
         })
     }
-}
-
-/// Whether a picture is so much larger than what a model makes that it is not made as a whole.
-fn tile_of_pixels(model: &Model, size: Size) -> bool {
-    let trained = model.default_size();
-    model.autoencoder.is_none() || size.height * size.width > super::MUCH_LARGER * trained.height * trained.width
 }
 
 /// Where what was made goes in the picture that was given.

@@ -274,20 +274,26 @@ fn rounded_size(image: &RgbImage, model: &Model) -> Size {
     Size { height: rounded(image.height), width: rounded(image.width) }
 }
 
-/// How many times the pixels that a model was trained on a picture of latents may have before it is denoised in parts. Networks of latents were
-/// trained on several sizes, and give good pictures somewhat beyond them.
-const MUCH_LARGER: usize = 4;
+/// How many times the pixels that a model was trained on a picture may have before it is denoised in parts. Networks of latents were trained on
+/// several sizes, and give good pictures somewhat beyond them.
+fn most_times(latents: bool) -> f64 {
+    if latents { 4.0 } else { 1.3 }
+}
+
+/// Whether a picture is so much larger than what a model was trained on that it is not made as a whole.
+fn is_much_larger(model: &Model, latents: bool, size: Size) -> bool {
+    let trained = model.default_size();
+    let pixels = |size: Size| size.height as f64 * size.width as f64;
+    let longest = |size: Size| size.height.max(size.width) as f64;
+    let times = most_times(latents);
+    pixels(size) > times * pixels(trained) || longest(size) > 2.0 * times * longest(trained)
+}
 
 /// The size of the parts that a picture is denoised in where it is larger than what the model was trained on.
 fn tile_of(stepping: &Stepping, model: &Model, size: Size) -> Option<Size> {
     let trained = model.default_size();
     let part = Size { height: size.height.min(trained.height), width: size.width.min(trained.width) };
-    let larger = if stepping.latents {
-        size.height.saturating_mul(size.width) > MUCH_LARGER * trained.height * trained.width
-    } else {
-        part != size
-    };
-    larger.then_some(part)
+    (is_much_larger(model, stepping.latents, size) && part != size).then_some(part)
 }
 
 /// The noise levels at which a consistency model makes a picture in `steps` steps from what is known of it; none for other models, whose own

@@ -4,8 +4,8 @@
 use super::held::{Held, choose};
 use super::image_to_image::Picture;
 use super::{
-    Begin, Kind, Prepared, Range, Start, Stepping, Task, TaskDefaults, Wanted, check_sees_nothing, levels, noised,
-    tile_of,
+    Begin, Canvas, Finished, Kind, Prepared, Range, Start, Stepping, Task, TaskDefaults, Wanted, check_sees_nothing,
+    levels, noised, tile_of,
 };
 use crate::conditioning::SampleShape;
 use crate::edit::Method;
@@ -39,10 +39,15 @@ impl Upscale {
         Self { image, noise_level: None, scale: None, method: None, replace_every: 1 }
     }
 
-    /// The size of the picture by a model that was trained for it. diffusers rounds the small picture to the autoencoder's multiple, too.
+    /// The size of the picture by a model that was trained for it. The small one is rounded to the autoencoder's multiple, too, as in diffusers:
+    /// up where it keeps its own size, and down, as there, where it is resized.
     fn trained_size(&self, model: &Model) -> Size {
         let larger = model.pixels_per_element();
         let side = model.network.side_multiple.max(larger);
+        if self.scale.is_none() {
+            let rounded = |extent: usize| extent.clamp(1, LARGEST).next_multiple_of(side) * larger;
+            return Size { height: rounded(self.image.height), width: rounded(self.image.width) };
+        }
         let enlarged = |extent: usize| {
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "too large a size is refused")]
             let small = self.scale.map_or(extent, |scale| (extent as f64 * scale / larger as f64) as usize);
@@ -110,8 +115,18 @@ impl Kind for Upscale {
         let level = low_res.level(self.noise_level)?;
         let noising = low_res.noising(level)?;
         let SampleShape { height, width, .. } = wanted.shape;
-        let small = self.image.resized(width, height, Filter::Bicubic).to_sample(3);
-        Ok(Arc::new(SmallPicture { small, level, noising }))
+        let keeps_size = self.scale.is_none() && !wanted.size_was_asked;
+        let (small, kept) = if keeps_size {
+            // As many times the picture's own size, whatever that is: its last rows and columns are repeated, and what comes of them is cut off.
+            let missing = [[0, height - self.image.height], [0, width - self.image.width]];
+            let larger = wanted.model.pixels_per_element();
+            let kept = Size { height: self.image.height * larger, width: self.image.width * larger };
+            (self.image.extended(missing[0], missing[1]), kept)
+        } else {
+            (self.image.resized(width, height, Filter::Bicubic), wanted.size)
+        };
+        let canvas = Canvas::of(kept, wanted.size);
+        Ok(Arc::new(SmallPicture { small: small.to_sample(3), level, noising, canvas }))
     }
 }
 
@@ -146,6 +161,7 @@ struct SmallPicture {
     level: usize,
     /// (factor on the picture, factor on the noise).
     noising: (f64, f64),
+    canvas: Canvas,
 }
 
 impl fmt::Debug for SmallPicture {
@@ -160,6 +176,10 @@ impl Prepared for SmallPicture {
         let concatenated = noised(&self.small, &noise, self.noising);
         let noise = begin.starting_noise();
         Ok(Start { concatenated, ..begin.scaled(noise).into() })
+    }
+
+    fn finish(&self, made: RgbImage) -> Finished {
+        self.canvas.cut(made).into()
     }
 
     fn noise_level(&self) -> Option<usize> {
