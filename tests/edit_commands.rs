@@ -370,7 +370,7 @@ fn files_whose_names_are_no_text_are_files() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path();
     let (picture, whole, made) = (name(b"\xff.png"), name(b"m\xff"), name(b"\xfe.safetensors"));
-    write_mask(&place.join(&picture), 32, 32, |_, _| true);
+    write_mask(&place.join(&picture), 32, 32, |x, _| x > 3);
     let run = |arguments: &[&std::ffi::OsStr]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_headwater"));
         let output = command.args(arguments).current_dir(place).stdin(Stdio::null()).output().unwrap();

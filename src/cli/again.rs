@@ -1,7 +1,7 @@
 //! `generate --from PICTURE`: the command line that made a picture, told from what the picture says of itself.
 
 use super::error::CliError;
-use super::{Cli, Command, generate, png};
+use super::{Cli, Command, generate, picture_file};
 use clap::{CommandFactory, FromArgMatches, Parser};
 use serde_json::Value;
 use std::ffi::OsString;
@@ -24,7 +24,7 @@ pub(super) fn parse() -> Result<Cli, CliError> {
 
 /// The flags and words that a picture tells.
 fn told_by(picture: &Path, typed: &generate::Args) -> Result<Vec<String>, CliError> {
-    let told = told_in(&png::read_info(picture)?.texts);
+    let told = told_in(&picture_file::read_info(picture)?.texts);
     let (flags, words) =
         told.map_err(|why| CliError::Failed(format!("{} cannot be made again: {why}", picture.display())))?;
     // Of flags that exclude each other those that were typed count.

@@ -17,8 +17,8 @@ pub(super) struct ImageArgs {
     #[arg(short, long, value_name = "NAME|DIR|FILE|OWNER/REPO", default_value = crate::bundled::DEFAULT)]
     pub(super) model: PathBuf,
 
-    /// File to write; {prompt}, {seed} and {index} are filled in, - is standard output, .safetensors keeps the raw sample
-    /// [default: ./{prompt}-{seed}.png]
+    /// File to write; {prompt}, {seed} and {index} are filled in, - is standard output; its ending says whether it is PNG,
+    /// JPEG or WebP (without loss), and .safetensors keeps the raw sample [default: ./{prompt}-{seed}.png]
     #[arg(short, long, value_name = "PATH")]
     pub(super) output: Option<PathBuf>,
 

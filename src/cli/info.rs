@@ -1,10 +1,10 @@
 //! `headwater info`: what a file or folder holds.
 
 use super::error::{CliError, one_line, printable};
-use super::{hub, png};
+use super::{hub, picture_file};
 use models::{Checkpoint, Lora, ModelFiles, ModelIndex};
 use serde_json::json;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Show what a file or folder holds: an image's settings, a checkpoint's parts.
@@ -26,7 +26,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         folder(&model.files())?
     } else if path.is_dir() {
         folder(&ModelFiles::folder(path)?)?
-    } else if is_png(path)? {
+    } else if picture_file::is_picture(path)? {
         image(path)?
     } else {
         file(path)?
@@ -46,16 +46,9 @@ struct Report {
     json: serde_json::Value,
 }
 
-fn is_png(path: &Path) -> Result<bool, CliError> {
-    let mut start = [0; 8];
-    let read = std::fs::File::open(path).and_then(|mut file| file.read(&mut start));
-    let read = read.map_err(|error| CliError::Failed(format!("cannot read {}: {error}", path.display())))?;
-    Ok(read == 8 && start == *b"\x89PNG\r\n\x1a\n")
-}
-
 fn image(path: &Path) -> Result<Report, CliError> {
-    let info = png::read_info(path)?;
-    let mut text = format!("PNG image, {}x{}\n", info.width, info.height);
+    let info = picture_file::read_info(path)?;
+    let mut text = format!("{} image, {}x{}\n", info.format, info.width, info.height);
     let mut json = json!({ "kind": "image", "width": info.width, "height": info.height });
     let mut others = serde_json::Map::new();
     for (keyword, value) in &info.texts {
@@ -74,7 +67,7 @@ fn image(path: &Path) -> Result<Report, CliError> {
         json["texts"] = others.into();
     }
     if info.texts.is_empty() {
-        text += "no text chunks: nothing is known of how it was made\n";
+        text += "no texts: nothing is known of how it was made\n";
     }
     Ok(Report { text, json })
 }

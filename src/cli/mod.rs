@@ -33,6 +33,7 @@ mod model;
 mod models;
 mod outpaint;
 mod output;
+mod picture_file;
 mod png;
 mod progress;
 mod restore;
@@ -179,7 +180,7 @@ fn man() -> Result<(), CliError> {
 /// Readers of what people type and of what pictures say, for fuzzing: nothing is returned, and nothing may panic.
 #[doc(hidden)]
 pub mod readers {
-    use super::{again, lora_tags, png, try_arguments};
+    use super::{again, lora_tags, picture_file, try_arguments};
     use std::path::Path;
 
     /// The arguments of `headwater generate`.
@@ -192,9 +193,9 @@ pub mod readers {
         drop(lora_tags::take(prompt, None));
     }
 
-    /// A PNG file's texts.
+    /// A picture's texts.
     pub fn texts_of(picture: &Path) {
-        if let Ok(info) = png::read_info(picture) {
+        if let Ok(info) = picture_file::read_info(picture) {
             again::try_texts(&info.texts);
         }
     }

@@ -2,6 +2,7 @@
 
 use super::beside::Beside;
 use super::error::CliError;
+use super::picture_file::{self, ENDINGS, Format};
 use super::png;
 use pipelines::Generated;
 use safetensors::{Dtype, tensor::TensorView};
@@ -74,9 +75,8 @@ impl Destination {
         if output.file_name().is_none() || pattern.ends_with(['/', '\\']) || output.is_dir() {
             return Err(CliError::Usage(format!("--output {pattern} names a folder; name a file in it")));
         }
-        match output.extension().and_then(|e| e.to_str()).map(str::to_lowercase).as_deref() {
-            Some("png" | "safetensors") => {}
-            _ => return Err(CliError::Usage(format!("--output {pattern} must end in .png or .safetensors"))),
+        if Format::of(output).is_none() && !is_sample(pattern) {
+            return Err(CliError::Usage(format!("--output {pattern} must end in {ENDINGS}, or in .safetensors")));
         }
         // Found out now rather than after the last step.
         let folder = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -100,7 +100,13 @@ impl Destination {
 
     /// Whether raw samples are wanted, not pictures.
     pub(super) fn takes_samples(&self) -> bool {
-        matches!(&self.place, Place::Pattern(pattern) if pattern.to_lowercase().ends_with(".safetensors"))
+        matches!(&self.place, Place::Pattern(pattern) if is_sample(pattern))
+    }
+
+    /// Of pictures.
+    fn format(&self) -> Format {
+        let named = if let Place::Pattern(pattern) = &self.place { Format::of(Path::new(pattern)) } else { None };
+        named.unwrap_or(Format::Png)
     }
 
     /// Writes one image, or its raw sample.
@@ -115,7 +121,7 @@ impl Destination {
         let settings = settings.to_string();
         let texts = [("parameters", parameters), ("headwater", &*settings)];
         let bytes = match &generated.image {
-            Some(image) if !self.takes_samples() => png::encode(image, &texts)?,
+            Some(image) if !self.takes_samples() => picture_file::encode(self.format(), image, &texts)?,
             _ => sample_file(&[("sample", &generated.sample)], generated.shape, &texts)?,
         };
         match &self.place {
@@ -135,6 +141,11 @@ impl Destination {
             Place::Default => Ok(Saved::File(write_new(&self.slug, seed, &bytes)?)),
         }
     }
+}
+
+/// Whether a path names a file of raw samples.
+fn is_sample(pattern: &str) -> bool {
+    pattern.to_lowercase().ends_with(".safetensors")
 }
 
 /// The first `{word}` in a path that stands for nothing.

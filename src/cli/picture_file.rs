@@ -1,0 +1,185 @@
+//! Files of pictures with their settings inside: PNG, and JPEG and WebP, which keep them in EXIF.
+
+use super::error::CliError;
+use super::png::{self, Text};
+use exif::experimental::Writer;
+use exif::{Field, In, Tag, Value};
+use image::codecs::{jpeg::JpegEncoder, webp::WebPEncoder};
+use image::{ExtendedColorType, ImageDecoder, ImageEncoder, ImageError, ImageReader};
+use pipelines::RgbImage;
+use std::io::Cursor;
+use std::path::Path;
+
+/// A file's format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    Png,
+    Jpeg,
+    /// Without loss.
+    WebP,
+}
+
+/// Endings of files that are written, for messages.
+pub(super) const ENDINGS: &str = ".png, .jpg or .webp";
+
+/// Of JPEG: that of AUTOMATIC1111's web UI is 80, at which the colours of small drawings suffer.
+const QUALITY: u8 = 95;
+
+impl Format {
+    /// By a file's ending.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        match path.extension()?.to_str()?.to_lowercase().as_str() {
+            "png" => Some(Self::Png),
+            "jpg" | "jpeg" => Some(Self::Jpeg),
+            "webp" => Some(Self::WebP),
+            _ => None,
+        }
+    }
+}
+
+/// The file's bytes.
+pub(super) fn encode(format: Format, image: &RgbImage, texts: &[Text<'_>]) -> Result<Vec<u8>, CliError> {
+    let failed = |error: &dyn std::fmt::Display| CliError::Failed(format!("cannot encode the image: {error}"));
+    if format == Format::Png {
+        return png::encode(image, texts);
+    }
+    let side = |extent: usize| u32::try_from(extent).map_err(|error| failed(&error));
+    let (width, height) = (side(image.width)?, side(image.height)?);
+    let exif = exif_of(texts).map_err(|error| failed(&error))?;
+    let mut bytes = Vec::new();
+    let written =
+        |encoder: &mut dyn FnMut(Vec<u8>) -> Result<(), ImageError>| encoder(exif).map_err(|error| failed(&error));
+    match format {
+        Format::Jpeg => written(&mut |exif| {
+            let mut encoder = JpegEncoder::new_with_quality(&mut bytes, QUALITY);
+            // What does not fit the one segment that JPEG has for it is left out.
+            drop(encoder.set_exif_metadata(exif));
+            encoder.write_image(&image.pixels, width, height, ExtendedColorType::Rgb8)
+        })?,
+        _ => written(&mut |exif| {
+            let mut encoder = WebPEncoder::new_lossless(&mut bytes);
+            drop(encoder.set_exif_metadata(exif));
+            encoder.write_image(&image.pixels, width, height, ExtendedColorType::Rgb8)
+        })?,
+    }
+    Ok(bytes)
+}
+
+/// What a file says of itself.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct PictureInfo {
+    pub(super) format: &'static str,
+    pub(super) width: u32,
+    pub(super) height: u32,
+    pub(super) texts: Vec<(String, String)>,
+}
+
+/// Whether a file is a picture that may say how it was made.
+pub(super) fn is_picture(path: &Path) -> Result<bool, CliError> {
+    let mut start = [0; 12];
+    let read = std::fs::File::open(path).and_then(|mut file| std::io::Read::read(&mut file, &mut start));
+    let read = read.map_err(|error| CliError::Failed(format!("cannot read {}: {error}", path.display())))?;
+    let start = &start[..read];
+    Ok(is_png(start) || start.starts_with(b"\xff\xd8\xff") || (start.starts_with(b"RIFF") && start.ends_with(b"WEBP")))
+}
+
+fn is_png(start: &[u8]) -> bool {
+    start.starts_with(b"\x89PNG\r\n\x1a\n")
+}
+
+/// Reads what it says.
+pub(super) fn read_info(path: &Path) -> Result<PictureInfo, CliError> {
+    let failed = |error: &dyn std::fmt::Display| CliError::Failed(format!("{}: {error}", path.display()));
+    let mut start = [0; 8];
+    let read = std::fs::File::open(path).and_then(|mut file| std::io::Read::read(&mut file, &mut start));
+    if is_png(&start[..read.map_err(|error| failed(&error))?]) {
+        let info = png::read_info(path)?;
+        return Ok(PictureInfo { format: "PNG", width: info.width, height: info.height, texts: info.texts });
+    }
+    // Reading the picture finds out whether the file is whole, which the libraries below take for granted.
+    let picture = crate::read_picture(path).map_err(|error| CliError::Failed(error.to_string()))?;
+    let exif = || {
+        let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format).ok()?;
+        let format = if reader.format() == Some(image::ImageFormat::Jpeg) { "JPEG" } else { "WebP" };
+        Some((format, reader.into_decoder().ok()?.exif_metadata().ok().flatten()))
+    };
+    let (format, exif) =
+        models::contain(exif).flatten().ok_or_else(|| failed(&"is no picture that says how it was made"))?;
+    let texts = exif.and_then(|exif| models::contain(|| texts_in(exif))).unwrap_or_default();
+    let [width, height] = [picture.width, picture.height].map(|side| u32::try_from(side).unwrap_or(u32::MAX));
+    Ok(PictureInfo { format, width, height, texts })
+}
+
+/// What stands before a comment that is UTF-16.
+const UNICODE: &[u8] = b"UNICODE\0";
+
+/// The parameters as AUTOMATIC1111's web UI writes them, in the user's comment, and our own settings as the picture's description.
+fn exif_of(texts: &[Text<'_>]) -> Result<Vec<u8>, exif::Error> {
+    let text = |keyword: &str| texts.iter().find(|(own, _)| *own == keyword).map(|(_, text)| *text);
+    let mut fields = Vec::new();
+    if let Some(parameters) = text("parameters") {
+        let comment = [UNICODE, &parameters.encode_utf16().flat_map(u16::to_be_bytes).collect::<Vec<_>>()].concat();
+        fields.push(Field { tag: Tag::UserComment, ifd_num: In::PRIMARY, value: Value::Undefined(comment, 0) });
+    }
+    if let Some(settings) = text("headwater") {
+        // The field is ASCII; JSON has an escape for everything else.
+        let ascii: String = settings.chars().map(|c| if c.is_ascii() { c.to_string() } else { escaped(c) }).collect();
+        let value = Value::Ascii(vec![ascii.into_bytes()]);
+        fields.push(Field { tag: Tag::ImageDescription, ifd_num: In::PRIMARY, value });
+    }
+    let mut writer = Writer::new();
+    fields.iter().for_each(|field| writer.push_field(field));
+    let mut bytes = Cursor::new(Vec::new());
+    writer.write(&mut bytes, false)?;
+    Ok(bytes.into_inner())
+}
+
+/// A character as JSON writes it in ASCII.
+fn escaped(c: char) -> String {
+    c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
+}
+
+fn texts_in(exif: Vec<u8>) -> Vec<(String, String)> {
+    let Ok(exif) = exif::Reader::new().read_raw(exif) else { return Vec::new() };
+    let field = |tag| exif.get_field(tag, In::PRIMARY).map(|field| &field.value);
+    let mut texts = Vec::new();
+    if let Some(Value::Undefined(comment, _)) = field(Tag::UserComment)
+        && let Some(units) = comment.strip_prefix(UNICODE)
+    {
+        let units: Vec<u16> = units.chunks_exact(2).map(|unit| u16::from_be_bytes([unit[0], unit[1]])).collect();
+        texts.push(("parameters".to_owned(), String::from_utf16_lossy(&units)));
+    }
+    if let Some(Value::Ascii(lines)) = field(Tag::ImageDescription)
+        && let Some(line) = lines.first().filter(|line| line.starts_with(b"{"))
+    {
+        texts.push(("headwater".to_owned(), String::from_utf8_lossy(line).into_owned()));
+    }
+    texts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_survive_in_every_format() {
+        let image = RgbImage { width: 9, height: 8, pixels: vec![200; 9 * 8 * 3] };
+        let settings = serde_json::json!({ "prompt": "红心 ❤ \u{1f98a}" });
+        let texts = [("parameters", "café ❤\nSteps: 3"), ("headwater", &*settings.to_string())];
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for (name, format) in [("a.png", "PNG"), ("a.jpg", "JPEG"), ("a.webp", "WebP")] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, encode(Format::of(&path).expect("known"), &image, &texts).expect("encodes"))
+                .expect("writes");
+            let info = read_info(&path).expect("reads");
+            assert_eq!((info.format, info.width, info.height), (format, 9, 8));
+            let text = |keyword: &str| info.texts.iter().find(|(own, _)| own == keyword).map(|(_, text)| text.as_str());
+            assert_eq!(text("parameters"), Some(texts[0].1), "{name}");
+            let own: serde_json::Value = serde_json::from_str(text("headwater").expect("kept")).expect("JSON");
+            assert_eq!(own, settings, "{name}");
+        }
+        std::fs::write(folder.path().join("no"), "RIFF").expect("writes");
+        assert!(!is_picture(&folder.path().join("no")).expect("reads"));
+        assert!(is_picture(&folder.path().join("a.webp")).expect("reads"));
+    }
+}
