@@ -30,6 +30,95 @@ fn the_picture_is_that_of_the_folder() {
     }
 }
 
+/// A network by itself, in every spelling of its names: what it lacks is read in the folder that is given with it, or said.
+#[test]
+fn a_network_alone_makes_the_picture_of_the_folder() {
+    for pipeline in ["stable_diffusion", "stable_diffusion_xl"] {
+        let place = tempfile::tempdir().unwrap();
+        let (own, prefix) = (folder(pipeline), "model.diffusion_model.");
+        let mut whole = single(pipeline);
+        whole.retain(|name, _| name.starts_with(prefix));
+        write(&place.path().join("prefixed.safetensors"), &whole);
+        let bare = whole.iter().map(|(name, tensor)| (name[prefix.len()..].to_owned(), tensor.clone())).collect();
+        write(&place.path().join("bare.safetensors"), &bare);
+        let unet = format!("{own}/unet/diffusion_pytorch_model.safetensors");
+        std::fs::copy(&unet, place.path().join("diffusers.safetensors")).unwrap();
+        // Everything but the network's weights.
+        let rest = place.path().join("rest");
+        for part in ["unet", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler", "vae"] {
+            let Ok(entries) = std::fs::read_dir(Path::new(&own).join(part)) else { continue };
+            std::fs::create_dir_all(rest.join(part)).unwrap();
+            for path in entries.map(|entry| entry.unwrap().path()) {
+                if part != "unet" || path.extension().is_some_and(|end| end == "json") {
+                    std::fs::copy(&path, rest.join(part).join(path.file_name().unwrap())).unwrap();
+                }
+            }
+        }
+        std::fs::copy(Path::new(&own).join("model_index.json"), rest.join("model_index.json")).unwrap();
+        let pictures = Path::new(&own).join("pictures");
+        let case = golden_cases(&pictures).into_iter().find(|case| case["file"] == "euler.png").unwrap();
+        for file in ["prefixed.safetensors", "bare.safetensors", "diffusers.safetensors"] {
+            let worst = difference(place.path(), &pictures, &case, "cpu", &["--model", file, "--config", "rest"]);
+            assert!(worst <= 2, "{pipeline}, {file}: {worst} of 255");
+        }
+        // Without an autoencoder in that folder, one is wanted by itself.
+        std::fs::rename(rest.join("vae"), place.path().join("vae")).unwrap();
+        let (code, message) =
+            run(place.path(), &["generate", "x", "-m", "bare.safetensors", "--device", "cpu", "--config", "rest"]);
+        assert_eq!(code, Some(1), "{message}");
+        assert!(message.trim_end().ends_with("must be given apart (--vae DIR or FILE)"), "{message}");
+        let more = ["--model", "bare.safetensors", "--config", "rest", "--vae", "vae"];
+        let worst = difference(place.path(), &pictures, &case, "cpu", &more);
+        assert!(worst <= 2, "{pipeline}: {worst} of 255");
+        // The folder's index may say that its pipeline comes without one.
+        std::fs::copy(&unet, rest.join("unet/diffusion_pytorch_model.safetensors")).unwrap();
+        let index = std::fs::read(rest.join("model_index.json")).unwrap();
+        let mut index: Value = serde_json::from_slice(&index).unwrap();
+        for absent in [serde_json::json!([null, null]), Value::Null] {
+            index["vae"] = absent;
+            std::fs::write(rest.join("model_index.json"), index.to_string()).unwrap();
+            let worst = difference(place.path(), &pictures, &case, "cpu", &["--model", "rest", "--vae", "vae"]);
+            assert!(worst <= 2, "{pipeline}: {worst} of 255");
+            let (code, message) = run(place.path(), &["generate", "x", "-m", "rest", "--device", "cpu"]);
+            assert!(code == Some(2) && message.contains("or --vae an autoencoder"), "{message}");
+        }
+    }
+}
+
+/// Adapters are told by the names that they are read by, whether or not these have their kind's word in them.
+#[test]
+fn info_tells_adapters_of_every_kind() {
+    let place = tempfile::tempdir().unwrap();
+    let info = |tensors: &Tensors| -> String {
+        write(&place.path().join("x.safetensors"), tensors);
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_headwater")).args(["info", "x.safetensors"]).current_dir(&place).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    let tensor = || (Dtype::F16, vec![1, 1], vec![0, 0]);
+    for names in [
+        &["lycoris_down_blocks_0.lokr_w1", "lycoris_down_blocks_0.lokr_w2"][..],
+        &[
+            "base_model.model.down.hada_w1_a",
+            "base_model.model.down.hada_w1_b",
+            "base_model.model.down.hada_w2_a",
+            "base_model.model.down.hada_w2_b",
+        ],
+        &["diffusion_model.out.2.diff", "diffusion_model.out.2.diff_b"],
+        &["unet.x.lora_A.weight", "unet.x.lora_B.weight", "unet.x.lora_magnitude_vector"],
+    ] {
+        let tensors: Tensors = names.iter().map(|name| ((*name).to_owned(), tensor())).collect();
+        let text = info(&tensors);
+        assert!(text.starts_with("LoRA in ") && text.contains("unet: 1 layers"), "{names:?}: {text}");
+    }
+    // A word inside a name is no kind.
+    let plain: Tensors = ["flora.weight", "my.exploration"].iter().map(|name| ((*name).to_owned(), tensor())).collect();
+    assert!(info(&plain).starts_with("safetensors checkpoint, 2 tensors"), "{}", info(&plain));
+    let mut unet = single("stable_diffusion");
+    unet.retain(|name, _| name.starts_with("model.diffusion_model."));
+    assert!(info(&unet).starts_with("problem: x.safetensors: is a UNet alone"), "{}", info(&unet));
+}
+
 #[test]
 fn adapters_change_the_picture_as_in_diffusers() {
     let loras = goldens().join("loras");

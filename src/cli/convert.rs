@@ -36,8 +36,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
 
-    /// Folder whose configurations and tokenizers go before those told from a single file, and whose text encoders and autoencoder a
-    /// file without them is given
+    /// Folder whose configurations and tokenizers go before those told from a single file, and which a network alone is given
+    /// its text encoders and autoencoder from
     #[arg(long, value_name = "DIR")]
     config: Option<PathBuf>,
 

@@ -114,8 +114,8 @@ pub(super) struct ImageArgs {
     #[arg(long, help_heading = "Model", value_name = "NAME")]
     pub(super) variant: Option<String>,
 
-    /// Folder in diffusers' layout whose configurations and tokenizers go before those told from a single file, and whose text encoders and
-    /// autoencoder a file without them is given
+    /// Folder in diffusers' layout whose configurations and tokenizers go before those told from a single file, and which a
+    /// network alone is given its text encoders and autoencoder from
     #[arg(long, help_heading = "Model", value_name = "DIR")]
     pub(super) config: Option<PathBuf>,
 

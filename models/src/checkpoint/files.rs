@@ -1,4 +1,6 @@
 use crate::checkpoint::contents::{self, Contents, plain};
+use crate::checkpoint::convert::layout::Layout;
+use crate::checkpoint::index::ModelIndex;
 use crate::checkpoint::lora::{Addition, Additions};
 use crate::checkpoint::mapped::Bytes;
 use crate::checkpoint::path::{is_inside, join};
@@ -140,7 +142,7 @@ impl ModelFiles {
 
     /// A single `.safetensors` file in the layout of latent diffusion's code: Stable Diffusion 1, 2 or XL, told by its
     /// names and shapes. Configurations in the folder `config`, in diffusers' layout, take precedence over those
-    /// derived from the file, and text encoders and an autoencoder that the file lacks are read there.
+    /// derived from the file, and what a network without text encoders lacks is read there.
     ///
     /// # Errors
     /// When it is damaged, quantized, or of no known family.
@@ -154,10 +156,15 @@ impl ModelFiles {
             Some(Contents::Whole | Contents::Unet | Contents::Transformer) | None => {}
             Some(other) => return Err(fault(format!("is {other}, and no whole model: {}", other.advice()))),
         }
-        let file = SingleFile::open(path)?;
+        // What keeps the folder from telling a family keeps nothing else from being told.
+        let family = folder.as_ref().and_then(|folder| Layout::of(folder, &ModelIndex::read(folder).ok()?).ok());
+        let file = SingleFile::open(path, family.map(Layout::into_family).as_ref())?;
         let mut apart = Vec::new();
+        let has_no_text = file.lacks.iter().any(|part| part != "vae");
         for part in PARTS_APART.iter().copied().filter(|part| file.lacks.iter().any(|lacked| lacked == part)) {
-            match folder.as_ref().filter(|folder| folder.has_weights(part)) {
+            // A file that lacks its autoencoder alone is meant for another one than the folder's, which is given by itself.
+            let beside = folder.as_ref().filter(|folder| has_no_text && folder.has_weights(part));
+            match beside {
                 Some(folder) => apart.push(Apart { part, files: Arc::new(folder.clone()), inside: part }),
                 // An autoencoder may still be given by itself.
                 None if part == "vae" => {}

@@ -59,6 +59,10 @@ impl Layout {
         }
     }
 
+    pub(crate) fn into_family(self) -> Family {
+        self.family
+    }
+
     pub(crate) fn parts(&self) -> impl Iterator<Item = &str> {
         self.family.parts.keys().map(|part| &**part)
     }

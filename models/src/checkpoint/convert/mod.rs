@@ -1,7 +1,7 @@
 //! Writes a model as a folder in diffusers' layout or as a single file in latent diffusion's. The number type may
 //! change, and adapters are merged.
 
-mod layout;
+pub(super) mod layout;
 
 use crate::checkpoint::files::ModelFiles;
 use crate::checkpoint::index::{Component, ModelIndex};

@@ -94,12 +94,12 @@ impl Shapes for Under<'_> {
 
 impl SingleFile {
     /// Reads the header, recognises the family and assigns the tensors to its parts. Parts that the file does not have are in
-    /// [`lacks`](Self::lacks).
-    pub(crate) fn open(path: &Path) -> Result<Self, ModelError> {
+    /// [`lacks`](Self::lacks). A network whose text no family reads is of the family of the model `beside` it.
+    pub(crate) fn open(path: &Path, beside: Option<&Family>) -> Result<Self, ModelError> {
         let shown = path.display().to_string();
         let file = TensorFile::at(path)?;
         let all: BTreeMap<String, TensorInfo> = file.tensors().collect();
-        let family = family(&shown, &all)?;
+        let family = family(&shown, &all, beside)?;
         let marks = marks(&family, &file, &all);
         let Sampling { scheduler, mut index, sample_size } = family.sampling(&marks);
         let mut single = Self {
@@ -433,7 +433,7 @@ fn text_channels(all: &BTreeMap<String, TensorInfo>, prefix: &str) -> Option<usi
     own.find(|(name, _)| name.ends_with(".attn2.to_k.weight"))?.1.shape.get(1).copied()
 }
 
-fn family(shown: &str, all: &BTreeMap<String, TensorInfo>) -> Result<Family, ModelError> {
+fn family(shown: &str, all: &BTreeMap<String, TensorInfo>, beside: Option<&Family>) -> Result<Family, ModelError> {
     let fault = |message: String| Err(ModelError::new(shown, message));
     let is_there = |sign: &str| all.range(sign.to_owned()..).next().is_some_and(|(name, _)| has_sign(name, sign));
     let known = || Family::all().iter().map(|family| family.title.clone()).collect::<Vec<_>>().join(", ");
@@ -460,7 +460,7 @@ fn family(shown: &str, all: &BTreeMap<String, TensorInfo>) -> Result<Family, Mod
     let upscales =
         ["label_emb.weight", "class_embedding.weight"].iter().any(|name| all.contains_key(&format!("{prefix}{name}")));
     let fits = |family: &Family| Some(family.text) == channels && (upscales == (family.name == "x4-upscaler"));
-    Family::all().into_iter().find(fits).ok_or_else(|| {
+    Family::all().into_iter().find(fits).or_else(|| beside.cloned()).ok_or_else(|| {
         let read = channels.map_or("no text".to_owned(), |channels| format!("text of {channels} channels"));
         let message = format!(
             "is {}, and no whole model: it reads {read}, as no known family does ({})",
