@@ -1,6 +1,7 @@
 """Trains a consistency model (Song et al. 2023, "Consistency models"), by distillation or from nothing.
 
     python consistency.py --teacher ../assets/models/icons-64 --data DIR --out RUN --minutes 40        # distillation (CD)
+    python consistency.py --teacher MODEL --latents LATENTS --data DIR --out RUN --minutes 360          # CD of a teacher on latents
     python consistency.py --mode ct --data DIR --out RUN --recipe shapes --width 128 --layers 4        # training (CT)
 
 f(x + sigma n, sigma) is the clean picture at the start of the probability-flow ODE's path through x + sigma n. Both losses pull
@@ -24,11 +25,13 @@ import torch
 import run
 from data import RECIPES, encode
 from export import write
-from model import CONSISTENCY_BETAS, Denoiser, boundary, build_text_encoder, build_transformer, consistency_scheduler, ddpm_sigmas, finer, sizes
-from sample import PROMPTS, generate, grid, load
+from model import (
+    CONSISTENCY_BETAS, LATENT_NOISE, Denoiser, boundary, build_text_encoder, build_transformer, consistency_betas, consistency_scheduler, ddpm_sigmas,
+    finer, on_pixels, sizes)
+from sample import PROMPTS, generate, grid, load, load_autoencoder
 from train import batches, get_mix, get_tokenizer, optimizers, prepare, visible_error
 
-LOG_SIGMA_MAX = math.log(ddpm_sigmas(*CONSISTENCY_BETAS)[-1])  # timestep 999, where a picture starts
+SIGMA_MAX = float(ddpm_sigmas(*CONSISTENCY_BETAS)[-1])  # timestep 999, where a picture starts
 CLOSE = 4 / 127.5  # a teacher's guess so near to white, four levels of a byte, is meant to be white
 
 
@@ -56,14 +59,15 @@ def lower(sigma, stage, k=8.0, lowest=0.2):
     return torch.where(r < lowest, torch.zeros_like(r), r)
 
 
-def draw_sigmas(n, lowest, generator, device, middle=0.0):
+def draw_sigmas(n, lowest, generator, device, middle=0.0, unit=1.0, most=SIGMA_MAX):
     """Uniform in log sigma, so that each step of the chain counts alike, and the start of a picture more often than that. A share
-    `middle` of the rest lies around sigma 3, where the picture is decided and f is hardest to learn."""
-    log = torch.empty(n, device=device).uniform_(lowest, LOG_SIGMA_MAX, generator=generator)
+    `middle` of the rest lies around sigma 3, where the picture is decided and f is hardest to learn; of latents around 3 `unit`."""
+    highest = math.log(most)
+    log = torch.empty(n, device=device).uniform_(lowest, highest, generator=generator)
     if middle:
-        normal = 1.1 + 0.8 * torch.randn(n, generator=generator, device=device)
-        log = torch.where(torch.rand(n, generator=generator, device=device) < middle, normal.clamp(lowest, LOG_SIGMA_MAX), log)
-    return torch.where(torch.rand(n, generator=generator, device=device) < 0.15, LOG_SIGMA_MAX, log).exp()
+        normal = 1.1 + math.log(unit) + 0.8 * torch.randn(n, generator=generator, device=device)
+        log = torch.where(torch.rand(n, generator=generator, device=device) < middle, normal.clamp(lowest, highest), log)
+    return torch.where(torch.rand(n, generator=generator, device=device) < 0.15, highest, log).exp()
 
 
 def distillation_point(denoise, x, noise, sigma, r):
@@ -89,7 +93,7 @@ def picture_distance(error):
 def pixel_distance(error, c=0.03):
     """The same of each value by itself, on the same scale. A whole picture's distance is that of its edges, and a faint pattern in flat
     areas costs next to nothing beside them; here it counts as much. Its minimum is a median, which suits a target that is the same
-    each time, such as a teacher's (Song et al. 2023 find L1 better than L2 for CD)."""
+    each time, such as a teacher's (Song et al. 2023 find L1 better than L2 for CD). Latents have twice the c, as they have twice the spread."""
     return ((error.square() + c**2).sqrt() - c).flatten(1).sum(1) / error[0].numel() ** 0.5
 
 
@@ -104,12 +108,13 @@ def consistency_loss(f, target, point, denoise, x, noise, sigma, r, error=torch.
     return distance(error(f(x_t, sigma), goal)).mean()
 
 
-def guidance_at(sigma, low, middle, high):
-    """The guidance scale at a noise level: low up to sigma 1, middle at 12, high at the start, linear in log sigma between. Guidance is
-    needed where it decides what is drawn; below that it only drives pictures away from real ones, and above it makes colours too strong
-    (Kynkaanniemi et al. 2024, "Applying guidance in a limited interval")."""
-    log, knee = sigma.log().clamp(0, LOG_SIGMA_MAX), math.log(12)
-    return torch.where(log < knee, low + (middle - low) * log / knee, middle + (high - middle) * (log - knee) / (LOG_SIGMA_MAX - knee))
+def guidance_at(sigma, low, middle, high, unit=1.0, most=SIGMA_MAX):
+    """The guidance scale at a noise level: low up to sigma 1, middle at 12 (of latents that many times `unit`), high at the start, linear in log
+    sigma between. Guidance is needed where it decides what is drawn; below that it only drives pictures away from real ones, and above it
+    makes colours too strong (Kynkaanniemi et al. 2024, "Applying guidance in a limited interval")."""
+    knee, highest = math.log(12), math.log(most / unit)
+    log = (sigma / unit).log().clamp(0, highest)
+    return torch.where(log < knee, low + (middle - low) * log / knee, middle + (high - middle) * (log - knee) / (highest - knee))
 
 
 def guided(teacher, x_t, sigma, mask, text, empty_mask, empty_text, scales):
@@ -126,6 +131,7 @@ def arguments():
     p.add_argument("--before", nargs=2, metavar=("TEACHER", "STUDENT"), help="an earlier pair: the student starts from --teacher plus what told these two apart")
     run.arguments(p, minutes=40, warm_up=50, decay=0.4, ema=0.99)
     run.network(p)
+    p.add_argument("--latents", help="learn on these, of latents.py, not on pixels; they belong to the teacher's autoencoder")
     p.add_argument("--recipe", choices=RECIPES, default="everyday")
     p.add_argument("--guidance", type=float, nargs=3, metavar=("LOW", "MIDDLE", "HIGH"), help="at these noise levels, see guidance_at(); default: the teacher's own at all")
     p.add_argument("--train-text", action=argparse.BooleanOptionalAction, help="default: only without a teacher")
@@ -139,6 +145,8 @@ def arguments():
     a = p.parse_args()
     if a.mode == "cd" and not a.teacher:
         p.error("--mode cd needs --teacher")
+    if a.latents and not a.teacher:
+        p.error("--latents needs --teacher, whose network and tokenizer it takes")
     a.k = {"cd": 0.0, "ct": 8.0}[a.mode] if a.k is None else a.k
     a.distance = a.distance or {"cd": "pixel", "ct": "picture"}[a.mode]
     a.stages = a.stages or {"cd": (1, 1), "ct": (0, 2)}[a.mode]
@@ -160,9 +168,10 @@ def begin(student, teacher, before):
         time = teacher.time_embedding(sigma)
         if before:  # embeddings are added as functions of the noise, whatever the timesteps are
             time += before[1].time_embedding(sigma) - before[0].time_embedding(sigma)
-            earlier = (finer(m.transformer, student.transformer.config.patch_size).parameters() for m in before)
-            for p, a, b in zip(student.transformer.parameters(), *earlier, strict=True):
-                p += b - a
+            earlier = [m.transformer if not on_pixels(student.transformer) else finer(m.transformer, student.transformer.config.patch_size) for m in before]
+            for p, a, b in zip(student.transformer.parameters(), *(net.parameters() for net in earlier), strict=True):
+                if p.shape == a.shape:  # what reads and writes latents had nothing to learn on pixels
+                    p += b - a
     student.fit_time_embedding(sigma, time)
 
 
@@ -175,7 +184,10 @@ def networks(a, mix):
     teacher, defaults = from_folder(a.teacher)
     teacher.requires_grad_(False).eval()
     vars(a).update(sizes(teacher.transformer))  # the checkpoint says what was trained, whatever the command line said
-    student = Denoiser(copy.deepcopy(teacher.transformer), copy.deepcopy(teacher.text_encoder), betas=CONSISTENCY_BETAS).requires_grad_(True)
+    if on_pixels(teacher.transformer) == bool(a.latents):
+        sys.exit("a teacher on latents takes --latents, one on pixels none")
+    betas = consistency_betas(teacher.transformer)
+    student = Denoiser(copy.deepcopy(teacher.transformer), copy.deepcopy(teacher.text_encoder), betas=betas).requires_grad_(True)
     if not (Path(a.out) / "checkpoint.pt").exists():  # which has what it began with, and more
         begin(student, teacher, [from_folder(folder)[0] for folder in a.before or []])
     return teacher, student, tokenizer, a.guidance or [defaults["guidance_scale"]] * 3
@@ -184,10 +196,11 @@ def networks(a, mix):
 def show(a, ema, tokenizer, device):
     """RUN/samples.png (one, two and four steps) and the exported folder."""
     if device == "cpu":
-        rows = [generate(ema.transformer, ema.text_encoder, tokenizer, consistency_scheduler(), None, PROMPTS, n, 1.0) for n in (1, 2, 4)]
-        grid(np.concatenate(rows), len(PROMPTS)).save(Path(a.out) / "samples.png")
+        parts = ema.transformer, ema.text_encoder, tokenizer, consistency_scheduler(ema.transformer), a.latents and load_autoencoder(a.latents)
+        rows = [generate(*parts, PROMPTS, n, 1.0) for n in (1, 2, 4)]
+        grid(np.concatenate(rows), len(PROMPTS), 1 if a.latents else 2).save(Path(a.out) / "samples.png")
     if a.export:
-        write(ema, Path(a.out) / "tokenizer", a.data, a.export, 1.0, 1, consistency=True)
+        write(ema, Path(a.out) / "tokenizer", a.data, a.export, 1.0, 1, consistency=True, autoencoder=a.latents)
 
 
 def main():
@@ -204,8 +217,9 @@ def main():
     net, guide = (torch.compile(m, dynamic=False) if a.compile and m else m for m in (f, teacher and teacher.to(device)))
     point = {"cd": distillation_point, "ct": training_point}[a.mode]
     generator = torch.Generator(device)
-    error = functools.partial(visible_error, close=CLOSE) if teacher else torch.sub
-    distance = {"picture": picture_distance, "pixel": pixel_distance}[a.distance]
+    error = functools.partial(visible_error, close=CLOSE) if teacher and not a.latents else torch.sub  # latents have no ends
+    distance = {"picture": picture_distance, "pixel": functools.partial(pixel_distance, c=0.06 if a.latents else 0.03)}[a.distance]
+    unit, most = LATENT_NOISE if a.latents else 1.0, model.log_sigmas[-1].exp().item()
     nothing = [t.to(device) for t in encode(tokenizer, [""])]
     for x, ids, mask in batches(a, mix, tokenizer, r.step, device, dropout=0.0):
         due, code = r.tick()
@@ -216,7 +230,7 @@ def main():
         if code is not None:
             sys.exit(code)
         generator.manual_seed(a.seed * 10_000_019 + r.step)
-        sigma = draw_sigmas(len(x), a.lowest, generator, device, a.middle)
+        sigma = draw_sigmas(len(x), a.lowest, generator, device, a.middle, unit, most)
         noise = torch.randn(x.shape, generator=generator, device=device)
         with torch.autocast(device, torch.bfloat16, enabled=bf16):
             text, denoise = model.encode(ids, mask), None
@@ -225,7 +239,7 @@ def main():
                     told = teacher.encode(ids, mask)
                     untold_mask = nothing[1][:, : ids.shape[1]].expand(len(x), -1)
                     untold = teacher.encode(*(t[:, : ids.shape[1]] for t in nothing)).expand(len(x), -1, -1)
-                denoise = lambda x_t: guided(guide, x_t, sigma, mask, told, untold_mask, untold, guidance)
+                denoise = lambda x_t: guided(guide, x_t, sigma, mask, told, untold_mask, untold, (*guidance, unit, most))
             call = lambda x_t, s: net(x_t, s, None, mask, text)
             loss = consistency_loss(call, call, point, denoise, x, noise, sigma, lower(sigma, stage, a.k, math.exp(a.lowest)), error, distance)
         r.update(loss, len(x))

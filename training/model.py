@@ -19,6 +19,8 @@ BETAS = 0.0001, 0.02  # first and last, linear between them (Ho et al. 2020)
 # A consistency model with two or four steps adds noise again at timesteps 499, or 759, 499 and 259. With the betas above they are sigma
 # 3.4, or 19, 3.4 and 1.0, where what is drawn has long been decided; falling betas that end as high make them 45, or 120, 45 and 9.8.
 CONSISTENCY_BETAS = 0.02, 0.0003
+# Noise hides in latents what 1 / 0.69 of it hides in pixels (README, "On latents"): 27, or 83, 27 and 6.6, are as 39, or 120, 39 and 9.6.
+LATENT_BETAS, LATENT_NOISE = (0.016, 0.0043), 0.69
 
 
 def build_transformer(width=256, layers=6, heads=4, caption_channels=256, patch=8, size=SIZE, channels=3):
@@ -201,21 +203,32 @@ def scheduler(prediction="sample"):
     )
 
 
-def consistency_scheduler():
-    """The same for a consistency model: from the highest timestep, denoise and add noise again, as often as there are steps."""
+def on_pixels(transformer):
+    return transformer.config.in_channels == 3
+
+
+def consistency_betas(transformer):
+    return CONSISTENCY_BETAS if on_pixels(transformer) else LATENT_BETAS
+
+
+def consistency_scheduler(transformer):
+    """The same for a consistency model: from the highest timestep, denoise and add noise again, as often as there are steps. Pixels end at
+    -1 and 1, latents nowhere."""
+    first, last = consistency_betas(transformer)
     return LCMScheduler(
-        num_train_timesteps=1000, beta_schedule="linear", beta_start=CONSISTENCY_BETAS[0], beta_end=CONSISTENCY_BETAS[1], prediction_type="sample",
-        original_inference_steps=50, timestep_scaling=10.0, clip_sample=True, set_alpha_to_one=True,
+        num_train_timesteps=1000, beta_schedule="linear", beta_start=first, beta_end=last, prediction_type="sample",
+        original_inference_steps=50, timestep_scaling=10.0, clip_sample=on_pixels(transformer), set_alpha_to_one=True,
     )
 
 
 def boundary(timestep, scaling=10.0, sigma_data=0.5):
-    """LCMScheduler's (c_skip, c_out) (Luo et al. 2023, "Latent consistency models", appendix D): the identity at timestep 0."""
+    """LCMScheduler's (c_skip, c_out) (Luo et al. 2023, "Latent consistency models", appendix D): the identity at timestep 0. Its sigma_data
+    is 0.5 whatever the data; from timestep 1 on c_skip is below 0.0025, so that latents, whose spread is 1, need no other."""
     t = timestep * scaling
     return sigma_data**2 / (t**2 + sigma_data**2), t / (t**2 + sigma_data**2).sqrt()
 
 
 def ddpm_sigmas(first=BETAS[0], last=BETAS[1]):
-    """sigma of timesteps 0..999: sqrt((1 - abar) / abar), from 0.01 to 157 with BETAS, from 0.13 to 165 with CONSISTENCY_BETAS."""
+    """sigma of timesteps 0..999: sqrt((1 - abar) / abar), from 0.01 to 157 with BETAS, from 0.14 to 165 with CONSISTENCY_BETAS and LATENT_BETAS."""
     abar = np.cumprod(1 - np.linspace(first, last, 1000))
     return np.sqrt((1 - abar) / abar)

@@ -1,15 +1,24 @@
 """What can be checked without data: python -m pytest test_autoencoder.py (or python test_autoencoder.py)."""
 
+import json
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKL, PixArtTransformer2DModel
+from transformers import CLIPTextModel
 
 from autoencoder import Both, build_autoencoder, gradients, standardise
 from data import to_input
-from model import build_transformer, on_latents
+from export import write
+from model import Denoiser, build_text_encoder, build_transformer, on_latents
 from muon import Muon
+from sample import generate, load
 from seams import seams
+
+TOKENIZER = Path(__file__).parent / "../assets/models/icons-64/tokenizer"
 
 
 def small():
@@ -74,6 +83,28 @@ def test_a_transformer_on_latents_begins_with_the_blocks_of_one_on_pixels():
     told, new = pixels.state_dict(), latents.state_dict()
     other = {name for name in new if not torch.equal(new[name].flatten()[:1], told[name].flatten()[:1]) or new[name].shape != told[name].shape}
     assert other == {"pos_embed.proj.weight", "proj_out.weight", "proj_out.bias"}, other
+
+
+@torch.no_grad()
+def test_folders_of_teacher_and_student_load_without_a_key_too_many_or_too_few():
+    torch.manual_seed(0)
+    vocab = len(json.loads((TOKENIZER / "vocab.json").read_text()))
+    transformer = build_transformer(32, 1, 2, 32, 2, 4, 8)
+    torch.nn.init.normal_(transformer.proj_out.weight, std=0.3)
+    model = Denoiser(transformer, build_text_encoder(vocab, 32, 1, 2))
+    for consistency in (False, True):
+        with tempfile.TemporaryDirectory() as folder:
+            folder = Path(folder)
+            (folder / "NOTICE.md").write_text("whose drawings these are")
+            build_autoencoder((8, 8, 16, 16), 8).half().save_pretrained(folder / "latents/vae")
+            write(model, TOKENIZER, folder, folder / "model", consistency=consistency, autoencoder=folder / "latents")
+            for kind, name in ((AutoencoderKL, "vae"), (PixArtTransformer2DModel, "transformer"), (CLIPTextModel, "text_encoder")):
+                loading = kind.from_pretrained(folder / "model", subfolder=name, output_loading_info=True)[1]
+                assert not any(loading.values()), (name, loading)
+            *parts, defaults = load(folder / "model")
+            assert defaults["height"] == defaults["width"] == 32
+            assert parts[3].config.get("clip_sample", False) is False
+            assert generate(*parts, ["a red heart", "a key"], 2, 1.0).shape == (2, 32, 32, 3)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,14 @@
 The toy is a Gaussian, N(MU, SD^2), whose score, ODE paths and consistency function are known in closed form."""
 
 import copy
+import math
 
 import torch
 
 from consistency import Student, begin, consistency_loss, distillation_point, guidance_at, lower, picture_distance, pixel_distance, training_point
-from model import BETAS, CONSISTENCY_BETAS, Denoiser, boundary, build_text_encoder, build_transformer, consistency_scheduler, ddpm_sigmas, finer
+from model import (
+    BETAS, CONSISTENCY_BETAS, LATENT_BETAS, LATENT_NOISE, Denoiser, boundary, build_text_encoder, build_transformer, consistency_betas,
+    consistency_scheduler, ddpm_sigmas, finer, on_latents)
 from train import square_error, visible_error
 
 MU, SD = 0.3, 0.5
@@ -82,7 +85,7 @@ def test_every_chain_ends_at_the_clean_picture():
 
 
 def test_scalings_are_the_schedulers():
-    scheduler = consistency_scheduler()
+    scheduler = consistency_scheduler(build_transformer(32, 1, 2, 32))
     for t in (0, 1, 19, 999):
         ours = boundary(torch.tensor(float(t)))
         theirs = scheduler.get_scalings_for_boundary_condition_discrete(t)
@@ -90,19 +93,30 @@ def test_scalings_are_the_schedulers():
 
 
 def test_one_step_of_the_scheduler_is_the_student():
-    torch.manual_seed(0)
-    model = Denoiser(build_transformer(32, 1, 2, 32), build_text_encoder(64, 32, 1, 2), betas=CONSISTENCY_BETAS)
-    torch.nn.init.normal_(model.transformer.proj_out.weight, std=0.02)
-    ids, mask = torch.tensor([[62, 5, 63]]), torch.ones(1, 3, dtype=torch.long)
-    scheduler = consistency_scheduler()
-    scheduler.set_timesteps(1)
-    x, t = torch.randn(1, 3, 64, 64), scheduler.timesteps[0]
-    sigma = torch.tensor([ddpm_sigmas(*CONSISTENCY_BETAS)[t]], dtype=torch.float32)
-    with torch.no_grad():
-        text = model.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        theirs = scheduler.step(model.net(x, t[None], text, mask), t, x).prev_sample
-        ours = Student(model)(x * (1 + sigma**2).sqrt(), sigma, ids, mask)
-    assert (ours - theirs).abs().max() < 1e-4
+    """Latents as far out as they may be: nothing clips them."""
+    for patch, size, channels, spread in ((8, 64, 3, 0.02), (2, 16, 8, 0.5)):
+        torch.manual_seed(0)
+        transformer = build_transformer(32, 1, 2, 32, patch, size, channels)
+        torch.nn.init.normal_(transformer.proj_out.weight, std=spread)
+        model = Denoiser(transformer, build_text_encoder(64, 32, 1, 2), betas=consistency_betas(transformer))
+        ids, mask = torch.tensor([[62, 5, 63]]), torch.ones(1, 3, dtype=torch.long)
+        scheduler = consistency_scheduler(transformer)
+        scheduler.set_timesteps(1)
+        x, t = torch.randn(1, channels, size, size), scheduler.timesteps[0]
+        sigma = model.log_sigmas[t].exp()[None]
+        with torch.no_grad():
+            text = model.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+            theirs = scheduler.step(model.net(x, t[None], text, mask), t, x).prev_sample
+            ours = Student(model)(x * (1 + sigma**2).sqrt(), sigma, ids, mask)
+        assert (theirs.abs().max() > 1) == (channels == 8)
+        assert (ours - theirs).abs().max() < 1e-4
+
+
+def test_noise_that_is_added_to_latents_again_hides_as_much_as_on_pixels():
+    pixels, latents = ddpm_sigmas(*CONSISTENCY_BETAS), ddpm_sigmas(*LATENT_BETAS) / LATENT_NOISE
+    for timestep in (259, 499, 759):
+        assert abs(math.log(latents[timestep] / pixels[timestep])) < 0.15, timestep
+    assert abs(latents[-1] * LATENT_NOISE / pixels[-1] - 1) < 0.01
 
 
 def test_a_student_begins_as_its_teacher_in_another_schedule():
@@ -127,6 +141,8 @@ def test_guidance_is_what_was_asked_for_at_three_levels_and_linear_in_log_sigma_
     sigma = torch.tensor([0.1, 1.0, 12**0.5, 12.0, (12 * most) ** 0.5, most, 1e4])
     torch.testing.assert_close(guidance_at(sigma, 1.0, 4.0, 2.0), torch.tensor([1.0, 1.0, 2.5, 4.0, 3.0, 2.0, 2.0]))
     torch.testing.assert_close(guidance_at(sigma, 3.0, 3.0, 3.0), torch.full((7,), 3.0))
+    of_latents = torch.tensor([0.1, 0.5, 6.0, 150.0])
+    torch.testing.assert_close(guidance_at(of_latents, 1.0, 4.0, 2.0, unit=0.5, most=150.0), torch.tensor([1.0, 1.0, 4.0, 2.0]))
 
 
 @torch.no_grad()
@@ -162,6 +178,20 @@ def test_what_an_earlier_student_learnt_is_added_to_a_teacher_of_smaller_patches
     assert len(time) == 4
     for name in goal.keys() - time:
         torch.testing.assert_close(told[name], goal[name], rtol=1e-4, atol=1e-6)
+
+
+def test_what_an_earlier_student_on_pixels_learnt_is_added_to_the_blocks_of_a_teacher_on_latents():
+    torch.manual_seed(0)
+    text = build_text_encoder(64, 32, 1, 2)
+    before = [Denoiser(build_transformer(64, 2, 2, 32), text, betas=betas) for betas in (BETAS, CONSISTENCY_BETAS)]
+    for p in (p for m in before for p in m.transformer.parameters()):
+        torch.nn.init.normal_(p, std=0.1)
+    teacher = Denoiser(on_latents(before[0].transformer, 2, 16, 8), text).requires_grad_(False)
+    student = Denoiser(copy.deepcopy(teacher.transformer), text, betas=LATENT_BETAS)
+    begin(student, teacher, before)
+    goal, began, told = (m.transformer.state_dict() for m in (before[1], teacher, student))
+    for name in (name for name in goal if "timestep_embedder" not in name):
+        torch.testing.assert_close(told[name], (goal if goal[name].shape == told[name].shape else began)[name], rtol=1e-4, atol=1e-6)
 
 
 def test_what_is_wrong_over_a_whole_patch_counts_for_more():
