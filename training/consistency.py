@@ -198,7 +198,7 @@ def show(a, ema, tokenizer, device):
     if device == "cpu":
         parts = ema.transformer, ema.text_encoder, tokenizer, consistency_scheduler(ema.transformer), a.latents and load_autoencoder(a.latents)
         rows = [generate(*parts, PROMPTS, n, 1.0) for n in (1, 2, 4)]
-        grid(np.concatenate(rows), len(PROMPTS), 1 if a.latents else 2).save(Path(a.out) / "samples.png")
+        grid(np.concatenate(rows), len(PROMPTS)).save(Path(a.out) / "samples.png")
     if a.export:
         write(ema, Path(a.out) / "tokenizer", a.data, a.export, 1.0, 1, consistency=True, autoencoder=a.latents)
 

@@ -57,6 +57,13 @@ MORE = """
     hamburger ice+cream key light+bulb lion octopus owl peach penguin pineapple red+apple sailboat smiling+face+with+sunglasses
     snowflake soccer+ball turtle umbrella unicorn wrapped+gift
 """.replace("+", "_").split()
+# a third, for models on latents
+STILL_MORE = """
+    alarm+clock alien anchor axe bat bed birthday+cake bomb bow+and+arrow bread camera candle chair cheese+wedge chicken cow crab crossed+swords
+    dagger delivery+truck dolphin door drum egg envelope glasses hammer helicopter honeybee horse hot+beverage hot+dog jack-o-lantern laptop
+    locked locomotive lollipop mantelpiece+clock mobile+phone monkey motorcycle mountain mouse open+book palm+tree pencil running+shoe sandwich
+    scissors shark shield ship shortcake snail snake spider t-shirt tangerine teapot telescope tent tiger top+hat trophy trumpet volcano wolf
+""".replace("+", "_").split()
 COUNT = {2: "two", 3: "three", 4: "four"}
 
 
@@ -141,6 +148,10 @@ RECIPES["wide_even"] = replace(
 RECIPES["wide_styles"] = replace(
     RECIPES["wide_even"],
     shares=(("noto", 0.25), ("fluent_flat", 0.25), ("fluent_mono", 0.4), ("dcss", 1.2), ("gameicons", 0.8)),
+)
+# With the third helping.
+RECIPES["wide_things"] = replace(
+    RECIPES["wide_styles"], favourites=(*RECIPES["wide_styles"].favourites, *((name.replace("_", " "), 2.5) for name in STILL_MORE)),
 )
 
 

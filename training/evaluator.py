@@ -1,6 +1,6 @@
 """Trains the network that judges pictures: which caption is this, and how far is one set of pictures from another?
 
-    python evaluator.py --data DIR --out evaluator.pt
+    python evaluator.py --data DIR --out evaluator.pt   # the same command resumes a stopped run
 
 A small convolutional network and a bag of words, trained by matching pictures to captions (Radford et al. 2021) and by naming
 concept, style and colour. No generator ever sees it. It is trained on every drawing, also those that are held out of the
@@ -22,7 +22,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from colour_words import colours
-from data import RECIPES, RGB, STYLE, Mix
+from data import RECIPES, RGB, STYLE, Mix, to_input
+from model import keep_memory
 
 BUCKETS, WORDS = 8192, 16  # hashed words (Weinberger et al. 2009), so that there is no vocabulary to keep
 COLOURS, SETS = ["", *RGB], [*STYLE]
@@ -34,13 +35,16 @@ def bag(text):
 
 
 class Evaluator(nn.Module):
-    """pictures: (n, 3, 64, 64) in -1..1"""
+    """pictures: (n, 3, size, size) in -1..1, of 64 or 128. What is twice as large is halved once more at first, by a layer of its own: the rest
+    sees as much of a picture, and costs the same."""
 
-    def __init__(self, concepts, dim=64):
+    def __init__(self, concepts, size=64, dim=64):
         super().__init__()
+        self.size = size
         conv = lambda i, o, s: nn.Sequential(nn.Conv2d(i, o, 3, s, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU(True))
+        first = [conv(3, 16, 2), conv(16, 24, 2)] if size == 128 else [conv(3, 24, 2)]
         self.cnn = nn.Sequential(
-            conv(3, 24, 2), conv(24, 64, 2), conv(64, 64, 1), conv(64, 128, 2), conv(128, 128, 1), conv(128, 256, 2),
+            *first, conv(24, 64, 2), conv(64, 64, 1), conv(64, 128, 2), conv(128, 128, 1), conv(128, 256, 2),
             conv(256, 256, 1), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(1024, dim),
         )
         self.words = nn.EmbeddingBag(BUCKETS, 2 * dim, padding_idx=0, mode="sum")
@@ -62,12 +66,13 @@ class Evaluator(nn.Module):
 
 
 class Samples(torch.utils.data.IterableDataset):
-    def __init__(self, mix, concepts, batch, seed):
-        self.mix, self.concepts, self.batch, self.seed = mix, concepts, batch, seed
+    def __init__(self, mix, concepts, batch, seed, first):
+        self.mix, self.concepts, self.batch, self.seed, self.first = mix, concepts, batch, seed, first
 
     def __iter__(self):
         info = torch.utils.data.get_worker_info()
-        number, step = (info.id, info.num_workers) if info else (0, 1)
+        worker, step = (info.id, info.num_workers) if info else (0, 1)
+        number = self.first + worker
         while True:
             self.mix.seed(self.seed, number)
             rgbs, bags, labels = [], [], []
@@ -81,10 +86,6 @@ class Samples(torch.utils.data.IterableDataset):
             number += step
 
 
-def to_input(rgb):
-    return torch.as_tensor(rgb).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
 def everything(data, recipe):
     """Samples of all splits and colours, the rare things more often than a generator's recipe has them."""
     r = RECIPES[recipe]
@@ -95,7 +96,7 @@ def everything(data, recipe):
 
 def load(path):
     c = torch.load(path, map_location="cpu", weights_only=True)
-    model = Evaluator(c["concepts"])
+    model = Evaluator(c["concepts"], c.get("size", 64))
     model.load_state_dict(c["model"])
     return model.eval()
 
@@ -109,21 +110,32 @@ def main():
     p.add_argument("--batch", type=int, default=128)
     p.add_argument("--lr", type=float, default=3e-3)
     p.add_argument("--workers", type=int, default=1)
+    p.add_argument("--threads", type=int, default=0)
     p.add_argument("--seed", type=int, default=0)
     a = p.parse_args()
+    if a.threads:
+        torch.set_num_threads(a.threads)
+    keep_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     mix = everything(a.data, a.recipe)
     concepts = {c: i for i, c in enumerate(sorted({r["concept"] for r in mix.rows}))}
     torch.manual_seed(a.seed)
-    model = Evaluator(len(concepts)).to(device)
+    model = Evaluator(len(concepts), mix.size).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=a.lr, weight_decay=0.02)
     steps = a.pictures // a.batch
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, a.lr, total_steps=steps, pct_start=0.1)
-    loader = iter(torch.utils.data.DataLoader(Samples(mix, concepts, a.batch, a.seed), batch_size=None, num_workers=a.workers))
-    log = csv.writer(open(f"{a.out}.csv", "w", newline="", buffering=1))
-    log.writerow(["step", "minutes", "loss", "match_in_batch"])
+    done, earlier, parts = 0, 0.0, dict(model=model, optimizer=optimizer, schedule=schedule)
+    if os.path.exists(a.out):
+        c = torch.load(a.out, map_location=device, weights_only=True)
+        done, earlier = c["step"], c["minutes"]
+        for name, part in parts.items():
+            part.load_state_dict(c[name])
+    loader = iter(torch.utils.data.DataLoader(Samples(mix, concepts, a.batch, a.seed, done), batch_size=None, num_workers=a.workers))
+    log = csv.writer(open(f"{a.out}.csv", "a", newline="", buffering=1))
+    if not done:
+        log.writerow(["step", "minutes", "loss", "match_in_batch"])
     start, recent = time.monotonic(), []
-    for step in range(1, steps + 1):
+    for step in range(done + 1, steps + 1):
         rgb, bags, labels = (t.to(device) for t in next(loader))
         loss = model.loss(to_input(rgb), bags, labels)
         optimizer.zero_grad(set_to_none=True)
@@ -137,9 +149,11 @@ def main():
                 best = model.match(model.cnn(to_input(rgb)), bags).argmax(1)
             model.train()
             hit = (bags[best] == bags).all(1).float().mean().item()
-            row = step, round((time.monotonic() - start) / 60, 2), round(float(np.mean(recent)), 4), round(hit, 3)
+            row = step, round(earlier + (time.monotonic() - start) / 60, 2), round(float(np.mean(recent)), 4), round(hit, 3)
             log.writerow(row), print(*row, flush=True)
-            torch.save(dict(model=model.state_dict(), concepts=len(concepts), step=step), a.out)
+            state = {name: part.state_dict() for name, part in parts.items()}
+            torch.save(dict(**state, concepts=len(concepts), size=mix.size, step=step, minutes=row[1]), f"{a.out}.part")
+            os.replace(f"{a.out}.part", a.out)
             recent = []
 
 

@@ -66,14 +66,15 @@ def write(model, tokenizer, data, out, guidance=3.0, steps=20, consistency=False
 
 
 def write_autoencoder(checkpoint, data, out, pictures=2000):
-    """The folder vae/ with standardised latents and NOTICE.md, and what the loaded autoencoder makes of drawings it never saw."""
+    """The folder vae/ with latents standardised on so many pictures and NOTICE.md, and what the loaded autoencoder makes of drawings it never
+    saw, at most as many."""
     c = torch.load(checkpoint, map_location="cpu", weights_only=True)
     a = c["arguments"]
     autoencoder = build_autoencoder(a["channels"], a["latent_channels"]).eval()
     part = "autoencoder."
     autoencoder.load_state_dict({name.removeprefix(part): p for name, p in c["ema"].items() if name.startswith(part)})
     mix = Mix(data, RECIPES[a["recipe"]])
-    *sets, smooth = held_out(mix)
+    *sets, smooth = held_out(mix, pictures)
     before = reconstruct(autoencoder, sets[1][:48])
     standardise(autoencoder, np.stack([mix.sample()[0] for _ in range(pictures)]))
     copy.deepcopy(autoencoder).half().save_pretrained(out / "vae")
@@ -100,11 +101,12 @@ def main():
     p.add_argument("--out", required=True)
     p.add_argument("--consistency", action="store_true", help="a checkpoint of consistency.py")
     p.add_argument("--autoencoder", action="store_true", help="a checkpoint of autoencoder.py")
+    p.add_argument("--pictures", type=int, default=2000, help="on which its latents are standardised")
     p.add_argument("--guidance", type=float, default=3.0)
     p.add_argument("--steps", type=int, default=20)
     a = p.parse_args()
     if a.autoencoder:
-        return write_autoencoder(a.checkpoint, a.data, Path(a.out))
+        return write_autoencoder(a.checkpoint, a.data, Path(a.out), a.pictures)
     if a.consistency:
         a.guidance, a.steps = 1.0, 1  # guidance is part of what it learnt
     out = Path(a.out)

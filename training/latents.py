@@ -34,15 +34,27 @@ def latents_of(autoencoder, pictures, device="cpu", bf16=False):
     return (torch.cat(z).float() * autoencoder.config.scaling_factor).half().cpu().numpy()
 
 
-def write(folder, name, samples, count, make):
-    """`samples(n)` gives the n-th part, a list of (picture, caption). Captions follow their latents, so what has a caption is done."""
+class Parts(torch.utils.data.IterableDataset):
+    """Parts of PART samples from the `first` on, each a list of (picture, caption) determined by (seed, its number) alone."""
+
+    def __init__(self, mix, seed, first, count):
+        self.mix, self.seed, self.numbers = mix, seed, range(first, count)
+
+    def __iter__(self):
+        info = torch.utils.data.get_worker_info()
+        for n in self.numbers[info.id :: info.num_workers] if info else self.numbers:
+            self.mix.seed(self.seed, n)
+            yield [self.mix.sample() for _ in range(PART)]
+
+
+def write(folder, name, parts, count, make):
+    """`parts(first)` gives lists of (picture, caption), PART in each but the last, from that part on. Captions follow their latents, so what has a caption is done."""
     path, latents = Path(folder) / f"{name}captions.jsonl", None
     done = len(path.read_text().splitlines()) // PART * PART if path.exists() else 0
     if done:
         path.write_text("".join(path.read_text().splitlines(keepends=True)[:done]))
         latents = np.load(Path(folder) / f"{name}latents.npy", mmap_mode="r+")
-    for first in range(done, count, PART):
-        part = samples(first // PART)
+    for first, part in zip(range(done, count, PART), parts(done // PART)):
         z = make(np.stack([rgb for rgb, _ in part]))
         if latents is None:
             latents = np.lib.format.open_memmap(Path(folder) / f"{name}latents.npy", "w+", np.float16, (count, *z.shape[1:]))
@@ -62,6 +74,7 @@ def main():
     p.add_argument("--count", type=int, default=200_000)
     p.add_argument("--out", required=True)
     p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--workers", type=int, default=0, help="processes that draw; as fast as one encodes is enough")
     p.add_argument("--threads", type=int, default=0)
     a = p.parse_args()
     if a.count % PART:
@@ -75,13 +88,9 @@ def main():
     shutil.copytree(Path(a.autoencoder) / "vae", Path(a.out) / "vae", dirs_exist_ok=True)
     mix = Mix(a.data, RECIPES[a.recipe], ("train", "val_concept") if a.fold_in else ("train",))
     held_out = list(mix.plain("val_pair"))
-    write(a.out, "held_out_", lambda n: held_out[n * PART : (n + 1) * PART], len(held_out), make)
-
-    def samples(n):
-        mix.seed(a.seed, n)
-        return [mix.sample() for _ in range(PART)]
-
-    write(a.out, "", samples, a.count, make)
+    write(a.out, "held_out_", lambda first: (held_out[i : i + PART] for i in range(first * PART, len(held_out), PART)), len(held_out), make)
+    drawn = lambda first: torch.utils.data.DataLoader(Parts(mix, a.seed, first, a.count // PART), batch_size=None, num_workers=a.workers, collate_fn=list)
+    write(a.out, "", drawn, a.count, make)
 
 
 if __name__ == "__main__":

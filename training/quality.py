@@ -8,7 +8,9 @@ For captions as in training, captions whose colour the thing never had in traini
 - retrieval: how often the picture fits its own caption best, among it and 99 others; favourites, others, style: the same for what is
   one of the recipe's favourites, for what is none, and for each set of drawings
 - memorised: how often the nearest training drawing is nearer than it is to half of the held-out real drawings
-The first row, real pictures, is the ceiling."""
+- seams: how much the patches show (seams.py), of what is no pixel art
+The first row, real pictures, is the ceiling. Pictures are as large as the drawings in DIR, for which the judge was trained; those of a model
+that draws smaller ones are enlarged."""
 
 import argparse
 import json
@@ -22,9 +24,10 @@ import torch
 
 import evaluator
 from colour_words import colours
-from data import CHROMATIC, COLOURABLE, RECIPES, STYLE, Mix, article, held_out, over, rotate_hue
+from data import CHROMATIC, COLOURABLE, RECIPES, STYLE, Mix, article, held_out, over, rotate_hue, to_input
 from model import keep_memory
-from sample import generate, grid, load
+from sample import enlarge, generate, grid, load
+from seams import seams
 
 
 def frechet(a, b):
@@ -111,7 +114,7 @@ def thin(items, count):
 
 @torch.no_grad()
 def features(judge, pictures):
-    return torch.cat([judge.cnn(evaluator.to_input(np.stack(pictures[i : i + 100]))) for i in range(0, len(pictures), 100)])
+    return torch.cat([judge.cnn(to_input(np.stack(pictures[i : i + 100]))) for i in range(0, len(pictures), 100)])
 
 
 @torch.no_grad()
@@ -124,10 +127,15 @@ def retrieval(judge, task, feats, seed=0):
     return np.array(hits)
 
 
-def nearest(pictures, drawings):
-    """Root mean square difference (0..1) to the nearest drawing, at half size, so that a shift of one pixel counts little."""
-    small = lambda p: np.stack(p).reshape(len(p), 32, 2, 32, 2, 3).mean((2, 4)).reshape(len(p), -1) / 255
-    a, b = small(pictures), small(drawings)
+def small(pictures):
+    """At 32x32, so that a shift of one pixel of 64 counts little."""
+    k = len(pictures[0]) // 32
+    return np.stack([p.reshape(32, k, 32, k, 3).mean((1, 3), dtype=np.float32).ravel() / 255 for p in pictures])
+
+
+def nearest(pictures, b):
+    """Root mean square difference (0..1) to the nearest of small drawings."""
+    a = small(pictures)
     d = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T
     return np.sqrt(np.clip(d.min(1), 0, None) / a.shape[1])
 
@@ -145,11 +153,16 @@ def main():
     p.add_argument("--count", type=int, default=200, help="generated pictures per row, fewer where there are fewer captions")
     p.add_argument("--draws", type=int, default=8, help="of so many captions as in training, and of noise; a row is their mean, since one may be easy")
     p.add_argument("--reference", type=int, default=2000, help="real pictures the training captions' rows are compared with")
+    p.add_argument("--threads", type=int, default=0)
     p.add_argument("--out", help="a JSON file; a table goes to standard output; grids go next to it")
     a = p.parse_args()
     keep_memory()
+    if a.threads:
+        torch.set_num_threads(a.threads)
     judge = evaluator.load(a.evaluator)
     mix = Mix(a.data, RECIPES[a.recipe])
+    if judge.size != mix.size:
+        p.error(f"the judge is of pictures of {judge.size}, the drawings are of {mix.size}")
     wanted = mix.is_favourite if mix.recipe.favourites else lambda r: True
     favourites = {r["concept"] for r in mix.rows if mix.is_favourite(r)}
     others = training_captions(mix, 1000, 404)
@@ -158,12 +171,12 @@ def main():
     groups = [as_trained(111), [Task("held-out colours", thin(colour_combinations(mix, wanted), a.count), colour_combinations(mix, wanted, False))]]
     groups += [[Task(f"held-out drawings ({s})", v, others)] for s in ("val_pair", "val_concept") if (v := thin(split_captions(mix, s), a.count))]
     reference = {"training captions": features(judge, [r for r, *_ in training_captions(mix, a.reference, 202)]).numpy()}
-    train = [over(mix.px[i], np.float32(255)) for i in mix.idx]
+    train = small([over(mix.px[i], np.float32(255)) for i in mix.idx])
     unseen = [rgb for s in ("val_pair", "val_concept") for rgb, *_ in split_captions(mix, s)]
     near = float(np.median(nearest(unseen, train)))
     rows = []
 
-    def numbers(task, pictures):
+    def numbers(task, pictures, patch):
         feats, real = features(judge, pictures), features(judge, task.pictures)
         precision, recall = precision_recall(real.numpy(), feats.numpy())
         found, favourite = retrieval(judge, task, feats), np.array([concept in favourites for concept, *_ in task.keys])
@@ -172,11 +185,11 @@ def main():
         away = nearest(pictures, train)
         return dict(
             distance=frechet(reference.get(task.name, real.numpy()), feats.numpy()) if len(pictures) > 100 else None, precision=precision, recall=recall,
-            retrieval=float(found.mean()), favourites=share(favourite), others=share(~favourite),
+            seams=seams([p for p, drawn in zip(pictures, style) if drawn != "dcss"], patch), retrieval=float(found.mean()), favourites=share(favourite), others=share(~favourite),
             **{f"style {name}": share(style == name) for name in mix.recipe.sets}, nearest=float(np.median(away)), memorised=float((away < near).mean()))
 
-    def measure(model, steps, evaluations, group, pictures):
-        each = [numbers(*pair) for pair in zip(group, pictures)]
+    def measure(model, steps, evaluations, group, pictures, patch=mix.size // 8):
+        each = [numbers(*pair, patch) for pair in zip(group, pictures)]
         mean = {k: None if any(n[k] is None for n in each) else round(sum(n[k] for n in each) / len(each), 4) for k in each[0]}
         spread = [round(n["retrieval"], 3) for n in each]
         among = 1 + len(group[0].distractors(0, np.random.default_rng(0)))
@@ -193,16 +206,18 @@ def main():
         if not folder:
             continue
         *parts, defaults = load(folder)
+        c = parts[0].config
+        patch = mix.size * c.patch_size // c.sample_size
         guidance = a.guidance or defaults["guidance_scale"] if model == "teacher" else defaults["guidance_scale"]
         for steps in all_steps:
             for group in groups:
                 pictures = [[p for i in range(0, len(task.captions), 20)
-                             for p in generate(*parts, task.captions[i : i + 20], steps, guidance, seed=1000 * (1 + draw) + i)]
+                             for p in enlarge(generate(*parts, task.captions[i : i + 20], steps, guidance, seed=1000 * (1 + draw) + i), mix.size)]
                             for draw, task in enumerate(group)]
-                measure(model, steps, steps * (2 if guidance != 1 else 1), group, pictures)
+                measure(model, steps, steps * (2 if guidance != 1 else 1), group, pictures, patch)
                 if a.out:
                     shown = pictures[0][:48]
-                    grid(np.stack([*shown, *[np.full((64, 64, 3), 255, np.uint8)] * (-len(shown) % 12)]), 12, 1).save(
+                    grid(np.stack([*shown, *[np.full_like(shown[0], 255)] * (-len(shown) % 12)]), 12, 1).save(
                         Path(a.out).with_name(f"{model}-{steps}-{group[0].name.split(' (')[-1].strip(')').replace(' ', '-')}.png"))
 
 

@@ -66,8 +66,14 @@ def generate(transformer, text_encoder, tokenizer, scheduler, autoencoder, promp
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
-def grid(pictures, columns, scale=2):
-    """One image of all pictures, each pixel `scale` wide."""
+def enlarge(pictures, size):
+    """Each to size x size, if it is smaller."""
+    return [p if len(p) >= size else np.array(Image.fromarray(p).resize((size, size), Image.BICUBIC)) for p in pictures]
+
+
+def grid(pictures, columns, scale=None):
+    """One image of all pictures, each pixel `scale` wide; as it is, 64x64 are drawn twice as large and 128x128 as they are."""
+    scale = scale or max(1, 128 // len(pictures[0]))
     rows = [np.concatenate(pictures[i : i + columns], 1) for i in range(0, len(pictures), columns)]
     return Image.fromarray(np.concatenate(rows).repeat(scale, 0).repeat(scale, 1))
 
@@ -82,7 +88,7 @@ def main():
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--count", type=int, default=4, help="pictures per prompt: one row of the grid")
     p.add_argument("--columns", type=int, help="one picture per prompt, so many a row")
-    p.add_argument("--scale", type=int, default=2)
+    p.add_argument("--scale", type=int, help="how wide each pixel is drawn; by default 2 of pictures of 64, 1 of larger ones")
     a = p.parse_intermixed_args()
     *parts, defaults = load(a.model)
     steps, guidance = a.steps or [defaults["num_inference_steps"]], a.guidance or defaults["guidance_scale"]
