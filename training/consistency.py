@@ -141,6 +141,7 @@ def arguments():
     p.add_argument("--stages", type=int, nargs=2, metavar=("FIRST", "LAST"), help="see lower(); default: 1 1 for CD, which falls apart later, 0 2 for CT")
     p.add_argument("--distance", choices=["picture", "pixel"], help="default: pixel for CD, picture for CT")
     p.add_argument("--lr", type=float, default=1e-3)
+    p.add_argument("--fit", type=int, default=1000, help="iterations in which the time embedding is fitted to the student's schedule")
     p.add_argument("--export", help="with each checkpoint also write the folder that export.py writes")
     a = p.parse_args()
     if a.mode == "cd" and not a.teacher:
@@ -160,7 +161,7 @@ def from_folder(folder):
     return Denoiser(transformer, text_encoder, betas=(scheduler.config.beta_start, scheduler.config.beta_end)), defaults
 
 
-def begin(student, teacher, before):
+def begin(student, teacher, before, iterations=1000):
     """A copy of the teacher learns its own schedule, and, where there is an earlier pair, what distillation did to that teacher, at once:
     the acceleration vector of Luo et al. 2023 (LCM-LoRA)."""
     sigma = student.sigma(torch.arange(0, 999.01, 0.5))
@@ -172,7 +173,7 @@ def begin(student, teacher, before):
             for p, a, b in zip(student.transformer.parameters(), *(net.parameters() for net in earlier), strict=True):
                 if p.shape == a.shape:  # what reads and writes latents had nothing to learn on pixels
                     p += b - a
-    student.fit_time_embedding(sigma, time)
+    student.fit_time_embedding(sigma, time, iterations)
 
 
 def networks(a, mix):
@@ -189,7 +190,7 @@ def networks(a, mix):
     betas = consistency_betas(teacher.transformer)
     student = Denoiser(copy.deepcopy(teacher.transformer), copy.deepcopy(teacher.text_encoder), betas=betas).requires_grad_(True)
     if not (Path(a.out) / "checkpoint.pt").exists():  # which has what it began with, and more
-        begin(student, teacher, [from_folder(folder)[0] for folder in a.before or []])
+        begin(student, teacher, [from_folder(folder)[0] for folder in a.before or []], a.fit)
     return teacher, student, tokenizer, a.guidance or [defaults["guidance_scale"]] * 3
 
 

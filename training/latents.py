@@ -48,7 +48,8 @@ class Parts(torch.utils.data.IterableDataset):
 
 
 def write(folder, name, parts, count, make):
-    """`parts(first)` gives lists of (picture, caption), PART in each but the last, from that part on. Captions follow their latents, so what has a caption is done."""
+    """`parts(first)` gives lists of (picture, caption), PART in each but the last, from that part on. Captions follow their
+    latents, so what has a caption is done."""
     path, latents = Path(folder) / f"{name}captions.jsonl", None
     done = len(path.read_text().splitlines()) // PART * PART if path.exists() else 0
     if done:

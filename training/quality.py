@@ -185,7 +185,8 @@ def main():
         away = nearest(pictures, train)
         return dict(
             distance=frechet(reference.get(task.name, real.numpy()), feats.numpy()) if len(pictures) > 100 else None, precision=precision, recall=recall,
-            seams=seams([p for p, drawn in zip(pictures, style) if drawn != "dcss"], patch), retrieval=float(found.mean()), favourites=share(favourite), others=share(~favourite),
+            seams=seams([p for p, drawn in zip(pictures, style) if drawn != "dcss"], patch),
+            retrieval=float(found.mean()), favourites=share(favourite), others=share(~favourite),
             **{f"style {name}": share(style == name) for name in mix.recipe.sets}, nearest=float(np.median(away)), memorised=float((away < near).mean()))
 
     def measure(model, steps, evaluations, group, pictures, patch=mix.size // 8):

@@ -27,8 +27,9 @@ REHEARSAL = dict(
     autoencoder=["--pictures", 32],
     latents=["--count", 500, "--recipe", "emoji"],
     teacher=["--steps", 4],
+    student=["--fit", 20],
     judge=["--pictures", 800, "--batch", 32, "--workers", 1, "--recipe", "emoji"],
-    quality=["--count", 24, "--draws", 1, "--reference", 100, "--teacher-steps", 4, "--student-steps", 1],
+    quality=["--count", 24, "--draws", 1, "--reference", 100, "--teacher-steps", 4, "--student-steps", 1, "--recipe", "emoji"],
     sheet=["--count", 8],
 )
 THINGS = "cat rose rocket mushroom heart fish house frog butterfly guitar pizza rabbit".split()
@@ -62,7 +63,7 @@ def main():
     p.add_argument("--data", required=True)
     p.add_argument("--work", required=True, help="folder for runs, not part of the project")
     p.add_argument("--models", default=HERE / "../assets/models")
-    p.add_argument("--init", default=HERE / "../assets/models/icons-64", help="with whose weights the teacher on latents begins; its student's name ends in -consistency")
+    p.add_argument("--init", default=HERE / "../assets/models/icons-64", help="begin of the teacher on latents; FOLDER-consistency is its student")
     p.add_argument("--preset", choices=PRESETS, default="cpu")
     p.add_argument("--only", nargs="*", choices=STEPS, default=STEPS)
     p.add_argument("--rehearse", action="store_true")
@@ -105,7 +106,7 @@ def main():
             train(name, "train.py", [*start, *on, *recipe], teacher, *few["teacher"])
         else:
             pair = ["--before", before / teacher.name, before / student.name] if before else []
-            train(name, "consistency.py", ["--teacher", teacher, *pair, *on, *recipe], student, "--consistency")
+            train(name, "consistency.py", ["--teacher", teacher, *pair, *on, *recipe, *few["student"]], student, "--consistency")
             before = work / name / "pair"
             for model in (teacher, student):
                 shutil.copytree(model, before / model.name, dirs_exist_ok=True)
@@ -122,7 +123,8 @@ def main():
         run("plot.py", *logs("student"), *([work / "ct/log.csv"] if "ct" in preset else []), "--out", results / "loss-consistency.png")
         run("sample.py", teacher, "--out", results / "samples.png")
         run("sample.py", student, "--steps", 1, 2, 4, "--out", results / "samples-consistency.png")
-        run("sample.py", teacher, *(f"a {thing}{style}" for style in IN_STYLES for thing in THINGS), "--columns", len(THINGS), "--out", results / "samples-styles.png")
+        prompts = [f"a {thing}{style}" for style in IN_STYLES for thing in THINGS]
+        run("sample.py", teacher, *prompts, "--columns", len(THINGS), "--out", results / "samples-styles.png")
         if latents:
             run("sheet.py", "--old", init, f"{init}-consistency", "--new", teacher, student, "--out", results / "sheet.png",
                 *few["sheet"])
