@@ -13,6 +13,7 @@ The first row, real pictures, is the ceiling. Pictures are as large as the drawi
 that draws smaller ones are enlarged."""
 
 import argparse
+import itertools
 import json
 import os
 from pathlib import Path
@@ -52,7 +53,7 @@ class Task:
     def __init__(self, name, items, others=()):
         self.name = name
         self.pictures, self.captions, self.keys = (list(v) for v in zip(*items))
-        self.others = [(key, caption) for _, caption, key in [*items, *others]]
+        self.others = [(key, caption) for _, caption, key in itertools.chain(items, others)]
 
     def distractors(self, i, rng, n=99):
         others = {k: c for k, c in self.others if k != self.keys[i]}
@@ -80,6 +81,10 @@ def said_of_another(mix, r, colour):
     return False
 
 
+def turned(rgba, degrees):
+    return np.concatenate([rotate_hue(rgba[..., :3].astype(np.float32), degrees).astype(np.uint8), rgba[..., 3:]], 2)
+
+
 def colour_combinations(mix, only, unseen=True):
     """Each favourite in each colour that held_out() kept from training (or did not), its hue turned until the word fits."""
     for r in mix.rows:
@@ -90,12 +95,11 @@ def colour_combinations(mix, only, unseen=True):
                 continue
             if unseen and said_of_another(mix, r, colour):
                 continue
-            turned = mix.px[r["index"]].copy()
+            whole, k = mix.px[r["index"]], mix.size // 64
             for degrees in range(40, 321, 10):
-                turned[..., :3] = rotate_hue(mix.px[r["index"]][..., :3].astype(np.float32), degrees)
-                if colours(turned)[1] == colour:
+                if colours(turned(whole[::k, ::k], degrees))[1] == colour:
                     style = "" if r["set"] == mix.recipe.default_set or len(mix.recipe.sets) == 1 else f", {STYLE[r['set']][0]}"
-                    yield over(turned, np.float32(255)), f"{article(colour)} {r['name']}{style}", (r["concept"], r["set"], colour)
+                    yield over(turned(whole, degrees), np.float32(255)), f"{article(colour)} {r['name']}{style}", (r["concept"], r["set"], colour)
                     break
 
 

@@ -11,6 +11,7 @@ under RUNS: some minutes on two cores tell whether the hours will end well."""
 
 import argparse
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -21,14 +22,14 @@ from presets import PRESETS, RUNS
 
 HERE = Path(__file__).parent
 STEPS = ["autoencoder", "latents", "teacher", "judge", "student", "ct", "quality", "plots"]
-# a few steps with as few drawings as there are in one style
+# a few steps with the drawings of one style; one thread, since two wait for each other where other programs use the same cores
 REHEARSAL = dict(
-    runs=["--pictures", 48, "--batch", 8, "--workers", 1, "--warm-up", 2, "--no-compile", "--recipe", "emoji"],
+    runs=["--pictures", 48, "--batch", 8, "--workers", 1, "--warm-up", 2, "--no-compile", "--threads", 1, "--recipe", "emoji"],
     autoencoder=["--pictures", 32],
-    latents=["--count", 500, "--recipe", "emoji"],
+    latents=["--count", 500, "--threads", 1, "--recipe", "emoji"],
     teacher=["--steps", 4],
     student=["--fit", 20],
-    judge=["--pictures", 800, "--batch", 32, "--workers", 1, "--recipe", "emoji"],
+    judge=["--pictures", 800, "--batch", 32, "--workers", 1, "--threads", 1, "--recipe", "emoji"],
     quality=["--count", 24, "--draws", 1, "--reference", 100, "--teacher-steps", 4, "--student-steps", 1, "--recipe", "emoji"],
     sheet=["--count", 8],
 )
@@ -73,6 +74,8 @@ def main():
     preset, data, work, init = PRESETS[a.preset], Path(a.data).resolve(), Path(a.work).resolve(), Path(a.init).resolve()
     models, results = (work / "models", work) if a.rehearse else (Path(a.models).resolve(), HERE)
     few = REHEARSAL if a.rehearse else dict.fromkeys(REHEARSAL, [])
+    if a.rehearse:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # of what takes no --threads
     limits = few["runs"] + ([] if a.session is None else ["--session", a.session])
     latents = work / "latents" if "latents" in preset else None
     teacher = models / ("icons-128" if latents else "icons-64")

@@ -10,12 +10,15 @@ import torch
 from diffusers import AutoencoderKL, PixArtTransformer2DModel
 from transformers import CLIPTextModel
 
+import latents
 from autoencoder import Both, build_autoencoder, gradients, standardise
-from data import to_input
+from data import read_latents, to_input
+from evaluator import Evaluator
 from export import write
 from model import Denoiser, build_text_encoder, build_transformer, on_latents
 from muon import Muon
-from sample import generate, load
+from quality import nearest, small as at_32
+from sample import enlarge, generate, load
 from seams import seams
 
 TOKENIZER = Path(__file__).parent / "../assets/models/icons-64/tokenizer"
@@ -83,6 +86,51 @@ def test_a_transformer_on_latents_begins_with_the_blocks_of_one_on_pixels():
     told, new = pixels.state_dict(), latents.state_dict()
     other = {name for name in new if not torch.equal(new[name].flatten()[:1], told[name].flatten()[:1]) or new[name].shape != told[name].shape}
     assert other == {"pos_embed.proj.weight", "proj_out.weight", "proj_out.bias"}, other
+
+
+class Numbers:
+    """In place of a Mix: the pictures and captions are its random numbers."""
+
+    def seed(self, *seed):
+        self.rng = np.random.default_rng(seed)
+
+    def sample(self):
+        picture = self.rng.integers(0, 256, (8, 8, 3), np.uint8)
+        return picture, str(picture[0, 0, 0])
+
+
+def test_latents_are_the_same_after_a_stop():
+    make = lambda pictures: np.moveaxis(pictures, 3, 1)[:, :2].astype(np.float16)
+    parts = lambda first: latents.Parts(Numbers(), 3, first, 4)
+    size, latents.PART = latents.PART, 5
+    with tempfile.TemporaryDirectory() as whole, tempfile.TemporaryDirectory() as stopped:
+        latents.write(whole, "", parts, 20, make)
+        latents.write(stopped, "", parts, 20, make)
+        path = Path(stopped) / "captions.jsonl"
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:12]))  # in the midst of the third part
+        np.load(Path(stopped) / "latents.npy", mmap_mode="r+")[10:] = 0
+        latents.write(stopped, "", parts, 20, make)
+        (a, captions), (b, others) = read_latents(whole), read_latents(stopped)
+        assert captions == others and len(set(captions)) > 10
+        assert np.array_equal(a, b) and [str(int(v)) for v in a[:, 0, 0, 0]] == captions
+    latents.PART = size
+
+
+def test_a_drawing_is_as_near_at_either_size():
+    a, b = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    double = lambda p: p.repeat(2, 0).repeat(2, 1)
+    apart = nearest([a], at_32([b]))
+    assert apart > 0.05 and nearest([a], at_32([b, a])) < 1e-3
+    np.testing.assert_allclose(nearest([double(a)], at_32([b])), apart, rtol=1e-4)
+    assert enlarge([a], 128)[0].shape == (128, 128, 3) and enlarge([a], 64)[0] is a
+
+
+def test_the_judge_of_larger_pictures_has_one_layer_more():
+    with torch.no_grad():
+        judges = [Evaluator(5, size).eval() for size in (64, 128)]
+        assert [judge.cnn(torch.zeros(1, 3, judge.size, judge.size)).shape for judge in judges] == [(1, 64)] * 2
+        grids = [judge.cnn[:-3](torch.zeros(1, 3, judge.size, judge.size)).shape for judge in judges]
+    assert grids[0] == grids[1] == (1, 256, 4, 4)
 
 
 @torch.no_grad()
