@@ -9,8 +9,8 @@ use crate::parts::{Prompt, Size, TextEncoders};
 use crate::picture::tiles::Grid;
 use crate::pipeline::Shared;
 use crate::request::{Request, StartingNoise};
-use crate::tasks::{Range, Stepping, Wanted};
-use scheduler::{Limit, NamedSchedule, Sampling, Steps};
+use crate::tasks::{Prepared, Range, Stepping, Wanted};
+use scheduler::{Frame, Limit, NamedSchedule, Sampling, Steps};
 
 pub(crate) fn resolve(shared: &Shared, request: &Request) -> Result<Job, PipelineError> {
     let model = &shared.model;
@@ -49,7 +49,7 @@ pub(crate) fn resolve(shared: &Shared, request: &Request) -> Result<Job, Pipelin
     settings.noise_level = prepared.noise_level();
     check_guidance(settings.guidance_scale)?;
     settings.class_label = class_label(shared, request, &settings)?;
-    let sampling = sampling(shared, request, &mut settings, &stepping, bin.unwrap_or(size))?;
+    let sampling = sampling(shared, request, &mut settings, (&stepping, prepared.as_ref()), bin.unwrap_or(size))?;
     let (sampling, clips) = constrained(sampling, settings.method);
     let program = sampling.program();
     check_noise(&request.noise, shape.numel())?;
@@ -110,7 +110,7 @@ fn sampling(
     shared: &Shared,
     request: &Request,
     settings: &mut Settings,
-    stepping: &Stepping,
+    (stepping, prepared): (&Stepping, &dyn Prepared),
     size: Size,
 ) -> Result<Sampling, PipelineError> {
     let kind = request.task.kind();
@@ -143,9 +143,13 @@ fn sampling(
         image_seq_len: Some((size.height / model.side()) * (size.width / model.side())),
     };
     if wanted.schedule.is_none() && matches!(wanted.steps, Steps::Count(_)) {
-        let range = range(shared, &wanted)?;
+        let (range, frame) = range(shared, &wanted)?;
         let count = if let Some(Steps::Count(count)) = request.steps { Some(count) } else { None };
-        if let Some(sigmas) = kind.levels(stepping, &range, count) {
+        if let Some(sigmas) = prepared.levels(stepping, &range, count) {
+            if frame == Frame::Flow {
+                let message = "this task has noise levels of its own, which a model of flow matching does not take";
+                return Err(PipelineError::Request(message.into()));
+            }
             settings.steps = Steps::Sigmas(sigmas);
             wanted.steps = settings.steps.clone();
         }
@@ -155,14 +159,14 @@ fn sampling(
     Ok(shared.scheduler().plan_for_strength(&wanted, strength, spreads)?)
 }
 
-/// The ends of the model's own schedule.
-fn range(shared: &Shared, wanted: &scheduler::Request) -> Result<Range, PipelineError> {
+/// The ends of the model's own schedule, and how it counts noise.
+fn range(shared: &Shared, wanted: &scheduler::Request) -> Result<(Range, Frame), PipelineError> {
     // With a few steps some schedules leave out one end or the other.
     let steps = Steps::Count(shared.scheduler().num_train_timesteps().map_or(40, |count| count.min(40)));
     let own = shared.scheduler().plan(&scheduler::Request { steps, ..wanted.clone() })?;
     let levels = own.schedule.sigmas.iter().copied().filter(|sigma| *sigma > 0.0);
     let (smallest, largest) = levels.fold((f64::INFINITY, 0.0), |(low, high): (f64, f64), s| (low.min(s), high.max(s)));
-    Ok(Range { largest, smallest })
+    Ok((Range { largest, smallest }, own.schedule.frame))
 }
 
 /// The class to draw, of a model that has classes; refuses what the model cannot be asked for.

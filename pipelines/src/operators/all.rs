@@ -29,6 +29,18 @@ impl Operator for All {
         }
     }
 
+    fn guess(&self, known: &[f32], shape: SampleShape) -> Vec<f32> {
+        let mut guess =
+            self.operators.first().map_or_else(|| vec![0.0; known.len()], |first| first.guess(known, shape));
+        self.replace(&mut guess, known, shape);
+        guess
+    }
+
+    fn reach(&self, shape: SampleShape) -> f64 {
+        // What one does not know another may.
+        self.operators.iter().map(|operator| operator.reach(shape)).fold(f64::INFINITY, f64::min)
+    }
+
     fn finish(&self, made: &mut RgbImage, known: &RgbImage) {
         for _ in 0..self.rounds() {
             self.operators.iter().for_each(|operator| operator.finish(made, known));

@@ -30,6 +30,19 @@ impl Operator for Luma {
         }
     }
 
+    /// The grey picture.
+    fn guess(&self, known: &[f32], shape: SampleShape) -> Vec<f32> {
+        if shape.channels != 3 {
+            return known.to_vec();
+        }
+        known.chunks_exact(3).flat_map(|pixel| [luma(pixel); 3]).collect()
+    }
+
+    /// Colours reach over whole things, and things over about a third of a picture.
+    fn reach(&self, shape: SampleShape) -> f64 {
+        shape.height.min(shape.width) as f64 / 3.0
+    }
+
     /// The brightness of every pixel is the known one to a level of 255. Where a colour of that brightness has no bytes, it is mixed with the
     /// grey of that brightness, until it has.
     fn finish(&self, made: &mut RgbImage, known: &RgbImage) {

@@ -19,11 +19,136 @@ impl Operator for Mask {
         }
     }
 
+    /// Means of what is known nearby, the nearer the finer: sums over ever larger squares, and from the largest down wherever a square holds nothing
+    /// that is known (Gortler et al. 1996, *The Lumigraph*, section 3.4, push and pull).
+    fn guess(&self, known: &[f32], shape: SampleShape) -> Vec<f32> {
+        let weights = self.anew.iter().map(|anew| f32::from(!anew)).collect();
+        let mut finest = Level { height: shape.height, width: shape.width, sums: known.to_vec(), weights };
+        for (values, weight) in finest.sums.chunks_exact_mut(shape.channels).zip(&finest.weights) {
+            values.iter_mut().for_each(|value| *value *= weight);
+        }
+        finest.filled(shape.channels)
+    }
+
+    /// From the middle of the widest place to the nearest pixel that is known.
+    fn reach(&self, shape: SampleShape) -> f64 {
+        let mut unknown = self.anew.clone();
+        let mut steps = 0;
+        while steps < shape.height.max(shape.width) && unknown.contains(&true) {
+            unknown = narrowed(&unknown, shape);
+            steps += 1;
+        }
+        f64::from(u32::try_from(steps).unwrap_or(u32::MAX))
+    }
+
     /// Kept pixels are the known ones to the bit.
     fn finish(&self, made: &mut RgbImage, known: &RgbImage) {
         let pixels = made.pixels.chunks_exact_mut(3).zip(known.pixels.chunks_exact(3)).zip(&self.anew);
         for ((made, known), _) in pixels.filter(|(_, anew)| !**anew) {
             made.copy_from_slice(known);
         }
+    }
+}
+
+/// Sums of what is known, over squares of one size, and how much of each is known.
+struct Level {
+    height: usize,
+    width: usize,
+    /// `[H, W, C]`.
+    sums: Vec<f32>,
+    weights: Vec<f32>,
+}
+
+impl Level {
+    /// Squares of twice the side. A weight of one is a whole pixel known: more make the mean no more certain.
+    fn coarser(&self, channels: usize) -> Self {
+        let (height, width) = (self.height.div_ceil(2), self.width.div_ceil(2));
+        let mut level =
+            Self { height, width, sums: vec![0.0; height * width * channels], weights: vec![0.0; height * width] };
+        for at in 0..self.weights.len() {
+            let to = at / self.width / 2 * width + at % self.width / 2;
+            level.weights[to] += self.weights[at];
+            for channel in 0..channels {
+                level.sums[to * channels + channel] += self.sums[at * channels + channel];
+            }
+        }
+        for (values, weight) in level.sums.chunks_exact_mut(channels).zip(&mut level.weights) {
+            let most = weight.max(1.0);
+            values.iter_mut().for_each(|value| *value /= most);
+            *weight /= most;
+        }
+        level
+    }
+
+    /// The mean of every square, and where nothing is known, that of the larger square around it.
+    fn filled(&self, channels: usize) -> Vec<f32> {
+        let is_known = self.weights.iter().all(|weight| *weight >= 1.0) || self.weights.len() == 1;
+        let around = if is_known { Vec::new() } else { self.coarser(channels).filled(channels) };
+        let mut filled = self.sums.clone();
+        for (at, weight) in self.weights.iter().enumerate() {
+            let (x, y) = (at % self.width, at / self.width);
+            for channel in 0..channels {
+                let value = &mut filled[at * channels + channel];
+                if !around.is_empty() {
+                    *value += (1.0 - weight) * self.between(&around, channels, channel, x, y);
+                }
+            }
+        }
+        filled
+    }
+
+    /// A value of the next coarser level at a square of this one: between the four nearest, a quarter of a square from the nearest on each axis.
+    fn between(&self, around: &[f32], channels: usize, channel: usize, x: usize, y: usize) -> f32 {
+        let (height, width) = (self.height.div_ceil(2), self.width.div_ceil(2));
+        let other = |at: usize, end: usize| {
+            let near = at / 2;
+            let far = if at.is_multiple_of(2) { near.saturating_sub(1) } else { (near + 1).min(end - 1) };
+            [near, far]
+        };
+        let ([x, beside], [y, below]) = (other(x, width), other(y, height));
+        let value = |x: usize, y: usize| around[(y * width + x) * channels + channel];
+        0.75 * (0.75 * value(x, y) + 0.25 * value(beside, y))
+            + 0.25 * (0.75 * value(x, below) + 0.25 * value(beside, below))
+    }
+}
+
+/// Without what has a known pixel among its eight neighbours. Beyond the picture's edges nothing is known.
+fn narrowed(unknown: &[bool], shape: SampleShape) -> Vec<bool> {
+    let (width, height) = (shape.width, shape.height);
+    let stays = |at: usize| {
+        let (x, y) = (at % width, at / width);
+        let rows = y.saturating_sub(1)..(y + 2).min(height);
+        unknown[at] && rows.clone().all(|y| (x.saturating_sub(1)..(x + 2).min(width)).all(|x| unknown[y * width + x]))
+    };
+    (0..unknown.len()).map(stays).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holes_are_filled_from_around_and_measured() {
+        let shape = SampleShape { height: 9, width: 12, channels: 2 };
+        let known: Vec<f32> =
+            (0..shape.numel()).map(|i| if i % 2 == 0 { 0.5 } else { (i / 2 % 12) as f32 / 12.0 }).collect();
+        let inside = |at: usize| (3..8).contains(&(at % 12)) && (2..7).contains(&(at / 12));
+        let mask = Mask { anew: (0..9 * 12).map(inside).collect() };
+        let guess = mask.guess(&known, shape);
+        for (at, (guess, known)) in guess.chunks(2).zip(known.chunks(2)).enumerate() {
+            if inside(at) {
+                // A surface of one value stays one, and a slope stays near.
+                assert!(
+                    (guess[0] - 0.5).abs() < 1e-5 && (guess[1] - known[1]).abs() < 0.3,
+                    "{at}: {guess:?} {known:?}"
+                );
+            } else {
+                assert_eq!(guess, known);
+            }
+        }
+        assert!((mask.reach(shape) - 3.0).abs() < f64::EPSILON);
+        let nothing = Mask { anew: vec![true; 9 * 12] };
+        assert!(nothing.guess(&known, shape).iter().all(|value| *value == 0.0));
+        assert!((nothing.reach(shape) - 12.0).abs() < f64::EPSILON);
     }
 }

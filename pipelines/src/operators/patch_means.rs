@@ -33,6 +33,10 @@ impl Operator for PatchMeans {
         }
     }
 
+    fn reach(&self, _shape: SampleShape) -> f64 {
+        self.factor as f64
+    }
+
     /// The mean of every patch is the known one to a level of 255: what values that end at 0 or 255 cannot take, their neighbours take.
     fn finish(&self, made: &mut RgbImage, known: &RgbImage) {
         let count = self.factor * self.factor;

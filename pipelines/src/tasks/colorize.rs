@@ -3,9 +3,7 @@
 use super::held::{Held, choose};
 use super::image_to_image::Picture;
 use super::mask::Area;
-use super::{
-    Kind, Prepared, Range, Stepping, Task, TaskDefaults, Wanted, check_sees_nothing, levels, rounded_size, tile_of,
-};
+use super::{Kind, Prepared, Stepping, Task, TaskDefaults, Wanted, check_sees_nothing, rounded_size, tile_of};
 use crate::edit::Method;
 use crate::error::PipelineError;
 use crate::operators::{All, Luma, Operator};
@@ -47,10 +45,6 @@ impl Kind for Colorize {
 
     fn method(&self, stepping: &Stepping) -> Result<Option<Method>, PipelineError> {
         choose(self.method, false, stepping).map(Some)
-    }
-
-    fn levels(&self, stepping: &Stepping, range: &Range, steps: Option<usize>) -> Option<Vec<f64>> {
-        levels(stepping, range, steps.unwrap_or(4))
     }
 
     fn tile(&self, stepping: &Stepping, model: &Model, size: Size) -> Option<Size> {

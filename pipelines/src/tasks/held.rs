@@ -1,7 +1,7 @@
 //! A run held to what an operator knows of a picture, by any method.
 
 use super::image_to_image::Picture;
-use super::{Begin, Finished, Prepared, Start, Stepping, Wanted, noised};
+use super::{Begin, Finished, Prepared, Range, Start, Stepping, Wanted, noised, ramp};
 use crate::conditioning::SampleShape;
 use crate::edit::{Constraint, Method, Replacement};
 use crate::error::PipelineError;
@@ -10,6 +10,16 @@ use crate::picture::RgbImage;
 use crate::pipeline::Shared;
 use scheduler::Frame;
 use std::sync::Arc;
+
+/// Steps of a consistency model where nobody says how many.
+const STEPS: usize = 4;
+
+/// How many times as strong as the operator's reach the noise is that a consistency model starts at, at least [`LEAST`].
+const MARGIN: f64 = 1.25;
+const LEAST: f64 = 2.0;
+
+/// The last of its noise levels.
+const LOWEST: f64 = 0.25;
 
 /// How the method that was asked for, or the best for a model, holds a picture to what is known. `mask` says whether whole pixels are known.
 pub(super) fn choose(asked: Option<Method>, mask: bool, stepping: &Stepping) -> Result<Method, PipelineError> {
@@ -52,8 +62,6 @@ pub(super) struct Held {
     method: Method,
     /// Of latents: the picture is replaced in every so many steps.
     replace_every: usize,
-    /// Whether the known picture is all that a run starts from, and not a whole picture that a part of is known.
-    from_known: bool,
 }
 
 impl Held {
@@ -65,7 +73,7 @@ impl Held {
         replace_every: usize,
     ) -> Self {
         let method = wanted.method.unwrap_or(Method::Replace);
-        Self { operator, of_sample: None, picture, method, replace_every: replace_every.max(1), from_known: true }
+        Self { operator, of_sample: None, picture, method, replace_every: replace_every.max(1) }
     }
 
     /// The same where latents are known, too: this much of them.
@@ -112,17 +120,27 @@ impl Prepared for Held {
     fn start(&self, begin: &mut Begin<'_>) -> Result<Start, PipelineError> {
         let (constraint, replacement) = self.means(begin)?;
         let full = begin.strength.is_none_or(|strength| (strength - 1.0).abs() < f64::EPSILON);
-        let clean = if full && self.from_known {
-            // Song et al. 2023, Algorithm 4: of what is not known, the mean of all pictures.
-            let mut seen = vec![0.0; self.picture.extents().numel()];
-            self.operator.replace(&mut seen, &self.picture.sample(), self.picture.extents());
-            begin.latents(&seen, self.picture.extents())?
+        let clean = if full {
+            // What is known, and a guess of the rest.
+            let extents = self.picture.extents();
+            let guess = self.operator.guess(&self.picture.sample(), extents);
+            begin.latents(&guess, extents)?
         } else {
             self.picture.latents(begin)?
         };
         let noise = begin.starting_noise();
         let x = noised(&clean, &noise, begin.sampling.noising());
         Ok(Start { constraint, replacement, ..x.into() })
+    }
+
+    /// A consistency model starts at as much noise as hides the guess of what is not known, and ends where a step changes details alone. Other models
+    /// make their way down from noise by their own schedule.
+    fn levels(&self, stepping: &Stepping, range: &Range, steps: Option<usize>) -> Option<Vec<f64>> {
+        if !stepping.is_consistency() {
+            return None;
+        }
+        let high = (MARGIN * self.operator.reach(self.picture.extents())).clamp(LEAST, range.largest);
+        Some(ramp(steps.unwrap_or(STEPS), high, LOWEST.max(range.smallest)))
     }
 
     fn finish(&self, mut made: RgbImage) -> Finished {

@@ -5,7 +5,7 @@ use super::image_to_image::Picture;
 use super::mask::{Area, Part};
 use super::{
     Begin, Finished, Kind, Prepared, Range, Start, Stepping, Task, TaskDefaults, Wanted, check_sees_nothing,
-    is_much_larger, levels, noised, rounded_size, tile_of,
+    is_much_larger, noised, rounded_size, tile_of,
 };
 use crate::conditioning::SampleShape;
 use crate::edit::{Constraint, Method};
@@ -121,11 +121,6 @@ impl Kind for Inpaint {
         choose(self.method, true, stepping).map(Some)
     }
 
-    fn levels(&self, stepping: &Stepping, range: &Range, steps: Option<usize>) -> Option<Vec<f64>> {
-        let replaces = matches!(self.method(stepping), Ok(Some(Method::Replace)));
-        levels(stepping, range, steps.unwrap_or(4)).filter(|_| replaces && self.strength.is_none())
-    }
-
     fn tile(&self, stepping: &Stepping, model: &Model, size: Size) -> Option<Size> {
         tile_of(stepping, model, size).filter(|_| !stepping.sees_mask)
     }
@@ -163,7 +158,8 @@ impl Kind for Inpaint {
             }
             Some(_) => {
                 let held = Held::new(Arc::new(placed), picture, wanted, self.replace_every);
-                Arc::new(HeldPixels { held: held.with_sample_operator(Arc::new(Mask { anew: small })), paste })
+                let held = held.with_sample_operator(Arc::new(Mask { anew: small }));
+                Arc::new(HeldPixels { held, asks_strength: self.strength.is_some(), paste })
             }
         })
     }
@@ -193,10 +189,16 @@ impl Paste {
 #[derive(Debug)]
 struct HeldPixels {
     held: Held,
+    asks_strength: bool,
     paste: Paste,
 }
 
 impl Prepared for HeldPixels {
+    fn levels(&self, stepping: &Stepping, range: &Range, steps: Option<usize>) -> Option<Vec<f64>> {
+        // Who asks for a share of the schedule means the model's own.
+        if self.asks_strength { None } else { self.held.levels(stepping, range, steps) }
+    }
+
     fn start(&self, begin: &mut Begin<'_>) -> Result<Start, PipelineError> {
         self.held.start(begin)
     }

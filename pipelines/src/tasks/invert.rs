@@ -44,14 +44,6 @@ impl Kind for Invert {
         true
     }
 
-    /// Pictures of a model are never quite without noise, and of one that is, such as a drawing with flat areas, the path leads to what no noise
-    /// looks like. So it begins at a level where what a person sees is the same.
-    fn levels(&self, _stepping: &Stepping, range: &Range, steps: Option<usize>) -> Option<Vec<f64>> {
-        let mut levels = ramp(steps.unwrap_or(Self::STEPS), range.largest, Self::SIGMA);
-        levels.pop();
-        Some(levels)
-    }
-
     fn prepare(&self, wanted: &Wanted<'_>) -> Result<Arc<dyn Prepared>, PipelineError> {
         check_sees_nothing(&wanted.model.network)?;
         Ok(Arc::new(Clean(Picture::new(&self.image, wanted)?)))
@@ -63,6 +55,14 @@ impl Kind for Invert {
 struct Clean(Picture);
 
 impl Prepared for Clean {
+    /// Pictures of a model are never quite without noise, and of one that is, such as a drawing with flat areas, the path leads to what no noise
+    /// looks like. So it begins at a level where what a person sees is the same.
+    fn levels(&self, _stepping: &Stepping, range: &Range, steps: Option<usize>) -> Option<Vec<f64>> {
+        let mut levels = ramp(steps.unwrap_or(Invert::STEPS), range.largest, Invert::SIGMA);
+        levels.pop();
+        Some(levels)
+    }
+
     fn start(&self, begin: &mut Begin<'_>) -> Result<Start, PipelineError> {
         let clean = self.0.latents(begin)?;
         let schedule = &begin.sampling.schedule;

@@ -88,11 +88,6 @@ pub(crate) trait Kind: fmt::Debug + Send + Sync {
         Ok(None)
     }
 
-    /// The noise levels of a run where a request says no more than how many steps; none for the model's own.
-    fn levels(&self, _stepping: &Stepping, _range: &Range, _steps: Option<usize>) -> Option<Vec<f64>> {
-        None
-    }
-
     /// The size of overlapping parts that a picture of this size is denoised in; none where it is denoised as a whole.
     fn tile(&self, _stepping: &Stepping, _model: &Model, _size: Size) -> Option<Size> {
         None
@@ -172,6 +167,11 @@ pub(crate) struct Range {
 pub(crate) trait Prepared: fmt::Debug + Send + Sync {
     /// Where a run begins. Noise is drawn in diffusers' order.
     fn start(&self, begin: &mut Begin<'_>) -> Result<Start, PipelineError>;
+
+    /// The noise levels of a run where a request says no more than how many steps; none for the model's own.
+    fn levels(&self, _stepping: &Stepping, _range: &Range, _steps: Option<usize>) -> Option<Vec<f64>> {
+        None
+    }
 
     /// The picture as it is handed over, made of the one that the model made.
     fn finish(&self, made: RgbImage) -> Finished {
@@ -295,15 +295,6 @@ fn tile_of(stepping: &Stepping, model: &Model, size: Size) -> Option<Size> {
     let part = Size { height: size.height.min(trained.height), width: size.width.min(trained.width) };
     (is_much_larger(model, stepping.latents, size) && part != size).then_some(part)
 }
-
-/// The noise levels at which a consistency model makes a picture in `steps` steps from what is known of it; none for other models, whose own
-/// schedule serves as well.
-fn levels(stepping: &Stepping, range: &Range, steps: usize) -> Option<Vec<f64>> {
-    stepping.is_consistency().then(|| ramp(steps, range.largest, LOWEST))
-}
-
-/// The last of those levels: below it a step changes little but details.
-const LOWEST: f64 = 0.5;
 
 /// Noise levels that fall as in Karras et al. 2022, equation 5, with ρ = 7: `steps` of them from `high` down to `low`, and then none.
 fn ramp(steps: usize, high: f64, low: f64) -> Vec<f64> {

@@ -2,8 +2,8 @@
 
 use super::image_to_image::Picture;
 use super::{
-    Begin, Finished, Kind, Prepared, Range, Start, Stepping, Task, TaskDefaults, Wanted, check_sees_nothing, noised,
-    ramp, rounded_size, tile_of,
+    Begin, Finished, Kind, Prepared, Range, Start, Stepping, Task, TaskDefaults, Wanted, check_sees_nothing, ramp,
+    rounded_size, tile_of,
 };
 use crate::error::PipelineError;
 use crate::parts::{Model, Size};
@@ -39,13 +39,6 @@ impl Kind for Restore {
         TaskDefaults { size: rounded_size(&self.image, model), ..own }
     }
 
-    fn levels(&self, stepping: &Stepping, range: &Range, steps: Option<usize>) -> Option<Vec<f64>> {
-        let own = if stepping.is_consistency() { 1 } else { 10 };
-        let high = self.level().clamp(range.smallest, range.largest);
-        let low = if stepping.is_consistency() { high * 0.4 } else { range.smallest };
-        Some(ramp(steps.unwrap_or(own), high, low))
-    }
-
     fn tile(&self, stepping: &Stepping, model: &Model, size: Size) -> Option<Size> {
         tile_of(stepping, model, size)
     }
@@ -60,26 +53,53 @@ impl Kind for Restore {
         if !(level.is_finite() && level > 0.0) {
             return Err(PipelineError::Request(format!("sigma must be a number above 0, not {level}")));
         }
-        Ok(Arc::new(NoisyPicture(Picture::new(&self.image, wanted)?)))
+        Ok(Arc::new(NoisyPicture { picture: Picture::new(&self.image, wanted)?, sigma: level }))
     }
 }
 
 /// A picture that is as noisy as a run's first x.
 #[derive(Debug)]
-struct NoisyPicture(Picture);
+struct NoisyPicture {
+    picture: Picture,
+    sigma: f64,
+}
 
 impl Prepared for NoisyPicture {
     fn start(&self, begin: &mut Begin<'_>) -> Result<Start, PipelineError> {
-        let clean = self.0.latents(begin)?;
         let (alpha, sigma) = begin.sampling.noising();
-        // Noise over a picture is none over its latents, which get their own.
-        let sigma = if begin.model.autoencoder.is_some() { sigma } else { 0.0 };
+        if begin.model.autoencoder.is_some() {
+            // Noise over a picture is none over its latents, which get their own.
+            return self.picture.start(begin);
+        }
+        let mut x = self.picture.latents(begin)?;
         let noise = begin.starting_noise();
-        Ok(noised(&clean, &noise, (alpha, sigma)).into())
+        #[allow(clippy::cast_possible_truncation, reason = "samples are f32")]
+        let (own, alpha, sigma) = (self.sigma as f32, alpha as f32, sigma as f32);
+        // A model's smallest level may lie above the picture's noise: what is missing is added.
+        let more = (sigma * sigma - own * own).max(0.0).sqrt();
+        for (x, noise) in x.iter_mut().zip(noise) {
+            // Bytes end at 0 and 255, and noise does not: where it was cut off, about as much of it is put back.
+            let ended = if *x >= 1.0 {
+                noise.abs()
+            } else if *x <= -1.0 {
+                -noise.abs()
+            } else {
+                0.0
+            };
+            *x = alpha * (*x + own * ended) + if ended == 0.0 { more * noise } else { 0.0 };
+        }
+        Ok(x.into())
+    }
+
+    fn levels(&self, stepping: &Stepping, range: &Range, steps: Option<usize>) -> Option<Vec<f64>> {
+        let own = if stepping.is_consistency() { 1 } else { 10 };
+        let high = self.sigma.clamp(range.smallest, range.largest);
+        let low = if stepping.is_consistency() { high * 0.4 } else { 0.0 };
+        Some(ramp(steps.unwrap_or(own), high, low.max(range.smallest)))
     }
 
     fn finish(&self, made: RgbImage) -> Finished {
-        self.0.finish(made)
+        self.picture.finish(made)
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::image_to_image::Picture;
 use super::{
-    Kind, Prepared, Range, Stepping, Task, TaskDefaults, Wanted, check_sees_nothing, ramp, rounded_size, tile_of,
+    Begin, Finished, Kind, Prepared, Range, Start, Stepping, Task, TaskDefaults, Wanted, check_sees_nothing, ramp,
+    rounded_size, tile_of,
 };
 use crate::error::PipelineError;
 use crate::parts::{Model, Size};
@@ -35,19 +36,37 @@ impl Kind for Stroke {
         TaskDefaults { size: rounded_size(&self.image, model), ..own }
     }
 
-    fn levels(&self, stepping: &Stepping, range: &Range, steps: Option<usize>) -> Option<Vec<f64>> {
-        let own = if stepping.is_consistency() { 2 } else { 20 };
-        let high = self.sigma.unwrap_or(Self::SIGMA).min(range.largest);
-        let low = if stepping.is_consistency() { high * 0.4 } else { range.smallest };
-        Some(ramp(steps.unwrap_or(own), high, low))
-    }
-
     fn tile(&self, stepping: &Stepping, model: &Model, size: Size) -> Option<Size> {
         tile_of(stepping, model, size)
     }
 
     fn prepare(&self, wanted: &Wanted<'_>) -> Result<Arc<dyn Prepared>, PipelineError> {
         check_sees_nothing(&wanted.model.network)?;
-        Ok(Arc::new(Picture::new(&self.image, wanted)?))
+        let sigma = self.sigma.unwrap_or(Self::SIGMA);
+        Ok(Arc::new(Painting { picture: Picture::new(&self.image, wanted)?, sigma }))
+    }
+}
+
+/// A painting, and the noise that a run starts with.
+#[derive(Debug)]
+struct Painting {
+    picture: Picture,
+    sigma: f64,
+}
+
+impl Prepared for Painting {
+    fn start(&self, begin: &mut Begin<'_>) -> Result<Start, PipelineError> {
+        self.picture.start(begin)
+    }
+
+    fn levels(&self, stepping: &Stepping, range: &Range, steps: Option<usize>) -> Option<Vec<f64>> {
+        let own = if stepping.is_consistency() { 2 } else { 20 };
+        let high = self.sigma.clamp(range.smallest, range.largest);
+        let low = if stepping.is_consistency() { high * 0.4 } else { 0.0 };
+        Some(ramp(steps.unwrap_or(own), high, low.max(range.smallest)))
+    }
+
+    fn finish(&self, made: RgbImage) -> Finished {
+        self.picture.finish(made)
     }
 }

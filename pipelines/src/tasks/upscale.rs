@@ -4,8 +4,8 @@
 use super::held::{Held, choose};
 use super::image_to_image::Picture;
 use super::{
-    Begin, Canvas, Finished, Kind, Prepared, Range, Start, Stepping, Task, TaskDefaults, Wanted, check_sees_nothing,
-    levels, noised, tile_of,
+    Begin, Canvas, Finished, Kind, Prepared, Start, Stepping, Task, TaskDefaults, Wanted, check_sees_nothing, noised,
+    tile_of,
 };
 use crate::conditioning::SampleShape;
 use crate::edit::Method;
@@ -97,10 +97,6 @@ impl Kind for Upscale {
             return asked.map_or(Ok(None), Err);
         }
         choose(self.method, false, stepping).map(Some)
-    }
-
-    fn levels(&self, stepping: &Stepping, range: &Range, steps: Option<usize>) -> Option<Vec<f64>> {
-        levels(stepping, range, steps.unwrap_or(4)).filter(|_| !stepping.sees_picture)
     }
 
     fn tile(&self, stepping: &Stepping, model: &Model, size: Size) -> Option<Size> {
