@@ -161,9 +161,13 @@ fn sampling(
 
 /// The ends of the model's own schedule, and how it counts noise.
 fn range(shared: &Shared, wanted: &scheduler::Request) -> Result<(Range, Frame), PipelineError> {
-    // With a few steps some schedules leave out one end or the other.
-    let steps = Steps::Count(shared.scheduler().num_train_timesteps().map_or(40, |count| count.min(40)));
-    let own = shared.scheduler().plan(&scheduler::Request { steps, ..wanted.clone() })?;
+    // With few steps some schedules leave out one end or the other. Models that were distilled to a list of timesteps, fifty as a rule, take no more
+    // than those, and know nothing of what lies beyond them.
+    let plan = |steps| shared.scheduler().plan(&scheduler::Request { steps, ..wanted.clone() });
+    let own = [50, 25, 10]
+        .into_iter()
+        .find_map(|count| plan(Steps::Count(count)).ok())
+        .map_or_else(|| plan(Steps::Count(1)), Ok)?;
     let levels = own.schedule.sigmas.iter().copied().filter(|sigma| *sigma > 0.0);
     let (smallest, largest) = levels.fold((f64::INFINITY, 0.0), |(low, high): (f64, f64), s| (low.min(s), high.max(s)));
     Ok((Range { largest, smallest }, own.schedule.frame))
