@@ -274,7 +274,8 @@ fn scaled_weights_of_eight_bits() {
     let rows = [0.5_f32, 3.0];
     let fp8 = r#"{"format": "float8_e4m3fn"}"#;
     let mark = || ("scaled_fp8", (tensor("F8_E4M3", &[0], 0, 0), Vec::new()));
-    type Case<'a> = (Vec<(&'a str, (Value, Vec<u8>))>, Value, &'a [f32]);
+    type Extra<'a> = Vec<(&'a str, (Value, Vec<u8>))>;
+    type Case<'a> = (Extra<'a>, Value, &'a [f32]);
     let read_cases: Vec<Case<'_>> = vec![
         (vec![("a.scale_weight", scale(&[], &one)), mark()], none.clone(), &one),
         (
@@ -301,7 +302,7 @@ fn scaled_weights_of_eight_bits() {
         assert_eq!((view.storage, view.to_f32()), (StorageType::F32, wanted), "{what}");
         assert_eq!(checkpoint.stored_as("a.weight"), Some(StorageType::F32));
     }
-    let refused: Vec<(Vec<(&str, (Value, Vec<u8>))>, Value, &str)> = vec![
+    let refused: Vec<(Extra<'_>, Value, &str)> = vec![
         (vec![("a.scale_weight", scale(&[3], &[1.0, 2.0, 3.0]))], none.clone(), "a.scale_weight"),
         (vec![("a.scale_weight", scale(&[1], &[f32::NAN]))], none.clone(), "a.scale_weight"),
         (vec![("b.weight_scale", scale(&[], &one))], none.clone(), "b.weight_scale"),
@@ -325,6 +326,31 @@ fn scaled_weights_of_eight_bits() {
     for (extra, metadata, name) in refused {
         let error = read(&extra, metadata).check(&[spec("a.weight", &[2, 3])]).expect_err(name).to_string();
         assert!(error.contains("is quantized, which is not supported: ") && error.contains(name), "{name}: {error}");
+    }
+}
+
+/// The x4 upscaler goes into one file and comes out of it as it was.
+#[test]
+fn an_upscaler_in_one_file() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/pipelines/upscaler");
+    let files = ModelFiles::folder(golden).expect("the goldens");
+    let place = tempfile::tempdir().expect("a temporary folder");
+    let path = place.path().join("x4.safetensors");
+    let mut out = std::fs::File::create(&path).expect("a new file");
+    models::Conversion::new(&files, None).expect("an index").write_single(&mut out).expect("written");
+    let single = ModelFiles::single(&path, None).expect("an upscaler");
+    assert_eq!(single.family(), Some("Stable Diffusion's x4 upscaler"));
+    for part in ["unet", "vae", "text_encoder"] {
+        let [own, back] = [&files, &single].map(|files| Checkpoint::open(files, part, None).expect(part));
+        let specs: Vec<WeightSpec> = back.tensors().map(|(name, shape)| spec(name, shape)).collect();
+        assert!(own.check(&specs).expect("all of them").is_empty(), "{part}");
+        for WeightSpec { name, .. } in &specs {
+            let [own, back] = [&own, &back].map(|weights| weights.weight(name).expect("read").to_f32());
+            assert_eq!(own, back, "{part}: {name}");
+        }
+    }
+    for path in ["model_index.json", "scheduler/scheduler_config.json", "low_res_scheduler/scheduler_config.json"] {
+        assert_eq!(files.read(path).expect("there"), single.read(path).expect("carried"), "{path}");
     }
 }
 

@@ -44,6 +44,12 @@ impl Layout {
             }
             name if name.starts_with("StableDiffusionXL") => "sdxl",
             "StableDiffusionUpscalePipeline" if open => "x4-upscaler",
+            "StableDiffusionUpscalePipeline" => {
+                return Err(
+                    "has another text encoder than OpenCLIP, the only one that a single file of an upscaler may have"
+                        .into(),
+                );
+            }
             name if name.starts_with("StableDiffusion") && open => "sd2",
             name if name.starts_with("StableDiffusion") => "sd1",
             _ => {
