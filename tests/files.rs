@@ -116,7 +116,7 @@ fn info_tells_adapters_of_every_kind() {
     assert!(info(&plain).starts_with("safetensors checkpoint, 2 tensors"), "{}", info(&plain));
     let mut unet = single("stable_diffusion");
     unet.retain(|name, _| name.starts_with("model.diffusion_model."));
-    assert!(info(&unet).starts_with("problem: x.safetensors: is a UNet alone"), "{}", info(&unet));
+    assert!(info(&unet).starts_with("problem: x.safetensors: holds a UNet and no text encoder"), "{}", info(&unet));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::checkpoint::lora;
 use crate::checkpoint::path::is_inside;
 use crate::checkpoint::safetensors_file::{TensorFile, TensorInfo};
 use crate::checkpoint::tensor_names::{has_sign, is_harmless, is_quantization, newer_vae_name};
-use crate::error::ModelError;
+use crate::error::{GivenApart, ModelError};
 use families::{Family, Marks, OTHERS, Sampling, UNETS, is_ignored};
 use infer::Shapes;
 use renames::{Extents, Form, Renames};
@@ -463,11 +463,12 @@ fn family(shown: &str, all: &BTreeMap<String, TensorInfo>, beside: Option<&Famil
     Family::all().into_iter().find(fits).or_else(|| beside.cloned()).ok_or_else(|| {
         let read = channels.map_or("no text".to_owned(), |channels| format!("text of {channels} channels"));
         let message = format!(
-            "is {}, and no whole model: it reads {read}, as no known family does ({})",
+            "holds a UNet and no text encoder: it is {}, and no whole model; it reads {read}, as no known family does ({}), so give with it \
+             the folder in diffusers' layout of a model that has what is missing",
             Contents::Unet,
             known()
         );
-        ModelError::new(shown, message)
+        ModelError::new(shown, message).wants(GivenApart::Folder)
     })
 }
 
