@@ -10,7 +10,7 @@ use crate::picture::tiles::Grid;
 use crate::pipeline::Shared;
 use crate::request::{Request, StartingNoise};
 use crate::tasks::{Prepared, Range, Stepping, Wanted};
-use scheduler::{Frame, Limit, NamedSchedule, Sampling, Steps};
+use scheduler::{Frame, Limit, NamedSchedule, Sampling, Steps, TimestepMap};
 
 pub(crate) fn resolve(shared: &Shared, request: &Request) -> Result<Job, PipelineError> {
     let model = &shared.model;
@@ -161,14 +161,13 @@ fn sampling(
 
 /// The ends of the model's own schedule, and how it counts noise.
 fn range(shared: &Shared, wanted: &scheduler::Request) -> Result<(Range, Frame), PipelineError> {
-    // With few steps some schedules leave out one end or the other. Models that were distilled to a list of timesteps, fifty as a rule, take no more
-    // than those, and know nothing of what lies beyond them.
-    let plan = |steps| shared.scheduler().plan(&scheduler::Request { steps, ..wanted.clone() });
-    let own = [50, 25, 10]
-        .into_iter()
-        .find_map(|count| plan(Steps::Count(count)).ok())
-        .map_or_else(|| plan(Steps::Count(1)), Ok)?;
+    // With few steps some schedules leave out one end or the other; models that were distilled to a list of timesteps take no more than those.
+    let plan = |count| shared.scheduler().plan(&scheduler::Request { steps: Steps::Count(count), ..wanted.clone() });
+    let own = [50, 25, 10].into_iter().find_map(|count| plan(count).ok()).map_or_else(|| plan(1), Ok)?;
     let levels = own.schedule.sigmas.iter().copied().filter(|sigma| *sigma > 0.0);
+    // The whole table, but for its first timestep: a latent consistency model takes that for no noise at all.
+    let table = if let TimestepMap::Discrete { log_sigmas } = &own.schedule.map { log_sigmas.get(1) } else { None };
+    let levels = levels.chain(table.map(|log| log.exp()));
     let (smallest, largest) = levels.fold((f64::INFINITY, 0.0), |(low, high): (f64, f64), s| (low.min(s), high.max(s)));
     Ok((Range { largest, smallest }, own.schedule.frame))
 }
