@@ -1,6 +1,6 @@
 //! Several things that are known at once.
 
-use super::Operator;
+use super::{Levels, Operator};
 use crate::conditioning::SampleShape;
 use crate::picture::RgbImage;
 use std::sync::Arc;
@@ -36,9 +36,10 @@ impl Operator for All {
         guess
     }
 
-    fn reach(&self, shape: SampleShape) -> f64 {
-        // What one does not know another may.
-        self.operators.iter().map(|operator| operator.reach(shape)).fold(f64::INFINITY, f64::min)
+    /// Those of the first: what it leaves open the others can but narrow.
+    fn levels(&self, steps: Option<usize>, shape: SampleShape) -> Levels {
+        let first = self.operators.first().map(|first| first.levels(steps, shape));
+        first.unwrap_or(Levels { steps: steps.unwrap_or(1), highest: 1.0, lowest: 1.0 })
     }
 
     fn finish(&self, made: &mut RgbImage, known: &RgbImage) {

@@ -1,6 +1,6 @@
 //! Brightness that is kept: colorization.
 
-use super::Operator;
+use super::{Levels, Operator, falling};
 use crate::conditioning::SampleShape;
 use crate::picture::RgbImage;
 
@@ -30,17 +30,12 @@ impl Operator for Luma {
         }
     }
 
-    /// The grey picture.
-    fn guess(&self, known: &[f32], shape: SampleShape) -> Vec<f32> {
-        if shape.channels != 3 {
-            return known.to_vec();
-        }
-        known.chunks_exact(3).flat_map(|pixel| [luma(pixel); 3]).collect()
-    }
-
-    /// Colours reach over whole things, and things over about a third of a picture.
-    fn reach(&self, shape: SampleShape) -> f64 {
-        shape.height.min(shape.width) as f64 / 3.0
+    /// Colours reach over whole things, so that there is much noise at first.
+    fn levels(&self, steps: Option<usize>, _shape: SampleShape) -> Levels {
+        let steps = steps.unwrap_or(8);
+        let highest = if steps < 8 { 20.0 } else { 30.0 };
+        // With few steps each must change more.
+        Levels { steps, highest, lowest: falling(highest, 4.0, steps).max(0.5) }
     }
 
     /// The brightness of every pixel is the known one to a level of 255. Where a colour of that brightness has no bytes, it is mixed with the

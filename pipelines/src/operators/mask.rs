@@ -1,6 +1,6 @@
 //! Pixels that are kept: inpainting.
 
-use super::Operator;
+use super::{Levels, Operator, falling};
 use crate::conditioning::SampleShape;
 use crate::picture::RgbImage;
 
@@ -30,15 +30,14 @@ impl Operator for Mask {
         finest.filled(shape.channels)
     }
 
-    /// From the middle of the widest place to the nearest pixel that is known.
-    fn reach(&self, shape: SampleShape) -> f64 {
-        let mut unknown = self.anew.clone();
-        let mut steps = 0;
-        while steps < shape.height.max(shape.width) && unknown.contains(&true) {
-            unknown = narrowed(&unknown, shape);
-            steps += 1;
-        }
-        f64::from(u32::try_from(steps).unwrap_or(u32::MAX))
+    /// The farther a hole reaches, the less of what it holds can be told from around it.
+    fn levels(&self, steps: Option<usize>, shape: SampleShape) -> Levels {
+        let steps = steps.unwrap_or(8);
+        let reach = self.reach(shape);
+        let highest = (reach * reach / 6.0).max(0.35 * steps as f64).min(40.0);
+        // With few steps each must change more.
+        let lowest = if reach > 4.0 { falling(highest, 13.0, steps).max(0.5) } else { 0.2 };
+        Levels { steps, highest, lowest }
     }
 
     /// Kept pixels are the known ones to the bit.
@@ -47,6 +46,19 @@ impl Operator for Mask {
         for ((made, known), _) in pixels.filter(|(_, anew)| !**anew) {
             made.copy_from_slice(known);
         }
+    }
+}
+
+impl Mask {
+    /// Pixels from the middle of the widest hole to the nearest that is known.
+    fn reach(&self, shape: SampleShape) -> f64 {
+        let mut unknown = self.anew.clone();
+        let mut steps = 0;
+        while steps < shape.height.max(shape.width) && unknown.contains(&true) {
+            unknown = narrowed(&unknown, shape);
+            steps += 1;
+        }
+        steps as f64
     }
 }
 

@@ -32,11 +32,27 @@ pub trait Operator: fmt::Debug + Send + Sync {
         seen
     }
 
-    /// Over about how many pixels what is not known reaches. Noise must be as strong as that to hide it: what is added to each pixel is less by so
-    /// many times in the mean of a square of that side.
-    fn reach(&self, shape: SampleShape) -> f64;
+    /// The noise levels at which a consistency model fills in what is not known: as much noise at first as hides the guess, and at last so little
+    /// that a step changes details alone. docs/benchmarks has what led to them.
+    fn levels(&self, steps: Option<usize>, shape: SampleShape) -> Levels;
 
     /// The same for the finished picture, whose values are bytes: they end at 0 and 255, and what is known must yet be exact, to the bit or to
     /// one level of 255 as the operator says. Both have one size.
     fn finish(&self, made: &mut RgbImage, known: &RgbImage);
+}
+
+/// What is left of a level that falls by a factor in every step but the first.
+fn falling(level: f64, factor: f64, steps: usize) -> f64 {
+    (1..steps.min(64)).fold(level, |level, _| level / factor)
+}
+
+/// Noise levels that fall from one to another.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Levels {
+    /// How many there are.
+    pub steps: usize,
+    /// The first.
+    pub highest: f64,
+    /// The last.
+    pub lowest: f64,
 }

@@ -1,6 +1,6 @@
 //! Means of patches that are kept: super-resolution.
 
-use super::Operator;
+use super::{Levels, Operator};
 use crate::conditioning::SampleShape;
 use crate::picture::RgbImage;
 
@@ -33,8 +33,12 @@ impl Operator for PatchMeans {
         }
     }
 
-    fn reach(&self, _shape: SampleShape) -> f64 {
-        self.factor as f64
+    /// The picture is known but for details, which take little noise, and many steps where they are large.
+    fn levels(&self, steps: Option<usize>, _shape: SampleShape) -> Levels {
+        let large = self.factor > 2;
+        let steps = steps.unwrap_or(if large { 16 } else { 8 });
+        let least = if large { 3.0 } else { 1.5 };
+        Levels { steps, highest: (0.75 * steps as f64).max(least), lowest: 0.25 }
     }
 
     /// The mean of every patch is the known one to a level of 255: what values that end at 0 or 255 cannot take, their neighbours take.

@@ -11,15 +11,8 @@ use crate::pipeline::Shared;
 use scheduler::Frame;
 use std::sync::Arc;
 
-/// Steps of a consistency model where nobody says how many.
-const STEPS: usize = 4;
-
-/// How many times as strong as the operator's reach the noise is that a consistency model starts at, at least [`LEAST`].
-const MARGIN: f64 = 1.25;
-const LEAST: f64 = 2.0;
-
-/// The last of its noise levels.
-const LOWEST: f64 = 0.25;
+/// Below this noise level a run starts from a guess of what is not known; more noise hides it, and for large holes it would be wrong.
+const LITTLE_NOISE: f64 = 5.0;
 
 /// How the method that was asked for, or the best for a model, holds a picture to what is known. `mask` says whether whole pixels are known.
 pub(super) fn choose(asked: Option<Method>, mask: bool, stepping: &Stepping) -> Result<Method, PipelineError> {
@@ -121,10 +114,16 @@ impl Prepared for Held {
         let (constraint, replacement) = self.means(begin)?;
         let full = begin.strength.is_none_or(|strength| (strength - 1.0).abs() < f64::EPSILON);
         let clean = if full {
-            // What is known, and a guess of the rest.
-            let extents = self.picture.extents();
-            let guess = self.operator.guess(&self.picture.sample(), extents);
-            begin.latents(&guess, extents)?
+            let (extents, known) = (self.picture.extents(), self.picture.sample());
+            let start = if begin.sampling.first_sigma() < LITTLE_NOISE {
+                self.operator.guess(&known, extents)
+            } else {
+                // Song et al. 2023, Algorithm 4: of what is not known, the middle of all pictures.
+                let mut seen = vec![0.0; known.len()];
+                self.operator.replace(&mut seen, &known, extents);
+                seen
+            };
+            begin.latents(&start, extents)?
         } else {
             self.picture.latents(begin)?
         };
@@ -133,14 +132,11 @@ impl Prepared for Held {
         Ok(Start { constraint, replacement, ..x.into() })
     }
 
-    /// A consistency model starts at as much noise as hides the guess of what is not known, and ends where a step changes details alone. Other models
-    /// make their way down from noise by their own schedule.
+    /// Those of the operator for consistency models. Others make their way down from noise by their own schedule.
     fn levels(&self, stepping: &Stepping, range: &Range, steps: Option<usize>) -> Option<Vec<f64>> {
-        if !stepping.is_consistency() {
-            return None;
-        }
-        let high = (MARGIN * self.operator.reach(self.picture.extents())).clamp(LEAST, range.largest);
-        Some(ramp(steps.unwrap_or(STEPS), high, LOWEST.max(range.smallest)))
+        let levels = self.operator.levels(steps, self.picture.extents());
+        let [high, low] = [levels.highest, levels.lowest].map(|level| level.clamp(range.smallest, range.largest));
+        stepping.is_consistency().then(|| ramp(levels.steps, high, low))
     }
 
     fn finish(&self, mut made: RgbImage) -> Finished {

@@ -36,7 +36,8 @@ impl Restore {
 
 impl Kind for Restore {
     fn defaults(&self, model: &Model, own: TaskDefaults) -> TaskDefaults {
-        TaskDefaults { size: rounded_size(&self.image, model), ..own }
+        // What a picture shows is seen through its noise: guidance has nothing to add.
+        TaskDefaults { size: rounded_size(&self.image, model), guidance_scale: own.guidance_scale.min(1.0) }
     }
 
     fn tile(&self, stepping: &Stepping, model: &Model, size: Size) -> Option<Size> {
