@@ -113,6 +113,11 @@ impl Prepared for Held {
     fn start(&self, begin: &mut Begin<'_>) -> Result<Start, PipelineError> {
         let (constraint, replacement) = self.means(begin)?;
         let full = begin.strength.is_none_or(|strength| (strength - 1.0).abs() < f64::EPSILON);
+        if full && self.method == Method::RePaint {
+            // Lugmayr et al. 2022, Algorithm 1: noise alone. What is known comes in with the first step.
+            let noise = begin.starting_noise();
+            return Ok(Start { constraint, replacement, ..begin.scaled(noise).into() });
+        }
         let clean = if full {
             let (extents, known) = (self.picture.extents(), self.picture.sample());
             let start = if begin.sampling.first_sigma() < LITTLE_NOISE {

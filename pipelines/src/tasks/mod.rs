@@ -2,6 +2,8 @@
 
 mod canvas;
 mod colorize;
+#[cfg(test)]
+mod equalities;
 mod held;
 mod image_to_image;
 mod inpaint;
