@@ -92,6 +92,7 @@ const GOLDENS: &[(&str, &[&str])] = &[
     ("tests/goldens/make_noise_pipelines.py", &[]),
     ("tests/goldens/make_edited_pipelines.py", &[]),
     ("tests/goldens/make_edits.py", &[]),
+    ("tests/goldens/make_zero_shot.py", &[]),
     ("tests/goldens/make_single_files.py", &[]),
     ("tests/goldens/make_loras.py", &[]),
     ("tests/goldens/make_adapters.py", &[]),
