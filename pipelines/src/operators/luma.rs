@@ -42,7 +42,7 @@ impl Operator for Luma {
     /// grey of that brightness, until it has.
     fn finish(&self, made: &mut RgbImage, known: &RgbImage) {
         for (made, known) in made.pixels.chunks_exact_mut(3).zip(known.pixels.chunks_exact(3)) {
-            let [wanted, own] = [&*known, &*made].map(|pixel| luma(&[0, 1, 2].map(|c| f32::from(pixel[c]))));
+            let [wanted, own] = [known, &*made].map(|pixel| luma(&[0, 1, 2].map(|c| f32::from(pixel[c]))));
             // Adding the same to all three adds as much to the brightness: the weights' sum is 1.
             let moved = [0, 1, 2].map(|c| f32::from(made[c]) + wanted - own);
             let most = moved.iter().map(|value| share_inside(*value, wanted)).fold(1.0, f32::min);

@@ -44,6 +44,9 @@ pub(super) fn choose(asked: Option<Method>, mask: bool, stepping: &Stepping) -> 
     }
 }
 
+/// What holds x, and what replaces a part of denoised images.
+type Means = (Option<Box<dyn Constraint>>, Option<Box<dyn Replacement>>);
+
 /// A picture and what is known of it.
 #[derive(Debug)]
 pub(super) struct Held {
@@ -75,10 +78,7 @@ impl Held {
     }
 
     /// What the method holds the run to, and by what.
-    fn means(
-        &self,
-        begin: &mut Begin<'_>,
-    ) -> Result<(Option<Box<dyn Constraint>>, Option<Box<dyn Replacement>>), PipelineError> {
+    fn means(&self, begin: &mut Begin<'_>) -> Result<Means, PipelineError> {
         let known = self.picture.sample();
         let extents = self.picture.extents();
         Ok(match self.method {
