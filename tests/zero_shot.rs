@@ -170,9 +170,23 @@ fn compare_repaint(device: &SharedDevice) {
             eta: case["eta"].as_f64(),
             seed: case["seed"].as_u64().unwrap(),
             rng: Rng::TorchCpu,
-            task: Inpaint { method: Some(Method::RePaint), strength: Some(1.0), ..Inpaint::new(image, mask) }.into(),
+            task: Inpaint {
+                method: Some(Method::RePaint),
+                strength: Some(1.0),
+                ..Inpaint::new(image.clone(), mask.clone())
+            }
+            .into(),
             ..Request::default()
         };
+        // It starts from noise alone, whatever the picture.
+        let other = RgbImage { pixels: vec![255; image.pixels.len()], ..image };
+        let other = Inpaint { method: Some(Method::RePaint), strength: Some(1.0), ..Inpaint::new(other, mask) };
+        let first = |request: &Request| {
+            let mut run = pipe.job(request).and_then(|job| pipe.start(&job)).unwrap();
+            run.next().unwrap().expect("a step").x.to_vec()
+        };
+        assert_eq!(first(&request), first(&Request { task: other.into(), ..request.clone() }), "{name}");
+
         let generated = pipe.generate(&request).unwrap_or_else(|e| panic!("{name}: {e}"));
         let (ours, theirs) = (generated.repainted.unwrap(), input(&format!("zero_shot/{name}")));
         assert_eq!((ours.width, ours.height), (theirs.width, theirs.height));
