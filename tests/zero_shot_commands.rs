@@ -136,7 +136,7 @@ fn noise_is_taken_off_and_strokes_become_pictures() {
             let sigmas = json["sigmas"].as_array().unwrap();
             // A model's own schedule may end below it.
             let share = sigmas[0].as_f64().unwrap() / first;
-            assert!((0.9..1.0 + 1e-9).contains(&share) && sigmas.len() == 3, "{model}: {json}");
+            assert!((0.8..1.0 + 1e-9).contains(&share) && sigmas.len() == 3, "{model}: {json}");
         }
     }
     // Noise is measured where nobody says how much there is.

@@ -92,6 +92,25 @@ def replaced(transform, known, x):
     return transform.back(transform.forward(known) * (1 - anew) + transform.forward(x) * anew)
 
 
+def filled(values, weights):
+    """Means of known pixels (weight 1): over 2x2 squares, again and again, and back up wherever a square knows less than one whole pixel."""
+    if bool((weights >= 1).all()) or weights.numel() == 1:
+        return values
+    odd = [0, values.shape[-1] % 2, 0, values.shape[-2] % 2]
+    sums, counts = (4 * torch.nn.functional.avg_pool2d(torch.nn.functional.pad(x, odd), 2) for x in (values, weights))
+    coarse = filled(sums / counts.clamp(min=1), counts.clamp(max=1))
+    finer = torch.nn.functional.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)
+    return values + (1 - weights) * finer[..., : values.shape[-2], : values.shape[-1]]
+
+
+def beginning(image, transform, sigma):
+    """What a run starts from, before noise: what is known, and 0 elsewhere; where little noise would not hide that, what lies around holes."""
+    if isinstance(transform, Pixels) and sigma < 5:
+        weights = 1 - transform.anew.to(image)
+        return filled(image * weights, weights)
+    return replaced(transform, image, torch.zeros_like(image))
+
+
 def read(name):
     """[1, 3, H, W] of −1..1, in f64."""
     pixels = np.asarray(Image.open(HERE / name).convert("RGB"), dtype=np.float64)
@@ -319,11 +338,11 @@ def walk(model, case, dtype, rounding=0):
     latent = isinstance(model, Latent)
     image, transform = what_is_known(case)
     image = image.to(dtype)
-    clean = image if transform is None else replaced(transform, image, torch.zeros_like(image))
+    levels = case.get("sigmas") or [float(model.table[t]) for t in case["timesteps"]] + [0.0]
+    clean = image if transform is None else beginning(image, transform, levels[0])
     if latent:
         clean = model.encode(clean, draw)
     asked, count = [], 0
-    levels = case.get("sigmas") or [float(model.table[t]) for t in case["timesteps"]] + [0.0]
 
     def denoised(x, sigma):
         nonlocal count
@@ -343,9 +362,11 @@ def walk(model, case, dtype, rounding=0):
         count += 1
         return d
 
-    # A picture that is noisy itself gets no more noise, unless it is made to latents; the noise is drawn in any case.
+    # A picture that is noisy itself gets no more noise, unless it is made to latents, but where bytes have cut its noise off at black or white.
     noise = draw(clean.shape)
-    x = clean if case["task"] == "restore" and not latent else clean + levels[0] * noise
+    x = clean + levels[0] * noise
+    if case["task"] == "restore" and not latent:
+        x = clean + levels[0] * noise.abs() * ((clean >= 1).to(dtype) - (clean <= -1).to(dtype))
     if rounding:
         ways = torch.randint(-1, 2, x.shape, generator=torch.Generator().manual_seed(rounding))
         x = x * (1 + ways * torch.finfo(dtype).eps / 2)
