@@ -164,6 +164,21 @@ fn methods_are_chosen_by_the_model_and_by_name() {
     ] {
         assert_eq!(method(model, more).as_deref(), wanted, "{model} {more:?}");
     }
+    for (model, wanted) in [
+        (
+            "model:consistency",
+            serde_json::json!({ "inpaint": "replace", "outpaint": "replace", "colorize": "replace", "upscale": "replace" }),
+        ),
+        (
+            "model:stable_diffusion",
+            serde_json::json!({ "inpaint": "blend", "outpaint": "blend", "colorize": "replace", "upscale": "replace" }),
+        ),
+        ("model:inpainting", serde_json::json!({ "inpaint": null, "outpaint": null })),
+        ("model:upscaler", serde_json::json!({ "upscale": null })),
+    ] {
+        let info: Value = serde_json::from_str(&succeed(place, &["info", model, "--json"])).unwrap();
+        assert_eq!(info["edits"], wanted, "{model}");
+    }
     let inpaint = ["inpaint", "input:square.png", "--mask", "8,8,9,9", "--steps", "2", "-m"];
     for (more, part) in [
         (&["model:consistency", "--method", "repaint"][..], "a consistency model was not trained for"),

@@ -39,7 +39,7 @@ pub use noise::Rng;
 pub use parts::PromptSyntax;
 pub use picture::{Filter, RgbImage, nchw_from_nhwc, nhwc_from_nchw};
 pub use pipeline::{Estimate, Pipeline};
-pub use problems::problems;
+pub use problems::{methods, problems};
 pub use request::{Request, StartingNoise};
 pub use run::{Batch, Generated, Run, RunId, Step, Timings};
 pub use tasks::{Colorize, ImageToImage, Inpaint, Invert, Restore, Stroke, Task, Upscale};

@@ -1,8 +1,10 @@
-//! All that is wrong with a model, where loading stops at the first.
+//! What a model is good for, told without loading it: all that is wrong with it, where loading stops at the first, and how it edits.
 
+use crate::edit::Method;
 use crate::error::PipelineError;
 use crate::networks::{NETWORKS, Network};
 use crate::parts::{Autoencoder, Model, TextEncoders, scheduler_config};
+use crate::tasks::{self, Stepping};
 use models::{ModelFiles, ModelIndex};
 
 /// Why a model cannot be used, a sentence for each of its parts; none if it can. The checks are those of
@@ -33,4 +35,16 @@ pub fn problems(files: &ModelFiles) -> Vec<String> {
     }
     drop(scheduler_config::own(files).map_err(&mut note));
     found
+}
+
+/// How a model edits pictures where nobody says how, task by task; none for what it was trained to do. Nothing for a model that cannot be used.
+#[must_use]
+pub fn methods(files: &ModelFiles) -> Vec<(&'static str, Option<Method>)> {
+    let stepping = || {
+        let index = ModelIndex::read(files)?;
+        let network = Network::read(files, &index, NETWORKS)?;
+        let latents = index.component("vae").is_some();
+        Stepping::of(&scheduler_config::own(files)?, None, &network, latents)
+    };
+    stepping().as_ref().map(tasks::methods).unwrap_or_default()
 }

@@ -4,7 +4,7 @@ use crate::conditioning::{Layout, SampleShape};
 use crate::edit::Method;
 use crate::error::PipelineError;
 use crate::job::{Job, Settings, Text};
-use crate::networks::{Concatenated, Guidance};
+use crate::networks::Guidance;
 use crate::parts::{Prompt, Size, TextEncoders};
 use crate::picture::tiles::Grid;
 use crate::pipeline::Shared;
@@ -76,16 +76,8 @@ pub(crate) fn resolve(shared: &Shared, request: &Request) -> Result<Job, Pipelin
 
 /// How a run steps, as far as the request and the model say it before the task has its say.
 fn stepping(shared: &Shared, request: &Request) -> Result<Stepping, PipelineError> {
-    let model = &shared.model;
     let asked = request.sampler.map(|named| named.sampler);
-    Ok(Stepping {
-        sampler: asked.map_or_else(|| shared.scheduler().default_sampler(), Ok)?,
-        sampler_was_asked: asked.is_some(),
-        latents: model.autoencoder.is_some(),
-        score: shared.scheduler().class().starts_with("ScoreSde"),
-        sees_mask: matches!(model.network.concatenated, Concatenated::Mask(_)),
-        sees_picture: matches!(model.network.concatenated, Concatenated::Picture { .. }),
-    })
+    Stepping::of(shared.scheduler(), asked, &shared.model.network, shared.model.autoencoder.is_some())
 }
 
 /// What a method asks of the sampler: to let it hold x where the sampler goes along with that, and to leave the clipping of denoised images to

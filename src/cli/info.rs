@@ -3,6 +3,7 @@
 use super::error::{CliError, one_line, printable};
 use super::{hub, picture_file};
 use models::{Checkpoint, Lora, ModelFiles, ModelIndex};
+use pipelines::Method;
 use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -108,6 +109,16 @@ fn folder(files: &ModelFiles) -> Result<Report, CliError> {
         text += &format!("problem: {problem}\n");
     }
     let mut json = json!({ "kind": kind, "class": index.class_name, "parts": parts, "problems": problems });
+    let methods = if problems.is_empty() { pipelines::methods(files) } else { Vec::new() };
+    if !methods.is_empty() {
+        let shown = |(task, method): &(&str, Option<Method>)| match method {
+            Some(method) => format!("{task} by {method}"),
+            None => format!("{task}, which it was trained for"),
+        };
+        text += &format!("edits: {}\n", methods.iter().map(shown).collect::<Vec<_>>().join(", "));
+        let named = |(task, method): &(&str, Option<Method>)| ((*task).to_owned(), json!(method.map(Method::name)));
+        json["edits"] = methods.iter().map(named).collect::<serde_json::Map<_, _>>().into();
+    }
     if let Some(family) = files.family() {
         json["family"] = json!(family);
     }

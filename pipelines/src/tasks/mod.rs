@@ -26,13 +26,13 @@ use crate::conditioning::SampleShape;
 use crate::devices::residency::Host;
 use crate::edit::{Constraint, Method, Replacement};
 use crate::error::PipelineError;
-use crate::networks::Network;
+use crate::networks::{Concatenated, Network};
 use crate::noise::Noise;
 use crate::parts::{Model, Size};
 use crate::picture::{RgbImage, nhwc_from_nchw};
 use crate::pipeline::Shared;
 use canvas::Canvas;
-use scheduler::{Sampler, Sampling};
+use scheduler::{Sampler, Sampling, SchedulerConfig};
 use std::fmt;
 use std::sync::Arc;
 
@@ -152,6 +152,23 @@ pub(crate) struct Stepping {
 }
 
 impl Stepping {
+    /// By the sampler that was asked for, if any, or the model's own.
+    pub(crate) fn of(
+        scheduler: &SchedulerConfig,
+        asked: Option<&'static Sampler>,
+        network: &Network,
+        latents: bool,
+    ) -> Result<Self, PipelineError> {
+        Ok(Self {
+            sampler: asked.map_or_else(|| scheduler.default_sampler(), Ok)?,
+            sampler_was_asked: asked.is_some(),
+            latents,
+            score: scheduler.class().starts_with("ScoreSde"),
+            sees_mask: matches!(network.concatenated, Concatenated::Mask(_)),
+            sees_picture: matches!(network.concatenated, Concatenated::Picture { .. }),
+        })
+    }
+
     /// Whether every step goes to a clean image and back up with fresh noise, as consistency models do.
     pub(crate) fn is_consistency(&self) -> bool {
         ["consistency", "one_step", "lcm", "tcd"].contains(&self.sampler.name)
@@ -269,6 +286,22 @@ pub(crate) fn noised(clean: &[f32], noise: &[f32], (alpha, sigma): (f64, f64)) -
     clean.iter().zip(noise).map(|(clean, noise)| alpha * clean + sigma * noise).collect()
 }
 
+/// How a model does each task that holds a picture to what is known of it, where nobody says how; a task that it does because it was trained for it
+/// has no method, and one that it cannot do is missing.
+pub(crate) fn methods(stepping: &Stepping) -> Vec<(&'static str, Option<Method>)> {
+    if stepping.sees_mask {
+        return vec![("inpaint", None), ("outpaint", None)];
+    }
+    if stepping.sees_picture {
+        return vec![("upscale", None)];
+    }
+    let of = |(task, mask)| Some((task, Some(held::choose(None, mask, stepping).ok()?)));
+    [("inpaint", true), ("outpaint", true), ("colorize", false), ("upscale", false)]
+        .into_iter()
+        .filter_map(of)
+        .collect()
+}
+
 /// The size that a picture is made at: each side rounded up to a multiple that the model makes.
 fn rounded_size(image: &RgbImage, model: &Model) -> Size {
     // What is too large to be rounded is refused as it is.
@@ -322,7 +355,6 @@ fn check_picture(image: &RgbImage, model: &Model) -> Result<usize, PipelineError
 
 /// Refuses a model that was trained to see what this task does not give it.
 fn check_sees_nothing(network: &Network) -> Result<(), PipelineError> {
-    use crate::networks::Concatenated;
     let (message, task) = match network.concatenated {
         Concatenated::Nothing => return Ok(()),
         Concatenated::Mask(_) => ("this model makes a part of a picture anew: give it a picture and a mask", "inpaint"),
