@@ -5,6 +5,7 @@ use crate::denoiser::{Denoiser, Evaluation};
 use crate::devices::residency::{Place, is_full};
 use crate::error::PipelineError;
 use crate::lane::{Lane, State};
+use crate::memo::{self, Memo};
 use crate::picture::RgbImage;
 use crate::pipeline::Shared;
 use std::fmt;
@@ -104,6 +105,12 @@ impl Run {
         self.0.lanes[0].id
     }
 
+    /// How many evaluations were taken over from other runs and not computed again ([`Memo`]), and how long they took there.
+    #[must_use]
+    pub fn taken_over(&self) -> (usize, Duration) {
+        self.0.taken_over()
+    }
+
     /// The next step; none when all steps are done.
     ///
     /// # Errors
@@ -137,6 +144,11 @@ pub struct Batch {
     owner: u64,
     started: Instant,
     timings: Timings,
+    /// Answers that are shared with other runs, and what this run's questions have in common.
+    memo: Option<(Memo, u64)>,
+    taken_over: usize,
+    /// What they took where they were computed.
+    saved: Duration,
 }
 
 impl fmt::Debug for Batch {
@@ -166,7 +178,15 @@ impl Batch {
         timings.prepare += planning.elapsed();
         let group = 0..layout.samples.min(lanes.len());
         let (shared, owner, started) = (Arc::clone(shared), RunId::new().0, Instant::now());
-        Ok(Self { shared, lanes, group, layout, place, owner, started, timings })
+        let (memo, taken_over, saved) = (None, 0, Duration::ZERO);
+        Ok(Self { shared, lanes, group, layout, place, owner, started, timings, memo, taken_over, saved })
+    }
+
+    /// Shares the answers of its one run with whoever has the same memo.
+    pub(crate) fn sharing(mut self, memo: &Memo) -> Self {
+        let key = memo::run_key(&self.layout, &self.lanes[self.group.start].conditioning);
+        self.memo = Some((memo.clone(), key));
+        self
     }
 
     /// The runs' names, in the order of their jobs.
@@ -179,6 +199,12 @@ impl Batch {
     #[must_use]
     pub fn samples_at_once(&self) -> usize {
         self.layout.samples
+    }
+
+    /// How many evaluations were taken over from other runs and not computed again ([`Memo`]), and how long they took there.
+    #[must_use]
+    pub fn taken_over(&self) -> (usize, Duration) {
+        (self.taken_over, self.saved)
     }
 
     /// Cancels one run; the others go on.
@@ -243,9 +269,18 @@ impl Batch {
     fn denoise(&mut self) -> Result<(), PipelineError> {
         let unguided =
             self.layout.guided && self.lanes[self.group.clone()].iter().any(|lane| lane.job.program.wants_unguided());
+        if self.take_over(unguided)? {
+            return Ok(());
+        }
+        let memo = self.memo.clone();
         let (denoised, unguided) = self.with_denoiser(|denoiser, evaluations| {
+            let started = Instant::now();
             let denoised = denoiser.denoise(evaluations)?;
-            Ok((denoised, unguided.then(|| denoiser.unguided()).transpose()?))
+            let unguided = unguided.then(|| denoiser.unguided()).transpose()?;
+            if let (Some((memo, run)), [Some(asked)]) = (memo, evaluations) {
+                memo.put(memo::key(run, asked), asked.x, &denoised, unguided.as_deref(), started.elapsed());
+            }
+            Ok((denoised, unguided))
         })?;
         let size = self.layout.shape.numel();
         let group = &mut self.lanes[self.group.clone()];
@@ -254,6 +289,21 @@ impl Batch {
             lane.answer(&denoised[own.clone()], unguided.as_ref().map(|all| &all[own]))?;
         }
         Ok(())
+    }
+
+    /// Answers a run that goes alone from the memo, if another was asked the same.
+    fn take_over(&mut self, needs_unguided: bool) -> Result<bool, PipelineError> {
+        let Some((memo, run)) = &self.memo else { return Ok(false) };
+        let lane = &mut self.lanes[self.group.start];
+        let Some(asked) = lane.evaluation() else { return Ok(false) };
+        let Some(answer) = memo.get(memo::key(*run, &asked), asked.x) else { return Ok(false) };
+        if needs_unguided && answer.unguided.is_none() {
+            return Ok(false);
+        }
+        lane.answer(&answer.denoised, answer.unguided.as_deref())?;
+        self.taken_over += 1;
+        self.saved += answer.took;
+        Ok(true)
     }
 
     /// Works with the denoiser, which holds the group's conditions, and what its lanes wait for.
