@@ -12,6 +12,7 @@ macro_rules! note {
 mod again;
 mod bench;
 mod beside;
+mod compare;
 mod convert;
 mod devices;
 mod dry_run;
@@ -66,6 +67,8 @@ enum Command {
     Inpaint(Box<inpaint::Args>),
     /// Enlarge a picture by a model that was trained for it, as Stable Diffusion's x4 upscaler
     Upscale(Box<upscale::Args>),
+    /// Compare samplers, or any other setting, step by step from the same noise
+    Compare(Box<compare::Args>),
     /// List the samplers
     Samplers(samplers::Args),
     /// List the models inside this program
@@ -107,6 +110,7 @@ pub fn main() -> ExitCode {
         Command::Img2img(args) => img2img::run(&args),
         Command::Inpaint(args) => inpaint::run(&args),
         Command::Upscale(args) => upscale::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Samplers(args) => samplers::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Devices(args) => devices::run(&args),

@@ -227,7 +227,7 @@ fn write_new(slug: &str, seed: u64, bytes: &[u8]) -> Result<PathBuf, CliError> {
 }
 
 /// The prompt as a file name: letters and digits of any script, the rest dashes, at most 48 characters.
-fn slug(prompt: &str) -> String {
+pub(super) fn slug(prompt: &str) -> String {
     let mut slug = String::new();
     for c in prompt.chars().flat_map(char::to_lowercase) {
         if c.is_alphanumeric() {

@@ -14,6 +14,14 @@ pub struct Model {
     pub pipe: Pipeline,
 }
 
+impl Model {
+    /// Whether it maps noise to pictures at once, as consistency models do: more than a few steps bring it nothing, and its answers have no ODE to follow.
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        is_direct(&self.pipe)
+    }
+}
+
 /// One combination of the axes' values.
 #[derive(Debug, Clone)]
 pub struct Cell {
@@ -143,8 +151,8 @@ fn settings(model: &str, request: &Request, job: Option<&Job>, budget: Option<us
 /// Samplers that are made for models that map noise to pictures at once, and such a model's own default.
 const DIRECT: [&str; 4] = ["lcm", "tcd", "consistency", "one_step"];
 
-/// Whether a model maps noise to pictures at once: its own sampler is one of those. The ODE of its answers is not the one that it was distilled from.
-pub(super) fn is_direct(pipe: &Pipeline) -> bool {
+/// Whether a model's own sampler is one of those. The ODE of its answers is not the one that it was distilled from.
+fn is_direct(pipe: &Pipeline) -> bool {
     let own = pipe.job(&Request { prompt: String::new(), ..pipe.defaults_for(pipe.any_task()) });
     own.is_ok_and(|job| DIRECT.contains(&job.sampling().sampler.name))
 }

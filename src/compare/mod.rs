@@ -32,6 +32,8 @@ mod cells;
 mod metrics;
 mod record;
 mod reference;
+#[cfg(feature = "report")]
+pub mod report;
 mod study;
 
 pub use axes::{Axis, AxisError, AxisName, Value};

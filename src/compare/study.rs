@@ -163,8 +163,8 @@ pub enum CompareError {
     Pipeline(#[from] PipelineError),
 }
 
-/// Bytes of answers that runs share, of each model: a few hundred of a small model's, a few dozen of Stable Diffusion's latents.
-const SHARED_ANSWERS: usize = 64 << 20;
+/// Bytes of answers that runs share, of each model: a thousand of a small model's, some hundreds of Stable Diffusion's latents.
+const SHARED_ANSWERS: usize = 128 << 20;
 
 impl Comparison {
     /// Decides what every cell means, from a request that says what all of them share. Nothing is computed yet.
@@ -197,7 +197,7 @@ impl Comparison {
                 Some(found.ok_or_else(|| CompareError::UnknownModel(name.clone()))?)
             }
         };
-        let direct: Vec<bool> = models.iter().map(|model| cells::is_direct(&model.pipe)).collect();
+        let direct: Vec<bool> = models.iter().map(Model::is_direct).collect();
         let other = direct.iter().position(|direct| !direct);
         for cell in all.iter_mut().filter(|_| !options.without_reference) {
             let own = (!direct[cell.model]).then_some(cell.model);
@@ -323,7 +323,8 @@ impl Comparison {
         let cell = &self.cells[at];
         let Ok(job) = &cell.job else { return Ok(false) };
         if let Some(own) = cell.reference.as_ref().filter(|_| needs_reference) {
-            let run = self.models[own.model].pipe.start_sharing(&own.job, &self.memos[own.model])?;
+            // Its many answers would push out those that cells share.
+            let run = self.models[own.model].pipe.start(&own.job)?;
             self.work = Work::Reference { cell: at, run, recording: Recording::default() };
             return Ok(true);
         }
@@ -340,9 +341,8 @@ impl Comparison {
             self.work = Work::Reference { cell, run, recording };
             return Ok(Event::Solving { cell, sigma, evaluations });
         }
-        let (taken_over, _) = run.taken_over();
         let generated = run.finish()?;
-        self.count(generated.evaluations, taken_over);
+        self.count(generated.evaluations, 0);
         let path = Arc::new(recording.finish(generated.sample, generated.shape));
         let id = self.cells[cell].reference().unwrap_or_default().to_owned();
         self.known = Some(Known { id, path: Arc::clone(&path), picture: generated.image.clone() });
