@@ -13,6 +13,7 @@ mod again;
 mod bench;
 mod beside;
 mod compare;
+mod converge;
 mod convert;
 mod devices;
 mod dry_run;
@@ -69,6 +70,8 @@ enum Command {
     Upscale(Box<upscale::Args>),
     /// Compare samplers, or any other setting, step by step from the same noise
     Compare(Box<compare::Args>),
+    /// Measure how samplers' errors fall with evaluations, over many seeds, on a model or on data whose truth is exact
+    Converge(Box<converge::Args>),
     /// List the samplers
     Samplers(samplers::Args),
     /// List the models inside this program
@@ -111,6 +114,7 @@ pub fn main() -> ExitCode {
         Command::Inpaint(args) => inpaint::run(&args),
         Command::Upscale(args) => upscale::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Converge(args) => converge::run(&args),
         Command::Samplers(args) => samplers::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Devices(args) => devices::run(&args),

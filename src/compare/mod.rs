@@ -27,8 +27,10 @@
 //! # }
 //! ```
 
+mod analytic;
 mod axes;
 mod cells;
+mod converge;
 mod metrics;
 mod record;
 mod reference;
@@ -36,8 +38,10 @@ mod reference;
 pub mod report;
 mod study;
 
+pub use analytic::Analytic;
 pub use axes::{Axis, AxisError, AxisName, Value};
 pub use cells::{Cell, Model};
+pub use converge::{Convergence, ConvergencePoint, converge, convergence};
 pub use metrics::{psnr, rms, ssim};
 pub use record::{CellSettings, Nearest, Path, Record, StepRecord, cheapest, nearest, ranked, slope};
 pub use reference::{Point, Reference, TOLERANCE};

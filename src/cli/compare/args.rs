@@ -1,12 +1,12 @@
 //! What `headwater compare` may be told, and what that means.
 
+use crate::cli::devices::device_settings;
 use crate::cli::error::CliError;
 use crate::cli::image_args::{DType, Seed, gib, number, pixels, whole};
 use crate::cli::model::{self, EmbeddingArg, LoraArg, Wanted};
-use crate::compare::{Axis, Value};
+use crate::compare::{Axis, Model, Value};
 use graph::{PlanOptions, Storage};
-use models::ModelFiles;
-use pipelines::{DeviceChoice, PromptSyntax, Request, Rng};
+use pipelines::{DeviceChoice, Pipeline, PromptSyntax, Request, Rng, SharedDevice};
 use scheduler::{NamedSampler, NamedSchedule, SAMPLERS};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -96,7 +96,7 @@ pub(in crate::cli) struct Args {
 
 /// What all cells share.
 #[derive(Debug, clap::Args)]
-pub(super) struct Fixed {
+pub(in crate::cli) struct Fixed {
     /// What the image should not show
     #[arg(long, help_heading = "Shared by all", value_name = "TEXT")]
     negative_prompt: Option<String>,
@@ -183,10 +183,7 @@ impl Args {
 
     /// The samplers, if any were named.
     pub(super) fn samplers(&self) -> Result<Vec<Value>, CliError> {
-        if self.samplers.iter().any(|name| name == "all") {
-            return Ok(SAMPLERS.iter().filter(|s| !s.inverts).map(|s| Value::Sampler((*s).into())).collect());
-        }
-        self.samplers.iter().map(|name| sampler(name).map(Value::Sampler)).collect()
+        Ok(samplers(&self.samplers)?.into_iter().map(Value::Sampler).collect())
     }
 
     /// The axes, for a model that maps noise to pictures at once or another; `seed` is the one that is drawn where none was given.
@@ -226,19 +223,7 @@ impl Args {
 
     /// What is asked of every cell.
     pub(super) fn request(&self, prompt: &str, seed: u64) -> Request {
-        let own = &self.fixed;
-        Request {
-            prompt: prompt.to_owned(),
-            negative_prompt: own.negative_prompt.clone(),
-            width: own.width,
-            height: own.height,
-            seed,
-            rng: own.rng,
-            clip_skip: own.clip_skip as usize,
-            prompt_syntax: own.prompt_syntax,
-            class_label: own.class_label,
-            ..Request::default()
-        }
+        self.fixed.request(prompt, seed)
     }
 
     /// What a folder must have in common with this comparison to be gone on with.
@@ -266,25 +251,67 @@ impl Args {
             "save_steps": self.save_steps,
         })
     }
+}
 
-    pub(super) fn open_model(&self, name: &Path) -> Result<ModelFiles, CliError> {
-        let own = &self.fixed;
-        let wanted = Wanted { config: None, variant: own.variant.as_deref(), quiet: self.is_quiet() };
-        let files = model::with_parts(model::open(name, wanted)?, &own.lora, own.vae.as_deref())?;
-        model::with_embeddings(files, &own.embedding)
+impl Fixed {
+    /// What is asked of every cell.
+    pub(in crate::cli) fn request(&self, prompt: &str, seed: u64) -> Request {
+        Request {
+            prompt: prompt.to_owned(),
+            negative_prompt: self.negative_prompt.clone(),
+            width: self.width,
+            height: self.height,
+            seed,
+            rng: self.rng,
+            clip_skip: self.clip_skip as usize,
+            prompt_syntax: self.prompt_syntax,
+            class_label: self.class_label,
+            ..Request::default()
+        }
     }
 
-    pub(super) fn plan_options(&self) -> PlanOptions {
-        let storage = match self.fixed.dtype {
+    pub(in crate::cli) fn open_device(&self) -> Result<SharedDevice, CliError> {
+        let mut settings = device_settings(false, self.threads.map(|n| n as usize));
+        settings.max_memory = self.max_memory.map(|gib| (gib * f64::from(1 << 30)) as u64);
+        Ok(pipelines::open_device(&self.device, &settings)?)
+    }
+
+    /// A model with the adapters and parts that all of them get.
+    pub(in crate::cli) fn open(&self, name: &Path, device: &SharedDevice, quiet: bool) -> Result<Model, CliError> {
+        let wanted = Wanted { config: None, variant: self.variant.as_deref(), quiet };
+        let files = model::with_parts(model::open(name, wanted)?, &self.lora, self.vae.as_deref())?;
+        let files = model::with_embeddings(files, &self.embedding)?;
+        let storage = match self.dtype {
             DType::Auto => Storage::Auto,
             DType::F32 => Storage::F32,
             DType::F16 => Storage::F16,
         };
-        PlanOptions { storage }
+        let pipe = Pipeline::from_pretrained(device, &files, PlanOptions { storage })?;
+        Ok(Model { name: name.display().to_string(), pipe })
     }
 }
 
-pub(in crate::cli) fn sampler(name: &str) -> Result<NamedSampler, CliError> {
+/// Samplers by their names, or all that lead to an image.
+pub(in crate::cli) fn samplers(names: &[String]) -> Result<Vec<NamedSampler>, CliError> {
+    if names.iter().any(|name| name == "all") {
+        return Ok(SAMPLERS.iter().filter(|s| !s.inverts).map(|s| (*s).into()).collect());
+    }
+    names.iter().map(|name| sampler(name)).collect()
+}
+
+/// A model that reads text needs a prompt, and another has no use for one.
+pub(in crate::cli) fn check_prompt(command: &str, models: &[Model], given: bool) -> Result<(), CliError> {
+    match models.iter().find(|model| model.pipe.takes_prompt() != given) {
+        None => Ok(()),
+        Some(model) if given => Err(CliError::Usage(format!("the model {} reads no text: leave the prompt out", model.name))),
+        Some(model) => Err(CliError::Usage(format!(
+            "the model {} needs a PROMPT that says what to draw, as in headwater {command} \"a red heart\"",
+            model.name
+        ))),
+    }
+}
+
+fn sampler(name: &str) -> Result<NamedSampler, CliError> {
     let unknown = |error| CliError::Usage(format!("{error} (`headwater samplers` lists them)"));
     name.parse().map_err(|error: scheduler::Error| unknown(error))
 }

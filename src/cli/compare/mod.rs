@@ -3,17 +3,14 @@
 mod args;
 mod show;
 
-pub(super) use args::{Args, sampler};
+pub(super) use args::{Args, Fixed, check_prompt, samplers};
 
-use super::devices::device_settings;
 use super::error::CliError;
 use super::interrupt;
 use super::output::slug;
 use super::run::{self, random_seed};
 use crate::compare::report::{Recorder, ReportError, Wanted};
-use crate::compare::{AxisError, CompareError, Comparison, Model, Options};
-use args::Fixed;
-use pipelines::{Pipeline, SharedDevice};
+use crate::compare::{AxisError, CompareError, Comparison, Options};
 use serde_json::json;
 use show::Progress;
 use std::io::Write;
@@ -36,10 +33,10 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let compared: Vec<String> = names.iter().map(|name| name.display().to_string()).collect();
     names.extend(args.reference.clone().filter(|name| !names.contains(name)));
     let interrupted = interrupt::install()?;
-    let device = open_device(&args.fixed)?;
-    let models = names.iter().map(|name| open(args, name, &device)).collect::<Result<Vec<_>, _>>()?;
+    let device = args.fixed.open_device()?;
+    let models = names.iter().map(|name| args.fixed.open(name, &device, args.is_quiet())).collect::<Result<Vec<_>, _>>()?;
     let prompt = run::prompt(&args.words);
-    check_prompt(args, &models, prompt.as_deref())?;
+    check_prompt("compare", &models, prompt.is_some() || args.prompts.is_some())?;
     let prompt = prompt.unwrap_or_default();
     let axes = args.axes(&compared, models[0].is_direct(), seed)?;
     let options = Options {
@@ -82,29 +79,6 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         note!("what is done is in {}; to go on, run the same again with --seed {seed} -o {0}", folder.display());
     }
     ended
-}
-
-fn open_device(fixed: &Fixed) -> Result<SharedDevice, CliError> {
-    let mut settings = device_settings(false, fixed.threads.map(|n| n as usize));
-    settings.max_memory = fixed.max_memory.map(|gib| (gib * f64::from(1 << 30)) as u64);
-    Ok(pipelines::open_device(&fixed.device, &settings)?)
-}
-
-fn open(args: &Args, name: &Path, device: &SharedDevice) -> Result<Model, CliError> {
-    let pipe = Pipeline::from_pretrained(device, &args.open_model(name)?, args.plan_options())?;
-    Ok(Model { name: name.display().to_string(), pipe })
-}
-
-fn check_prompt(args: &Args, models: &[Model], prompt: Option<&str>) -> Result<(), CliError> {
-    let given = prompt.is_some() || args.prompts.is_some();
-    match models.iter().find(|model| model.pipe.takes_prompt() != given) {
-        None => Ok(()),
-        Some(model) if given => Err(CliError::Usage(format!("the model {} reads no text: leave the prompt out", model.name))),
-        Some(model) => Err(CliError::Usage(format!(
-            "the model {} needs a PROMPT that says what to draw, as in headwater compare \"a red heart\"",
-            model.name
-        ))),
-    }
 }
 
 /// What a person may not expect.

@@ -98,7 +98,7 @@ impl Grid<'_> {
         let heading = if page.is_empty() { title.to_owned() } else { format!("{title}: {}", page.join(", ")) };
         let mut line = |x: usize, y: usize, size: f64, bold: bool, align, text: &str, most: usize| {
             let color = if bold { INK } else { FAINT };
-            canvas.text(Text { x, y, size, bold, color, align, text: fitted(text, size, bold, most) });
+            canvas.text(&Text { x, y, size, bold, color, align, text: fitted(text, size, bold, most) });
         };
         line(12, 22, 20.0, true, Align::Left, &heading, width - 24);
         line(12, 46, 13.0, false, Align::Left, foot, width - 24);
@@ -117,7 +117,7 @@ impl Grid<'_> {
         for (j, down) in self.downs.iter().take(rows).enumerate() {
             let y = HEAD + j * (side + CAPTION + GAP);
             if let Some(down) = down {
-                canvas.text(Text {
+                canvas.text(&Text {
                     x: 12,
                     y: y + side / 2,
                     size: 14.0,
@@ -141,7 +141,7 @@ impl Grid<'_> {
                 }
             }
         }
-        canvas.finish()
+        Ok(canvas.finish())
     }
 
     fn draw_cell(&self, canvas: &mut Canvas, cell: &Cell, x: usize, y: usize, side: usize) {
@@ -157,7 +157,7 @@ impl Grid<'_> {
             },
         };
         for (i, text) in lines.iter().enumerate() {
-            canvas.text(Text {
+            canvas.text(&Text {
                 x: x + side / 2,
                 y: y + side + 9 + 14 * i,
                 size: 11.0,

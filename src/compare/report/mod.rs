@@ -11,6 +11,7 @@
 //! | `cells/`, `references/`, `comparison.json` | what a comparison that was stopped goes on from |
 
 mod canvas;
+mod convergence;
 mod files;
 mod folder;
 mod grid;
@@ -20,8 +21,9 @@ mod plot;
 mod sheet;
 mod tables;
 
+pub(crate) use convergence::convergence_json;
+pub use convergence::{convergence_table, write_convergence};
 pub use folder::Recorder;
-pub(super) use plot::{Curve, error_plot};
 
 use super::record::{Record, cheapest, nearest};
 use super::study::Comparison;
@@ -140,20 +142,20 @@ pub(super) fn short(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-/// What a row says of its cell, in one or two lines.
+/// What a row says of its cell, in two lines.
 pub(super) fn caption(record: &Record) -> [String; 2] {
-    let first = format!("{} NFE \u{b7} {} s", record.nfe, short(record.seconds));
-    let second = match (record.error_final, record.path, record.spread) {
-        (Some(error), super::Path::Ode, _) => format!("error {}", short(error)),
-        (Some(error), super::Path::Sde, Some(spread)) => {
-            format!("noise: off {}, spread {}", short(error), short(spread))
-        }
-        (Some(error), super::Path::Sde, None) => format!("noise: off {}", short(error)),
-        (Some(error), super::Path::Other, _) => format!("other path: off {}", short(error)),
-        (None, super::Path::Sde, Some(spread)) => format!("noise: spread {}", short(spread)),
-        (None, ..) => String::new(),
+    use super::Path;
+    let kind = match record.path {
+        Path::Ode => "",
+        Path::Sde => " \u{b7} noise",
+        Path::Other => " \u{b7} other path",
     };
-    [first, second]
+    let first = format!("{} NFE \u{b7} {} s{kind}", record.nfe, short(record.seconds));
+    let distance = if record.path == Path::Ode { "error" } else { "off" };
+    let mut parts = Vec::new();
+    parts.extend(record.error_final.map(|error| format!("{distance} {}", short(error))));
+    parts.extend(record.spread.map(|spread| format!("spread {}", short(spread))));
+    [first, parts.join(", ")]
 }
 
 #[cfg(test)]

@@ -12,21 +12,21 @@ use std::path::Path;
 
 /// One method.
 #[derive(Debug, Clone)]
-pub(crate) struct Curve {
-    pub(crate) label: String,
+pub(super) struct Curve {
+    pub(super) label: String,
     /// Evaluations; error; lower and upper quartile, where there are several runs.
-    pub(crate) points: Vec<Point>,
+    pub(super) points: Vec<Point>,
     /// Of a method that does not solve the ODE: its distance is no error.
-    pub(crate) is_marked: bool,
+    pub(super) is_marked: bool,
     /// The order that is told in the legend.
-    pub(crate) slope: Option<f64>,
+    pub(super) slope: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Point {
-    pub(crate) nfe: f64,
-    pub(crate) error: f64,
-    pub(crate) quartiles: Option<(f64, f64)>,
+pub(super) struct Point {
+    pub(super) nfe: f64,
+    pub(super) error: f64,
+    pub(super) quartiles: Option<(f64, f64)>,
 }
 
 /// Colours that people with colour blindness tell apart (Okabe & Ito 2008), then darker ones.
@@ -92,7 +92,7 @@ pub(super) fn write(folder: &Path, records: &[Record]) -> Result<(), ReportError
 }
 
 /// Writes a plot as `PATH.svg` and `PATH.png`; nothing where there is nothing to show.
-pub(crate) fn error_plot(path: &Path, title: &str, curves: &[Curve]) -> Result<(), ReportError> {
+pub(super) fn error_plot(path: &Path, title: &str, curves: &[Curve]) -> Result<(), ReportError> {
     if curves.iter().all(|curve| curve.points.is_empty()) {
         return Ok(());
     }
@@ -145,6 +145,8 @@ fn draw<B: DrawingBackend>(
         [point.error, low, high]
     });
     let (low, high) = range(all, 1.3);
+    // From a power of ten on: the library labels whole decades.
+    let low = 10.0_f64.powf(low.log10().floor());
     let (width, _) = area.dim_in_pixel();
     let (plot, legend) = area.split_horizontally(width as i32 - px(f64::from(LEGEND)));
     let text = |size: f64| (FONT, size * scale);
@@ -161,6 +163,7 @@ fn draw<B: DrawingBackend>(
         .y_desc("root mean square of the difference")
         .label_style(text(13.0).into_font().color(&INK))
         .axis_desc_style(text(14.0).into_font().color(&INK))
+        .max_light_lines(1)
         .light_line_style(RGBColor(240, 240, 242))
         .bold_line_style(RGBColor(218, 220, 226))
         .x_label_formatter(&|value| format!("{value:.0}"))

@@ -137,13 +137,13 @@ fn draw(
     let mut canvas = Canvas::new(width, height);
     let line = |canvas: &mut Canvas, x, y, size: f64, bold, color, text: &str, most| {
         let text = fitted(text, size, bold, most);
-        canvas.text(Text { x, y, size, bold, color, align: Align::Left, text });
+        canvas.text(&Text { x, y, size, bold, color, align: Align::Left, text });
     };
     line(&mut canvas, 12, 22, 20.0, true, INK, &summary.title, width - 24);
     line(&mut canvas, 12, 46, 14.0, false, FAINT, &summary.subtitle, width - 24);
     let head = |canvas: &mut Canvas, column: usize, text: String| {
         let x = LABEL + column * (side + GAP) + side / 2;
-        canvas.text(Text { x, y: HEAD - 14, size: 13.0, bold: false, color: INK, align: Align::Centre, text });
+        canvas.text(&Text { x, y: HEAD - 14, size: 13.0, bold: false, color: INK, align: Align::Centre, text });
     };
     levels.iter().enumerate().for_each(|(i, sigma)| head(&mut canvas, i, format!("\u{3c3} {}", short(*sigma))));
     head(&mut canvas, levels.len(), "picture".into());
@@ -206,7 +206,7 @@ fn draw(
     let foot: Vec<String> =
         [Some(note.to_owned()), missing, shared, Some(more.to_owned())].into_iter().flatten().filter(|s| !s.is_empty()).collect();
     line(&mut canvas, 12, y + FOOT / 2, 12.0, false, FAINT, &foot.join("; "), width - 24);
-    canvas.finish()
+    Ok(canvas.finish())
 }
 
 fn blocks(rows: &[Row<'_>]) -> usize {

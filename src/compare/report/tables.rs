@@ -59,7 +59,7 @@ fn row(record: &Record, step: Option<&StepRecord>) -> String {
 }
 
 /// A field as RFC 4180 has it.
-fn quoted(field: &str) -> String {
+pub(super) fn quoted(field: &str) -> String {
     if field.contains([',', '"', '\n', '\r']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field.to_owned() }
 }
 
