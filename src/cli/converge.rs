@@ -113,7 +113,9 @@ fn on_analytic_data(
     }
     if let Some(named) = chosen.iter().find(|named| named.schedule.is_some()) {
         let sampler = named.sampler.name;
-        return Err(CliError::Usage(format!("on {name} every sampler has its own noise levels: write {sampler} alone")));
+        return Err(CliError::Usage(format!(
+            "on {name} every sampler has its own noise levels: write {sampler} alone"
+        )));
     }
     let all: Vec<NamedSampler> = SAMPLERS.iter().filter(|s| !s.inverts).map(|s| (*s).into()).collect();
     let chosen = if chosen.is_empty() { &all } else { chosen };
@@ -141,7 +143,8 @@ fn on_a_model(args: &Args, chosen: &[NamedSampler], seeds: &[u64], interrupted: 
     let prompt = prompt(&args.words);
     check_prompt("converge", &models, prompt.is_some())?;
     if models[0].is_direct() {
-        let message = format!("{} maps noise to pictures at once: there is no ODE that its samplers follow", models[0].name);
+        let message =
+            format!("{} maps noise to pictures at once: there is no ODE that its samplers follow", models[0].name);
         return Err(CliError::Usage(message));
     }
     let mut named: Vec<Value> = chosen.iter().copied().map(Value::Sampler).collect();

@@ -108,14 +108,20 @@ impl Analytic {
     ///
     /// # Errors
     /// When the steps make no schedule.
-    pub(super) fn path_error(self, sampler: &Sampler, steps: usize, seed: u64) -> Result<(f64, usize), scheduler::Error> {
+    pub(super) fn path_error(
+        self,
+        sampler: &Sampler,
+        steps: usize,
+        seed: u64,
+    ) -> Result<(f64, usize), scheduler::Error> {
         let schedule = schedule(steps, sampler.order)?;
         let program = sampler.program(&schedule, &Settings { eta: 0.0, ..sampler.settings() });
         let normals = (0..PATHS / 4).flat_map(|block| Philox::block(seed, 0, block as u64));
         let x: Vec<f64> = normals.map(|normal| ENDS.0 * f64::from(normal)).collect();
         let result = drive(self, &program, &x, |_, out| out.fill(0.0));
         let ends = (schedule.sigmas[0], schedule.sigmas[steps]);
-        let squares = x.iter().zip(&result).enumerate().map(|(i, (x, found))| (found - self.exact(i, *x, ends)).powi(2));
+        let squares =
+            x.iter().zip(&result).enumerate().map(|(i, (x, found))| (found - self.exact(i, *x, ends)).powi(2));
         Ok(((squares.sum::<f64>() / PATHS as f64).sqrt(), program.evaluations()))
     }
 
@@ -132,8 +138,7 @@ impl Analytic {
         let width = NORMALS.len();
         // Rows: the mean's path, one standard deviation above it, and a row for each draw, which gets that draw as 1.
         let start = |row: usize, (mean, std): (f64, f64)| mean + if row == 1 { std.hypot(first) } else { 0.0 };
-        let x: Vec<f64> =
-            (0..2 + program.draws()).flat_map(|row| NORMALS.map(|normal| start(row, normal))).collect();
+        let x: Vec<f64> = (0..2 + program.draws()).flat_map(|row| NORMALS.map(|normal| start(row, normal))).collect();
         let unit = |draw: Draw, out: &mut [f64]| {
             out.fill(0.0);
             out[(2 + draw.index) * width..(3 + draw.index) * width].fill(1.0);
@@ -183,7 +188,10 @@ mod tests {
                 let at = |to: f64| data.exact(1, x, (sigma, to));
                 let slope = (at(sigma + h) - at(sigma - h)) / (2.0 * h);
                 let expected = (x - data.denoise(1, x, sigma)) / sigma;
-                assert!((slope - expected).abs() < 1e-5 * (1.0 + expected.abs()), "{data} {x} {sigma}: {slope} {expected}");
+                assert!(
+                    (slope - expected).abs() < 1e-5 * (1.0 + expected.abs()),
+                    "{data} {x} {sigma}: {slope} {expected}"
+                );
             }
         }
     }

@@ -213,10 +213,7 @@ mod tests {
         let sampler = |name: &str| Value::Sampler(name.parse().expect("a sampler"));
         assert!(Axis::new(vec![sampler("euler"), sampler("heun"), sampler("euler karras")]).is_ok());
         let twice = Axis::new(vec![sampler("euler"), sampler("k_euler")]).expect_err("one sampler under two names");
-        assert_eq!(
-            twice.to_string(),
-            "the sampler euler is there twice (names of other tools count): name each once"
-        );
+        assert_eq!(twice.to_string(), "the sampler euler is there twice (names of other tools count): name each once");
         let mixed = Axis::new(vec![Value::Seed(1), Value::Steps(1)]);
         assert_eq!(mixed, Err(AxisError::Mixed { first: "seed", other: "steps" }));
         assert_eq!(Axis::new(Vec::new()), Err(AxisError::Empty));

@@ -187,10 +187,17 @@ fn id_of(values: &[Value], varied: &[AxisName]) -> String {
     if parts.is_empty() { "only".into() } else { parts.join("-") }
 }
 
-/// Letters and digits; all else dashes.
+/// Letters and digits; all else dashes, never two together.
 fn slug(text: &str) -> String {
-    let plain = text.chars().map(|c| if c.is_alphanumeric() || c == '_' || c == '.' { c } else { '-' });
-    plain.collect::<String>().trim_matches(['-', '.']).to_lowercase()
+    let mut slug = String::new();
+    for c in text.chars().flat_map(char::to_lowercase) {
+        if c.is_alphanumeric() || c == '_' || c == '.' {
+            slug.push(c);
+        } else if !slug.ends_with('-') {
+            slug.push('-');
+        }
+    }
+    slug.trim_matches(['-', '.']).to_owned()
 }
 
 /// Ids that no two cells share.
@@ -220,7 +227,7 @@ mod tests {
         ];
         assert_eq!(id_of(&values, &[]), "dpmpp_2m-karras-8-steps");
         let all = [AxisName::Prompt, AxisName::Guidance];
-        assert_eq!(id_of(&values, &all), "dpmpp_2m-karras-8-steps-a--red--cat-guidance-1.5");
+        assert_eq!(id_of(&values, &all), "dpmpp_2m-karras-8-steps-a-red-cat-guidance-1.5");
         assert_eq!(id_of(&[Value::Seed(1)], &[]), "only");
     }
 

@@ -89,7 +89,8 @@ pub fn converge(
             let (error, nfe) = Analytic::weak_error(sampler, steps)?;
             ConvergencePoint::new(steps, nfe, &mut [error])
         } else {
-            let errors = seeds.iter().map(|seed| data.path_error(sampler, steps, *seed)).collect::<Result<Vec<_>, _>>()?;
+            let errors =
+                seeds.iter().map(|seed| data.path_error(sampler, steps, *seed)).collect::<Result<Vec<_>, _>>()?;
             let nfe = errors.first().map_or(0, |(_, nfe)| *nfe);
             ConvergencePoint::new(steps, nfe, &mut errors.into_iter().map(|(error, _)| error).collect::<Vec<_>>())
         };
@@ -102,7 +103,9 @@ pub fn converge(
 fn no_order(data: Analytic, sampler: &Sampler) -> Option<&'static str> {
     match sampler.name {
         "lcm" | "tcd" | "consistency" | "one_step" => Some("is for consistency models: it starts anew in every step"),
-        "ald" | "predictor_corrector" => Some("has Langevin steps: how near it comes depends on their size, not on their number"),
+        "ald" | "predictor_corrector" => {
+            Some("has Langevin steps: how near it comes depends on their size, not on their number")
+        }
         _ if sampler.inverts => Some("leads from an image to noise"),
         _ if sampler.is_adaptive() => Some("chooses its own steps"),
         _ if sampler.stochastic && data == Analytic::Mixture => {

@@ -136,10 +136,14 @@ impl Reference {
         let levels: Vec<f64> = window.iter().map(|node| node.log_sigma).collect();
         let weights = hermite(&levels, at);
         let sum = |value: &dyn Fn(&Node, usize) -> (f64, f64), i: usize| -> f64 {
-            window.iter().zip(&weights).map(|(node, w)| {
-                let (x, derivative) = value(node, i);
-                w.0 * x + w.1 * derivative
-            }).sum()
+            window
+                .iter()
+                .zip(&weights)
+                .map(|(node, w)| {
+                    let (x, derivative) = value(node, i);
+                    w.0 * x + w.1 * derivative
+                })
+                .sum()
         };
         let path = |node: &Node, i: usize| {
             let (x, denoised) = (f64::from(node.x[i]), f64::from(node.denoised[i]));

@@ -180,12 +180,9 @@ impl Comparison {
                 return Err(AxisError::AxisTwice(axis.name().name()).into());
             }
         }
-        let varied: Vec<AxisName> =
-            axes.iter().filter(|axis| axis.values().len() > 1).map(Axis::name).collect();
-        let mut all: Vec<Cell> = cells::combinations(&axes)
-            .into_iter()
-            .map(|values| cells::cell(&models, base, values, &varied))
-            .collect();
+        let varied: Vec<AxisName> = axes.iter().filter(|axis| axis.values().len() > 1).map(Axis::name).collect();
+        let mut all: Vec<Cell> =
+            cells::combinations(&axes).into_iter().map(|values| cells::cell(&models, base, values, &varied)).collect();
         cells::distinguish(&mut all);
         if let Some(Err(reason)) = all.iter().all(|cell| cell.job.is_err()).then(|| &all[0].job) {
             return Err(CompareError::NothingRuns(reason.clone()));
@@ -284,7 +281,10 @@ impl Comparison {
             let Ok(job) = &cell.job else { continue };
             let own = job.evaluations().unwrap_or(GUESS);
             total += if cell.path == Path::Sde { own * self.options.draws.max(1) } else { own };
-            if cell.reference().is_some_and(|id| self.known.as_ref().is_none_or(|known| known.id != id) && references.insert(id)) {
+            if cell
+                .reference()
+                .is_some_and(|id| self.known.as_ref().is_none_or(|known| known.id != id) && references.insert(id))
+            {
                 total += GUESS;
             }
         }
@@ -486,9 +486,8 @@ fn reference_of(models: &[Model], base: &Request, cell: &Cell, model: usize) -> 
         own.with_sampling(reference::sampling(own).ok()?)
     } else {
         let mut request = base.clone();
-        let kept = |name: AxisName| {
-            !matches!(name, AxisName::Sampler | AxisName::Budget | AxisName::Schedule | AxisName::Eta)
-        };
+        let kept =
+            |name: AxisName| !matches!(name, AxisName::Sampler | AxisName::Budget | AxisName::Schedule | AxisName::Eta);
         cell.values.iter().filter(|value| kept(value.axis())).for_each(|value| value.apply(&mut request));
         (request.sampler, request.steps, request.schedule, request.eta) = (None, None, None, None);
         let job = models[model].pipe.job(&request).ok()?;

@@ -43,11 +43,26 @@ pub(in crate::cli) struct Args {
     pub(super) eta: Vec<f64>,
 
     /// Models: bundled names, folders, single files or hub ids [default: icons-64]
-    #[arg(short = 'm', long, visible_alias = "model", help_heading = "Axes", value_name = "A,B,…", value_delimiter = ',')]
+    #[arg(
+        short = 'm',
+        long,
+        visible_alias = "model",
+        help_heading = "Axes",
+        value_name = "A,B,…",
+        value_delimiter = ','
+    )]
     pub(super) models: Vec<PathBuf>,
 
     /// Seeds that the noise is drawn from [default: one, random]
-    #[arg(short, long, visible_alias = "seed", help_heading = "Axes", value_name = "N,N,…", value_delimiter = ',', allow_negative_numbers = true)]
+    #[arg(
+        short,
+        long,
+        visible_alias = "seed",
+        help_heading = "Axes",
+        value_name = "N,N,…",
+        value_delimiter = ',',
+        allow_negative_numbers = true
+    )]
     pub(super) seeds: Vec<Seed>,
 
     /// File with one prompt a line
@@ -303,7 +318,9 @@ pub(in crate::cli) fn samplers(names: &[String]) -> Result<Vec<NamedSampler>, Cl
 pub(in crate::cli) fn check_prompt(command: &str, models: &[Model], given: bool) -> Result<(), CliError> {
     match models.iter().find(|model| model.pipe.takes_prompt() != given) {
         None => Ok(()),
-        Some(model) if given => Err(CliError::Usage(format!("the model {} reads no text: leave the prompt out", model.name))),
+        Some(model) if given => {
+            Err(CliError::Usage(format!("the model {} reads no text: leave the prompt out", model.name)))
+        }
         Some(model) => Err(CliError::Usage(format!(
             "the model {} needs a PROMPT that says what to draw, as in headwater {command} \"a red heart\"",
             model.name
@@ -331,7 +348,8 @@ fn read_prompts(file: &Path) -> Result<Vec<String>, CliError> {
     if length > LONGEST {
         return Err(CliError::Usage(format!("{shown} is no list of prompts: it has more than a megabyte")));
     }
-    let text = std::fs::read_to_string(file).map_err(|error| CliError::Failed(format!("cannot read {shown}: {error}")))?;
+    let text =
+        std::fs::read_to_string(file).map_err(|error| CliError::Failed(format!("cannot read {shown}: {error}")))?;
     let prompts: Vec<String> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
     if prompts.is_empty() {
         return Err(CliError::Usage(format!("{shown} has no prompts: write one a line")));

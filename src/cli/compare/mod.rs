@@ -27,14 +27,18 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         let message = "analytic models make no pictures; headwater converge compares samplers on them";
         return Err(CliError::Usage(message.into()));
     }
-    let given = args.seeds.iter().find_map(|seed| if let super::image_args::Seed::Given(seed) = seed { Some(*seed) } else { None });
+    let given = args
+        .seeds
+        .iter()
+        .find_map(|seed| if let super::image_args::Seed::Given(seed) = seed { Some(*seed) } else { None });
     let seed = given.unwrap_or_else(random_seed);
     let mut names = if args.models.is_empty() { vec![named] } else { args.models.clone() };
     let compared: Vec<String> = names.iter().map(|name| name.display().to_string()).collect();
     names.extend(args.reference.clone().filter(|name| !names.contains(name)));
     let interrupted = interrupt::install()?;
     let device = args.fixed.open_device()?;
-    let models = names.iter().map(|name| args.fixed.open(name, &device, args.is_quiet())).collect::<Result<Vec<_>, _>>()?;
+    let models =
+        names.iter().map(|name| args.fixed.open(name, &device, args.is_quiet())).collect::<Result<Vec<_>, _>>()?;
     let prompt = run::prompt(&args.words);
     check_prompt("compare", &models, prompt.is_some() || args.prompts.is_some())?;
     let prompt = prompt.unwrap_or_default();
@@ -99,9 +103,13 @@ fn warn(comparison: &Comparison, args: &Args) {
             );
         }
     }
-    for cell in comparison.cells() {
-        if let Err(reason) = cell.job() {
-            note!("warning: {} cannot run: {reason}", cell.id);
+    let mut told: Vec<&str> = Vec::new();
+    for (cell, reason) in comparison.cells().iter().filter_map(|cell| Some((cell, cell.job().err()?))) {
+        if !told.contains(&reason) {
+            let more = comparison.cells().iter().filter(|other| other.job().err() == Some(reason)).count() - 1;
+            let more = if more > 0 { format!(", nor can {more} more") } else { String::new() };
+            note!("warning: {} cannot run{more}: {reason}", cell.id);
+            told.push(reason);
         }
     }
 }
@@ -115,9 +123,7 @@ fn report(args: &Args, comparison: &Comparison, recorder: &Recorder) -> Result<(
     let files = ["contact-sheet.png", "grid.png", "error-vs-nfe.svg", "steps.csv", "steps.json", "report.html"];
     let files: Vec<String> = files.iter().map(|name| path(name)).filter(|path| Path::new(path).is_file()).collect();
     if args.json {
-        let nearest = |best: crate::compare::Nearest| {
-            json!({ "nfe": best.nfe, "label": best.label, "used": best.used, "error": best.error })
-        };
+        let nearest = |best: crate::compare::Nearest| json!({ "nfe": best.nfe, "label": best.label, "used": best.used, "error": best.error });
         let object = json!({
             "folder": recorder.folder().display().to_string(),
             "files": files,
@@ -160,7 +166,9 @@ impl From<ReportError> for CliError {
             ReportError::NotOurs { .. } | ReportError::Other { .. } => CliError::Usage(error.to_string()),
             ReportError::Write { .. } => {
                 let message = super::error::one_line(&error.to_string());
-                CliError::Failed(format!("{message}; cells that are done are kept, and the same command goes on from them"))
+                CliError::Failed(format!(
+                    "{message}; cells that are done are kept, and the same command goes on from them"
+                ))
             }
             ReportError::Picture(_) => CliError::Failed(error.to_string()),
         }

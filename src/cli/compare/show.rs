@@ -68,7 +68,11 @@ impl Progress {
         } else if self.last.elapsed() >= LINE_INTERVAL {
             self.last = Instant::now();
             let left = self.started.elapsed().as_secs_f64() * (all - so_far) as f64 / so_far.max(1) as f64;
-            note!("{} of {} cells done, {so_far} of about {all} evaluations, {left:.0} s left; {what}", self.done, self.cells);
+            note!(
+                "{} of {} cells done, {so_far} of about {all} evaluations, {left:.0} s left; {what}",
+                self.done,
+                self.cells
+            );
         }
     }
 
@@ -123,11 +127,18 @@ pub(super) fn table(records: &[Record], metrics: &[Metric]) {
 
 /// The lines that most people came for.
 pub(super) fn summary(records: &[Record], within: f64, (computed, shared): (usize, usize)) {
+    let mut before = None;
     for best in nearest(records) {
-        note!("nearest with {:>3} evaluations: {}, error {:.4} ({} used)", best.nfe, best.label, best.error, best.used);
+        // More evaluations that help nobody are not worth a line.
+        if before.replace((best.label.clone(), best.used)) == Some((best.label.clone(), best.used)) {
+            continue;
+        }
+        note!("nearest with {:>3} evaluations: {}, error {:.4}", best.nfe, best.label, best.error);
     }
     match cheapest(records, within) {
-        Some(best) => note!("cheapest within {within}: {}, {} evaluations, error {:.4}", best.label, best.used, best.error),
+        Some(best) => {
+            note!("cheapest within {within}: {}, {} evaluations, error {:.4}", best.label, best.used, best.error)
+        }
         None if records.iter().any(Record::is_ranked) => note!("nothing here comes within {within}"),
         None => {}
     }

@@ -63,7 +63,8 @@ impl Canvas {
         let Some(own) = buffer(image) else { return };
         let longest = image.width.max(image.height);
         let scaled = |extent: usize| {
-            let extent = if longest <= side { extent * (side / longest).max(1) } else { (extent * side / longest).max(1) };
+            let extent =
+                if longest <= side { extent * (side / longest).max(1) } else { (extent * side / longest).max(1) };
             u32::try_from(extent).unwrap_or(1)
         };
         let (width, height) = (scaled(image.width), scaled(image.height));
@@ -190,7 +191,15 @@ mod tests {
     #[test]
     fn text_is_drawn_and_cut_to_fit() {
         let mut canvas = Canvas::new(120, 40);
-        let text = Text { x: 4, y: 20, size: 16.0, bold: true, color: INK, align: Align::Left, text: "heun \u{3c3} 14".into() };
+        let text = Text {
+            x: 4,
+            y: 20,
+            size: 16.0,
+            bold: true,
+            color: INK,
+            align: Align::Left,
+            text: "heun \u{3c3} 14".into(),
+        };
         canvas.text(&text);
         let drawn = canvas.finish();
         assert!(drawn.pixels.iter().filter(|v| **v < 100).count() > 100, "there is ink");

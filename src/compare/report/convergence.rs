@@ -63,7 +63,7 @@ fn curve(own: &Convergence) -> Curve {
         quartiles: Some((point.lower, point.upper)).filter(|(low, high)| low < high),
     });
     let points = points.filter(|point| point.error > 0.0).collect();
-    Curve { label: own.label.clone(), points, is_marked: own.note.is_some(), slope: measured(own) }
+    Curve { label: own.label.clone(), points, mark: own.note.as_ref().map(|_| "no error"), slope: measured(own) }
 }
 
 /// A line for each method: order stated and measured, and the median error at each number of steps.

@@ -86,8 +86,8 @@ impl Recorder {
                 }
             }
             Err(_) => {
-                let mut entries = std::fs::read_dir(folder)
-                    .map_err(|error| ReportError::Write { path: folder.to_owned(), error })?;
+                let mut entries =
+                    std::fs::read_dir(folder).map_err(|error| ReportError::Write { path: folder.to_owned(), error })?;
                 if entries.next().is_some() {
                     return Err(ReportError::NotOurs { folder: folder.to_owned() });
                 }
@@ -121,7 +121,8 @@ impl Recorder {
         let bytes = std::fs::read(self.cell_path(&cell.id)).ok()?;
         let file: CellFile = serde_json::from_slice(&bytes).ok()?;
         let own = &file.record;
-        let same = own.settings == cell.settings && own.path == cell.path && own.reference.as_deref() == cell.reference();
+        let same =
+            own.settings == cell.settings && own.path == cell.path && own.reference.as_deref() == cell.reference();
         (same && own.refused.is_none() == cell.job().is_ok()).then_some(file)
     }
 
@@ -196,7 +197,14 @@ impl Recorder {
     }
 
     /// How the samples of a cell's model become pictures, as soon as one sample and its picture are known.
-    fn fit(&mut self, comparison: &Comparison, cell: usize, sample: &[f32], shape: SampleShape, image: Option<&RgbImage>) {
+    fn fit(
+        &mut self,
+        comparison: &Comparison,
+        cell: usize,
+        sample: &[f32],
+        shape: SampleShape,
+        image: Option<&RgbImage>,
+    ) {
         let model = comparison.cells()[cell].model;
         if self.previews.contains_key(&model) || comparison.models()[model].pipe.samples_are_pictures() {
             return;
@@ -337,7 +345,12 @@ impl Recorder {
     }
 
     /// The denoised image of the reference at some noise levels.
-    pub(super) fn reference_steps(&self, comparison: &Comparison, cell: usize, sigmas: &[f64]) -> Vec<Option<RgbImage>> {
+    pub(super) fn reference_steps(
+        &self,
+        comparison: &Comparison,
+        cell: usize,
+        sigmas: &[f64],
+    ) -> Vec<Option<RgbImage>> {
         let own = &comparison.cells()[cell];
         let Some(path) = own.reference().and_then(|id| self.reference(id)) else { return vec![None; sigmas.len()] };
         let mut preview = self.preview(comparison, cell);
@@ -359,7 +372,8 @@ fn tensor_file(tensors: &[(&str, &[f32])], shape: SampleShape) -> Result<Vec<u8>
     };
     let data: Vec<(&str, Vec<u8>)> = tensors.iter().map(|(name, sample)| (*name, bytes(sample))).collect();
     let view = |(name, bytes)| Ok((name, TensorView::new(Dtype::F32, extents.clone(), bytes).map_err(failed)?));
-    let views: Result<Vec<(&str, TensorView<'_>)>, ReportError> = data.iter().map(|(n, b)| view((*n, &b[..]))).collect();
+    let views: Result<Vec<(&str, TensorView<'_>)>, ReportError> =
+        data.iter().map(|(n, b)| view((*n, &b[..]))).collect();
     safetensors::serialize(views?, None).map_err(failed)
 }
 

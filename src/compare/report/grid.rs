@@ -15,7 +15,7 @@ const MOST: usize = 24;
 const FILES: usize = 24;
 
 const LABEL: usize = 150;
-const GAP: usize = 8;
+const GAP: usize = 14;
 const HEAD: usize = 92;
 /// Two lines under each picture.
 const CAPTION: usize = 34;
@@ -58,13 +58,13 @@ pub(super) fn write(
         }
         let image = grid.draw(&summary.title, &foot)?;
         let name = if i == 0 { "grid.png".to_owned() } else { format!("grid-{}.png", i + 1) };
-        write_bytes(&recorder.folder().join(name), &png(&image, ::png::Compression::High)?)?;
+        write_bytes(&recorder.folder().join(name), &png(&image, ::png::Compression::Balanced)?)?;
     }
     Ok(())
 }
 
 /// Whether cells that differ in this have different references.
-fn moves_the_truth(value: &Value) -> bool {
+pub(super) fn moves_the_truth(value: &Value) -> bool {
     matches!(value.axis(), AxisName::Guidance | AxisName::Model | AxisName::Prompt | AxisName::Seed)
 }
 
@@ -127,7 +127,8 @@ impl Grid<'_> {
                     text: fitted(&down.heading(), 14.0, true, LABEL - 20),
                 });
             }
-            let cells: Vec<&Cell> = self.alongs.iter().take(columns).filter_map(|along| self.cell(*down, *along)).collect();
+            let cells: Vec<&Cell> =
+                self.alongs.iter().take(columns).filter_map(|along| self.cell(*down, *along)).collect();
             for (i, cell) in cells.iter().enumerate() {
                 self.draw_cell(&mut canvas, cell, place(i), y, side);
             }
@@ -160,11 +161,11 @@ impl Grid<'_> {
             canvas.text(&Text {
                 x: x + side / 2,
                 y: y + side + 9 + 14 * i,
-                size: 11.0,
+                size: 10.5,
                 bold: false,
                 color: if i == 0 { FAINT } else { INK },
                 align: Align::Centre,
-                text: fitted(text, 11.0, false, side + GAP - 2),
+                text: fitted(text, 10.5, false, side + GAP - 4),
             });
         }
     }

@@ -102,7 +102,8 @@ impl Summary {
     fn new(comparison: &Comparison, records: &[Record], wanted: Wanted<'_>) -> Self {
         let first = &comparison.cells()[0].settings;
         let settings: Vec<&super::CellSettings> = comparison.cells().iter().map(|cell| &cell.settings).collect();
-        let same = |value: &dyn Fn(&super::CellSettings) -> String| settings.iter().all(|own| value(own) == value(first));
+        let same =
+            |value: &dyn Fn(&super::CellSettings) -> String| settings.iter().all(|own| value(own) == value(first));
         let mut parts = vec![];
         if same(&|own| own.model.clone()) {
             parts.push(first.model.clone());

@@ -12,7 +12,9 @@
   };
   const jpeg = (text) => (text ? `data:image/jpeg;base64,${text}` : "");
 
-  const cells = data.cells.map((cell, i) => ({ ...cell, place: i, color: colorOf(i), dashed: cell.path !== "ode" }));
+  // One colour for each method, whatever its steps.
+  const methods = [...new Set(data.cells.map((cell) => cell.method))];
+  const cells = data.cells.map((cell, i) => ({ ...cell, place: i, color: colorOf(methods.indexOf(cell.method)), dashed: cell.path !== "ode" }));
   const finals = new Map();
   for (const row of document.querySelectorAll("#all tr[data-id]")) {
     const img = row.querySelector("img");
@@ -152,6 +154,7 @@
       });
       reference.img.src = jpeg(best < 0 ? reference.last : reference.denoised[best] || reference.last);
       reference.img.alt = best < 0 ? "reference: final picture" : `reference: denoised at sigma ${short(reference.sigmas[best])}`;
+      reference.note.textContent = best < 0 ? "the ODE, solved by rk45" : `the ODE at σ ${short(reference.sigmas[best])}`;
     }
   }
 
@@ -259,16 +262,14 @@
   $("live").hidden = false;
   $("numbers").open = false;
   $("sigma").max = levels.length - 1;
-  data.references.forEach((reference, i) => {
-    // References of starts that differ in their last digits only look the same: one is enough.
-    if (i > 0 && data.references[i - 1].last === reference.last) return;
+  data.references.forEach((reference) => {
     const li = document.createElement("li");
     const h2 = document.createElement("h2");
-    h2.textContent = data.references.length > 1 && i > 0 ? `reference ${i + 1}` : "reference";
+    h2.textContent = reference.label ? `reference, ${reference.label}` : "reference";
     reference.img = document.createElement("img");
     const p = document.createElement("p");
     p.className = "faint";
-    p.textContent = "the ODE, solved by rk45";
+    reference.note = p;
     li.append(h2, reference.img, p);
     li.className = "pinned";
     $("cards").append(li);

@@ -2,6 +2,7 @@
 
 use super::files::write;
 use super::folder::{Recorder, Shown};
+use super::grid::moves_the_truth;
 use super::pictures::{jpeg, thumbnail};
 use super::tables::summary_json;
 use super::{ReportError, Summary, short};
@@ -65,13 +66,13 @@ fn intro(out: &mut dyn Write, summary: &Summary, stride: usize) -> io::Result<()
         Some(best) => writeln!(
             out,
             "<p>The cheapest within {}: <strong>{}</strong>, {} evaluations, error {}.</p>",
-            short(summary.within),
+            summary.within,
             escaped(&best.label),
             best.used,
             short(best.error)
         )?,
         None if summary.nearest.is_empty() => {}
-        None => writeln!(out, "<p>No sampler here comes within {} of the reference.</p>", short(summary.within))?,
+        None => writeln!(out, "<p>No sampler here comes within {} of the reference.</p>", summary.within)?,
     }
     if !summary.nearest.is_empty() {
         writeln!(out, "<details><summary>Nearest the reference at each number of evaluations</summary><table><thead>")?;
@@ -82,7 +83,8 @@ fn intro(out: &mut dyn Write, summary: &Summary, stride: usize) -> io::Result<()
         }
         writeln!(out, "</tbody></table></details>")?;
     }
-    let mut notes = vec![format!("{} evaluations computed, {} shared between cells.", summary.computed, summary.taken_over)];
+    let mut notes =
+        vec![format!("{} evaluations computed, {} shared between cells.", summary.computed, summary.taken_over)];
     if stride > 1 {
         notes.push(format!("Of the steps, only every {stride}th has pictures here; steps/ has all."));
     }
@@ -91,7 +93,10 @@ fn intro(out: &mut dyn Write, summary: &Summary, stride: usize) -> io::Result<()
 
 /// What is seen without JavaScript, and read by screen readers in any case: all cells with their pictures and numbers.
 fn table(out: &mut dyn Write, recorder: &Recorder, comparison: &Comparison, records: &[Record]) -> io::Result<()> {
-    writeln!(out, "<table id=\"all\"><caption>All cells</caption><thead><tr><th scope=\"col\">picture<th scope=\"col\">cell")?;
+    writeln!(
+        out,
+        "<table id=\"all\"><caption>All cells</caption><thead><tr><th scope=\"col\">picture<th scope=\"col\">cell"
+    )?;
     for name in ["evaluations", "seconds", "error", "PSNR", "SSIM", "spread", "path"] {
         write!(out, "<th scope=\"col\">{name}")?;
     }
@@ -120,10 +125,8 @@ fn table(out: &mut dyn Write, recorder: &Recorder, comparison: &Comparison, reco
 /// What a cell is called: the values that vary.
 fn label(comparison: &Comparison, record: &Record) -> String {
     let Some(cell) = comparison.cells().iter().find(|cell| cell.id == record.id) else { return record.id.clone() };
-    let varied = |value: &&crate::compare::Value| {
-        comparison.axes().iter().any(|axis| axis.name() == value.axis() && axis.values().len() > 1)
-    };
-    let parts: Vec<String> = cell.values.iter().filter(varied).map(crate::compare::Value::heading).collect();
+    let varied = cell.values.iter().filter(|value| varies(comparison, value));
+    let parts: Vec<String> = varied.map(crate::compare::Value::heading).collect();
     if parts.is_empty() { record.settings.sampler.clone() } else { parts.join(", ") }
 }
 
@@ -146,29 +149,38 @@ fn data(
         let cell = comparison.cells().iter().find(|cell| cell.id == record.id);
         let shown = cell.map(|cell| recorder.shown(cell)).unwrap_or_default();
         let comma = if i == 0 { "" } else { "," };
-        write!(out, "{comma}{}", script_json(&cell_json(comparison, record, shown, stride)))?;
+        write!(out, "{comma}{}", script_json(&cell_json(comparison, records, record, shown, stride)))?;
     }
     write!(out, "],\"references\":[")?;
-    let mut known: Vec<&str> = Vec::new();
+    let mut known: Vec<String> = Vec::new();
     for (at, cell) in comparison.cells().iter().enumerate() {
-        let Some(id) = cell.reference().filter(|id| !known.contains(id)) else { continue };
+        // Samplers may start a hair apart, each with a reference of its own that looks the same: one is shown.
+        let own: Vec<&crate::compare::Value> = cell.values.iter().filter(|value| moves_the_truth(value)).collect();
+        let own: Vec<&&crate::compare::Value> = own.iter().filter(|value| varies(comparison, value)).collect();
+        let label = own.iter().map(|value| value.heading()).collect::<Vec<_>>().join(", ");
+        let Some(id) = cell.reference().filter(|_| !known.contains(&label)) else { continue };
         let Some(picture) = recorder.reference_picture(id) else { continue };
         let sigmas = levels(records, id);
         let small = |image: Option<pipelines::RgbImage>| image.and_then(|image| jpeg(&thumbnail(&image, LONGEST)));
         let denoised: Vec<_> = recorder.reference_steps(comparison, at, &sigmas).into_iter().map(small).collect();
         let last = small(Some(picture));
-        let json = json!({ "id": id, "sigmas": sigmas, "denoised": denoised, "last": last });
+        let json = json!({ "label": label, "sigmas": sigmas, "denoised": denoised, "last": last });
         let comma = if known.is_empty() { "" } else { "," };
         write!(out, "{comma}{}", script_json(&json))?;
-        known.push(id);
+        known.push(label);
     }
     write!(out, "]}}")
+}
+
+fn varies(comparison: &Comparison, value: &crate::compare::Value) -> bool {
+    comparison.axes().iter().any(|axis| axis.name() == value.axis() && axis.values().len() > 1)
 }
 
 /// The noise levels at which cells with this reference step, or some of them.
 fn levels(records: &[Record], reference: &str) -> Vec<f64> {
     let own = records.iter().filter(|record| record.reference.as_deref() == Some(reference));
-    let mut all: Vec<f64> = own.flat_map(|record| record.steps.iter().map(|step| step.sigma)).filter(|s| *s > 0.0).collect();
+    let mut all: Vec<f64> =
+        own.flat_map(|record| record.steps.iter().map(|step| step.sigma)).filter(|s| *s > 0.0).collect();
     all.sort_by(|a, b| b.total_cmp(a));
     all.dedup_by(|a, b| (*a / *b - 1.0).abs() < 1e-3);
     if all.len() <= LEVELS {
@@ -177,7 +189,7 @@ fn levels(records: &[Record], reference: &str) -> Vec<f64> {
     (0..LEVELS).map(|i| all[i * (all.len() - 1) / (LEVELS - 1)]).collect()
 }
 
-fn cell_json(comparison: &Comparison, record: &Record, shown: Shown, stride: usize) -> Value {
+fn cell_json(comparison: &Comparison, records: &[Record], record: &Record, shown: Shown, stride: usize) -> Value {
     let count = record.steps.len();
     let kept = |i: usize| i % stride == 0 || i + 1 == count;
     let thin = |all: Vec<String>| -> Vec<Option<String>> {
@@ -186,7 +198,7 @@ fn cell_json(comparison: &Comparison, record: &Record, shown: Shown, stride: usi
     json!({
         "id": record.id,
         "label": label(comparison, record),
-        "sampler": record.settings.sampler,
+        "method": record.method(records),
         "path": record.path.name(),
         "refused": record.refused,
         "nfe": record.nfe,
@@ -195,7 +207,6 @@ fn cell_json(comparison: &Comparison, record: &Record, shown: Shown, stride: usi
         "psnr": record.psnr,
         "ssim": record.ssim,
         "spread": record.spread,
-        "reference": record.reference,
         "sigma": record.steps.iter().map(|step| step.sigma).collect::<Vec<_>>(),
         "evaluations": record.steps.iter().map(|step| step.nfe).collect::<Vec<_>>(),
         "time": record.steps.iter().map(|step| step.seconds).collect::<Vec<_>>(),

@@ -22,7 +22,8 @@ pub(super) enum Preview {
 impl Preview {
     /// The linear map that takes latents nearest, in least squares, to the picture that an autoencoder made of them, made as small as they are.
     pub(super) fn fit(sample: &[f32], shape: SampleShape, image: &RgbImage) -> Option<Self> {
-        let small = imageops::thumbnail(&buffer(image)?, u32::try_from(shape.width).ok()?, u32::try_from(shape.height).ok()?);
+        let small =
+            imageops::thumbnail(&buffer(image)?, u32::try_from(shape.width).ok()?, u32::try_from(shape.height).ok()?);
         let n = shape.channels + 1;
         // Normal equations, with a little of the unit matrix for channels that do not vary.
         let mut matrix = vec![vec![0.0_f64; n]; n];

@@ -16,8 +16,8 @@ pub(super) struct Curve {
     pub(super) label: String,
     /// Evaluations; error; lower and upper quartile, where there are several runs.
     pub(super) points: Vec<Point>,
-    /// Of a method that does not solve the ODE: its distance is no error.
-    pub(super) is_marked: bool,
+    /// Why a method's distance is no error, of one that does not solve the ODE.
+    pub(super) mark: Option<&'static str>,
     /// The order that is told in the legend.
     pub(super) slope: Option<f64>,
 }
@@ -48,25 +48,30 @@ const COLORS: [RGBColor; 12] = [
 const SIZE: (u32, u32) = (960, 600);
 
 /// Width of the legend.
-const LEGEND: u32 = 250;
+const LEGEND: u32 = 280;
 
 /// The curves of a comparison: every method whose distance to the reference is known.
 fn curves(records: &[Record]) -> Vec<Curve> {
-    let mut groups: Vec<(String, bool, Vec<(usize, f64)>)> = Vec::new();
+    let mut groups: Vec<(String, Option<&'static str>, Vec<(usize, f64)>)> = Vec::new();
     for record in records {
         let Some(error) = record.error_final.filter(|error| *error > 0.0) else { continue };
-        let (label, is_marked) = (record.method(records), record.path != Kind::Ode);
+        let label = record.method(records);
+        let mark = match record.path {
+            Kind::Ode => None,
+            Kind::Sde => Some("draws noise"),
+            Kind::Other => Some("another path"),
+        };
         match groups.iter_mut().find(|(own, ..)| *own == label) {
             Some((_, _, points)) => points.push((record.nfe, error)),
-            None => groups.push((label, is_marked, vec![(record.nfe, error)])),
+            None => groups.push((label, mark, vec![(record.nfe, error)])),
         }
     }
     groups
         .into_iter()
-        .map(|(label, is_marked, all)| {
+        .map(|(label, mark, all)| {
             let points = grouped(&all);
             let line: Vec<(f64, f64)> = points.iter().map(|point| (point.nfe, point.error)).collect();
-            Curve { label, slope: slope(&line).filter(|_| !is_marked), points, is_marked }
+            Curve { label, slope: slope(&line).filter(|_| mark.is_none()), points, mark }
         })
         .collect()
 }
@@ -123,9 +128,20 @@ fn failed(error: &dyn std::fmt::Display) -> ReportError {
     ReportError::Picture(error.to_string())
 }
 
+/// A power of ten, as people read it.
+fn decade(value: f64) -> String {
+    if value < 0.009 {
+        format!("{value:.0e}")
+    } else {
+        short(value).trim_end_matches('0').trim_end_matches('.').to_owned()
+    }
+}
+
 /// The range of some positive numbers, a little wider.
 fn range(values: impl Iterator<Item = f64>, wider: f64) -> (f64, f64) {
-    let (low, high) = values.filter(|v| *v > 0.0 && v.is_finite()).fold((f64::INFINITY, 0.0_f64), |(low, high), v| (low.min(v), high.max(v)));
+    let (low, high) = values
+        .filter(|v| *v > 0.0 && v.is_finite())
+        .fold((f64::INFINITY, 0.0_f64), |(low, high), v| (low.min(v), high.max(v)));
     (low / wider, high * wider)
 }
 
@@ -167,20 +183,20 @@ fn draw<B: DrawingBackend>(
         .light_line_style(RGBColor(240, 240, 242))
         .bold_line_style(RGBColor(218, 220, 226))
         .x_label_formatter(&|value| format!("{value:.0}"))
-        .y_label_formatter(&|value| short(*value))
+        .y_label_formatter(&|value| decade(*value))
         .draw()
         .map_err(|error| failed(&error))?;
     for (i, curve) in curves.iter().enumerate() {
         let color = COLORS[i % COLORS.len()];
         let line: Vec<(f64, f64)> = curve.points.iter().map(|point| (point.nfe, point.error)).collect();
-        let style = color.stroke_width(if curve.is_marked { px(1.0) as u32 } else { px(2.0) as u32 });
-        let drawn = if curve.is_marked {
+        let style = color.stroke_width(if curve.mark.is_some() { px(1.0) as u32 } else { px(2.0) as u32 });
+        let drawn = if curve.mark.is_some() {
             chart.draw_series(DashedLineSeries::new(line.clone(), px(6.0) as u32, px(4.0) as u32, style)).map(|_| ())
         } else {
             chart.draw_series(LineSeries::new(line.clone(), style)).map(|_| ())
         };
         drawn.map_err(|error| failed(&error))?;
-        let filled = if curve.is_marked { color.stroke_width(px(1.5) as u32) } else { color.filled() };
+        let filled = if curve.mark.is_some() { color.stroke_width(px(1.5) as u32) } else { color.filled() };
         let dots = line.iter().map(|at| Circle::new(*at, px(4.0), filled));
         chart.draw_series(dots).map_err(|error| failed(&error))?;
         let bars = curve.points.iter().filter_map(|point| {
@@ -206,16 +222,16 @@ fn draw_legend<B: DrawingBackend>(
     for (i, curve) in curves.iter().enumerate() {
         let color = COLORS[i % COLORS.len()];
         let y = 50.0 + i as f64 * pitch;
-        let filled = if curve.is_marked { color.stroke_width(px(1.5) as u32) } else { color.filled() };
+        let filled = if curve.mark.is_some() { color.stroke_width(px(1.5) as u32) } else { color.filled() };
         area.draw(&Circle::new((px(14.0), px(y + size / 2.0)), px(4.0), filled)).map_err(|error| failed(&error))?;
-        let label = match (curve.is_marked, curve.slope) {
-            (true, _) => format!("{}: another path", curve.label),
-            (false, Some(slope)) => format!("{}: slope {slope:.1}", curve.label),
-            (false, None) => curve.label.clone(),
+        let label = match (curve.mark, curve.slope) {
+            (Some(mark), _) => format!("{}: {mark}", curve.label),
+            (None, Some(slope)) => format!("{}: slope {slope:.1}", curve.label),
+            (None, None) => curve.label.clone(),
         };
-        let most = f64::from(LEGEND) - 40.0;
+        let most = f64::from(LEGEND) - 36.0;
         let label = super::canvas::fitted(&label, size, false, most as usize);
-        let style = (FONT, size * scale).into_font().color(if curve.is_marked { &FAINT } else { &INK });
+        let style = (FONT, size * scale).into_font().color(if curve.mark.is_some() { &FAINT } else { &INK });
         area.draw(&plotters::element::Text::new(label, (px(26.0), px(y)), style)).map_err(|error| failed(&error))?;
     }
     Ok(())
@@ -233,7 +249,7 @@ mod tests {
             points: [4.0, 8.0, 16.0]
                 .map(|nfe: f64| Point { nfe, error: 1.0 / (nfe + i as f64), quartiles: Some((0.01, 0.3)) })
                 .into(),
-            is_marked: i % 3 == 0,
+            mark: (i % 3 == 0).then_some("draws noise"),
             slope: (i % 2 == 0).then_some(1.5),
         };
         for count in [1, 50] {
@@ -249,7 +265,7 @@ mod tests {
     #[test]
     fn one_budget_and_equal_errors_make_a_plot() {
         let points = vec![Point { nfe: 8.0, error: 0.1, quartiles: None }];
-        let curve = Curve { label: "euler".into(), points, is_marked: false, slope: None };
+        let curve = Curve { label: "euler".into(), points, mark: None, slope: None };
         assert!(svg("one point", &[curve]).expect("draws").contains("euler"));
     }
 }

@@ -53,7 +53,7 @@ pub(super) fn write(
             (false, false) => String::new(),
         };
         let image = draw(recorder, comparison, rows, summary, &more)?;
-        write_bytes(&recorder.folder().join(name(i)), &png(&image, ::png::Compression::High)?)?;
+        write_bytes(&recorder.folder().join(name(i)), &png(&image, ::png::Compression::Balanced)?)?;
     }
     Ok(())
 }
@@ -151,7 +151,10 @@ fn draw(
 
     let mut y = HEAD + 4;
     let place = |column: usize| LABEL + column * (side + GAP);
-    if let Some(row) = rows.iter().find(|row| row.cell.reference().is_some()) {
+    // Of several references the one that starts at the highest level.
+    let start = |row: &&Row<'_>| row.record.steps.first().map_or(0.0, |step| step.sigma);
+    let compared = rows.iter().filter(|row| row.cell.reference().is_some());
+    if let Some(row) = compared.max_by(|a, b| start(a).total_cmp(&start(b))) {
         let id = row.cell.reference().unwrap_or_default();
         canvas.rectangle(6, y - GAP / 2, width - 12, side + GAP, RGBColor(244, 246, 250));
         line(&mut canvas, 12, y + side / 2 - 10, 14.0, true, INK, "reference", LABEL - 20);
@@ -203,8 +206,11 @@ fn draw(
     let missing = (summary.missing > 0).then(|| format!("{} cells are not done", summary.missing));
     let shared = (summary.taken_over > 0).then(|| format!("{} evaluations shared", summary.taken_over));
     let note = "denoised image of the step nearest to each noise level";
-    let foot: Vec<String> =
-        [Some(note.to_owned()), missing, shared, Some(more.to_owned())].into_iter().flatten().filter(|s| !s.is_empty()).collect();
+    let foot: Vec<String> = [Some(note.to_owned()), missing, shared, Some(more.to_owned())]
+        .into_iter()
+        .flatten()
+        .filter(|s| !s.is_empty())
+        .collect();
     line(&mut canvas, 12, y + FOOT / 2, 12.0, false, FAINT, &foot.join("; "), width - 24);
     Ok(canvas.finish())
 }

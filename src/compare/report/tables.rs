@@ -60,7 +60,11 @@ fn row(record: &Record, step: Option<&StepRecord>) -> String {
 
 /// A field as RFC 4180 has it.
 pub(super) fn quoted(field: &str) -> String {
-    if field.contains([',', '"', '\n', '\r']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field.to_owned() }
+    if field.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", field.replace('"', "\"\""))
+    } else {
+        field.to_owned()
+    }
 }
 
 pub(super) fn nearest_json(nearest: &Nearest) -> Value {
@@ -92,7 +96,8 @@ mod tests {
 
     #[test]
     fn fields_with_commas_and_quotes_stay_one_field() {
-        for (field, written) in [("a cat", "a cat"), ("a, b", "\"a, b\""), ("the \"x\"", "\"the \"\"x\"\"\""), ("", "")] {
+        for (field, written) in [("a cat", "a cat"), ("a, b", "\"a, b\""), ("the \"x\"", "\"the \"\"x\"\"\""), ("", "")]
+        {
             assert_eq!(quoted(field), written);
         }
     }
