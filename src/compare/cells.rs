@@ -84,7 +84,7 @@ pub(super) fn combinations(axes: &[Axis]) -> Vec<Vec<Value>> {
 }
 
 /// Decides what a combination means. Only errors that no other value of its axes could mend stop the comparison.
-pub(super) fn cell(models: &[Model], base: &Request, values: Vec<Value>, varied: &[AxisName]) -> Cell {
+pub(super) fn cell(models: &[Model], direct: &[bool], base: &Request, values: Vec<Value>, varied: &[AxisName]) -> Cell {
     let mut request = base.clone();
     values.iter().for_each(|value| value.apply(&mut request));
     let wanted = values.iter().find_map(|value| if let Value::Model(name) = value { Some(name) } else { None });
@@ -96,7 +96,7 @@ pub(super) fn cell(models: &[Model], base: &Request, values: Vec<Value>, varied:
         None => pipe.job(&request).map_err(|error| error.to_string()),
     };
     let settings = settings(&models[model].name, &request, job.as_ref().ok(), budget);
-    let path = job.as_ref().map_or(Path::Other, |job| path_of(pipe, job));
+    let path = job.as_ref().map_or(Path::Other, |job| path_of(job, direct[model]));
     let id = id_of(&values, varied);
     Cell { id, values, settings, path, model, job, reference: None }
 }
@@ -157,12 +157,12 @@ fn is_direct(pipe: &Pipeline) -> bool {
     own.is_ok_and(|job| DIRECT.contains(&job.sampling().sampler.name))
 }
 
-fn path_of(pipe: &Pipeline, job: &Job) -> Path {
+fn path_of(job: &Job, is_direct: bool) -> Path {
     let (sampler, program) = (job.sampling().sampler, job.program());
     let draws = if program.is_fixed() { program.draws() > 0 } else { sampler.stochastic };
     if draws {
         Path::Sde
-    } else if DIRECT.contains(&sampler.name) || program.wants_unguided() || is_direct(pipe) {
+    } else if DIRECT.contains(&sampler.name) || program.wants_unguided() || is_direct {
         Path::Other
     } else {
         Path::Ode
@@ -175,6 +175,8 @@ fn id_of(values: &[Value], varied: &[AxisName]) -> String {
         let kept = varied.contains(&value.axis()) || matches!(value.axis(), AxisName::Sampler | AxisName::Budget);
         let label = match value {
             Value::Prompt(prompt) => prompt.chars().take(24).collect(),
+            // Of a path its last part.
+            Value::Model(name) => name.rsplit(['/', '\\']).find(|part| !part.is_empty()).unwrap_or(name).to_owned(),
             Value::Seed(seed) => format!("seed {seed}"),
             Value::Guidance(scale) => format!("guidance {scale}"),
             Value::Eta(eta) => format!("eta {eta}"),
@@ -184,7 +186,9 @@ fn id_of(values: &[Value], varied: &[AxisName]) -> String {
         kept.then(|| slug(&label))
     };
     let parts: Vec<String> = values.iter().filter_map(part).collect();
-    if parts.is_empty() { "only".into() } else { parts.join("-") }
+    // File systems allow 255 bytes, and something is put behind it.
+    let id: String = parts.join("-").chars().take(60).collect();
+    if id.is_empty() { "only".into() } else { id }
 }
 
 /// Letters and digits; all else dashes, never two together.

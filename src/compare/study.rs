@@ -181,8 +181,11 @@ impl Comparison {
             }
         }
         let varied: Vec<AxisName> = axes.iter().filter(|axis| axis.values().len() > 1).map(Axis::name).collect();
-        let mut all: Vec<Cell> =
-            cells::combinations(&axes).into_iter().map(|values| cells::cell(&models, base, values, &varied)).collect();
+        let direct: Vec<bool> = models.iter().map(Model::is_direct).collect();
+        let mut all: Vec<Cell> = cells::combinations(&axes)
+            .into_iter()
+            .map(|values| cells::cell(&models, &direct, base, values, &varied))
+            .collect();
         cells::distinguish(&mut all);
         if let Some(Err(reason)) = all.iter().all(|cell| cell.job.is_err()).then(|| &all[0].job) {
             return Err(CompareError::NothingRuns(reason.clone()));
@@ -194,7 +197,6 @@ impl Comparison {
                 Some(found.ok_or_else(|| CompareError::UnknownModel(name.clone()))?)
             }
         };
-        let direct: Vec<bool> = models.iter().map(Model::is_direct).collect();
         let other = direct.iter().position(|direct| !direct);
         for cell in all.iter_mut().filter(|_| !options.without_reference) {
             let own = (!direct[cell.model]).then_some(cell.model);

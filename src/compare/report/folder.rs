@@ -104,7 +104,10 @@ impl Recorder {
             make_folder(&folder.join(name))?;
         }
         let recorder = Self { folder: folder.to_owned(), save_tensors, previews: HashMap::new(), current: None };
-        let done = comparison.cells().iter().filter(|cell| recorder.read(cell).is_some());
+        // A run that failed is tried again; a cell that cannot run stays one.
+        let is_done =
+            |cell: &&Cell| recorder.read(cell).is_some_and(|file| file.record.refused.is_none() == cell.job().is_ok());
+        let done = comparison.cells().iter().filter(is_done);
         let done: HashSet<String> = done.map(|cell| cell.id.clone()).collect();
         comparison.skip(&done);
         Ok(recorder)
@@ -123,7 +126,7 @@ impl Recorder {
         let own = &file.record;
         let same =
             own.settings == cell.settings && own.path == cell.path && own.reference.as_deref() == cell.reference();
-        (same && own.refused.is_none() == cell.job().is_ok()).then_some(file)
+        same.then_some(file)
     }
 
     pub(super) fn shown(&self, cell: &Cell) -> Shown {
