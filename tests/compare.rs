@@ -71,7 +71,7 @@ fn a_comparison_is_a_folder_of_tables_sheets_and_a_page() {
     let noisy = of("euler_ancestral-4-steps");
     assert!(noisy["path"] == "sde" && noisy["spread"].as_f64().unwrap() > 0.0, "{noisy}");
     assert!(of("euler-4-steps")["spread"].is_null() && of("euler-4-steps")["psnr"].as_f64().unwrap() > 5.0);
-    assert_eq!(of("heun-4-steps")["taken_over"], 1, "the first evaluation is euler's");
+    assert_eq!(of("heun-4-steps")["taken_over"], 2, "Heun's first step begins with Euler's");
 
     for name in [
         "contact-sheet.png",
@@ -107,7 +107,7 @@ fn what_is_there_is_not_computed_again() {
     }
     // A half-written file is no cell, and another sampler is one more.
     std::fs::write(&cell, "{\"record\":").unwrap();
-    let more = compare(&model, &["--samplers", "euler,heun,euler_ancestral,ddim", "--steps", "2,4", "--json"]);
+    let more = compare(&model, &["--samplers", "euler,heun,euler_ancestral,lms", "--steps", "2,4", "--json"]);
     let again = computed(&more);
     assert!((8..=7 + 6).contains(&again), "{again}");
 }
@@ -165,7 +165,11 @@ fn what_makes_no_sense_is_one_sentence() {
         (&["--guidance", "x"], 2, "give a number"),
         (&["--within", "-1"], 2, "above 0"),
         (&["-o", "taken"], 2, "holds other files"),
-        (&["-o", "out", "--negative-prompt", "blue"], 2, "another comparison, whose negative prompt differs"),
+        (
+            &["-o", "out", "--no-reference", "--negative-prompt", "blue"],
+            2,
+            "another comparison, whose negative prompt differs",
+        ),
         (&["-o", "empty.txt"], 1, "cannot write empty.txt"),
         (&["-m", "analytic:mixture"], 2, "headwater converge"),
         (&["-m", "no/such/folder/here"], 1, "no model"),

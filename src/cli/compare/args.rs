@@ -78,7 +78,7 @@ pub(in crate::cli) struct Args {
     pub(super) no_reference: bool,
 
     /// Of the methods whose error is at most this, tell the cheapest
-    #[arg(long, help_heading = "Truth", value_name = "ERROR", default_value_t = 0.05, value_parser = positive)]
+    #[arg(long, help_heading = "Truth", value_name = "ERROR", default_value_t = 0.05, allow_negative_numbers = true, value_parser = positive)]
     pub(super) within: f64,
 
     /// Measures in the printed table: psnr and ssim of the final picture against the reference's
