@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// A checkpoint of a few kilobytes.
@@ -35,11 +35,11 @@ fn compare<'a>(model: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     [&arguments[..], more].concat()
 }
 
-fn read(path: PathBuf) -> String {
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-fn json(path: PathBuf) -> Value {
+fn json(path: &Path) -> Value {
     serde_json::from_str(&read(path)).unwrap()
 }
 
@@ -55,7 +55,7 @@ fn a_comparison_is_a_folder_of_tables_sheets_and_a_page() {
     assert!(stderr.contains("nearest with   2 evaluations: ") && stderr.contains("shared between cells"), "{stderr}");
     let out = folder.path().join("out");
 
-    let table = read(out.join("steps.csv"));
+    let table = read(&out.join("steps.csv"));
     let mut lines = table.lines();
     assert!(lines.next().unwrap().starts_with("sampler,steps,step,nfe,sigma,seconds,error_x,error_final,"));
     let rows: Vec<Vec<&str>> = lines.map(|line| line.split(',').collect()).collect();
@@ -65,7 +65,7 @@ fn a_comparison_is_a_folder_of_tables_sheets_and_a_page() {
         assert_eq!(number(2) <= 1.0, number(6) == 0.0, "only the first step stands where the reference does: {row:?}");
         assert!(number(4) > 0.0 && number(5) > 0.0 && number(7) > 0.0, "{row:?}");
     }
-    let cells = json(out.join("steps.json"))["cells"].as_array().unwrap().clone();
+    let cells = json(&out.join("steps.json"))["cells"].as_array().unwrap().clone();
     let of = |id: &str| cells.iter().find(|cell| cell["id"] == id).unwrap_or_else(|| panic!("{id}")).clone();
     assert_eq!((&of("heun-4-steps")["nfe"], &of("heun-4-steps")["path"]), (&7.into(), &"ode".into()));
     let noisy = of("euler_ancestral-4-steps");
@@ -83,8 +83,8 @@ fn a_comparison_is_a_folder_of_tables_sheets_and_a_page() {
         assert!(headwater::read_picture(&out.join(name)).is_ok(), "{name}");
     }
     assert!(out.join("steps/euler-2-steps/002-sample.safetensors").is_file());
-    assert!(read(out.join("error-vs-nfe.svg")).starts_with("<svg"));
-    assert!(read(out.join("report.html")).contains("euler_ancestral, 4 steps"));
+    assert!(read(&out.join("error-vs-nfe.svg")).starts_with("<svg"));
+    assert!(read(&out.join("report.html")).contains("euler_ancestral, 4 steps"));
 }
 
 #[test]
@@ -99,11 +99,11 @@ fn what_is_there_is_not_computed_again() {
     assert!(computed(&arguments) > 20);
     assert_eq!(computed(&arguments), 0, "all is there");
     let cell = folder.path().join("out/cells/heun-4-steps.json");
-    let before = json(cell.clone());
+    let before = json(&cell);
     std::fs::remove_file(&cell).unwrap();
     assert_eq!(computed(&arguments), 7, "one cell, and no reference");
     for name in ["error_final", "psnr", "ssim"] {
-        assert_eq!(before["record"][name], json(cell.clone())["record"][name], "{name}");
+        assert_eq!(before["record"][name], json(&cell)["record"][name], "{name}");
     }
     // A half-written file is no cell, and another sampler is one more.
     std::fs::write(&cell, "{\"record\":").unwrap();
@@ -128,7 +128,7 @@ fn every_axis_makes_a_grid_and_what_cannot_run_is_a_row() {
         let arguments = ["compare", "a red square", "-m", &model, "--device", "cpu", "--no-reference", "-o", "axes"];
         let seed: &[&str] = if more.contains(&"--seeds") { &[] } else { &["--seed", "1"] };
         succeed(folder.path(), &[&arguments[..], more, seed].concat());
-        let all = json(folder.path().join("axes/steps.json"))["cells"].as_array().unwrap().clone();
+        let all = json(&folder.path().join("axes/steps.json"))["cells"].as_array().unwrap().clone();
         assert_eq!(all.len(), cells, "{more:?}");
         assert_eq!(all.iter().filter(|cell| !cell["refused"].is_null()).count(), refused, "{more:?}");
         std::fs::remove_dir_all(folder.path().join("axes")).unwrap();
@@ -136,7 +136,7 @@ fn every_axis_makes_a_grid_and_what_cannot_run_is_a_row() {
     let prompts =
         ["compare", "--prompts", "prompts.txt", "-m", &model, "--samplers", "euler", "--steps", "2", "--seed", "1"];
     succeed(folder.path(), &[&prompts[..], &["--device", "cpu", "--no-reference", "-o", "prompts"]].concat());
-    assert!(read(folder.path().join("prompts/steps.csv")).contains("\"a \"\"blue\"\" disc, large\""));
+    assert!(read(&folder.path().join("prompts/steps.csv")).contains("\"a \"\"blue\"\" disc, large\""));
 
     // A model that maps noise to pictures at once has no errors of its own.
     let arguments =
@@ -212,9 +212,9 @@ fn ctrl_c_leaves_a_whole_report() {
     }
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(130));
-    let page = read(folder.path().join("out/report.html"));
+    let page = read(&folder.path().join("out/report.html"));
     assert!(page.contains("cells are not done") && page.trim_end().ends_with("</html>"));
-    let cells = json(folder.path().join("out/steps.json"));
+    let cells = json(&folder.path().join("out/steps.json"));
     assert!(cells["summary"]["cells_missing"].as_u64().unwrap() >= 1);
 }
 
@@ -247,12 +247,12 @@ fn convergence_on_analytic_data_needs_no_checkpoint() {
     let (stdout, _) = succeed(folder.path(), &some);
     assert!(stdout.contains("stated  measured") && stdout.contains("draws noise"), "{stdout}");
     let out = folder.path().join("converge-analytic-mixture");
-    let methods = json(out.join("converge.json")).as_array().unwrap().clone();
+    let methods = json(&out.join("converge.json")).as_array().unwrap().clone();
     for method in methods.iter().filter(|method| method["note"].is_null()) {
         let (stated, measured) = (method["order_stated"].as_f64().unwrap(), method["order_measured"].as_f64().unwrap());
         assert!((stated - measured).abs() < 0.25, "{method}");
     }
-    assert!(read(out.join("converge.csv")).lines().count() > 20 && out.join("error-vs-nfe.png").is_file());
+    assert!(read(&out.join("converge.csv")).lines().count() > 20 && out.join("error-vs-nfe.png").is_file());
 
     let of_a_model =
         ["converge", "a red square", "-m", &tiny(), "--device", "cpu", "--samplers", "euler,heun", "--steps", "4,8"];

@@ -137,7 +137,7 @@ pub(super) fn summary(records: &[Record], within: f64, (computed, shared): (usiz
     }
     match cheapest(records, within) {
         Some(best) => {
-            note!("cheapest within {within}: {}, {} evaluations, error {:.4}", best.label, best.used, best.error)
+            note!("cheapest within {within}: {}, {} evaluations, error {:.4}", best.label, best.used, best.error);
         }
         None if records.iter().any(Record::is_ranked) => note!("nothing here comes within {within}"),
         None => {}

@@ -191,7 +191,7 @@ fn levels(records: &[Record], reference: &str) -> Vec<f64> {
 
 fn cell_json(comparison: &Comparison, records: &[Record], record: &Record, shown: Shown, stride: usize) -> Value {
     let count = record.steps.len();
-    let kept = |i: usize| i % stride == 0 || i + 1 == count;
+    let kept = |i: usize| i.is_multiple_of(stride) || i + 1 == count;
     let thin = |all: Vec<String>| -> Vec<Option<String>> {
         all.into_iter().enumerate().map(|(i, text)| kept(i).then_some(text)).collect()
     };

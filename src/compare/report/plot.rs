@@ -50,9 +50,12 @@ const SIZE: (u32, u32) = (960, 600);
 /// Width of the legend.
 const LEGEND: u32 = 280;
 
+/// A method, why its distance is no error, and (evaluations, distance) of its cells.
+type Group = (String, Option<&'static str>, Vec<(usize, f64)>);
+
 /// The curves of a comparison: every method whose distance to the reference is known.
 fn curves(records: &[Record]) -> Vec<Curve> {
-    let mut groups: Vec<(String, Option<&'static str>, Vec<(usize, f64)>)> = Vec::new();
+    let mut groups: Vec<Group> = Vec::new();
     for record in records {
         let Some(error) = record.error_final.filter(|error| *error > 0.0) else { continue };
         let label = record.method(records);
@@ -249,8 +252,8 @@ mod tests {
             points: [4.0, 8.0, 16.0]
                 .map(|nfe: f64| Point { nfe, error: 1.0 / (nfe + i as f64), quartiles: Some((0.01, 0.3)) })
                 .into(),
-            mark: (i % 3 == 0).then_some("draws noise"),
-            slope: (i % 2 == 0).then_some(1.5),
+            mark: i.is_multiple_of(3).then_some("draws noise"),
+            slope: i.is_multiple_of(2).then_some(1.5),
         };
         for count in [1, 50] {
             let curves: Vec<Curve> = (0..count).map(curve).collect();
