@@ -134,29 +134,23 @@ impl Reference {
         let start = after.saturating_sub(WINDOW / 2).min(self.nodes.len().saturating_sub(WINDOW));
         let window = &self.nodes[start..self.nodes.len().min(start + WINDOW)];
         let levels: Vec<f64> = window.iter().map(|node| node.log_sigma).collect();
+        // The derivative is x - D, so that each node adds (w + v) x - v D for the weights w of its value and v of its derivative.
         let weights = hermite(&levels, at);
-        let sum = |value: &dyn Fn(&Node, usize) -> (f64, f64), i: usize| -> f64 {
-            window
-                .iter()
-                .zip(&weights)
-                .map(|(node, w)| {
-                    let (x, derivative) = value(node, i);
-                    w.0 * x + w.1 * derivative
-                })
-                .sum()
-        };
-        let path = |node: &Node, i: usize| {
-            let (x, denoised) = (f64::from(node.x[i]), f64::from(node.denoised[i]));
-            (x, x - denoised)
-        };
-        let lagrange = lagrange(&levels, at);
-        #[allow(clippy::cast_possible_truncation, reason = "samples are f32")]
-        let x = (0..self.end.len()).map(|i| sum(&path, i) as f32).collect();
-        #[allow(clippy::cast_possible_truncation, reason = "samples are f32")]
-        let denoised = (0..self.end.len())
-            .map(|i| window.iter().zip(&lagrange).map(|(node, w)| w * f64::from(node.denoised[i])).sum::<f64>() as f32)
-            .collect();
+        let x = self.sum(window.iter().zip(&weights).map(|(node, (w, v))| (node, w + v, -v)));
+        let denoised = self.sum(window.iter().zip(lagrange(&levels, at)).map(|(node, w)| (node, 0.0, w)));
         Some(Point { x, denoised })
+    }
+
+    /// Σ a x + b D over nodes.
+    fn sum<'a>(&self, terms: impl Iterator<Item = (&'a Node, f64, f64)>) -> Vec<f32> {
+        let mut sum = vec![0.0_f64; self.end.len()];
+        for (node, a, b) in terms {
+            for ((sum, x), denoised) in sum.iter_mut().zip(&node.x).zip(&node.denoised) {
+                *sum += a * f64::from(*x) + b * f64::from(*denoised);
+            }
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "samples are f32")]
+        sum.into_iter().map(|value| value as f32).collect()
     }
 
     #[cfg(feature = "report")]
