@@ -51,7 +51,11 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let mut comparison = Comparison::new(models, &args.request(&prompt, seed), axes, options)?;
     warn(&comparison, args);
 
-    let title = if prompt.is_empty() { compared.join(", ") } else { prompt.clone() };
+    let title = match &args.prompts {
+        Some(file) => run::stem(file),
+        None if prompt.is_empty() => compared.join(", "),
+        None => prompt.clone(),
+    };
     let folder = args.output.clone().unwrap_or_else(|| PathBuf::from(format!("compare-{}-{seed}", slug(&title))));
     let mut recorder = Recorder::open(&folder, &mut comparison, &args.shared(&prompt, seed), args.save_steps)?;
     let known = recorder.records(&comparison).len();
