@@ -157,7 +157,12 @@ fn data(
         // Samplers may start a hair apart, each with a reference of its own that looks the same: one is shown.
         let own: Vec<&crate::compare::Value> = cell.values.iter().filter(|value| moves_the_truth(value)).collect();
         let own: Vec<&&crate::compare::Value> = own.iter().filter(|value| varies(comparison, value)).collect();
-        let label = own.iter().map(|value| value.heading()).collect::<Vec<_>>().join(", ");
+        let heading = |value: &crate::compare::Value| match (value, &cell.reference) {
+            // A student's reference is its teacher's.
+            (crate::compare::Value::Model(_), Some(reference)) => comparison.models()[reference.model].name.clone(),
+            _ => value.heading(),
+        };
+        let label = own.iter().map(|value| heading(value)).collect::<Vec<_>>().join(", ");
         let Some(id) = cell.reference().filter(|_| !known.contains(&label)) else { continue };
         let Some(picture) = recorder.reference_picture(id) else { continue };
         let sigmas = levels(records, id);
