@@ -28,6 +28,7 @@ pub mod bundled;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
+pub mod compare;
 #[cfg(feature = "hub")]
 pub mod hub;
 mod picture;

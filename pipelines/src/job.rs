@@ -2,8 +2,10 @@
 
 use crate::conditioning::{Layout, SampleShape};
 use crate::edit::Method;
+use crate::error::PipelineError;
 use crate::noise::{Noise, Rng, slerp::Slerp};
 use crate::parts::{Prompt, PromptSyntax, Size};
+use crate::picture::nhwc_from_nchw;
 use crate::picture::tiles::Grid;
 use crate::request::StartingNoise;
 use crate::tasks::Prepared;
@@ -138,6 +140,34 @@ impl Job {
     #[must_use]
     pub fn tokens_dropped(&self) -> usize {
         self.text.as_ref().map_or(0, |text| text.dropped)
+    }
+
+    /// The same with other steps: same noise to start with, same prompt, same model. A reference solution, say, from where another sampler starts.
+    #[must_use]
+    pub fn with_sampling(&self, sampling: Sampling) -> Self {
+        let program = sampling.program();
+        Self { sampling, program, ..self.clone() }
+    }
+
+    /// The same with the steps' noise of another seed; the noise to start with stays.
+    ///
+    /// # Errors
+    /// Where the start is no noise that a seed alone gives: one between two seeds.
+    pub fn with_other_draws(&self, seed: u64) -> Result<Self, PipelineError> {
+        let noise = match &self.noise {
+            StartingNoise::Given(noise) => Arc::clone(noise),
+            StartingNoise::Seed => {
+                let mut nchw = vec![0.0; self.layout.shape.numel()];
+                self.stream().fill(&mut nchw);
+                nhwc_from_nchw(&nchw, self.layout.shape).into()
+            }
+            StartingNoise::Slerp { .. } => {
+                let message = "noise between two seeds belongs to both: it cannot start other draws";
+                return Err(PipelineError::Request(message.into()));
+            }
+        };
+        let settings = Settings { seed, ..self.settings.clone() };
+        Ok(Self { settings, noise: StartingNoise::Given(noise), ..self.clone() })
     }
 
     /// The stream of all its noise, at its beginning.

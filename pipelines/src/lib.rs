@@ -15,6 +15,7 @@ mod edit;
 mod error;
 mod job;
 mod lane;
+mod memo;
 mod networks;
 pub mod noise;
 pub mod operators;
@@ -35,6 +36,7 @@ pub use devices::{
 pub use edit::{Constraint, Method, Replacement};
 pub use error::PipelineError;
 pub use job::{Job, Settings};
+pub use memo::Memo;
 pub use noise::Rng;
 pub use parts::PromptSyntax;
 pub use picture::{Filter, RgbImage, nchw_from_nhwc, nhwc_from_nchw};

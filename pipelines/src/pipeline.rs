@@ -8,6 +8,7 @@ use crate::edit::Method;
 use crate::error::PipelineError;
 use crate::job::{Job, Text};
 use crate::lane::{Beginning, Lane};
+use crate::memo::Memo;
 use crate::networks::{Concatenated, Guidance, NETWORKS, ReadNetwork, Source};
 use crate::noise::Rng;
 use crate::parts::{Model, Size, scheduler_config};
@@ -184,6 +185,15 @@ impl Pipeline {
         Ok(Run::new(self.start_all(std::slice::from_ref(job))?))
     }
 
+    /// The same, taking over what another run with this memo was answered where both ask exactly the same of the model: samplers that start
+    /// from one noise share their first evaluation at least.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_sharing(&self, job: &Job, memo: &Memo) -> Result<Run, PipelineError> {
+        Ok(Run::new(self.start_all(std::slice::from_ref(job))?.sharing(memo)))
+    }
+
     /// The same for several jobs, which run together where memory allows.
     ///
     /// # Errors
@@ -203,6 +213,19 @@ impl Pipeline {
         }
         let timings = Timings { encode: encoding.elapsed(), ..Timings::default() };
         Batch::new(&self.shared, lanes, timings)
+    }
+
+    /// The picture of any sample of a job, a step's denoised one, say; none where this model makes no pictures.
+    ///
+    /// # Errors
+    /// When the device fails, or the autoencoder overflows.
+    pub fn decode(&self, job: &Job, sample: &[f32]) -> Result<Option<RgbImage>, PipelineError> {
+        let (found, wanted) = (sample.len(), job.shape().numel());
+        if found != wanted {
+            let message = format!("a sample of this job has {wanted} numbers, not {found}");
+            return Err(PipelineError::Request(message));
+        }
+        self.shared.picture(job, sample)
     }
 
     /// Makes one picture.

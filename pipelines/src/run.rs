@@ -5,6 +5,7 @@ use crate::denoiser::{Denoiser, Evaluation};
 use crate::devices::residency::{Place, is_full};
 use crate::error::PipelineError;
 use crate::lane::{Lane, State};
+use crate::memo::{self, Memo};
 use crate::picture::RgbImage;
 use crate::picture::tiles::{Blend, Grid};
 use crate::pipeline::Shared;
@@ -108,6 +109,12 @@ impl Run {
         self.0.lanes[0].id
     }
 
+    /// How many evaluations were taken over from other runs and not computed again ([`Memo`]), and how long they took there.
+    #[must_use]
+    pub fn taken_over(&self) -> (usize, Duration) {
+        self.0.taken_over()
+    }
+
     /// The next step; none when all steps are done.
     ///
     /// # Errors
@@ -144,6 +151,11 @@ pub struct Batch {
     owner: u64,
     started: Instant,
     timings: Timings,
+    /// Answers that are shared with other runs, and what this run's questions have in common.
+    memo: Option<(Memo, u64)>,
+    taken_over: usize,
+    /// What they took where they were computed.
+    saved: Duration,
 }
 
 impl fmt::Debug for Batch {
@@ -174,7 +186,10 @@ impl Batch {
         };
         timings.prepare += planning.elapsed();
         let (shared, owner, started) = (Arc::clone(shared), RunId::new().0, Instant::now());
-        let mut batch = Self { shared, lanes, group: 0..0, layout, grid, place, owner, started, timings };
+        let (memo, taken_over, saved) = (None, 0, Duration::ZERO);
+        let group = 0..0;
+        let mut batch =
+            Self { shared, lanes, group, layout, grid, place, owner, started, timings, memo, taken_over, saved };
         batch.group = batch.group_from(0);
         Ok(batch)
     }
@@ -183,6 +198,13 @@ impl Batch {
     fn group_from(&self, start: usize) -> Range<usize> {
         let lanes = if self.grid.is_some() { 1 } else { self.layout.samples };
         start..(start + lanes).min(self.lanes.len())
+    }
+
+    /// Shares the answers of its one run with whoever has the same memo.
+    pub(crate) fn sharing(mut self, memo: &Memo) -> Self {
+        let key = memo::run_key(&self.layout, &self.lanes[self.group.start].conditioning);
+        self.memo = Some((memo.clone(), key));
+        self
     }
 
     /// The runs' names, in the order of their jobs.
@@ -195,6 +217,12 @@ impl Batch {
     #[must_use]
     pub fn samples_at_once(&self) -> usize {
         self.layout.samples
+    }
+
+    /// How many evaluations were taken over from other runs and not computed again ([`Memo`]), and how long they took there.
+    #[must_use]
+    pub fn taken_over(&self) -> (usize, Duration) {
+        (self.taken_over, self.saved)
     }
 
     /// Cancels one run; the others go on.
@@ -262,9 +290,18 @@ impl Batch {
         if let Some(grid) = self.grid.clone() {
             return self.denoise_parts(&grid, unguided);
         }
+        if self.take_over(unguided)? {
+            return Ok(());
+        }
+        let memo = self.memo.clone();
         let (denoised, unguided) = self.with_denoiser(|denoiser, evaluations| {
+            let started = Instant::now();
             let denoised = denoiser.denoise(evaluations)?;
-            Ok((denoised, unguided.then(|| denoiser.unguided()).transpose()?))
+            let unguided = unguided.then(|| denoiser.unguided()).transpose()?;
+            if let (Some((memo, run)), [Some(asked)]) = (memo, evaluations) {
+                memo.put(memo::key(run, asked), asked.x, &denoised, unguided.as_deref(), started.elapsed());
+            }
+            Ok((denoised, unguided))
         })?;
         let size = self.layout.shape.numel();
         let group = &mut self.lanes[self.group.clone()];
@@ -303,6 +340,21 @@ impl Batch {
             lane.answer(&whole, unguided.as_deref())?;
         }
         Ok(())
+    }
+
+    /// Answers a run that goes alone from the memo, if another was asked the same.
+    fn take_over(&mut self, needs_unguided: bool) -> Result<bool, PipelineError> {
+        let Some((memo, run)) = &self.memo else { return Ok(false) };
+        let lane = &mut self.lanes[self.group.start];
+        let Some(asked) = lane.evaluation() else { return Ok(false) };
+        let Some(answer) = memo.get(memo::key(*run, &asked), asked.x) else { return Ok(false) };
+        if needs_unguided && answer.unguided.is_none() {
+            return Ok(false);
+        }
+        lane.answer(&answer.denoised, answer.unguided.as_deref())?;
+        self.taken_over += 1;
+        self.saved += answer.took;
+        Ok(true)
     }
 
     /// Works with the denoiser, which holds the group's conditions, and what its lanes wait for.

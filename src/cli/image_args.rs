@@ -220,7 +220,7 @@ impl DType {
     }
 }
 
-fn gib(text: &str) -> Result<f64, String> {
+pub(super) fn gib(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|gib: &f64| gib.is_finite() && *gib > 0.0);
     number.ok_or_else(|| "give a number of GiB: 3, say, or 0.5".into())
 }

@@ -14,6 +14,8 @@ mod animation;
 mod bench;
 mod beside;
 mod colorize;
+mod compare;
+mod converge;
 mod convert;
 mod devices;
 mod dry_run;
@@ -84,6 +86,10 @@ enum Command {
     Stroke(Box<stroke::Args>),
     /// Make the pictures on the way from one to another, by seeds or from pictures
     Interpolate(Box<interpolate::Args>),
+    /// Compare samplers, or any other setting, step by step from the same noise
+    Compare(Box<compare::Args>),
+    /// Measure how samplers' errors fall with evaluations, over many seeds, on a model or on data whose truth is exact
+    Converge(Box<converge::Args>),
     /// List the samplers
     Samplers(samplers::Args),
     /// List the models inside this program
@@ -130,6 +136,8 @@ pub fn main() -> ExitCode {
         Command::Restore(args) => restore::run(&args),
         Command::Stroke(args) => stroke::run(&args),
         Command::Interpolate(args) => interpolate::run(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Converge(args) => converge::run(&args),
         Command::Samplers(args) => samplers::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Devices(args) => devices::run(&args),

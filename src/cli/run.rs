@@ -300,6 +300,6 @@ pub(super) fn above_zero(text: &str) -> Result<f64, String> {
 }
 
 /// Fits 32 bits: other tools that read the seed keep no more.
-fn random_seed() -> u64 {
+pub(super) fn random_seed() -> u64 {
     u64::from(rand::random::<u32>())
 }

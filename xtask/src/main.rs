@@ -1,5 +1,6 @@
 //! Chores that contributors repeat: `cargo xtask test`, `cargo xtask goldens`, `cargo xtask tidy`.
 
+mod chromium;
 mod run;
 mod tidy;
 mod vulkan;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
 
 fn test() -> Result<(), Failure> {
     vulkan::ensure()?;
+    chromium::ensure()?;
     tidy::check(&root())?;
     run::has_component("rustfmt", "fmt")?;
     run::has_component("clippy", "clippy")?;

@@ -7,3 +7,4 @@ mod caches;
 mod common;
 mod pathwise;
 mod runs;
+mod sharing;
