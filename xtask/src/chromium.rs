@@ -14,9 +14,10 @@ pub(crate) fn ensure() -> Result<(), Failure> {
         println!("no Chromium was found: the test of the comparison's page will be skipped");
         return Ok(());
     }
-    Step::new("package lists", "apt-get", &["update", "-qq"]).run()?;
     let arguments = ["install", "-y", "-qq", "--no-install-recommends", "chromium"];
-    let installed = Step::new("headless browser", "apt-get", &arguments).env("DEBIAN_FRONTEND", "noninteractive").run();
+    let install =
+        || Step::new("headless browser", "apt-get", &arguments).env("DEBIAN_FRONTEND", "noninteractive").run();
+    let installed = Step::new("package lists", "apt-get", &["update", "-qq"]).run().and_then(|()| install());
     if installed.is_err() {
         println!("Chromium cannot be installed: the test of the comparison's page will be skipped");
     }
