@@ -157,12 +157,18 @@ fn model(place: &Path, seed: &Seed, bytes: &[u8]) {
     if !copy.is_dir() {
         copy_model(&seed.folder, &copy);
     }
-    let file = copy.join(&seed.name);
-    if std::fs::write(&file, bytes).is_ok() {
-        if let Ok(files) = ModelFiles::folder(&copy) {
-            drop(pipelines::problems(&files));
+    /// Puts the file back, also after a panic: what comes next is to be damaged alone.
+    struct Whole<'a>(PathBuf, &'a [u8]);
+    impl Drop for Whole<'_> {
+        fn drop(&mut self) {
+            drop(std::fs::write(&self.0, self.1));
         }
-        drop(std::fs::write(file, &seed.bytes));
+    }
+    let file = Whole(copy.join(&seed.name), &seed.bytes);
+    if std::fs::write(&file.0, bytes).is_ok()
+        && let Ok(files) = ModelFiles::folder(&copy)
+    {
+        drop(pipelines::problems(&files));
     }
 }
 

@@ -3,7 +3,7 @@ use crate::graph::{Graph, Node, NodeId, Rate, rate_of};
 use crate::op::Op;
 use crate::ops::{Constant, Conv2d, Gather, GroupNorm, Input, LayerNorm, MatMul, Weight};
 use crate::passes;
-use crate::shape::Shape;
+use crate::shape::{Shape, numel};
 use crate::tensor::Tensor;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -20,6 +20,9 @@ pub(crate) struct Builder {
     /// The first error. Everything built after it is ignored, and [`Scope::finish`] reports it.
     error: Option<GraphError>,
 }
+
+/// The most elements of a value: a file may ask for any shape, and products of extents must not overflow.
+const MOST_ELEMENTS: usize = 1 << 40;
 
 /// A place in the checkpoint: weights are named under it, and errors say where they happened.
 ///
@@ -190,6 +193,9 @@ impl Scope {
     }
 
     fn append(&self, op: Op, inputs: Vec<NodeId>, shape: Shape) -> Tensor {
+        if numel(&shape) > MOST_ELEMENTS {
+            return self.poison(format!("{}: a value of {shape:?} is larger than any memory", op.name()));
+        }
         let mut builder = self.builder.borrow_mut();
         if builder.error.is_some() {
             return Tensor::poisoned(self.clone());

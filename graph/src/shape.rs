@@ -6,7 +6,7 @@ pub type Shape = Vec<usize>;
 /// Number of elements of a shape.
 #[must_use]
 pub fn numel(shape: &[usize]) -> usize {
-    shape.iter().product()
+    shape.iter().fold(1, |all: usize, extent| all.saturating_mul(*extent))
 }
 
 /// Row-major strides, in elements.

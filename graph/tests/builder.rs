@@ -23,9 +23,12 @@ fn the_first_error_is_reported_with_its_path() {
 #[test]
 fn every_operation_refuses_operands_that_do_not_fit() {
     type Build = fn(&Scope) -> graph::Tensor;
-    let cases: [(&str, Build); 16] = [
+    let cases: [(&str, Build); 17] = [
         ("matmul", |s| s.input("a", &[2, 3], Rate::Step).matmul(&s.input("b", &[4, 5], Rate::Step))),
         ("matmul", |s| s.input("a", &[2, 0], Rate::Step).matmul(&s.input("b", &[0, 5], Rate::Step))),
+        ("larger than any memory", |s| {
+            s.input("a", &[usize::MAX, 3], Rate::Step).matmul(&s.input("b", &[3, usize::MAX], Rate::Step))
+        }),
         ("layer_norm", |s| s.input("a", &[], Rate::Step).layer_norm(1e-5)),
         ("conv2d", |s| s.conv2d(&s.input("a", &[2, 3, 4], Rate::Step), 5, 3, Conv2d::same(3))),
         ("conv2d", |s| {

@@ -167,6 +167,14 @@ pub(crate) fn check_levels(path: &str, levels: usize) -> Result<(), ModelError> 
     ))
 }
 
+/// Refuses a padding that diffusers' downsampling does not have: on all sides, or on two, which it writes as none.
+pub(crate) fn check_padding(path: &str, padding: usize) -> Result<(), ModelError> {
+    if padding <= 1 {
+        return Ok(());
+    }
+    Err(ModelError::new(path, format!("downsample_padding = {padding} is neither 0 nor 1")))
+}
+
 /// Refuses a class that this reader does not implement.
 pub(crate) fn check_class(
     path: &str,

@@ -49,6 +49,7 @@ fn unets_that_cannot_be_honoured() {
         ("attention_head_dim", json!(7)),
         ("norm_num_groups", json!(null)),
         ("layers_per_block", json!(0)),
+        ("downsample_padding", json!(2147483648_u64)),
         ("sample_size", json!([32, 0])),
         ("quantization_config", json!({})),
     ] {

@@ -1,7 +1,7 @@
 //! UNets without text, diffusers' `UNet2DModel`: DDPM (Ho et al. 2020), ADM and the consistency models made of it
 //! (Dhariwal & Nichol 2021, Song et al. 2023), NCSN++ (Song et al. 2021).
 
-use crate::config::{Inert, Rest, Sides, any, check_levels, check_rest, check_sizes, only, parse_class};
+use crate::config::{Inert, Rest, Sides, any, check_levels, check_padding, check_rest, check_sizes, only, parse_class};
 use crate::error::ModelError;
 use crate::networks::blocks::{Norm, PixelAttention, ResnetBlock2d, downsample_2d, timestep_embedding, upsample_2d};
 use crate::networks::resample::Resample;
@@ -186,6 +186,7 @@ impl UNet2DConfig {
         ];
         sizes.extend(self.block_out_channels.iter().map(|channels| ("block_out_channels", *channels)));
         check_sizes(path, &sizes)?;
+        check_padding(path, self.downsample_padding)?;
         if !(self.mid_block_scale_factor.is_finite() && self.mid_block_scale_factor > 0.0) {
             return fault(format!("mid_block_scale_factor = {} divides nothing", self.mid_block_scale_factor));
         }

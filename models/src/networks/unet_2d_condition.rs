@@ -1,6 +1,8 @@
 //! The UNet of Stable Diffusion (Rombach et al. 2022) and its kin, diffusers' `UNet2DConditionModel`.
 
-use crate::config::{Inert, Rest, SameOrEach, Sides, any, check_levels, check_rest, check_sizes, only, parse_class};
+use crate::config::{
+    Inert, Rest, SameOrEach, Sides, any, check_levels, check_padding, check_rest, check_sizes, only, parse_class,
+};
 use crate::error::ModelError;
 use crate::networks::blocks::{
     Norm, Transformer2d, downsample_2d, resnet_block_2d, timestep_embedding, upsample_2d_to,
@@ -194,6 +196,7 @@ impl UNet2DConditionConfig {
             sizes.push(("cross_attention_dim", *self.cross_attention_dim.of(level)));
         }
         check_sizes(path, &sizes)?;
+        check_padding(path, self.downsample_padding)?;
         if let Some(other) = self
             .text_levels()
             .map(|level| self.cross_attention_dim.of(level))
