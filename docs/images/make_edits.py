@@ -63,8 +63,17 @@ def main():
         before.paste(half)
         columns.append(("outpaint --right 32", before, run("outpaint.png", "outpaint", path, "a red heart", "--right", "32")))
 
+        ends = [save(f"end-{i}.png", drawn[p])[0] for i, p in enumerate(["a red heart", "a pizza"])]
+        way = folder / "way"
+        command = [sys.argv[1], "interpolate", *ends, "an icon", "--frames", str(len(columns)), "--quiet", "--output", way]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        frames = [Image.open(path).convert("RGB") for path in sorted(way.iterdir())]
+
     step = CELL + GAP
-    sheet = Image.new("RGB", (len(columns) * step + GAP, 2 * step + TEXT + GAP), "white")
+    sheet = Image.new("RGB", (len(columns) * step + GAP, 3 * step + 2 * TEXT + 2 * GAP), "white")
+    for i, frame in enumerate(frames):
+        sheet.paste(frame.resize((CELL, CELL), Image.Resampling.NEAREST), (GAP + i * step, 2 * step + TEXT + 2 * GAP))
+    ImageDraw.Draw(sheet).text((GAP + 4, 3 * step + TEXT + 2 * GAP - 4), "interpolate, from the first picture to the last", fill="black")
     for i, (name, before, after) in enumerate(columns):
         x = GAP + i * step
         for j, picture in enumerate([before, after]):
