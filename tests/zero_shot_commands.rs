@@ -77,6 +77,8 @@ fn masks_keep_pixels_of_any_size_to_the_bit() {
             let pixels = image.pixels.chunks(3).zip(waves.pixels.chunks(3)).enumerate();
             let kept = pixels.filter(|(at, _)| !inside(at % 51, at / 51)).all(|(_, (new, old))| new == old);
             assert!(kept && image != waves, "{model} {more:?}");
+            let told = more.first().map_or(Value::Null, |_| 4.into());
+            assert_eq!((&json["mask"], &json["padding"]), (&"20,5,30,15".into(), &told));
         }
     }
 }
@@ -249,6 +251,8 @@ fn ways_between_seeds_and_pictures_become_frames_and_animations() {
     ways(&["3", "9", "x", "-o", "a.mp4"], 2, "must end in .gif or .webp");
     ways(&["3", "9", "x", "--frames", "1"], 2, "from 2");
     ways(&["3", "9"], 2, "needs a PROMPT");
+    ways(&["3", "9", "x", "-s", "1"], 2, "leave --seed out");
+    ways(&["3", "9", "x", "-o", "-"], 2, "no standard output");
     ways(
         &["input:square.png", "input:waves.png", "-m", "model:consistency"],
         2,
@@ -288,6 +292,16 @@ fn bad_pictures_are_one_sentence_and_leave_nothing() {
         (&["upscale", "input:square.png", "-m", "model:consistency", "--scale", "17"], "17 times is not possible"),
         (&["upscale", "input:square.png", "-m", "model:consistency", "-W", "64"], "a size is not possible"),
         (&["restore", "input:square.png", "-m", "model:consistency", "--sigma", "0"], "above 0"),
+        (
+            &["restore", "input:square.png", "-m", "model:ddpm", "--sigma", "0.3", "--schedule", "karras"],
+            "noise levels of its own",
+        ),
+        (&["restore", "input:square.png", "-m", "model:ddpm", "--sigma", "0.3", "-W", "64"], "has other noise"),
+        (
+            &["inpaint", "input:waves.png", "-m", "model:ddpm", "--mask", "1,1,9,9", "--padding", "3", "-W", "32"],
+            "with a size",
+        ),
+        (&["outpaint", "input:square.png", "-m", "model:ddpm", "--left", "16384", "--top", "16384"], "is too large"),
         (&["inpaint", "input:square.png", "-m", "model:consistency", "--mask", "40,0,3,3"], "lies outside the picture"),
         (&["inpaint", "input:square.png", "-m", "model:consistency", "--mask", "0,0,32,32"], "white everywhere"),
         (&["inpaint", "input:square.png", "-m", "model:consistency", "--mask", "mask.png"], "mask.png has 5x32 pixels"),

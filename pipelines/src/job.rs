@@ -157,9 +157,9 @@ impl Job {
         let noise = match &self.noise {
             StartingNoise::Given(noise) => Arc::clone(noise),
             StartingNoise::Seed => {
-                let mut nchw = vec![0.0; self.layout.shape.numel()];
+                let mut nchw = vec![0.0; self.shape.numel()];
                 self.stream().fill(&mut nchw);
-                nhwc_from_nchw(&nchw, self.layout.shape).into()
+                nhwc_from_nchw(&nchw, self.shape).into()
             }
             StartingNoise::Slerp { .. } => {
                 let message = "noise between two seeds belongs to both: it cannot start other draws";

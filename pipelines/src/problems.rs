@@ -44,7 +44,17 @@ pub fn methods(files: &ModelFiles) -> Vec<(&'static str, Option<Method>)> {
         let index = ModelIndex::read(files)?;
         let network = Network::read(files, &index, NETWORKS)?;
         let latents = index.component("vae").is_some();
+        let colours = latents || network.channels == 3;
+        let pictures = latents || matches!(network.channels, 1 | 3);
         Stepping::of(&scheduler_config::own(files)?, None, &network, latents)
+            .map(|stepping| (stepping, colours, pictures))
     };
-    stepping().as_ref().map(tasks::methods).unwrap_or_default()
+    match stepping() {
+        Ok((stepping, colours, true)) => {
+            let mut methods = tasks::methods(&stepping);
+            methods.retain(|(task, _)| colours || *task != "colorize");
+            methods
+        }
+        _ => Vec::new(),
+    }
 }

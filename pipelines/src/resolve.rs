@@ -16,12 +16,14 @@ pub(crate) fn resolve(shared: &Shared, request: &Request) -> Result<Job, Pipelin
     let model = &shared.model;
     let kind = request.task.kind();
     let (own, steps) = shared.defaults(&request.task);
+    let size_was_asked = request.width.is_some() || request.height.is_some();
+    let size = kind.whole_size(model).filter(|_| size_was_asked).unwrap_or(own.size);
     let mut settings = Settings {
         prompt: request.prompt.clone(),
         negative_prompt: (request.negative_prompt.clone())
             .unwrap_or_else(|| model.defaults().negative_prompt.clone().unwrap_or_default()),
-        width: request.width.unwrap_or(own.size.width),
-        height: request.height.unwrap_or(own.size.height),
+        width: request.width.unwrap_or(size.width),
+        height: request.height.unwrap_or(size.height),
         steps: request.steps.clone().unwrap_or(steps),
         schedule: request.schedule.or(request.sampler.and_then(|sampler| sampler.schedule)),
         eta: request.eta,
@@ -44,13 +46,13 @@ pub(crate) fn resolve(shared: &Shared, request: &Request) -> Result<Job, Pipelin
         Some(tile) => model.tiled_shape(size, tile)?,
         None => model.sample_shape(size, bin)?,
     };
-    let size_was_asked = request.width.is_some() || request.height.is_some();
     let prepared = kind.prepare(&Wanted { model, size, size_was_asked, shape, method: settings.method })?;
     settings.noise_level = prepared.noise_level();
     check_guidance(settings.guidance_scale)?;
     settings.class_label = class_label(shared, request, &settings)?;
     let sampling = sampling(shared, request, &mut settings, (&stepping, prepared.as_ref()), bin.unwrap_or(size))?;
-    let (sampling, clips) = constrained(sampling, settings.method);
+    let (sampling, clips) =
+        constrained(sampling, settings.method.filter(|method| *method != Method::Replace || !stepping.latents));
     let program = sampling.program();
     check_noise(&request.noise, shape.numel())?;
 
@@ -134,16 +136,21 @@ fn sampling(
         eta: settings.eta,
         image_seq_len: Some((size.height / model.side()) * (size.width / model.side())),
     };
-    if wanted.schedule.is_none() && matches!(wanted.steps, Steps::Count(_)) {
-        let (range, frame) = range(shared, &wanted)?;
+    if let Steps::Count(1..=MOST_STEPS) = wanted.steps {
         let count = if let Some(Steps::Count(count)) = request.steps { Some(count) } else { None };
-        if let Some(sigmas) = prepared.levels(stepping, &range, count) {
-            if frame == Frame::Flow {
-                let message = "this task has noise levels of its own, which a model of flow matching does not take";
-                return Err(PipelineError::Request(message.into()));
+        // Whether it has levels does not depend on the range.
+        let has_levels = prepared.levels(stepping, &Range { largest: 1.0, smallest: 1.0 }, count).is_some();
+        if let Some(schedule) = wanted.schedule.filter(|_| has_levels) {
+            let name = schedule.name();
+            let message = format!("the schedule {name} is not possible: this task has noise levels of its own");
+            return Err(PipelineError::Request(message));
+        }
+        if has_levels {
+            let range = range(shared, &wanted)?;
+            if let Some(sigmas) = prepared.levels(stepping, &range, count) {
+                settings.steps = Steps::Sigmas(sigmas);
+                wanted.steps = settings.steps.clone();
             }
-            settings.steps = Steps::Sigmas(sigmas);
-            wanted.steps = settings.steps.clone();
         }
     }
     let Some(strength) = settings.strength else { return Ok(shared.scheduler().plan(&wanted)?) };
@@ -151,17 +158,24 @@ fn sampling(
     Ok(shared.scheduler().plan_for_strength(&wanted, strength, spreads)?)
 }
 
-/// The ends of the model's own schedule, and how it counts noise.
-fn range(shared: &Shared, wanted: &scheduler::Request) -> Result<(Range, Frame), PipelineError> {
+/// More steps than a task would spread its levels over: what the scheduler says of them comes first.
+const MOST_STEPS: usize = 100_000;
+
+/// The ends of the model's own schedule.
+fn range(shared: &Shared, wanted: &scheduler::Request) -> Result<Range, PipelineError> {
     // With few steps some schedules leave out one end or the other; models that were distilled to a list of timesteps take no more than those.
     let plan = |count| shared.scheduler().plan(&scheduler::Request { steps: Steps::Count(count), ..wanted.clone() });
     let own = [50, 25, 10].into_iter().find_map(|count| plan(count).ok()).map_or_else(|| plan(1), Ok)?;
+    if own.schedule.frame == Frame::Flow {
+        let message = "this task has noise levels of its own, which a model of flow matching does not take";
+        return Err(PipelineError::Request(message.into()));
+    }
     let levels = own.schedule.sigmas.iter().copied().filter(|sigma| *sigma > 0.0);
     // The whole table, but for its first timestep: a latent consistency model takes that for no noise at all.
     let table = if let TimestepMap::Discrete { log_sigmas } = &own.schedule.map { log_sigmas.get(1) } else { None };
     let levels = levels.chain(table.map(|log| log.exp()));
     let (smallest, largest) = levels.fold((f64::INFINITY, 0.0), |(low, high): (f64, f64), s| (low.min(s), high.max(s)));
-    Ok((Range { largest, smallest }, own.schedule.frame))
+    Ok(Range { largest, smallest })
 }
 
 /// The class to draw, of a model that has classes; refuses what the model cannot be asked for.

@@ -213,7 +213,7 @@ impl Batch {
         self.lanes.iter().map(|lane| lane.id).collect()
     }
 
-    /// How many samples the graph takes at once.
+    /// How many samples, or parts of one, the graph takes at once.
     #[must_use]
     pub fn samples_at_once(&self) -> usize {
         self.layout.samples

@@ -6,6 +6,7 @@ use super::image_args::ImageArgs;
 use super::run::{self, Extents, Work};
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use pipelines::Colorize;
+use serde_json::json;
 use std::path::PathBuf;
 
 /// Give a picture colours, and keep the brightness of every pixel.
@@ -55,6 +56,10 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         flags: &args.image,
         task: task.into(),
         picture: Some(picture),
+        told: json!({
+            "mask": args.mask.as_ref().map(ToString::to_string), "invert": args.invert.then_some(true),
+            "replace_every": args.edit.told(),
+        }),
         inputs: &inputs,
     })
 }

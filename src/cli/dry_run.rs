@@ -7,13 +7,11 @@ use pipelines::{Job, Pipeline};
 use serde_json::json;
 use std::io::Write;
 
-/// Prints how the images of these jobs would be made, which differ in their seeds alone.
-pub(super) fn print(pipe: &Pipeline, jobs: &[Job], flags: &ImageArgs) -> Result<(), CliError> {
-    let job = &jobs[0];
+/// Prints how this job's image would be made, and those of the other seeds.
+pub(super) fn print(pipe: &Pipeline, job: &Job, seeds: &[u64], flags: &ImageArgs) -> Result<(), CliError> {
     let settings = job.settings();
-    let together = jobs.len().min(flags.batch as usize);
+    let together = seeds.len().min(flags.batch as usize);
     let estimate = pipe.estimate(job, together)?;
-    let seeds: Vec<u64> = jobs.iter().map(|job| job.settings().seed).collect();
     let (sampler, sigmas, shape) = (job.sampling().sampler.name, job.sigmas(), job.shape());
     let parts = [("text", estimate.text), ("denoiser", estimate.denoiser), ("decoder", estimate.decoder)];
     let mut stdout = std::io::stdout().lock();
@@ -36,7 +34,7 @@ pub(super) fn print(pipe: &Pipeline, jobs: &[Job], flags: &ImageArgs) -> Result<
     let counted = |count: Option<usize>| count.map_or("as many as it takes".to_owned(), |count| count.to_string());
     let shown = |sigma: &f64| format!("{sigma:.4}").trim_end_matches('0').trim_end_matches('.').to_owned();
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-    writeln!(stdout, "images       {} of {}x{}, {together} at once", jobs.len(), settings.width, settings.height)?;
+    writeln!(stdout, "images       {} of {}x{}, {together} at once", seeds.len(), settings.width, settings.height)?;
     writeln!(stdout, "sample       {}x{}, {} channels", shape.width, shape.height, shape.channels)?;
     let schedule = settings.schedule.map_or(String::new(), |schedule| format!(", schedule {}", schedule.name()));
     writeln!(stdout, "sampler      {sampler}{schedule}")?;

@@ -5,6 +5,7 @@ use super::image_args::whole;
 use crate::{MaskPicture, Transparency};
 use pipelines::{Method, RgbImage};
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// How a picture is held to what is known of it.
@@ -19,6 +20,18 @@ pub(super) struct EditArgs {
     /// Of latent models, put back what is known in every Nth step alone: it takes a decoding and an encoding
     #[arg(long, help_heading = "Editing", value_name = "N", default_value_t = 1, allow_negative_numbers = true, value_parser = whole::<1, 1000>)]
     pub(super) replace_every: u32,
+}
+
+impl EditArgs {
+    /// For an image's settings.
+    pub(super) fn told(&self) -> Option<u32> {
+        (self.replace_every > 1).then_some(self.replace_every)
+    }
+}
+
+/// For an image's settings: nothing where a number is none.
+pub(super) fn above_none(pixels: u32) -> Option<u32> {
+    (pixels > 0).then_some(pixels)
 }
 
 /// What is done with a mask.
@@ -54,6 +67,16 @@ pub(super) enum MaskArg {
     },
     /// Where the picture itself is transparent.
     Alpha,
+}
+
+impl fmt::Display for MaskArg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Box { left, top, width, height } => write!(f, "{left},{top},{width},{height}"),
+            Self::Alpha => f.write_str("alpha"),
+        }
+    }
 }
 
 impl MaskArg {
@@ -111,11 +134,6 @@ impl MaskArg {
             mask.pixels.iter_mut().for_each(|value| *value = 255 - *value);
         }
         let luma = mask.luma();
-        if !mask.pixels.is_empty() && luma.iter().all(|luma| *luma >= 128) {
-            let message = "the mask is white everywhere, so nothing of the picture would be kept: paint black what is to be kept, or use \
-                           headwater generate";
-            return Err(CliError::Usage(message.into()));
-        }
         let greys = luma.iter().filter(|luma| (32..224).contains(*luma)).count();
         if greys * 10 > luma.len() && !quiet {
             note!("note: the mask has many greys: what is brighter than half is made anew, the rest is kept");

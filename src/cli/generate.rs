@@ -4,6 +4,7 @@ use super::error::CliError;
 use super::image_args::ImageArgs;
 use super::run::{self, Work};
 use pipelines::Task;
+use serde_json::json;
 use std::path::PathBuf;
 
 /// Make an image from text, or from noise alone by a model that reads none.
@@ -31,6 +32,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         flags: &args.image,
         task: Task::default(),
         picture: None,
+        told: json!({}),
         inputs: &[],
     })
 }

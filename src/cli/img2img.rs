@@ -4,6 +4,7 @@ use super::error::CliError;
 use super::image_args::ImageArgs;
 use super::run::{self, Extents, Work};
 use pipelines::ImageToImage;
+use serde_json::json;
 use std::path::PathBuf;
 
 /// Make an image from a picture: what it shows is kept more or less.
@@ -40,6 +41,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         flags: &args.image,
         task: ImageToImage { image, strength: args.strength }.into(),
         picture: Some(picture),
+        told: json!({}),
         inputs: &[("image", &args.input)],
     })
 }

@@ -1,11 +1,12 @@
 //! `headwater inpaint`: a part of a picture made anew.
 
-use super::edit_args::{EditArgs, MaskArg, MaskArgs};
+use super::edit_args::{EditArgs, MaskArg, MaskArgs, above_none};
 use super::error::CliError;
 use super::image_args::ImageArgs;
 use super::run::{self, Extents, Work};
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use pipelines::Inpaint;
+use serde_json::json;
 use std::path::PathBuf;
 
 /// Make a part of a picture anew and keep the rest, bit for bit.
@@ -46,6 +47,11 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let prompt = run::prompt(&args.words);
     let image = run::picture(&args.input)?;
     let mask = args.mask.read(&args.input, &image, args.masks.invert, args.image.quiet)?;
+    if mask.luma().iter().all(|luma| *luma >= 128) {
+        let message = "the mask is white everywhere, so nothing of the picture would be kept: paint black what is to be kept, or use headwater \
+                       generate";
+        return Err(CliError::Usage(message.into()));
+    }
     let picture = Extents { width: image.width, height: image.height, resize: args.resize, can_resize: true };
     let mut inputs = vec![("image", args.input.as_path())];
     inputs.extend(args.mask.file().map(|file| ("mask", file)));
@@ -65,6 +71,10 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         flags: &args.image,
         task: task.into(),
         picture: Some(picture),
+        told: json!({
+            "mask": args.mask.to_string(), "invert": args.masks.invert.then_some(true), "mask_grow": above_none(args.masks.mask_grow),
+            "mask_blur": above_none(args.masks.mask_blur), "padding": args.masks.padding, "replace_every": args.edit.told(),
+        }),
         inputs: &inputs,
     })
 }

@@ -3,9 +3,10 @@
 use super::animation::{self, Format};
 use super::error::CliError;
 use super::image_args::{ImageArgs, whole};
+use super::interrupt::{self, Interrupted};
 use super::output::{check_writable, slug, write_folder, write_whole};
+use super::png;
 use super::run::{self, Opened};
-use super::{interrupt, png};
 use pipelines::{Invert, Job, Pipeline, Request, RgbImage, StartingNoise, Task, noise};
 use scheduler::Steps;
 use serde_json::json;
@@ -19,6 +20,7 @@ use std::time::Duration;
 /// their noise.
 #[derive(Debug, clap::Args)]
 #[command(mut_arg("count", |count| count.hide(true)), mut_arg("save_steps", |steps| steps.hide(true)))]
+#[command(mut_arg("output", |output| output.help("Animation ending in .gif or .webp, or a new folder for the frames [default: ./{prompt}-A-B.gif]")))]
 pub(super) struct Args {
     /// A seed, or a picture
     from: End,
@@ -76,6 +78,9 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let output = Output::new(args)?;
     let interrupted = interrupt::install()?;
     let mut flags = args.image.clone();
+    if matches!((&args.from, &args.to), (End::Seed(_), End::Seed(_))) && flags.seed.is_some() {
+        return Err(CliError::Usage("the two seeds are the ends: leave --seed out".into()));
+    }
     let seeds = match (&args.from, &args.to) {
         (End::Seed(from), End::Seed(to)) => Some((*from, *to)),
         (End::Picture(_), End::Picture(_)) => None,
@@ -108,13 +113,17 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         }
         (None, End::Picture(from), End::Picture(to)) => {
             let between = Between::new(&pipe, &request(run::seed(&flags)), [from, to], &flags)?;
+            if flags.dry_run {
+                return super::dry_run::print(&pipe, &between.jobs[0], &[run::seed(&flags); 2], &flags);
+            }
+            let between = between.inverted(&pipe, &interrupted, &flags)?;
             (0..args.frames).map(|frame| between.request(share(frame))).collect()
         }
         _ => unreachable!("refused above"),
     };
     let jobs = requests.iter().map(|request| Ok(pipe.job(request)?)).collect::<Result<Vec<Job>, CliError>>()?;
     if flags.dry_run {
-        return super::dry_run::print(&pipe, &jobs, &flags);
+        return super::dry_run::print(&pipe, &jobs[0], &[from_seed(seeds)], &flags);
     }
     let mut frames = Vec::with_capacity(jobs.len());
     for jobs in jobs.chunks(flags.batch as usize) {
@@ -129,6 +138,11 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     output.write(&frames, args, &told)
 }
 
+/// For a list of seeds.
+fn from_seed(seeds: Option<(u64, u64)>) -> u64 {
+    seeds.map_or(0, |(from, _)| from)
+}
+
 /// Refuses flags that say nothing here.
 fn check(flags: &ImageArgs) -> Result<(), CliError> {
     let unused = [("--count", flags.count > 1), ("--save-steps", flags.save_steps.is_some())];
@@ -140,9 +154,15 @@ fn check(flags: &ImageArgs) -> Result<(), CliError> {
     }
 }
 
-/// Two pictures, led back to their noise.
+/// Two pictures on their way back to their noise.
 struct Between {
     /// What makes the pictures again.
+    request: Request,
+    jobs: [Job; 2],
+}
+
+/// Two pictures, led back to their noise.
+struct Inverted {
     request: Request,
     from: Vec<f32>,
     to: Vec<f32>,
@@ -152,9 +172,11 @@ impl Between {
     fn new(pipe: &Pipeline, request: &Request, pictures: [&Path; 2], flags: &ImageArgs) -> Result<Self, CliError> {
         let [from, to] = pictures.map(run::picture);
         let (from, to) = (from?, to?);
+        let stretched = from.width * to.height != from.height * to.width;
+        let (width, height) = pipe.fitted_size(from.width, from.height);
         let request = Request {
-            width: request.width.or(Some(pipe.fitted_size(from.width, from.height).0)),
-            height: request.height.or(Some(pipe.fitted_size(from.width, from.height).1)),
+            width: request.width.or(Some(width)),
+            height: request.height.or(Some(height)),
             guidance_scale: request.guidance_scale.or(pipe.defaults().guidance_scale),
             sampler: match request.sampler {
                 None => Some("heun".parse().map_err(|error: scheduler::Error| CliError::Failed(error.to_string()))?),
@@ -167,19 +189,30 @@ impl Between {
                 Request { task: Invert { image }.into(), sampler: None, guidance_scale: Some(1.0), ..request.clone() };
             pipe.job(&up)
         };
-        let (from, to) = (job(from)?, job(to)?);
-        if !flags.quiet {
-            note!("the noise of both pictures is found first");
+        let jobs = [job(from)?, job(to)?];
+        if stretched && !flags.quiet {
+            let [from, to] = pictures.map(Path::display);
+            note!("note: {to} has another shape than {from}, and is stretched to it");
         }
         // The way back is the same, and then down to no noise at all.
-        let steps = match &from.settings().steps {
+        let steps = match &jobs[0].settings().steps {
             Steps::Sigmas(levels) => Some(Steps::Sigmas(levels.iter().copied().chain([0.0]).collect())),
             _ => request.steps.clone(),
         };
-        let noise = |job: &Job| Ok::<_, CliError>(pipe.start(job)?.finish()?.sample);
-        Ok(Self { from: noise(&from)?, to: noise(&to)?, request: Request { steps, ..request } })
+        Ok(Self { request: Request { steps, ..request }, jobs })
     }
 
+    fn inverted(self, pipe: &Pipeline, interrupted: &Interrupted, flags: &ImageArgs) -> Result<Inverted, CliError> {
+        if !flags.quiet {
+            note!("the noise of both pictures is found first");
+        }
+        let [from, to] =
+            self.jobs.map(|job| Ok::<_, CliError>(run::make(pipe, &[job], flags, interrupted)?.remove(0).sample));
+        Ok(Inverted { request: self.request, from: from?, to: to? })
+    }
+}
+
+impl Inverted {
     /// The picture at this share of the way. Without guidance a path leads back to where it came from, so there is none at the ends; in between
     /// it keeps the pictures sharp.
     fn request(&self, share: f64) -> Request {
@@ -208,6 +241,11 @@ impl Output {
         };
         let path = args.image.output.clone().unwrap_or_else(own);
         check_writable(path.parent().unwrap_or(Path::new(".")))?;
+        if path == Path::new("-") {
+            return Err(CliError::Usage(
+                "interpolate writes no standard output: name a .gif, a .webp or a folder".into(),
+            ));
+        }
         if let Some(format) = Format::of(&path) {
             return Ok(Self::Animation(format, path));
         }

@@ -5,6 +5,7 @@ use super::error::CliError;
 use super::image_args::{ImageArgs, whole};
 use super::run::{self, Extents, Work};
 use pipelines::Inpaint;
+use serde_json::json;
 use std::path::PathBuf;
 
 /// Make what lies around a picture, which itself is kept, bit for bit.
@@ -43,6 +44,9 @@ pub(super) struct Args {
     image: ImageArgs,
 }
 
+/// The most pixels of the whole.
+const MOST_PIXELS: usize = 64_000_000;
+
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
     if args.image.width.is_some() || args.image.height.is_some() {
         let message = "outpaint takes no --width or --height: the size follows from the picture and its margins";
@@ -55,6 +59,14 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     }
     let prompt = run::prompt(&args.words);
     let inner = run::picture(&args.input)?;
+    let [left, right, top, bottom] = margins;
+    let (width, height) = (inner.width + left + right, inner.height + top + bottom);
+    if width * height > MOST_PIXELS {
+        return Err(CliError::Usage(format!(
+            "{width}x{height} is too large: at most {} million pixels are made",
+            MOST_PIXELS / 1_000_000
+        )));
+    }
     let around = Inpaint::around(&inner, margins);
     let picture = Extents { width: around.image.width, height: around.image.height, resize: false, can_resize: false };
     let task = Inpaint { method: args.edit.method, replace_every: args.edit.replace_every as usize, ..around };
@@ -65,6 +77,9 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         flags: &args.image,
         task: task.into(),
         picture: Some(picture),
+        told: json!({
+            "left": args.left, "right": args.right, "top": args.top, "bottom": args.bottom, "replace_every": args.edit.told(),
+        }),
         inputs: &[("image", &args.input)],
     })
 }

@@ -22,6 +22,9 @@ pub(super) enum Format {
 /// Endings of files that are written, for messages.
 pub(super) const ENDINGS: &str = ".png, .jpg or .webp";
 
+/// The most bytes of EXIF in JPEG: it has one segment, whose length is 16 bits, and which begins with a mark of six bytes.
+const MOST_EXIF: usize = 65_000;
+
 /// Of JPEG: that of AUTOMATIC1111's web UI is 80, at which the colours of small drawings suffer.
 const QUALITY: u8 = 95;
 
@@ -45,15 +48,23 @@ pub(super) fn encode(format: Format, image: &RgbImage, texts: &[Text<'_>]) -> Re
     }
     let side = |extent: usize| u32::try_from(extent).map_err(|error| failed(&error));
     let (width, height) = (side(image.width)?, side(image.height)?);
-    let exif = exif_of(texts).map_err(|error| failed(&error))?;
+    let mut exif = exif_of(texts).map_err(|error| failed(&error))?;
+    if format == Format::Jpeg && exif.len() > MOST_EXIF {
+        // What other tools read goes before what only this one does.
+        let parameters: Vec<Text<'_>> = texts.iter().copied().filter(|(keyword, _)| *keyword == "parameters").collect();
+        exif = exif_of(&parameters).map_err(|error| failed(&error))?;
+        exif.truncate(if exif.len() > MOST_EXIF { 0 } else { exif.len() });
+        note!("note: what a JPEG can say of itself is too little for all settings: PNG keeps them");
+    }
     let mut bytes = Vec::new();
     let written =
         |encoder: &mut dyn FnMut(Vec<u8>) -> Result<(), ImageError>| encoder(exif).map_err(|error| failed(&error));
     match format {
         Format::Jpeg => written(&mut |exif| {
             let mut encoder = JpegEncoder::new_with_quality(&mut bytes, QUALITY);
-            // What does not fit the one segment that JPEG has for it is left out.
-            drop(encoder.set_exif_metadata(exif));
+            if !exif.is_empty() {
+                drop(encoder.set_exif_metadata(exif));
+            }
             encoder.write_image(&image.pixels, width, height, ExtendedColorType::Rgb8)
         })?,
         _ => written(&mut |exif| {
@@ -160,6 +171,19 @@ fn texts_in(exif: Vec<u8>) -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_texts_leave_a_whole_jpeg() {
+        let image = RgbImage { width: 9, height: 8, pixels: vec![200; 9 * 8 * 3] };
+        let (short, long) = ("x".repeat(20_000), "x".repeat(40_000));
+        for (parameters, kept) in [(&short, 1), (&long, 0)] {
+            let bytes =
+                encode(Format::Jpeg, &image, &[("parameters", parameters), ("headwater", &long)]).expect("encodes");
+            let file = tempfile::NamedTempFile::with_suffix(".jpg").expect("a temporary file");
+            std::fs::write(file.path(), bytes).expect("writes");
+            assert_eq!(read_info(file.path()).expect("a whole picture").texts.len(), kept);
+        }
+    }
 
     #[test]
     fn texts_survive_in_every_format() {

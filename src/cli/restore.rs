@@ -4,6 +4,7 @@ use super::error::CliError;
 use super::image_args::ImageArgs;
 use super::run::{self, Extents, Work};
 use pipelines::Restore;
+use serde_json::json;
 use std::path::PathBuf;
 
 /// Take the noise off a picture.
@@ -36,6 +37,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         flags: &args.image,
         task: Restore { image, sigma: args.sigma }.into(),
         picture: Some(picture),
+        told: json!({ "sigma": args.sigma }),
         inputs: &[("image", &args.input)],
     })
 }

@@ -30,6 +30,8 @@ pub(super) struct Work<'a> {
     pub(super) task: Task,
     /// Of the picture that is started from.
     pub(super) picture: Option<Extents>,
+    /// What else the command was told that the job does not know, for whoever reads the image's settings.
+    pub(super) told: serde_json::Value,
     /// The files that it was read from, each with what it is.
     pub(super) inputs: &'a [(&'static str, &'a Path)],
 }
@@ -47,6 +49,11 @@ pub(super) struct Extents {
 
 pub(super) fn run(work: &Work<'_>) -> Result<(), CliError> {
     let flags = work.flags;
+    if !flags.quiet {
+        for (_, path) in work.inputs.iter().filter(|(_, path)| crate::is_animated(path)) {
+            note!("note: {} is animated: its first frame is taken", path.display());
+        }
+    }
     let names = flags.names()?;
     let destination = Destination::new(flags.output.as_deref(), work.name, flags.count, flags.json)?;
     let interrupted = interrupt::install()?;
@@ -66,19 +73,24 @@ pub(super) fn run(work: &Work<'_>) -> Result<(), CliError> {
         }
         request
     };
-    let jobs = seeds.map(|seed| Ok(pipe.job(&request(seed))?)).collect::<Result<Vec<_>, CliError>>()?;
+    let job = |seed| Ok::<_, CliError>(pipe.job(&request(seed))?);
+    let first = job(first_seed)?;
     if flags.dry_run {
-        return dry_run::print(&pipe, &jobs, flags);
+        return dry_run::print(&pipe, &first, &seeds.collect::<Vec<_>>(), flags);
     }
-    if jobs[0].tokens_dropped() > 0 && !flags.quiet {
-        let dropped = jobs[0].tokens_dropped();
+    if first.tokens_dropped() > 0 && !flags.quiet {
+        let dropped = first.tokens_dropped();
         note!("warning: the text encoder reads only the start of a long prompt; {dropped} tokens were left out");
     }
     if !flags.quiet {
-        warn_of_time(&pipe, work, &jobs)?;
+        warn_of_time(&pipe, work, &first)?;
     }
     let mut index = 0;
-    for jobs in jobs.chunks(flags.batch as usize) {
+    // A job holds its pictures, so there are never more of them than are made together.
+    drop(first);
+    let seeds: Vec<u64> = seeds.collect();
+    for seeds in seeds.chunks(flags.batch as usize) {
+        let jobs = &seeds.iter().map(|seed| job(*seed)).collect::<Result<Vec<_>, CliError>>()?;
         let started = Instant::now();
         let made = make(&pipe, jobs, flags, &interrupted)?;
         let seconds = started.elapsed().as_secs_f64() / jobs.len() as f64;
@@ -141,22 +153,18 @@ pub(super) fn seed(flags: &ImageArgs) -> u64 {
     }
 }
 
-/// How many times the pixels that the model was trained on a picture may have before it is worth a word.
-const MUCH_LARGER: usize = 4;
-
 /// The size that a picture is made, if it is much larger than the model's own.
 fn smaller(pipe: &Pipeline, picture: Extents) -> Option<(usize, usize)> {
-    let (width, height) = pipe.fitted_size(picture.width, picture.height);
-    (picture.width * picture.height > MUCH_LARGER * width * height).then_some((width, height))
+    let Extents { width, height, .. } = picture;
+    pipe.is_much_larger(width, height).then(|| pipe.fitted_size(width, height))
 }
 
 /// Says what will take long, before it begins: a picture denoised in parts, and latents that are decoded in every step.
-fn warn_of_time(pipe: &Pipeline, work: &Work<'_>, jobs: &[Job]) -> Result<(), CliError> {
-    let job = &jobs[0];
+fn warn_of_time(pipe: &Pipeline, work: &Work<'_>, job: &Job) -> Result<(), CliError> {
     let shown =
         |seconds: f64| if seconds < 90.0 { format!("{seconds:.1} s") } else { format!("{:.0} min", seconds / 60.0) };
     if job.parts() > 1 {
-        let seconds = pipe.forecast(job)?.as_secs_f64() * jobs.len() as f64;
+        let seconds = pipe.forecast(job)?.as_secs_f64() * f64::from(work.flags.count);
         let (parts, time) = (job.parts(), shown(seconds));
         let smaller = work.picture.filter(|picture| picture.can_resize).and_then(|picture| smaller(pipe, picture));
         let resize =
@@ -272,9 +280,6 @@ pub(super) fn picture(path: &Path) -> Result<RgbImage, CliError> {
             "{shown} has {width}x{height} pixels, which is too little to work on: {SMALLEST_SIDE} a side at least"
         );
         return Err(CliError::Failed(message));
-    }
-    if crate::is_animated(path) {
-        note!("note: {} is animated: its first frame is taken", path.display());
     }
     Ok(picture)
 }

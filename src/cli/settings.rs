@@ -71,6 +71,10 @@ pub(super) fn settings_json(
     if let Some(method) = request.method {
         settings["method"] = json!(method.name());
     }
+    if let (Some(settings), Some(told)) = (settings.as_object_mut(), work.told.as_object()) {
+        settings
+            .extend(told.iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.clone(), value.clone())));
+    }
     for (what, path) in work.inputs {
         settings[*what] = json!(path.to_string_lossy());
     }

@@ -4,6 +4,7 @@ use super::error::CliError;
 use super::image_args::ImageArgs;
 use super::run::{self, Extents, Work};
 use pipelines::Stroke;
+use serde_json::json;
 use std::path::PathBuf;
 
 /// Make a picture of a painting of a few strokes, in its colours.
@@ -36,6 +37,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         flags: &args.image,
         task: Stroke { image, sigma: args.sigma }.into(),
         picture: Some(picture),
+        told: json!({ "sigma": args.sigma }),
         inputs: &[("image", &args.input)],
     })
 }

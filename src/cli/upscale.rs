@@ -5,6 +5,7 @@ use super::error::CliError;
 use super::image_args::ImageArgs;
 use super::run::{self, Work};
 use pipelines::Upscale;
+use serde_json::json;
 use std::path::PathBuf;
 
 /// Enlarge a picture: by a model that was trained for it, as Stable Diffusion's x4 upscaler, or by any other, whose picture's patches have the
@@ -52,6 +53,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         flags: &args.image,
         task: task.into(),
         picture: None,
+        told: json!({ "scale": args.scale, "replace_every": args.edit.told() }),
         inputs: &[("image", &args.input)],
     })
 }

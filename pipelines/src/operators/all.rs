@@ -5,26 +5,19 @@ use crate::conditioning::SampleShape;
 use crate::picture::RgbImage;
 use std::sync::Arc;
 
-/// All of these are known of one picture. Projections onto several spaces in turn lead to what they share (von Neumann 1949); where they commute,
-/// as kept pixels and kept brightness do, one round is all it takes.
+/// All of these are known of one picture.
 #[derive(Debug, Clone)]
 pub struct All {
     /// What is known; the last is exact after every round.
     pub operators: Vec<Arc<dyn Operator>>,
-}
-
-/// Rounds of projections: operators that do not commute come nearer to what they share with each.
-const ROUNDS: usize = 8;
-
-impl All {
-    fn rounds(&self) -> usize {
-        if self.operators.len() < 2 { 1 } else { ROUNDS }
-    }
+    /// How often each is put back in turn: projections onto several spaces lead to what they share (von Neumann 1949). Where they commute, as kept
+    /// pixels and kept brightness do, one round is all it takes.
+    pub rounds: usize,
 }
 
 impl Operator for All {
     fn replace(&self, x: &mut [f32], known: &[f32], shape: SampleShape) {
-        for _ in 0..self.rounds() {
+        for _ in 0..self.rounds {
             self.operators.iter().for_each(|operator| operator.replace(x, known, shape));
         }
     }
@@ -43,7 +36,7 @@ impl Operator for All {
     }
 
     fn finish(&self, made: &mut RgbImage, known: &RgbImage) {
-        for _ in 0..self.rounds() {
+        for _ in 0..self.rounds {
             self.operators.iter().for_each(|operator| operator.finish(made, known));
         }
     }

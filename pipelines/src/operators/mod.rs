@@ -13,6 +13,7 @@ mod patch_means;
 pub use all::All;
 pub use luma::Luma;
 pub use mask::Mask;
+pub(crate) use mask::distances;
 pub use patch_means::PatchMeans;
 
 use crate::conditioning::SampleShape;

@@ -8,7 +8,7 @@ use crate::picture::RgbImage;
 /// replaced by its patch's mean (Song et al. 2023, appendix D, where the first of a patch's orthonormal axes is the constant one).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PatchMeans {
-    /// Pixels along a side of a patch; both of the picture's sides are multiples.
+    /// Pixels along a side of a patch, at least 1; both of the picture's sides are multiples.
     pub factor: usize,
 }
 

@@ -61,7 +61,7 @@ impl Kind for Colorize {
         if let Some(mask) = &self.mask {
             operators.push(Arc::new(Area::new(mask)?.placed(&picture.canvas)));
         }
-        let operator = Arc::new(All { operators });
+        let operator = Arc::new(All { operators, rounds: 1 });
         Ok(Arc::new(Held::new(operator, picture, wanted, self.replace_every)))
     }
 }

@@ -139,9 +139,12 @@ impl Prepared for Held {
 
     /// Those of the operator for consistency models. Others make their way down from noise by their own schedule.
     fn levels(&self, stepping: &Stepping, range: &Range, steps: Option<usize>) -> Option<Vec<f64>> {
+        if !stepping.is_consistency() {
+            return None;
+        }
         let levels = self.operator.levels(steps, self.picture.extents());
         let [high, low] = [levels.highest, levels.lowest].map(|level| level.clamp(range.smallest, range.largest));
-        stepping.is_consistency().then(|| ramp(levels.steps, high, low))
+        Some(ramp(levels.steps, high, low))
     }
 
     fn finish(&self, mut made: RgbImage) -> Finished {

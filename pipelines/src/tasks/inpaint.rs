@@ -58,6 +58,10 @@ impl Inpaint {
     /// Outpainting: what lies around a picture is made, as many pixels wide on each side. The picture itself is kept.
     #[must_use]
     pub fn around(image: &RgbImage, [left, right, top, bottom]: [usize; 4]) -> Self {
+        if image.fault().is_some() {
+            // It is refused when the task is asked for.
+            return Self::new(image.clone(), image.clone());
+        }
         let black = RgbImage { pixels: vec![0; image.pixels.len()], ..*image };
         let mut mask = black.extended([top, bottom], [left, right]);
         let inside = |at: usize| {
@@ -106,6 +110,10 @@ impl Kind for Inpaint {
         TaskDefaults { size, guidance_scale }
     }
 
+    fn whole_size(&self, model: &Model) -> Option<Size> {
+        Some(rounded_size(&self.image, model))
+    }
+
     fn strength(&self, network: &Network) -> Option<f64> {
         Some(self.strength.unwrap_or(network.defaults.inpaint_strength))
     }
@@ -133,6 +141,10 @@ impl Kind for Inpaint {
         if let Some(fault) = self.image.fault() {
             return Err(PipelineError::Request(format!("the picture {fault}")));
         }
+        if wanted.size_was_asked && self.padding.is_some() {
+            let message = "padding is not possible with a size: the part around the mask is made at the model's own";
+            return Err(PipelineError::Request(message.into()));
+        }
         let size = Size { height: self.image.height, width: self.image.width };
         let area = Area::new(&self.mask)?.grown(self.grow, size);
         let part = if wanted.size_was_asked { None } else { self.part(wanted.model) };
@@ -151,6 +163,11 @@ impl Kind for Inpaint {
             let part = Part { left: 0, top: 0, size: Size { height: original.height, width: original.width } };
             (Paste { original, anew, part, blur: self.blur }, picture, placed)
         };
+        if !placed.anew.contains(&true) {
+            let message =
+                "what the mask has white is too small to be seen at the picture's size, so nothing would change";
+            return Err(PipelineError::Request(message.into()));
+        }
         let small = reduced(&placed.anew, picture.image.width, wanted.shape);
         Ok(match wanted.method {
             Some(Method::Blend) | None => {
@@ -289,10 +306,19 @@ impl Kept {
 }
 
 /// A mask of a picture at the sample's size: each of its pixels takes the first of those it covers, torch's nearest neighbour.
+/// Where that leaves nothing of a small mask, whatever holds a part of it.
 fn reduced(anew: &[bool], width: usize, shape: SampleShape) -> Vec<bool> {
     let factor = width / shape.width;
     let rows = (0..shape.height).map(|y| y * factor * width);
-    rows.flat_map(|row| (0..shape.width).map(move |x| anew[row + x * factor])).collect()
+    let first: Vec<bool> = rows.flat_map(|row| (0..shape.width).map(move |x| anew[row + x * factor])).collect();
+    if first.contains(&true) {
+        return first;
+    }
+    let mut any = vec![false; first.len()];
+    for (at, _) in anew.iter().enumerate().filter(|(_, anew)| **anew) {
+        any[at / width / factor * shape.width + at % width / factor] = true;
+    }
+    any
 }
 
 /// The picture without what is made anew, which becomes grey: values −1..1, `channels` a pixel.
@@ -318,6 +344,8 @@ mod tests {
     fn masks_are_put_where_the_sample_has_them() {
         let anew = [false, true, true, false, true, false, false, true];
         assert_eq!(reduced(&anew, 4, SampleShape { height: 1, width: 2, channels: 4 }), [false, true]);
+        let speck: Vec<bool> = (0..8).map(|at| at == 5).collect();
+        assert_eq!(reduced(&speck, 4, SampleShape { height: 1, width: 2, channels: 4 }), [true, false]);
         assert_eq!(emptied(vec![1.0; 8], 1, &anew), [1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0]);
         assert_eq!(concatenated(&[true, false], &[0.1, 0.2, 0.3, 0.4]), [1.0, 0.1, 0.2, 0.0, 0.3, 0.4]);
     }

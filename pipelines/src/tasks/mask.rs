@@ -2,7 +2,7 @@
 
 use super::Canvas;
 use crate::error::PipelineError;
-use crate::operators::Mask;
+use crate::operators::{Mask, distances};
 use crate::parts::Size;
 use crate::picture::{Filter, RgbImage};
 
@@ -38,11 +38,8 @@ impl Area {
         if pixels == 0 {
             return self;
         }
-        let mut anew = self.at(size);
-        for _ in 0..pixels {
-            anew = spread(&anew, size.width);
-        }
-        let pixels = anew.iter().flat_map(|anew| [if *anew { 255 } else { 0 }; 3]).collect();
+        let near = distances(&self.at(size), size.width).into_iter().map(|distance| distance as usize <= pixels);
+        let pixels = near.flat_map(|anew| [if anew { 255 } else { 0 }; 3]).collect();
         Self { mask: RgbImage { width: size.width, height: size.height, pixels } }
     }
 
@@ -66,8 +63,13 @@ impl Area {
             let (x, y) = (at % size.width, at / size.width);
             (left, right, top, bottom) = (left.min(x), right.max(x + 1), top.min(y), bottom.max(y + 1));
         }
+        if right == 0 {
+            // A speck of a larger mask may be lost at this size.
+            return Part { left: 0, top: 0, size };
+        }
         let (left, top) = (left.min(right).saturating_sub(padding), top.min(bottom).saturating_sub(padding));
-        let (right, bottom) = ((right + padding).min(size.width), (bottom + padding).min(size.height));
+        let (right, bottom) =
+            (right.saturating_add(padding).min(size.width), bottom.saturating_add(padding).min(size.height));
         let (width, height) = (right - left, bottom - top);
         let wider = width.max(height * like.width / like.height.max(1)).min(size.width);
         let higher = height.max(wider * like.height / like.width.max(1)).min(size.height);
@@ -116,33 +118,9 @@ fn white(mask: &RgbImage) -> Vec<bool> {
 
 /// How much of the new picture every pixel takes: none outside, and inside more with every pixel from the edge, up to all of it.
 fn opacities(anew: &[bool], width: usize, blur: usize) -> Vec<f32> {
-    let mut opacities: Vec<f32> = anew.iter().map(|anew| f32::from(*anew)).collect();
-    // What is kept spreads inwards; whoever it reaches in step i is i pixels from the edge.
-    let mut kept: Vec<bool> = anew.iter().map(|anew| !anew).collect();
-    for step in 1..=blur {
-        let wider = spread(&kept, width);
-        for ((opacity, before), now) in opacities.iter_mut().zip(&kept).zip(&wider) {
-            if *now && !before {
-                *opacity = step as f32 / (blur + 1) as f32;
-            }
-        }
-        kept = wider;
-    }
-    opacities
-}
-
-/// True wherever one of a pixel's eight neighbours or itself is.
-fn spread(of: &[bool], width: usize) -> Vec<bool> {
-    let rows = |row: &[bool]| -> Vec<bool> {
-        (0..row.len()).map(|x| row[x.saturating_sub(1)..(x + 2).min(row.len())].contains(&true)).collect()
-    };
-    let across: Vec<bool> = of.chunks_exact(width).flat_map(rows).collect();
-    let height = of.len() / width;
-    let near = |at: usize| {
-        let (x, y) = (at % width, at / width);
-        (y.saturating_sub(1)..(y + 2).min(height)).any(|y| across[y * width + x])
-    };
-    (0..of.len()).map(near).collect()
+    let kept: Vec<bool> = anew.iter().map(|anew| !anew).collect();
+    let whole = blur.saturating_add(1) as f32;
+    distances(&kept, width).into_iter().map(|distance| (distance as f32 / whole).min(1.0)).collect()
 }
 
 #[cfg(test)]

@@ -77,6 +77,11 @@ pub(crate) trait Kind: fmt::Debug + Send + Sync {
         own
     }
 
+    /// The size of the whole picture, where [`defaults`](Self::defaults) gives that of a part of it.
+    fn whole_size(&self, _model: &Model) -> Option<Size> {
+        None
+    }
+
     /// The share of the schedule that is run, in 0..=1; none where a run starts from noise alone.
     fn strength(&self, _network: &Network) -> Option<f64> {
         None
@@ -316,7 +321,7 @@ fn most_times(latents: bool) -> f64 {
 }
 
 /// Whether a picture is so much larger than what a model was trained on that it is not made as a whole.
-fn is_much_larger(model: &Model, latents: bool, size: Size) -> bool {
+pub(crate) fn is_much_larger(model: &Model, latents: bool, size: Size) -> bool {
     let trained = model.default_size();
     let pixels = |size: Size| size.height as f64 * size.width as f64;
     let longest = |size: Size| size.height.max(size.width) as f64;
@@ -329,6 +334,13 @@ fn tile_of(stepping: &Stepping, model: &Model, size: Size) -> Option<Size> {
     let trained = model.default_size();
     let part = Size { height: size.height.min(trained.height), width: size.width.min(trained.width) };
     (is_much_larger(model, stepping.latents, size) && part != size).then_some(part)
+}
+
+/// The noise levels of a run that begins in the middle, at `sigma`. A consistency model goes on from two fifths of it, others down to their least.
+fn down_from(sigma: f64, stepping: &Stepping, range: &Range, steps: usize) -> Vec<f64> {
+    let high = sigma.clamp(range.smallest, range.largest);
+    let low = if stepping.is_consistency() { high * 0.4 } else { 0.0 };
+    ramp(steps, high, low.max(range.smallest))
 }
 
 /// Noise levels that fall as in Karras et al. 2022, equation 5, with ρ = 7: `steps` of them from `high` down to `low`, and then none.

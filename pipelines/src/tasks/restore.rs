@@ -2,7 +2,7 @@
 
 use super::image_to_image::Picture;
 use super::{
-    Begin, Finished, Kind, Prepared, Range, Start, Stepping, Task, TaskDefaults, Wanted, check_sees_nothing, ramp,
+    Begin, Finished, Kind, Prepared, Range, Start, Stepping, Task, TaskDefaults, Wanted, check_sees_nothing, down_from,
     rounded_size, tile_of,
 };
 use crate::error::PipelineError;
@@ -27,13 +27,6 @@ impl From<Restore> for Task {
     }
 }
 
-impl Restore {
-    /// The noise that the run starts from.
-    fn level(&self) -> f64 {
-        self.sigma.unwrap_or_else(|| self.image.noise())
-    }
-}
-
 impl Kind for Restore {
     fn defaults(&self, model: &Model, own: TaskDefaults) -> TaskDefaults {
         // What a picture shows is seen through its noise: guidance has nothing to add.
@@ -46,7 +39,12 @@ impl Kind for Restore {
 
     fn prepare(&self, wanted: &Wanted<'_>) -> Result<Arc<dyn Prepared>, PipelineError> {
         check_sees_nothing(&wanted.model.network)?;
-        let level = self.level();
+        if wanted.size_was_asked {
+            let message = "a size is not possible: a picture of another size has other noise";
+            return Err(PipelineError::Request(message.into()));
+        }
+        let picture = Picture::new(&self.image, wanted)?;
+        let level = self.sigma.unwrap_or_else(|| self.image.noise());
         if self.sigma.is_none() && level == 0.0 {
             let message = "no noise can be seen in the picture: say how much there is, if there is any";
             return Err(PipelineError::Request(message.into()));
@@ -54,7 +52,7 @@ impl Kind for Restore {
         if !(level.is_finite() && level > 0.0) {
             return Err(PipelineError::Request(format!("sigma must be a number above 0, not {level}")));
         }
-        Ok(Arc::new(NoisyPicture { picture: Picture::new(&self.image, wanted)?, sigma: level }))
+        Ok(Arc::new(NoisyPicture { picture, sigma: level }))
     }
 }
 
@@ -93,10 +91,7 @@ impl Prepared for NoisyPicture {
     }
 
     fn levels(&self, stepping: &Stepping, range: &Range, steps: Option<usize>) -> Option<Vec<f64>> {
-        let own = if stepping.is_consistency() { 1 } else { 10 };
-        let high = self.sigma.clamp(range.smallest, range.largest);
-        let low = if stepping.is_consistency() { high * 0.4 } else { 0.0 };
-        Some(ramp(steps.unwrap_or(own), high, low.max(range.smallest)))
+        Some(down_from(self.sigma, stepping, range, steps.unwrap_or(if stepping.is_consistency() { 1 } else { 10 })))
     }
 
     fn finish(&self, made: RgbImage) -> Finished {

@@ -2,7 +2,7 @@
 
 use super::image_to_image::Picture;
 use super::{
-    Begin, Finished, Kind, Prepared, Range, Start, Stepping, Task, TaskDefaults, Wanted, check_sees_nothing, ramp,
+    Begin, Finished, Kind, Prepared, Range, Start, Stepping, Task, TaskDefaults, Wanted, check_sees_nothing, down_from,
     rounded_size, tile_of,
 };
 use crate::error::PipelineError;
@@ -60,10 +60,7 @@ impl Prepared for Painting {
     }
 
     fn levels(&self, stepping: &Stepping, range: &Range, steps: Option<usize>) -> Option<Vec<f64>> {
-        let own = if stepping.is_consistency() { 2 } else { 20 };
-        let high = self.sigma.clamp(range.smallest, range.largest);
-        let low = if stepping.is_consistency() { high * 0.4 } else { 0.0 };
-        Some(ramp(steps.unwrap_or(own), high, low.max(range.smallest)))
+        Some(down_from(self.sigma, stepping, range, steps.unwrap_or(if stepping.is_consistency() { 2 } else { 20 })))
     }
 
     fn finish(&self, made: RgbImage) -> Finished {
