@@ -51,8 +51,7 @@ pub(crate) fn resolve(shared: &Shared, request: &Request) -> Result<Job, Pipelin
     check_guidance(settings.guidance_scale)?;
     settings.class_label = class_label(shared, request, &settings)?;
     let sampling = sampling(shared, request, &mut settings, (&stepping, prepared.as_ref()), bin.unwrap_or(size))?;
-    let (sampling, clips) =
-        constrained(sampling, settings.method.filter(|method| *method != Method::Replace || !stepping.latents));
+    let (sampling, clips) = constrained(sampling, settings.method);
     let program = sampling.program();
     check_noise(&request.noise, shape.numel())?;
 

@@ -88,6 +88,7 @@ impl Held {
                     operator: Arc::clone(&self.operator),
                     known,
                     extents,
+                    clips: begin.clips,
                     shape: begin.shape,
                     every: self.replace_every,
                     step: 0,
@@ -165,13 +166,18 @@ struct Pixels {
 
 impl Replacement for Pixels {
     fn replace(&mut self, denoised: &mut [f32], _sigma: f64) -> Result<(), PipelineError> {
-        if let Some(range) = self.clips {
-            #[allow(clippy::cast_possible_truncation, reason = "samples are f32")]
-            let range = range.abs() as f32;
-            denoised.iter_mut().for_each(|value| *value = value.clamp(-range, range));
-        }
+        clip(denoised, self.clips);
         self.operator.replace(denoised, &self.known, self.extents);
         Ok(())
+    }
+}
+
+/// Values of at most this magnitude, where there is one.
+fn clip(denoised: &mut [f32], range: Option<f64>) {
+    if let Some(range) = range {
+        #[allow(clippy::cast_possible_truncation, reason = "samples are f32")]
+        let range = range.abs() as f32;
+        denoised.iter_mut().for_each(|value| *value = value.clamp(-range, range));
     }
 }
 
@@ -182,6 +188,8 @@ struct Through {
     /// `[H, W, C]`, of the picture.
     known: Vec<f32>,
     extents: SampleShape,
+    /// As of pixels, of the latents.
+    clips: Option<f64>,
     /// Of the latents.
     shape: SampleShape,
     every: usize,
@@ -191,6 +199,7 @@ struct Through {
 
 impl Replacement for Through {
     fn replace(&mut self, denoised: &mut [f32], _sigma: f64) -> Result<(), PipelineError> {
+        clip(denoised, self.clips);
         let is_due = self.step.is_multiple_of(self.every);
         self.step += 1;
         let Some(autoencoder) = self.shared.model.autoencoder.as_ref().filter(|_| is_due) else { return Ok(()) };
