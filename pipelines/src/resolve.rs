@@ -170,9 +170,9 @@ fn range(shared: &Shared, wanted: &scheduler::Request) -> Result<Range, Pipeline
         return Err(PipelineError::Request(message.into()));
     }
     let levels = own.schedule.sigmas.iter().copied().filter(|sigma| *sigma > 0.0);
-    // The whole table, but for its first timestep: a latent consistency model takes that for no noise at all.
-    let table = if let TimestepMap::Discrete { log_sigmas } = &own.schedule.map { log_sigmas.get(1) } else { None };
-    let levels = levels.chain(table.map(|log| log.exp()));
+    // Down to halfway between the table's first two timesteps: a latent consistency model takes the first for no noise at all.
+    let table = if let TimestepMap::Discrete { log_sigmas } = &own.schedule.map { log_sigmas.get(..2) } else { None };
+    let levels = levels.chain(table.map(|logs| (0.5 * (logs[0] + logs[1])).exp()));
     let (smallest, largest) = levels.fold((f64::INFINITY, 0.0), |(low, high): (f64, f64), s| (low.min(s), high.max(s)));
     Ok(Range { largest, smallest })
 }

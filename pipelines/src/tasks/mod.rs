@@ -349,7 +349,13 @@ fn ramp(steps: usize, high: f64, low: f64) -> Vec<f64> {
         let share = if steps < 2 { 0.0 } else { i as f64 / (steps - 1) as f64 };
         ((1.0 - share) * high.powf(1.0 / 7.0) + share * low.min(high).powf(1.0 / 7.0)).powi(7)
     };
-    (0..steps.max(1)).map(level).chain([0.0]).collect()
+    let mut levels: Vec<f64> = (0..steps.max(1)).map(level).collect();
+    // Rounding must make none larger than the one before.
+    for i in 1..levels.len() {
+        levels[i] = levels[i].min(levels[i - 1]);
+    }
+    levels.push(0.0);
+    levels
 }
 
 /// Refuses a picture that is none, or that the model cannot start from; gives the channels that its picture has for it.
@@ -422,6 +428,20 @@ mod tests {
             // The replacement has held: the last step ends in the denoised image.
             assert!((sample[0] - 0.5).abs() < 1e-5, "{}", sample[0]);
             sample[1] = 1.0;
+        }
+    }
+
+    #[test]
+    fn levels_fall_and_end_without_noise() {
+        for (steps, high, low) in
+            [(1, 5.0, 0.25), (8, 0.203_006_994_107_618, 0.203_006_994_107_618), (16, 40.0, 0.2), (3, 1.0, 2.0)]
+        {
+            let levels = ramp(steps, high, low);
+            assert_eq!((levels.len(), levels[steps]), (steps + 1, 0.0));
+            assert!(
+                (levels[0] - high).abs() < 1e-12 * high && levels.windows(2).all(|pair| pair[1] <= pair[0]),
+                "{levels:?}"
+            );
         }
     }
 
