@@ -150,6 +150,10 @@ fn decode(path: &Path) -> Result<DynamicImage, PictureError> {
         let message = format!("{shown} is not a picture that can be read ({FORMATS}): it is cut off or damaged");
         return Err(PictureError(message));
     }
+    if reader.format() == Some(ImageFormat::Jpeg) && !is_ended(path).map_err(|error| unread(&error))? {
+        let message = format!("{shown} is not a picture that can be read ({FORMATS}): it is cut off");
+        return Err(PictureError(message));
+    }
     if reader.format().is_none() {
         return Err(PictureError(format!("{shown} is not a picture that is read ({FORMATS})")));
     }
@@ -229,4 +233,12 @@ fn chunks_fit(path: &Path) -> std::io::Result<bool> {
         at += length % 2;
     }
     Ok(true)
+}
+
+/// Whether a JPEG file has the mark of its end after that of its last scan: decoders take what is missing for grey. A picture in its metadata has marks
+/// of its own, before that scan.
+fn is_ended(path: &Path) -> std::io::Result<bool> {
+    let bytes = std::fs::read(path)?;
+    let last = |mark: [u8; 2]| bytes.windows(2).rposition(|pair| pair == mark);
+    Ok(last([0xff, 0xd9]) > last([0xff, 0xda]))
 }

@@ -270,6 +270,7 @@ fn bad_pictures_are_one_sentence_and_leave_nothing() {
     let mut jpeg = Vec::new();
     image::RgbImage::new(64, 64).write_to(&mut std::io::Cursor::new(&mut jpeg), image::ImageFormat::Jpeg).unwrap();
     fs::write(place.join("half.jpg"), &jpeg[..jpeg.len() / 3]).unwrap();
+    fs::write(place.join("most.jpg"), &jpeg[..jpeg.len() - 9]).unwrap();
     write_mask(&place.join("mask.png"), 5, 32, |_, _| true);
     let before = fs::read_dir(place).unwrap().count();
     for command in ["colorize", "upscale", "restore", "stroke"] {
@@ -278,6 +279,7 @@ fn bad_pictures_are_one_sentence_and_leave_nothing() {
             ("huge.png", "huge.png is "),
             ("text.png", "text.png is not a picture"),
             ("half.jpg", "half.jpg is not a picture that can be read"),
+            ("most.jpg", "it is cut off"),
         ] {
             fail(place, &[command, picture, "-m", "model:consistency"], 1, part);
         }
@@ -296,6 +298,7 @@ fn bad_pictures_are_one_sentence_and_leave_nothing() {
             &["restore", "input:square.png", "-m", "model:ddpm", "--sigma", "0.3", "--schedule", "karras"],
             "noise levels of its own",
         ),
+        (&["colorize", "input:square.png", "-m", "model:ddpm", "--replace-every", "2"], "is for models of latents"),
         (&["restore", "input:square.png", "-m", "model:ddpm", "--sigma", "0.3", "-W", "64"], "has other noise"),
         (
             &["inpaint", "input:waves.png", "-m", "model:ddpm", "--mask", "1,1,9,9", "--padding", "3", "-W", "32"],

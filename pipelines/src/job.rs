@@ -67,6 +67,8 @@ pub struct Settings {
     pub strength: Option<f64>,
     /// Of enlarging, how much noise is put over the picture.
     pub noise_level: Option<usize>,
+    /// The noise that a picture is under, or is put under, of a task that begins there: told or measured.
+    pub sigma: Option<f64>,
     /// How a picture is held to what is known of it, where something is.
     pub method: Option<Method>,
 }

@@ -35,6 +35,7 @@ pub(crate) fn resolve(shared: &Shared, request: &Request) -> Result<Job, Pipelin
         class_label: None,
         strength: kind.strength(&model.network),
         noise_level: None,
+        sigma: None,
         method: None,
     };
     let stepping = stepping(shared, request)?;
@@ -48,6 +49,7 @@ pub(crate) fn resolve(shared: &Shared, request: &Request) -> Result<Job, Pipelin
     };
     let prepared = kind.prepare(&Wanted { model, size, size_was_asked, shape, method: settings.method })?;
     settings.noise_level = prepared.noise_level();
+    settings.sigma = prepared.sigma();
     check_guidance(settings.guidance_scale)?;
     settings.class_label = class_label(shared, request, &settings)?;
     let sampling = sampling(shared, request, &mut settings, (&stepping, prepared.as_ref()), bin.unwrap_or(size))?;

@@ -24,7 +24,7 @@ pub(super) fn print(pipe: &Pipeline, job: &Job, seeds: &[u64], flags: &ImageArgs
             "sampler": sampler, "schedule": settings.schedule.map(|schedule| schedule.name()),
             "steps": job.steps(), "evaluations": job.evaluations(), "sigmas": sigmas,
             "guidance": settings.guidance_scale, "strength": settings.strength, "class_label": settings.class_label,
-            "noise_level": settings.noise_level, "tokens_dropped": job.tokens_dropped(),
+            "noise_level": settings.noise_level, "parts": job.parts(), "method": settings.method.map(|method| method.name()), "tokens_dropped": job.tokens_dropped(),
             "memory": parts.iter().map(|(name, memory)| ((*name).to_owned(), bytes(*memory))).collect::<serde_json::Map<_, _>>(),
             "device": pipe.device().info().name,
         });
@@ -40,6 +40,12 @@ pub(super) fn print(pipe: &Pipeline, job: &Job, seeds: &[u64], flags: &ImageArgs
     writeln!(stdout, "sampler      {sampler}{schedule}")?;
     writeln!(stdout, "steps        {}", counted(job.steps()))?;
     writeln!(stdout, "evaluations  {} for each image", counted(job.evaluations()))?;
+    if job.parts() > 1 {
+        writeln!(stdout, "parts        {} that overlap, each evaluated by itself", job.parts())?;
+    }
+    if let Some(method) = settings.method {
+        writeln!(stdout, "method       {method}")?;
+    }
     writeln!(stdout, "guidance     {}", settings.guidance_scale)?;
     if job.steps().is_some() {
         writeln!(stdout, "sigmas       {}", sigmas.iter().map(shown).collect::<Vec<_>>().join(" "))?;

@@ -271,7 +271,9 @@ impl Output {
             Self::Folder(path) => {
                 let mut files = Vec::with_capacity(frames.len());
                 for (index, frame) in frames.iter().enumerate() {
-                    let settings = json!({ "frame": index, "settings": told }).to_string();
+                    let mut settings = told.clone();
+                    settings["frame"] = json!(index);
+                    let settings = settings.to_string();
                     files.push((format!("frame-{index:04}.png"), png::encode(frame, &[("headwater", &settings)])?));
                 }
                 write_folder(path, &files)?;

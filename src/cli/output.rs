@@ -103,6 +103,11 @@ impl Destination {
         matches!(&self.place, Place::Pattern(pattern) if is_sample(pattern))
     }
 
+    /// Whether pictures are written in a format that changes them.
+    pub(super) fn loses_pixels(&self) -> bool {
+        !self.takes_samples() && self.format() == Format::Jpeg
+    }
+
     /// Of pictures.
     fn format(&self) -> Format {
         let named = if let Place::Pattern(pattern) = &self.place { Format::of(Path::new(pattern)) } else { None };

@@ -5,7 +5,7 @@ use super::png::{self, Text};
 use exif::experimental::Writer;
 use exif::{Field, In, Tag, Value};
 use image::codecs::{jpeg::JpegEncoder, webp::WebPEncoder};
-use image::{ExtendedColorType, ImageDecoder, ImageEncoder, ImageError, ImageReader};
+use image::{ExtendedColorType, ImageDecoder, ImageEncoder, ImageError, ImageFormat, ImageReader};
 use pipelines::RgbImage;
 use std::io::Cursor;
 use std::path::Path;
@@ -91,7 +91,9 @@ pub(super) fn is_picture(path: &Path) -> Result<bool, CliError> {
     let read = std::fs::File::open(path).and_then(|mut file| std::io::Read::read(&mut file, &mut start));
     let read = read.map_err(|error| CliError::Failed(format!("cannot read {}: {error}", path.display())))?;
     let start = &start[..read];
-    Ok(is_png(start) || start.starts_with(b"\xff\xd8\xff") || (start.starts_with(b"RIFF") && start.ends_with(b"WEBP")))
+    let marks: [&[u8]; 5] = [b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*"];
+    let is_webp = start.starts_with(b"RIFF") && start.ends_with(b"WEBP");
+    Ok(is_png(start) || is_webp || marks.iter().any(|mark| start.starts_with(mark)))
 }
 
 fn is_png(start: &[u8]) -> bool {
@@ -111,7 +113,13 @@ pub(super) fn read_info(path: &Path) -> Result<PictureInfo, CliError> {
     let picture = crate::read_picture(path).map_err(|error| CliError::Failed(error.to_string()))?;
     let exif = || {
         let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format).ok()?;
-        let format = if reader.format() == Some(image::ImageFormat::Jpeg) { "JPEG" } else { "WebP" };
+        let format = match reader.format()? {
+            ImageFormat::Jpeg => "JPEG",
+            ImageFormat::WebP => "WebP",
+            ImageFormat::Gif => "GIF",
+            ImageFormat::Bmp => "BMP",
+            _ => "TIFF",
+        };
         Some((format, reader.into_decoder().ok()?.exif_metadata().ok().flatten()))
     };
     let (format, exif) =

@@ -59,6 +59,10 @@ pub(super) fn run(work: &Work<'_>) -> Result<(), CliError> {
     let interrupted = interrupt::install()?;
     let Opened { pipe, prompt, loras } = open(flags, work.prompt)?;
     check_prompt(&pipe, work)?;
+    if work.told["replace_every"].is_number() && pipe.samples_are_pictures() {
+        let message = "--replace-every is for models of latents, and this one makes pixels: leave it out";
+        return Err(CliError::Usage(message.into()));
+    }
     if !pipe.makes_pictures() && !destination.takes_samples() {
         let message = "this model makes latents, not pictures; give --output a name ending in .safetensors, or --vae an autoencoder";
         return Err(CliError::Usage(message.into()));
@@ -84,6 +88,9 @@ pub(super) fn run(work: &Work<'_>) -> Result<(), CliError> {
     }
     if !flags.quiet {
         warn_of_time(&pipe, work, &first)?;
+    }
+    if first.settings().method.is_some() && destination.loses_pixels() && !flags.quiet {
+        note!("note: JPEG keeps no pixel as it is: PNG and WebP do");
     }
     let mut index = 0;
     // A job holds its pictures, so there are never more of them than are made together.
@@ -172,6 +179,16 @@ fn warn_of_time(pipe: &Pipeline, work: &Work<'_>, job: &Job) -> Result<(), CliEr
         note!(
             "note: larger than this model's own pictures, so it is made in {parts} overlapping parts, in about {time}{resize}"
         );
+    }
+    if let (Some(told), Some(first)) = (job.settings().sigma, job.sigmas().first()) {
+        // A picture with less noise than that loses more than its noise.
+        if (first / told - 1.0).abs() > 0.01 {
+            note!(
+                "warning: noise of {told:.3} is out of this model's reach, which begins at {first:.3}: expect changes beyond it"
+            );
+        } else if work.command == "restore" && work.told["sigma"].is_null() {
+            note!("note: noise of {told:.3} is taken off, as measured in the picture; --sigma says otherwise");
+        }
     }
     if let Some(each) = pipe.forecast_replacement(job)? {
         let time = shown(each.as_secs_f64());

@@ -68,6 +68,9 @@ pub(super) fn settings_json(
     if let Some(level) = request.noise_level {
         settings["noise_level"] = json!(level);
     }
+    if let Some(sigma) = request.sigma {
+        settings["sigma"] = json!(sigma);
+    }
     if let Some(method) = request.method {
         settings["method"] = json!(method.name());
     }

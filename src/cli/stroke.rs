@@ -37,7 +37,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         flags: &args.image,
         task: Stroke { image, sigma: args.sigma }.into(),
         picture: Some(picture),
-        told: json!({ "sigma": args.sigma }),
+        told: json!({}),
         inputs: &[("image", &args.input)],
     })
 }

@@ -451,7 +451,7 @@ impl Comparison {
 }
 
 /// How many evaluations a sampler that chooses its own steps, or a reference, is taken to need before anybody knows.
-const GUESS: usize = 300;
+const GUESS: usize = 1000;
 
 /// From a seed to the next of those that only a stochastic sampler's later draws are taken from: far from the seeds that people type.
 const OTHER_DRAWS: u64 = 0x5EED_0000_0001;

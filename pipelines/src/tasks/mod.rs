@@ -202,6 +202,11 @@ pub(crate) trait Prepared: fmt::Debug + Send + Sync {
         made.into()
     }
 
+    /// The noise level that the task begins at.
+    fn sigma(&self) -> Option<f64> {
+        None
+    }
+
     /// The level of the noise over a picture that the network sees.
     fn noise_level(&self) -> Option<usize> {
         None

@@ -90,6 +90,10 @@ impl Prepared for NoisyPicture {
         Ok(x.into())
     }
 
+    fn sigma(&self) -> Option<f64> {
+        Some(self.sigma)
+    }
+
     fn levels(&self, stepping: &Stepping, range: &Range, steps: Option<usize>) -> Option<Vec<f64>> {
         Some(down_from(self.sigma, stepping, range, steps.unwrap_or(if stepping.is_consistency() { 1 } else { 10 })))
     }

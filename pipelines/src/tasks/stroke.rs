@@ -59,6 +59,10 @@ impl Prepared for Painting {
         self.picture.start(begin)
     }
 
+    fn sigma(&self) -> Option<f64> {
+        Some(self.sigma)
+    }
+
     fn levels(&self, stepping: &Stepping, range: &Range, steps: Option<usize>) -> Option<Vec<f64>> {
         Some(down_from(self.sigma, stepping, range, steps.unwrap_or(if stepping.is_consistency() { 2 } else { 20 })))
     }
