@@ -105,7 +105,7 @@ fn check(device: &dyn Device, name: &str, storage: Storage) {
     let outputs: Vec<(&str, &Tensor)> = blocks.iter().map(|(path, tensor)| (&**path, tensor)).collect();
     let graph = optimize(&scope.finish(&outputs).unwrap());
     let weights = SyntheticWeights::new(&graph.weights());
-    let mut plan = device.plan(&graph, &weights, PlanOptions { storage }).unwrap();
+    let mut plan = device.plan(&graph, &weights, PlanOptions { storage, ..Default::default() }).unwrap();
     for (input, values) in &inputs {
         plan.write(input, values).unwrap();
     }

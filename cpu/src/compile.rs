@@ -2,13 +2,14 @@
 
 use crate::eval::Fused;
 use crate::kernels::{
-    Attend, Convolve, Join, Kernel, Normalize, NormalizeGroups, Permute, Product, Right, Rows, Take, pack,
+    Attend, Convolve, Join, Kernel, Normalize, NormalizeGroups, Permute, Product, Right, Rows, Take, Winograd, pack,
+    transform,
 };
 use crate::parallel::Threads;
 use crate::weights;
 use graph::ops::{GroupNorm, MatMul};
 use graph::shape::numel;
-use graph::{DeviceError, Graph, Node, NodeId, Op, PlanOptions, Slots, WeightSource, half_weights};
+use graph::{DeviceError, Graph, Node, NodeId, Op, PlanOptions, Slots, Tile, WeightSource, half_weights, winograd};
 use rten_gemm::PackedBMatrix;
 use std::collections::HashMap;
 
@@ -40,6 +41,31 @@ struct PackKey {
     n: usize,
     k: usize,
     transposed: bool,
+    /// Transformed first, for convolutions by such tiles.
+    tile: Option<Tile>,
+}
+
+impl PackKey {
+    /// How many matrices it becomes.
+    fn packs(&self) -> usize {
+        self.tile.map_or(1, Tile::products)
+    }
+
+    fn bytes(&self) -> u64 {
+        (self.n * self.k / self.taps() * self.packs() * size_of::<f32>()) as u64
+    }
+
+    /// Taps of a kernel that is transformed: all that is left of it then is its channels.
+    fn taps(&self) -> usize {
+        if self.tile.is_some() { 9 } else { 1 }
+    }
+
+    fn pack(&self, data: &[f32]) -> Vec<PackedBMatrix<f32>> {
+        match self.tile {
+            Some(tile) => transform(data, self.n, self.k / self.taps(), tile),
+            None => vec![pack(data, self.n, self.k, self.transposed)],
+        }
+    }
 }
 
 pub(crate) fn compile(
@@ -51,7 +77,7 @@ pub(crate) fn compile(
     device: &str,
 ) -> Result<Compiled, DeviceError> {
     let keys: HashMap<NodeId, PackKey> =
-        graph.iter().filter_map(|(id, node)| Some((id, pack_key(graph, slots, node)?))).collect();
+        graph.iter().filter_map(|(id, node)| Some((id, pack_key(graph, slots, node, options)?))).collect();
     let mut order: Vec<PackKey> = Vec::new();
     let mut steps = Vec::new();
     let mut read_whole = vec![false; graph.nodes().len()];
@@ -62,10 +88,11 @@ pub(crate) fn compile(
         let mut reads = node.inputs.clone();
         let right = keys.get(&id).map_or(Right::Loose, |key| {
             reads.remove(1);
-            Right::Packed(order.iter().position(|known| known == key).unwrap_or_else(|| {
+            let place = order.iter().position(|known| known == key).unwrap_or(order.len());
+            if place == order.len() {
                 order.push(*key);
-                order.len() - 1
-            }))
+            }
+            Right::Packed(order[..place].iter().map(PackKey::packs).sum())
         });
         let epilogue = node.epilogue.as_ref().map(|epilogue| {
             (Fused::epilogue(&epilogue.expr, &node.shape, &shapes(graph, &epilogue.inputs)), epilogue.inputs.clone())
@@ -73,12 +100,13 @@ pub(crate) fn compile(
         for read in reads.iter().chain(epilogue.iter().flat_map(|(_, reads)| reads)) {
             read_whole[slots.root(*read).index()] = true;
         }
-        steps.push(Step { id, kernel: kernel(graph, node, right), reads, epilogue });
+        let tile = keys.get(&id).and_then(|key| key.tile);
+        steps.push(Step { id, kernel: kernel(graph, node, right, tile), reads, epilogue });
     }
 
     let half = half_weights(graph, source, options);
     let mut compiled = Compiled { heads: heads(&steps), steps, leaves: Vec::new(), packs: Vec::new(), weight_bytes: 0 };
-    let mut packed: Vec<Option<PackedBMatrix<f32>>> = order.iter().map(|_| None).collect();
+    let mut packed: Vec<Vec<PackedBMatrix<f32>>> = order.iter().map(|_| Vec::new()).collect();
     for (id, node) in graph.iter() {
         let data = match &node.op {
             Op::Weight(weight) => {
@@ -91,8 +119,8 @@ pub(crate) fn compile(
             _ => Vec::new(),
         };
         for (key, place) in order.iter().zip(&mut packed).filter(|(key, _)| key.root == id) {
-            *place = Some(threads.install(|| pack(&data, key.n, key.k, key.transposed)));
-            compiled.weight_bytes += (key.n * key.k * size_of::<f32>()) as u64;
+            *place = threads.install(|| key.pack(&data));
+            compiled.weight_bytes += key.bytes();
         }
         let is_input = matches!(node.op, Op::Input(_));
         let keep = is_input || read_whole[id.index()];
@@ -101,12 +129,12 @@ pub(crate) fn compile(
         }
         compiled.leaves.push(if keep { data } else { Vec::new() });
     }
-    compiled.packs = packed.into_iter().map(|pack| pack.expect("every packed weight is a leaf")).collect();
+    compiled.packs = packed.into_iter().flatten().collect();
     Ok(compiled)
 }
 
 /// How the product's right factor is packed, when it is one matrix known before the graph runs.
-fn pack_key(graph: &Graph, slots: &Slots, node: &Node) -> Option<PackKey> {
+fn pack_key(graph: &Graph, slots: &Slots, node: &Node, options: PlanOptions) -> Option<PackKey> {
     let b = &graph.node(*node.inputs.get(1)?).shape;
     let (n, k, transposed) = match (&node.op, &b[..]) {
         (Op::MatMul(MatMul { transpose_b: true, .. }), &[n, k]) => (n, k, true),
@@ -116,14 +144,15 @@ fn pack_key(graph: &Graph, slots: &Slots, node: &Node) -> Option<PackKey> {
     };
     let root = slots.root(node.inputs[1]);
     let known = matches!(graph.node(root).op, Op::Weight(_) | Op::Constant(_));
-    (known && n > 0 && k > 0).then_some(PackKey { root, n, k, transposed })
+    let tile = winograd(graph, node, options);
+    (known && n > 0 && k > 0).then_some(PackKey { root, n, k, transposed, tile })
 }
 
 fn shapes<'a>(graph: &'a Graph, ids: &[NodeId]) -> Vec<&'a [usize]> {
     ids.iter().map(|id| &*graph.node(*id).shape).collect()
 }
 
-fn kernel(graph: &Graph, node: &Node, right: Right) -> Kernel {
+fn kernel(graph: &Graph, node: &Node, right: Right, tile: Option<Tile>) -> Kernel {
     let inputs = shapes(graph, &node.inputs);
     match &node.op {
         Op::MatMul(op) => {
@@ -132,7 +161,10 @@ fn kernel(graph: &Graph, node: &Node, right: Right) -> Kernel {
         }
         Op::Conv2d(op) => {
             let dims = op.dims(inputs[0], inputs[1], &node.shape);
-            Kernel::Convolve(Convolve { op: *op, dims, right })
+            match (tile, right) {
+                (Some(tile), Right::Packed(pack)) => Kernel::Winograd(Winograd { op: *op, dims, tile, pack }),
+                _ => Kernel::Convolve(Convolve { op: *op, dims, right }),
+            }
         }
         Op::GroupNorm(op) => Kernel::NormalizeGroups(NormalizeGroups { op: *op, dims: GroupNorm::dims(inputs[0]) }),
         Op::LayerNorm(op) => {

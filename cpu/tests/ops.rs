@@ -8,10 +8,15 @@ use common::{check, compare};
 use cpu::CpuDevice;
 use graph::cases::{Case, cases};
 use graph::expr::Unary;
-use graph::{MemoryWeights, Op, Rate, Scope, Tensor};
+use graph::ops::Conv2d;
+use graph::{Convolution, MemoryWeights, Op, PlanOptions, Rate, Scope, Tensor, Tile};
 
 /// Runs a case, with its weights known to the plan or as values like any other.
 fn run(device: &CpuDevice, case: &Case, as_weights: bool) {
+    run_by(device, case, as_weights, Convolution::Auto, 4.0);
+}
+
+fn run_by(device: &CpuDevice, case: &Case, as_weights: bool, convolution: Convolution, factor: f64) {
     let (mut inputs, mut weights) = (Vec::new(), MemoryWeights::default());
     for (i, (source, seed)) in case.sources().enumerate() {
         let (name, data) = (format!("x{i}"), source.array(seed, false).data);
@@ -21,8 +26,9 @@ fn run(device: &CpuDevice, case: &Case, as_weights: bool) {
             inputs.push((name, source.shape.clone(), data));
         }
     }
-    let what = format!("{} {}, as weights: {as_weights}", case.op.name(), case.label);
-    compare(device, &case.graph(as_weights), &inputs, &weights, 4.0, &what);
+    let what = format!("{} {}, as weights: {as_weights}, {convolution:?}", case.op.name(), case.label);
+    let options = PlanOptions { convolution, ..Default::default() };
+    compare(device, &case.graph(as_weights), &inputs, &weights, options, factor, &what);
 }
 
 #[test]
@@ -37,6 +43,46 @@ fn every_case_gives_its_reference() {
         // How many queries are a piece depends on the number of threads.
         if let Op::Attention(_) = case.op {
             few_and_many.iter().for_each(|device| run(device, &case, false));
+        }
+    }
+}
+
+/// Every way to compute a convolution, with the multiple of plain arithmetic's error that each may have.
+const CONVOLUTIONS: [(Convolution, f64); 3] = [
+    (Convolution::Direct, 4.0),
+    (Convolution::Winograd(Tile::Two), 4.0),
+    // Its coefficients go up to 8, and errors grow with their products.
+    (Convolution::Winograd(Tile::Four), 40.0),
+];
+
+#[test]
+fn every_convolution_in_every_way() {
+    let device = CpuDevice::new(Some(3)).unwrap();
+    for case in cases().iter().filter(|case| matches!(case.op, Op::Conv2d(_))) {
+        for (convolution, factor) in CONVOLUTIONS {
+            run_by(&device, case, true, convolution, factor);
+        }
+    }
+    // Sizes around tiles and bands of them, channels around a vector's lanes; some have several bands of several parts.
+    let images = [[1, 1, 1], [2, 2, 3], [1, 4, 5], [3, 9, 6], [1, 13, 31], [1, 70, 66]];
+    for (i, [batch, rows, columns]) in images.into_iter().enumerate() {
+        for (channels, out) in [(1, 1), (16, 17), (35, 33)] {
+            for (padding, upsample) in [([1; 4], 1), ([1; 4], 2), ([0, 2, 2, 0], 1)] {
+                let s = Scope::root();
+                let x = s.input("x", &[batch, rows, columns, channels], Rate::Step);
+                let op = Conv2d { padding, upsample, ..Conv2d::same(3) };
+                let y = s.push(op, &[&x, &s.weight("weight", &[out, 3, 3, channels]), &s.weight("bias", &[out])]);
+                // An epilogue with an operand of the result's shape.
+                let y = &y.silu() + &s.input("more", y.shape(), Rate::Step);
+                let graph = s.finish(&[("y", &y)]).unwrap();
+                let seed = i as u64;
+                for (convolution, factor) in CONVOLUTIONS {
+                    let what = format!("{batch}x{rows}x{columns}, {channels} to {out}, {op:?}, {convolution:?}");
+                    let options = PlanOptions { convolution, ..Default::default() };
+                    let (inputs, weights) = (common::inputs(&graph, &[], seed), common::weights(&graph, seed));
+                    compare(&device, &graph, &inputs, &weights, options, factor, &what);
+                }
+            }
         }
     }
 }

@@ -5,10 +5,11 @@ mod common;
 
 use common::plan;
 use cpu::CpuDevice;
+use graph::ops::Conv2d;
 use graph::random::{RandomGraph, random_graph};
 use graph::{
-    Device, DeviceError, DeviceKind, Graph, MemoryWeights, Plan as _, PlanOptions, Rate, Scope, Storage, StorageType,
-    WeightSource, WeightView, estimate_memory, passes,
+    Convolution, Device, DeviceError, DeviceKind, Graph, MemoryWeights, Plan as _, PlanOptions, Rate, Scope, Storage,
+    StorageType, Tile, WeightSource, WeightView, estimate_memory, passes,
 };
 use std::borrow::Cow;
 
@@ -99,6 +100,24 @@ fn packed_weights_are_kept_once() {
 }
 
 #[test]
+fn transformed_kernels_are_counted() {
+    let s = Scope::root();
+    let x = s.input("x", &[1, 8, 8, 5], Rate::Step);
+    let y = s.push(Conv2d { bias: false, ..Conv2d::same(3) }, &[&x, &s.weight("weight", &[7, 3, 3, 5])]);
+    let graph = passes::optimize(&s.finish(&[("y", &y)]).unwrap());
+    let mut weights = MemoryWeights::default();
+    weights.insert("weight", [7, 3, 3, 5], &[0.5; 7 * 9 * 5]);
+    for (convolution, products) in
+        [(Convolution::Direct, 9), (Convolution::Winograd(Tile::Two), 16), (Convolution::Winograd(Tile::Four), 36)]
+    {
+        let options = PlanOptions { convolution, ..Default::default() };
+        let memory = CpuDevice::new(None).unwrap().plan(&graph, &weights, options).unwrap().memory();
+        assert_eq!(memory.weights, 7 * 5 * products * 4);
+        assert_eq!(estimate_memory(&graph, &weights, options, DeviceKind::Cpu), memory);
+    }
+}
+
+#[test]
 fn plans_hold_what_was_estimated_and_little_more() {
     for seed in 0..40 {
         let RandomGraph { graph, weights, .. } = random_graph(seed, 14);
@@ -141,7 +160,7 @@ fn planned(source: &dyn WeightSource, storage: Storage) -> Result<Vec<f32>, Devi
     let x = s.input("x", &[1, 3], Rate::Step);
     let y = x.matmul_transposed(&s.weight("w", &[2, 3]));
     let graph = passes::optimize(&s.finish(&[("y", &y)]).unwrap());
-    let mut plan = CpuDevice::new(None)?.plan(&graph, source, PlanOptions { storage })?;
+    let mut plan = CpuDevice::new(None)?.plan(&graph, source, PlanOptions { storage, ..Default::default() })?;
     plan.write("x", &[1.0, 10.0, 100.0])?;
     plan.run()?;
     plan.read("y")
@@ -180,7 +199,7 @@ fn only_large_weights_are_rounded_to_halves() {
     weights.insert("weight", [1, 1], &[1.0 / 3.0]);
     weights.insert("bias", [1], &[0.1]);
     let device = CpuDevice::new(None).unwrap();
-    let mut plan = device.plan(&graph, &weights, PlanOptions { storage: Storage::F16 }).unwrap();
+    let mut plan = device.plan(&graph, &weights, PlanOptions { storage: Storage::F16, ..Default::default() }).unwrap();
     plan.write("x", &[1.0]).unwrap();
     plan.run().unwrap();
     let third = f32::from(half::f16::from_f32(1.0 / 3.0));

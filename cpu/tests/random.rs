@@ -135,6 +135,6 @@ fn shared_random_graphs_give_the_references_outputs() {
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value.shape.clone(), value.cast::<f32>().data))
             .collect();
-        compare(&device, &graph, &inputs, &weights, 8.0, &format!("seed {seed}"));
+        compare(&device, &graph, &inputs, &weights, graph::PlanOptions::default(), 8.0, &format!("seed {seed}"));
     }
 }

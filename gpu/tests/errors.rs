@@ -49,7 +49,10 @@ fn faulty_weights_are_named() {
         (linear_weights(&large), Storage::F16, "proj.weight", "beyond half precision"),
     ];
     for (weights, storage, name, fragment) in cases {
-        let error = device.plan(&linear(), &weights, PlanOptions { storage }).err().expect("a faulty weight");
+        let error = device
+            .plan(&linear(), &weights, PlanOptions { storage, ..Default::default() })
+            .err()
+            .expect("a faulty weight");
         assert!(matches!(&error, DeviceError::Weight { name: n, .. } if n == name), "{error}");
         assert!(error.to_string().contains(fragment), "{error}");
     }

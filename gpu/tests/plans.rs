@@ -150,14 +150,17 @@ fn half_precision_weights_are_rounded_once() {
     for (storage, shader_f16) in [(Storage::F32, true), (Storage::F16, true), (Storage::F16, false)] {
         let device = lavapipe(GpuOptions { shader_f16, ..GpuOptions::default() });
         assert_eq!(device.profile().shader_f16, shader_f16);
-        let mut plan = device.plan(&passes::optimize(&graph), &weights, PlanOptions { storage }).unwrap();
+        let mut plan =
+            device.plan(&passes::optimize(&graph), &weights, PlanOptions { storage, ..Default::default() }).unwrap();
         write_all(&mut *plan, &graph, &inputs);
         plan.run().unwrap();
         let expected = if storage == Storage::F16 { rounded(&graph, &weights) } else { weights.clone() };
         assert_outputs(&mut *plan, &graph, &inputs, &expected, &format!("{storage:?}, shader-f16 {shader_f16}"));
         // Buffers are rounded up to vectors of four words.
         let held = plan.memory().weights;
-        let estimated = estimate_memory(&graph, &weights, PlanOptions { storage }, device.info().kind).weights;
+        let estimated =
+            estimate_memory(&graph, &weights, PlanOptions { storage, ..Default::default() }, device.info().kind)
+                .weights;
         assert!(
             (estimated..estimated + 3 * 16).contains(&held),
             "{storage:?}: {held} bytes where {estimated} are data"
@@ -176,7 +179,7 @@ fn values_that_no_kernel_makes_can_be_read() {
     let mut weights = MemoryWeights::default();
     weights.insert("w", [2, 2], &[0.1, 0.2, 0.3, 0.4]);
     let device = lavapipe(GpuOptions::default());
-    let options = PlanOptions { storage: Storage::F16 };
+    let options = PlanOptions { storage: Storage::F16, ..Default::default() };
     let mut plan = device.plan(&passes::optimize(&graph), &weights, options).unwrap();
     plan.write("x", &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).unwrap();
     plan.run().unwrap();
@@ -198,7 +201,7 @@ fn weights_larger_than_one_upload_arrive_whole() {
     weights.insert("table.weight", [rows, channels], &(0..rows * channels).map(value).collect::<Vec<_>>());
     let device = lavapipe(GpuOptions::default());
     for storage in [Storage::F32, Storage::F16] {
-        let mut plan = device.plan(&graph, &weights, PlanOptions { storage }).unwrap();
+        let mut plan = device.plan(&graph, &weights, PlanOptions { storage, ..Default::default() }).unwrap();
         let piece = (64 << 20) / 4 / channels;
         let wanted = [0, piece, piece + 1, rows - 1];
         plan.write("ids", &wanted.map(|row| row as f32)).unwrap();
@@ -221,7 +224,7 @@ fn tracing_a_right_graph_finds_nothing_and_times_everything() {
             .map(|(name, array)| (*name, single(array)))
             .collect();
         let slices: Vec<(&str, &[f32])> = written.iter().map(|(name, data)| (*name, &data[..])).collect();
-        let options = PlanOptions { storage: Storage::F16 };
+        let options = PlanOptions { storage: Storage::F16, ..Default::default() };
         assert_eq!(first_divergence(&device, &optimized, &slices, &weights, options), Ok(None), "seed {seed}");
 
         let mut plan = device.gpu_plan(&optimized, &weights, PlanOptions::default()).unwrap();

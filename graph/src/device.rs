@@ -1,3 +1,4 @@
+use crate::convolution::Convolution;
 use crate::graph::{Graph, Rate};
 use crate::weights::WeightSource;
 use std::fmt;
@@ -75,6 +76,8 @@ pub enum Storage {
 pub struct PlanOptions {
     /// How weights are kept.
     pub storage: Storage,
+    /// How the native executor computes convolutions.
+    pub convolution: Convolution,
 }
 
 /// Memory a plan holds, in bytes.

@@ -9,6 +9,7 @@
 
 mod array;
 pub mod cases;
+mod convolution;
 mod device;
 mod error;
 pub mod expr;
@@ -27,6 +28,7 @@ mod tensor;
 mod weights;
 
 pub use array::{Array, Real};
+pub use convolution::{Convolution, Tile, winograd};
 pub use device::{Device, DeviceError, DeviceInfo, DeviceKind, MemoryUse, NodeTime, Plan, PlanOptions, Storage};
 pub use error::GraphError;
 pub use expr::Expr;

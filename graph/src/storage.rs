@@ -1,6 +1,7 @@
 //! In which precision plans keep weights, and what a plan holds: one rule for all devices, so that they compute with the
 //! same numbers and memory is known before it is taken.
 
+use crate::convolution::{Tile, winograd};
 use crate::device::{DeviceKind, MemoryUse, PlanOptions, Storage};
 use crate::graph::Graph;
 use crate::op::Op;
@@ -8,6 +9,7 @@ use crate::passes;
 use crate::shape::numel;
 use crate::slots::Slots;
 use crate::weights::{StorageType, WeightSource};
+use std::collections::BTreeSet;
 
 /// Which nodes are weights that a plan uses in half precision, by node number.
 ///
@@ -70,6 +72,9 @@ pub fn estimate_memory(
     let graph = &passes::hoist(graph);
     let half = half_weights(graph, weights, options);
     let mut memory = MemoryUse::default();
+    if device == DeviceKind::Cpu {
+        memory.weights += 4 * transformed_elements(graph, options);
+    }
     for (node, half) in graph.nodes().iter().zip(half) {
         let elements = numel(&node.shape) as u64;
         match node.op {
@@ -81,6 +86,17 @@ pub fn estimate_memory(
     }
     memory.activations += 4 * Slots::assign(graph).sizes().iter().map(|size| *size as u64).sum::<u64>();
     memory
+}
+
+/// Elements that kernels of convolutions take in memory beyond their own, because Winograd's transform makes them larger.
+fn transformed_elements(graph: &Graph, options: PlanOptions) -> u64 {
+    let transformed: BTreeSet<_> = graph
+        .nodes()
+        .iter()
+        .filter_map(|node| Some((node.inputs.get(1)?.index(), winograd(graph, node, options)?)))
+        .collect();
+    let more = |(weight, tile): &(usize, Tile)| numel(&graph.nodes()[*weight].shape) / 9 * (tile.products() - 9);
+    transformed.iter().map(more).sum::<usize>() as u64
 }
 
 #[cfg(test)]
@@ -102,7 +118,7 @@ mod tests {
     /// Names of the weights that are halves.
     fn halves(weights: &dyn WeightSource, storage: Storage) -> Vec<String> {
         let graph = graph();
-        let half = half_weights(&graph, weights, PlanOptions { storage });
+        let half = half_weights(&graph, weights, PlanOptions { storage, ..Default::default() });
         let names = graph.nodes().iter().zip(half).filter(|(_, half)| *half).map(|(node, _)| match &node.op {
             Op::Weight(weight) => weight.name.clone(),
             other => panic!("{other:?} is no weight"),
@@ -133,8 +149,9 @@ mod tests {
 
     #[test]
     fn memory_is_told_before_it_is_taken() {
-        let estimate =
-            |storage, device| estimate_memory(&graph(), &All(StorageType::F32), PlanOptions { storage }, device);
+        let estimate = |storage, device| {
+            estimate_memory(&graph(), &All(StorageType::F32), PlanOptions { storage, ..Default::default() }, device)
+        };
         // The table and the matrix, then the positions and the bias.
         let (large, small) = (7 * 4 + 5 * 4, 3 * 4 + 5);
         // Six ids, the sum of rows and positions, and the result, which takes the gathered rows' place.

@@ -240,7 +240,7 @@ impl ImageArgs {
             DType::F32 => Storage::F32,
             DType::F16 => Storage::F16,
         };
-        PlanOptions { storage }
+        PlanOptions { storage, ..Default::default() }
     }
 
     /// Where to step, if the command line says so.

@@ -1,5 +1,5 @@
-use super::Tools;
 use super::matmul::{Right, right};
+use super::{Epilogue, Tools};
 use crate::parallel::with_scratch;
 use graph::ops::{Conv2d, Conv2dDims};
 use rayon::prelude::*;
@@ -20,7 +20,13 @@ pub(crate) struct Convolve {
 }
 
 impl Convolve {
-    pub(crate) fn run(&self, tools: &Tools<'_>, reads: &[&[f32]], out: &mut [f32]) -> Result<(), GemmError> {
+    pub(crate) fn run(
+        &self,
+        tools: &Tools<'_>,
+        reads: &[&[f32]],
+        epilogue: Epilogue<'_>,
+        out: &mut [f32],
+    ) -> Result<(), GemmError> {
         let (k, n) = (self.dims.taps(), self.dims.out_channels);
         let bias = self.op.bias.then(|| reads[reads.len() - 1]);
         // Several pieces for each thread, each with enough pixels to fill the matrix product's tiles.
@@ -40,7 +46,11 @@ impl Convolve {
                 };
                 let options = GemmOptions { bias: bias.map(BiasVector::Row), ..GemmOptions::default() };
                 tools.gemm.gemm(out, GemmInputA::Unpacked(a), right, options)
-            })
+            })?;
+            if let Some((fused, operands)) = epilogue {
+                fused.run_part(operands, piece * pixels * n, out);
+            }
+            Ok(())
         })
     }
 

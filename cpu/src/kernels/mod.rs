@@ -6,6 +6,7 @@ mod copy;
 mod group_norm;
 mod layer_norm;
 mod matmul;
+mod winograd;
 
 pub(crate) use attention::Attend;
 pub(crate) use conv2d::Convolve;
@@ -13,6 +14,7 @@ pub(crate) use copy::{Join, Permute, Rows, Take};
 pub(crate) use group_norm::NormalizeGroups;
 pub(crate) use layer_norm::Normalize;
 pub(crate) use matmul::{Product, Right, pack};
+pub(crate) use winograd::{Winograd, transform};
 
 use crate::eval::Fused;
 use graph::{Array, Op, Shape};
@@ -34,6 +36,7 @@ pub(crate) type Epilogue<'a> = Option<(&'a Fused, &'a [&'a [f32]])>;
 pub(crate) enum Kernel {
     Product(Product),
     Convolve(Convolve),
+    Winograd(Winograd),
     Normalize(Normalize),
     NormalizeGroups(NormalizeGroups),
     Attend(Attend),
@@ -72,8 +75,10 @@ impl Kernel {
                 kernel.run(reads, epilogue, out);
                 return Ok(());
             }
+            // Each piece of a convolution is finished while it is in the second-level cache.
+            Kernel::Convolve(kernel) => return kernel.run(tools, reads, epilogue, out),
+            Kernel::Winograd(kernel) => return kernel.run(tools, reads, epilogue, out),
             Kernel::Product(kernel) => kernel.run(tools, reads, out)?,
-            Kernel::Convolve(kernel) => kernel.run(tools, reads, out)?,
             Kernel::Attend(kernel) => kernel.run(tools, reads, out)?,
             Kernel::Elementwise(fused) => fused.run(reads, out),
             Kernel::Rows(kernel) => kernel.run(reads, out),

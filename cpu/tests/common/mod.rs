@@ -69,7 +69,8 @@ pub fn weights(graph: &Graph, seed: u64) -> MemoryWeights {
 /// What is allowed: `factor` times the error that the same arithmetic makes in singles, in the references' order, and at
 /// least `factor` units in the last place of the largest element.
 pub fn check_with(device: &CpuDevice, graph: &Graph, given: &[(&str, Vec<f32>)], seed: u64, factor: f64) {
-    compare(device, graph, &inputs(graph, given, seed), &weights(graph, seed), factor, &format!("seed {seed}"));
+    let (inputs, weights) = (inputs(graph, given, seed), weights(graph, seed));
+    compare(device, graph, &inputs, &weights, PlanOptions::default(), factor, &format!("seed {seed}"));
 }
 
 /// [`check_with`] on given inputs and weights; `what` names them in messages.
@@ -78,6 +79,7 @@ pub fn compare(
     graph: &Graph,
     inputs: &[(String, Vec<usize>, Vec<f32>)],
     weights: &MemoryWeights,
+    options: PlanOptions,
     factor: f64,
     what: &str,
 ) {
@@ -87,7 +89,7 @@ pub fn compare(
     let exact = evaluate::<f64>(graph, &doubles, weights).unwrap();
     let rounded = evaluate::<f32>(graph, &singles, weights).unwrap();
     let optimized = passes::optimize(graph);
-    let mut plan = device.plan(&optimized, weights, PlanOptions::default()).unwrap();
+    let mut plan = device.plan(&optimized, weights, options).unwrap();
     for (name, _, data) in inputs {
         if optimized.input(name).is_some() {
             plan.write(name, data).unwrap();

@@ -301,7 +301,7 @@ impl Fixed {
             DType::F32 => Storage::F32,
             DType::F16 => Storage::F16,
         };
-        let pipe = Pipeline::from_pretrained(device, &files, PlanOptions { storage })?;
+        let pipe = Pipeline::from_pretrained(device, &files, PlanOptions { storage, ..Default::default() })?;
         Ok(Model { name: name.display().to_string(), pipe })
     }
 }

@@ -1,0 +1,126 @@
+//! How the native executor computes a convolution: one rule, because what a plan will hold depends on it and is told before it is made
+//! ([`estimate_memory`](crate::estimate_memory)).
+
+use crate::device::PlanOptions;
+use crate::graph::{Graph, Node};
+use crate::op::Op;
+use crate::ops::{Conv2d, Conv2dDims};
+
+/// A way to compute convolutions on the CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Convolution {
+    /// Winograd's transform with tiles of 2×2 where it is faster, else direct.
+    #[default]
+    Auto,
+    /// The product of the image's patches with the kernel's matrix.
+    Direct,
+    /// Winograd's transform F(m×m, 3×3) with tiles of 2×2 or 4×4 wherever it applies (Lavin & Gray 2015, *Fast Algorithms for Convolutional
+    /// Neural Networks*). It multiplies 2.25 or 4 times less, keeps weights that are 1.8 or 4 times as large, and its rounding errors
+    /// are some 1.5 or 20 times as large.
+    Winograd(Tile),
+}
+
+/// Pixels of the result that Winograd's transform computes together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Tile {
+    /// 2×2, from 4×4 pixels of the operand.
+    Two,
+    /// 4×4, from 6×6.
+    Four,
+}
+
+impl Tile {
+    /// Its side in pixels of the result.
+    #[must_use]
+    pub fn side(self) -> usize {
+        match self {
+            Tile::Two => 2,
+            Tile::Four => 4,
+        }
+    }
+
+    /// Elements of a kernel's transform for each pair of channels: products for each tile.
+    #[must_use]
+    pub fn products(self) -> usize {
+        (self.side() + 2).pow(2)
+    }
+
+    /// Tiles that cover the results.
+    #[must_use]
+    pub fn count(self, dims: &Conv2dDims) -> usize {
+        dims.batch * dims.output[0].div_ceil(self.side()) * dims.output[1].div_ceil(self.side())
+    }
+}
+
+/// The tile that the native executor computes this node with; none where it computes it directly.
+#[must_use]
+pub fn winograd(graph: &Graph, node: &Node, options: PlanOptions) -> Option<Tile> {
+    let Op::Conv2d(op) = &node.op else { return None };
+    let shape = |i: usize| &*graph.node(node.inputs[i]).shape;
+    let dims = op.dims(shape(0), shape(1), &node.shape);
+    let known = matches!(graph.node(node.inputs[1]).op, Op::Weight(_) | Op::Constant(_));
+    choose(op, &dims, options.convolution).filter(|_| known)
+}
+
+fn choose(op: &Conv2d, dims: &Conv2dDims, wanted: Convolution) -> Option<Tile> {
+    let applies = dims.kernel == [3, 3] && op.stride == 1 && dims.pixels() > 0 && dims.out_channels > 0;
+    match wanted {
+        _ if !applies => None,
+        Convolution::Direct => None,
+        Convolution::Winograd(tile) => Some(tile),
+        Convolution::Auto => pays(dims).then_some(Tile::Two),
+    }
+}
+
+/// Whether tiles of 2×2 are faster, by the measurements in docs/benchmarks.
+///
+/// Each of the 16 products must have rows enough to be worth reading its weights, and channels enough to be worth transforming pixels.
+fn pays(dims: &Conv2dDims) -> bool {
+    Tile::Two.count(dims) >= FEWEST_TILES && dims.in_channels.min(dims.out_channels) >= FEWEST_CHANNELS
+}
+
+const FEWEST_TILES: usize = 64;
+const FEWEST_CHANNELS: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dims(side: usize, channels: [usize; 2]) -> Conv2dDims {
+        let [in_channels, out_channels] = channels;
+        Conv2dDims { batch: 1, input: [side; 2], output: [side; 2], kernel: [3, 3], in_channels, out_channels }
+    }
+
+    #[test]
+    fn wide_pictures_of_many_channels_are_transformed() {
+        let same = Conv2d::same(3);
+        let auto = |side, channels| choose(&same, &dims(side, channels), Convolution::Auto);
+        // Stable Diffusion 1.5's UNet at 512², and its autoencoder.
+        for (side, channels) in [(64, 320), (32, 640), (16, 1280), (64, 512), (512, 128)] {
+            assert_eq!(auto(side, [channels; 2]), Some(Tile::Two), "{side} {channels}");
+        }
+        // The lowest level, and the first and last layers.
+        for (side, channels) in [(8, [1280, 1280]), (64, [4, 320]), (64, [320, 4]), (512, [128, 3])] {
+            assert_eq!(auto(side, channels), None, "{side} {channels:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_forced_holds_wherever_it_applies() {
+        let small = dims(3, [1, 2]);
+        let same = Conv2d::same(3);
+        for tile in [Tile::Two, Tile::Four] {
+            let forced = Convolution::Winograd(tile);
+            assert_eq!(choose(&same, &small, forced), Some(tile));
+            assert_eq!(choose(&Conv2d { stride: 2, ..same }, &small, forced), None);
+            assert_eq!(choose(&same, &Conv2dDims { kernel: [1, 1], ..small }, forced), None);
+        }
+        assert_eq!(choose(&same, &dims(512, [128; 2]), Convolution::Direct), None);
+    }
+
+    #[test]
+    fn tiles_cover_the_result() {
+        assert_eq!([Tile::Two, Tile::Four].map(|tile| tile.count(&dims(5, [1, 1]))), [9, 4]);
+        assert_eq!([Tile::Two, Tile::Four].map(Tile::products), [16, 36]);
+    }
+}
