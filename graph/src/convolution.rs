@@ -80,7 +80,7 @@ fn pays(dims: &Conv2dDims) -> bool {
 }
 
 const FEWEST_TILES: usize = 64;
-const FEWEST_CHANNELS: usize = 32;
+const FEWEST_CHANNELS: usize = 16;
 
 #[cfg(test)]
 mod tests {

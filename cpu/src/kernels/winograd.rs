@@ -4,6 +4,7 @@ use graph::Tile;
 use graph::ops::{Conv2d, Conv2dDims};
 use rayon::prelude::*;
 use rten_gemm::{GemmError, GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
+use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 use rten_tensor::NdTensorView;
 
@@ -13,8 +14,8 @@ const AT_ONCE: usize = 1 << 18;
 /// Fewer rows than this would leave the matrix product's tiles half empty and read weights for too little.
 const LEAST_TILES: usize = 32;
 
-/// Channels that are transformed together: the lanes of the widest vector register.
-const LANES: usize = 16;
+/// Lanes of the widest vector register.
+const MOST_LANES: usize = 64;
 
 /// A convolution by kernels of 3×3 with stride 1, by Winograd's transform F(m×m, 3×3) (Lavin & Gray 2015, equation 8):
 /// `Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A` for a tile d of (m + 2)² pixels and a result of m². Summed over channels, ⊙ is one matrix
@@ -135,8 +136,6 @@ fn multiply(
     gemm.gemm(out, GemmInputA::Unpacked(a), GemmInputB::Packed(pack), GemmOptions::default())
 }
 
-type Lanes = [f32; LANES];
-
 /// `Bᵀ d B` of one tile, scattered over the left factors of the products.
 struct Forward<'a, const N: usize> {
     band: &'a Band<'a>,
@@ -149,22 +148,38 @@ struct Forward<'a, const N: usize> {
     pixels: &'a mut [f32],
 }
 
+// Loops are written out, without closures: what is not inlined here would be compiled for the oldest processor.
 impl<const N: usize> SimdOp for Forward<'_, N> {
     type Output = ();
 
     #[inline(always)]
-    fn eval<I: Isa>(self, _: I) {
+    fn eval<I: Isa>(self, isa: I) {
         let Forward { band, row, column, i, count, pixels } = self;
-        let channels = band.kernel.dims.in_channels;
-        let sources: [[Option<&[f32]>; N]; N] =
-            std::array::from_fn(|y| std::array::from_fn(|x| band.pixel(row + y, column + x)));
-        for c in (0..channels).step_by(LANES) {
-            let d: [[Lanes; N]; N] =
-                sources.map(|row| row.map(|pixel| pixel.map_or([0.0; LANES], |data| load(data, c))));
-            // Columns first, then rows.
-            let d = transposed(transposed(d).map(|column| forward(&column))).map(|row| forward(&row));
-            for (e, value) in d.iter().flatten().enumerate() {
-                store(value, &mut pixels[(e * count + i) * channels..][..channels], c);
+        let (ops, channels) = (isa.f32(), band.kernel.dims.in_channels);
+        let mut sources: [[Option<&[f32]>; N]; N] = [[None; N]; N];
+        for (y, sources) in sources.iter_mut().enumerate() {
+            for (x, source) in sources.iter_mut().enumerate() {
+                *source = band.pixel(row + y, column + x);
+            }
+        }
+        for c in (0..channels).step_by(ops.len()) {
+            let mut d = [[ops.zero(); N]; N];
+            for x in 0..N {
+                let mut pixels = [ops.zero(); N];
+                for (y, pixel) in pixels.iter_mut().enumerate() {
+                    if let Some(source) = sources[y][x] {
+                        *pixel = load(isa, source, c);
+                    }
+                }
+                let pixels = forward(isa, &pixels);
+                for (d, value) in d.iter_mut().zip(pixels) {
+                    d[x] = value;
+                }
+            }
+            for (y, d) in d.iter().enumerate() {
+                for (x, value) in forward(isa, d).into_iter().enumerate() {
+                    store(isa, value, &mut pixels[((y * N + x) * count + i) * channels..][..channels], c);
+                }
             }
         }
     }
@@ -185,21 +200,29 @@ impl<const M: usize, const N: usize> SimdOp for Back<'_, M, N> {
     type Output = ();
 
     #[inline(always)]
-    fn eval<I: Isa>(self, _: I) {
+    fn eval<I: Isa>(self, isa: I) {
         let Back { band, row, column, i, count, products, out } = self;
         let Conv2dDims { output: [_, columns], out_channels: channels, .. } = band.kernel.dims;
-        for c in (0..channels).step_by(LANES) {
-            let m: [[Lanes; N]; N] = std::array::from_fn(|y| {
-                std::array::from_fn(|x| load(&products[((y * N + x) * count + i) * channels..][..channels], c))
-            });
-            let m: [[Lanes; N]; M] = transposed(transposed(m).map(|column| back::<M, N>(&column)));
-            let y: [[Lanes; M]; M] = m.map(|row| back(&row));
-            let bias = band.bias.map_or([0.0; LANES], |bias| load(bias, c));
-            for (y, values) in y.iter().enumerate() {
-                for (x, value) in values.iter().enumerate().take(columns.saturating_sub(column)) {
+        let ops = isa.f32();
+        for c in (0..channels).step_by(ops.len()) {
+            let mut m = [[ops.zero(); N]; M];
+            for x in 0..N {
+                let mut products_of_column = [ops.zero(); N];
+                for (y, product) in products_of_column.iter_mut().enumerate() {
+                    *product = load(isa, &products[((y * N + x) * count + i) * channels..][..channels], c);
+                }
+                let values: [I::F32; M] = back(isa, &products_of_column);
+                for (m, value) in m.iter_mut().zip(values) {
+                    m[x] = value;
+                }
+            }
+            let bias = band.bias.map_or(ops.zero(), |bias| load(isa, bias, c));
+            for (y, m) in m.iter().enumerate() {
+                let values: [I::F32; M] = back(isa, m);
+                for (x, value) in values.into_iter().enumerate().take(columns.saturating_sub(column)) {
                     let at = ((row + y) * columns + column + x) * channels;
                     if let Some(pixel) = out.get_mut(at..at + channels) {
-                        store(&add(value, &bias), pixel, c);
+                        store(isa, ops.add(value, bias), pixel, c);
                     }
                 }
             }
@@ -207,94 +230,71 @@ impl<const M: usize, const N: usize> SimdOp for Back<'_, M, N> {
     }
 }
 
+/// The vector of elements from `at` on, with zeros behind the last.
 #[inline(always)]
-fn load(data: &[f32], at: usize) -> Lanes {
-    match data[at..].first_chunk::<LANES>() {
-        Some(values) => *values,
-        None => {
-            let rest = &data[at..];
-            std::array::from_fn(|lane| rest.get(lane).copied().unwrap_or(0.0))
-        }
+fn load<I: Isa>(isa: I, data: &[f32], at: usize) -> I::F32 {
+    let (ops, rest) = (isa.f32(), &data[at..]);
+    if rest.len() >= ops.len() { ops.load(rest) } else { ops.load_pad(rest).0 }
+}
+
+/// As many of the vector's elements as there is room for from `at` on.
+#[inline(always)]
+fn store<I: Isa>(isa: I, value: I::F32, data: &mut [f32], at: usize) {
+    let (ops, rest) = (isa.f32(), &mut data[at..]);
+    if rest.len() >= ops.len() {
+        ops.store(value, rest);
+    } else {
+        let mut whole = [0.0; MOST_LANES];
+        ops.store(value, &mut whole);
+        rest.copy_from_slice(&whole[..rest.len()]);
     }
 }
 
+/// `Bᵀ d` for four or six rows (Lavin & Gray 2015, sections 4.1 and 4.3).
 #[inline(always)]
-fn store(values: &Lanes, data: &mut [f32], at: usize) {
-    let rest = &mut data[at..];
-    match rest.first_chunk_mut::<LANES>() {
-        Some(room) => *room = *values,
-        None => rest.copy_from_slice(&values[..rest.len()]),
+fn forward<I: Isa, const N: usize>(isa: I, d: &[I::F32; N]) -> [I::F32; N] {
+    let ops = isa.f32();
+    let mut out = [ops.zero(); N];
+    if N == 4 {
+        out[0] = ops.sub(d[0], d[2]);
+        out[1] = ops.add(d[1], d[2]);
+        out[2] = ops.sub(d[2], d[1]);
+        out[3] = ops.sub(d[1], d[3]);
+    } else {
+        let (two, four, five) = (ops.splat(2.0), ops.splat(4.0), ops.splat(5.0));
+        let even = ops.sub(d[4], ops.mul(four, d[2]));
+        let odd = ops.sub(d[3], ops.mul(four, d[1]));
+        let near = ops.sub(d[4], d[2]);
+        let far = ops.mul(two, ops.sub(d[3], d[1]));
+        out[0] = ops.add(ops.sub(ops.mul(four, d[0]), ops.mul(five, d[2])), d[4]);
+        out[1] = ops.add(even, odd);
+        out[2] = ops.sub(even, odd);
+        out[3] = ops.add(near, far);
+        out[4] = ops.sub(near, far);
+        out[5] = ops.add(ops.sub(ops.mul(four, d[1]), ops.mul(five, d[3])), d[5]);
     }
+    out
 }
 
+/// `Aᵀ m` for four or six rows.
 #[inline(always)]
-fn transposed<const A: usize, const B: usize>(values: [[Lanes; A]; B]) -> [[Lanes; B]; A] {
-    std::array::from_fn(|a| std::array::from_fn(|b| values[b][a]))
+fn back<I: Isa, const M: usize, const N: usize>(isa: I, m: &[I::F32; N]) -> [I::F32; M] {
+    let ops = isa.f32();
+    let mut out = [ops.zero(); M];
+    if M == 2 {
+        out[0] = ops.add(ops.add(m[0], m[1]), m[2]);
+        out[1] = ops.sub(ops.sub(m[1], m[2]), m[3]);
+    } else {
+        let (two, four, eight) = (ops.splat(2.0), ops.splat(4.0), ops.splat(8.0));
+        let (sum, difference) = (ops.add(m[1], m[2]), ops.sub(m[1], m[2]));
+        let (outer_sum, outer_difference) = (ops.add(m[3], m[4]), ops.sub(m[3], m[4]));
+        out[0] = ops.add(ops.add(m[0], sum), outer_sum);
+        out[1] = ops.mul_add(two, outer_difference, difference);
+        out[2] = ops.mul_add(four, outer_sum, sum);
+        out[3] = ops.add(ops.mul_add(eight, outer_difference, difference), m[5]);
+    }
+    out
 }
-
-#[inline(always)]
-fn add(a: &Lanes, b: &Lanes) -> Lanes {
-    std::array::from_fn(|lane| a[lane] + b[lane])
-}
-
-/// A row of coefficients times a vector of lanes. Coefficients are constants once this is inlined, and those of zero vanish.
-#[inline(always)]
-fn combine<const N: usize>(coefficients: [f32; N], values: &[Lanes; N]) -> Lanes {
-    std::array::from_fn(|lane| {
-        let mut sum = None;
-        for (coefficient, value) in coefficients.iter().zip(values) {
-            let value = value[lane];
-            sum = match (sum, *coefficient) {
-                (sum, 0.0) => sum,
-                (None, factor) => Some(factor * value),
-                (Some(sum), 1.0) => Some(sum + value),
-                (Some(sum), -1.0) => Some(sum - value),
-                (Some(sum), factor) => Some(sum + factor * value),
-            };
-        }
-        sum.unwrap_or(0.0)
-    })
-}
-
-/// `Bᵀ d` for four or six rows (Lavin & Gray 2015, section 4.1 and 4.2).
-#[inline(always)]
-fn forward<const N: usize>(d: &[Lanes; N]) -> [Lanes; N] {
-    std::array::from_fn(|row| {
-        let coefficients: [f32; N] =
-            std::array::from_fn(|i| if N == 4 { FORWARD_2[row][i] } else { FORWARD_4[row][i] });
-        combine(coefficients, d)
-    })
-}
-
-/// `Aᵀ m` for two or four rows.
-#[inline(always)]
-fn back<const M: usize, const N: usize>(m: &[Lanes; N]) -> [Lanes; M] {
-    std::array::from_fn(|row| {
-        let coefficients: [f32; N] = std::array::from_fn(|i| if M == 2 { BACK_2[row][i] } else { BACK_4[row][i] });
-        combine(coefficients, m)
-    })
-}
-
-// Rows and columns beyond a transform's own size are never read; they let one function index either table.
-const FORWARD_2: [[f32; 6]; 6] = [
-    [1., 0., -1., 0., 0., 0.],
-    [0., 1., 1., 0., 0., 0.],
-    [0., -1., 1., 0., 0., 0.],
-    [0., 1., 0., -1., 0., 0.],
-    [0.; 6],
-    [0.; 6],
-];
-const FORWARD_4: [[f32; 6]; 6] = [
-    [4., 0., -5., 0., 1., 0.],
-    [0., -4., -4., 1., 1., 0.],
-    [0., 4., -4., -1., 1., 0.],
-    [0., -2., -1., 2., 1., 0.],
-    [0., 2., -1., -2., 1., 0.],
-    [0., 4., 0., -5., 0., 1.],
-];
-const BACK_2: [[f32; 6]; 4] = [[1., 1., 1., 0., 0., 0.], [0., 1., -1., -1., 0., 0.], [0.; 6], [0.; 6]];
-const BACK_4: [[f32; 6]; 4] =
-    [[1., 1., 1., 1., 1., 0.], [0., 1., -1., 2., -2., 0.], [0., 1., 1., 4., 4., 0.], [0., 1., -1., 8., -8., 1.]];
 
 const KERNEL_2: [[f64; 3]; 4] = [[1., 0., 0.], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0., 0., 1.]];
 const KERNEL_4: [[f64; 3]; 6] = [
