@@ -36,7 +36,9 @@ mod picture;
 // Whole, so that every type that a function here returns can be named.
 pub use {graph, models, pipelines, scheduler};
 
-pub use graph::{Device, DeviceError, DeviceInfo, DeviceKind, MemoryUse, NodeTime, Plan, PlanOptions, Storage};
+pub use graph::{
+    Convolution, Device, DeviceError, DeviceInfo, DeviceKind, MemoryUse, NodeTime, Plan, PlanOptions, Storage, Tile,
+};
 pub use models::{Lora, ModelError, ModelFiles, TextualInversion};
 pub use picture::{MaskPicture, PictureError, Transparency, is_animated, read_mask, read_picture, read_transparent};
 pub use pipelines::{

@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use graph::{Device, PlanOptions, Rate, Scope, Storage, Tensor, passes::optimize, shape::numel};
+use graph::{Convolution, Device, PlanOptions, Rate, Scope, Storage, Tensor, Tile, passes::optimize, shape::numel};
 use headwater::{DeviceChoice, DeviceSettings, SharedDevice, open_device};
 use models::synthetic::{SyntheticWeights, signed};
 use models::{
@@ -98,6 +98,11 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Runs a model, compares every block, and prints the error of the result.
 fn check(device: &dyn Device, name: &str, storage: Storage) {
+    check_by(device, name, PlanOptions { storage, ..Default::default() });
+}
+
+fn check_by(device: &dyn Device, name: &str, options: PlanOptions) {
+    let storage = options.storage;
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let Model { golden, inputs, scope, output } = model(name);
     let mut blocks = scope.marked();
@@ -105,7 +110,7 @@ fn check(device: &dyn Device, name: &str, storage: Storage) {
     let outputs: Vec<(&str, &Tensor)> = blocks.iter().map(|(path, tensor)| (&**path, tensor)).collect();
     let graph = optimize(&scope.finish(&outputs).unwrap());
     let weights = SyntheticWeights::new(&graph.weights());
-    let mut plan = device.plan(&graph, &weights, PlanOptions { storage, ..Default::default() }).unwrap();
+    let mut plan = device.plan(&graph, &weights, options).unwrap();
     for (input, values) in &inputs {
         plan.write(input, values).unwrap();
     }
@@ -158,6 +163,16 @@ const MODELS: &[&str] = &["sd15_text_encoder", "sd15_vae", "sd15_vae_encoder", "
 fn on_the_cpu() {
     for name in MODELS {
         check(cpu().device(), name, Storage::F32);
+    }
+}
+
+/// `on_the_cpu` uses the fastest for each size; these use one for all.
+#[test]
+fn convolutions_in_other_ways_on_the_cpu() {
+    for convolution in [Convolution::Direct, Convolution::Winograd(Tile::Two), Convolution::Winograd(Tile::Four)] {
+        for name in ["sd15_vae", "imagenet64_unet"] {
+            check_by(cpu().device(), name, PlanOptions { storage: Storage::F32, convolution });
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::weights;
 use graph::ops::{GroupNorm, MatMul};
 use graph::shape::numel;
 use graph::{DeviceError, Graph, Node, NodeId, Op, PlanOptions, Slots, Tile, WeightSource, half_weights, winograd};
+use rayon::prelude::*;
 use rten_gemm::PackedBMatrix;
 use std::collections::HashMap;
 
@@ -106,8 +107,7 @@ pub(crate) fn compile(
 
     let half = half_weights(graph, source, options);
     let mut compiled = Compiled { heads: heads(&steps), steps, leaves: Vec::new(), packs: Vec::new(), weight_bytes: 0 };
-    let mut packed: Vec<Vec<PackedBMatrix<f32>>> = order.iter().map(|_| Vec::new()).collect();
-    for (id, node) in graph.iter() {
+    let leaf = |(id, node): (NodeId, &Node)| -> Result<Leaf, DeviceError> {
         let data = match &node.op {
             Op::Weight(weight) => {
                 let data = weights::load(source, weight, half[id.index()])?;
@@ -118,19 +118,35 @@ pub(crate) fn compile(
             Op::Input(input) => zeros(numel(&input.shape), device)?,
             _ => Vec::new(),
         };
-        for (key, place) in order.iter().zip(&mut packed).filter(|(key, _)| key.root == id) {
-            *place = threads.install(|| key.pack(&data));
-            compiled.weight_bytes += key.bytes();
+        let own = order.iter().enumerate().filter(|(_, key)| key.root == id);
+        let packs = own.map(|(place, key)| (place, key.pack(&data))).collect();
+        let keep = matches!(node.op, Op::Input(_)) || read_whole[id.index()];
+        Ok(Leaf { data: if keep { data } else { Vec::new() }, packs })
+    };
+    // Each thread reads and packs a weight at a time. The first error in the graph's order is the one that is told.
+    let nodes: Vec<(NodeId, &Node)> = graph.iter().collect();
+    let leaves: Vec<_> = threads.install(|| nodes.par_iter().with_max_len(1).map(|one| leaf(*one)).collect());
+    let mut packed: Vec<Vec<PackedBMatrix<f32>>> = order.iter().map(|_| Vec::new()).collect();
+    for (leaf, (_, node)) in leaves.into_iter().zip(nodes) {
+        let leaf = leaf?;
+        if !matches!(node.op, Op::Input(_)) {
+            compiled.weight_bytes += size_of_val(&*leaf.data) as u64;
         }
-        let is_input = matches!(node.op, Op::Input(_));
-        let keep = is_input || read_whole[id.index()];
-        if keep && !is_input {
-            compiled.weight_bytes += size_of_val(&*data) as u64;
+        compiled.leaves.push(leaf.data);
+        for (place, packs) in leaf.packs {
+            compiled.weight_bytes += order[place].bytes();
+            packed[place] = packs;
         }
-        compiled.leaves.push(if keep { data } else { Vec::new() });
     }
     compiled.packs = packed.into_iter().flatten().collect();
     Ok(compiled)
+}
+
+/// What is kept of an input, a weight or a constant.
+struct Leaf {
+    data: Vec<f32>,
+    /// Its packed forms, by their place in the order of all.
+    packs: Vec<(usize, Vec<PackedBMatrix<f32>>)>,
 }
 
 /// How the product's right factor is packed, when it is one matrix known before the graph runs.

@@ -5,11 +5,12 @@ use crate::device::PlanOptions;
 use crate::graph::{Graph, Node};
 use crate::op::Op;
 use crate::ops::{Conv2d, Conv2dDims};
+use std::str::FromStr;
 
 /// A way to compute convolutions on the CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Convolution {
-    /// Winograd's transform with tiles of 2×2 where it is faster, else direct.
+    /// Winograd's transform where it is faster, with tiles of 4×4 for wide pictures; else direct.
     #[default]
     Auto,
     /// The product of the image's patches with the kernel's matrix.
@@ -18,6 +19,29 @@ pub enum Convolution {
     /// Neural Networks*). It multiplies 2.25 or 4 times less, keeps weights that are 1.8 or 4 times as large, and its rounding errors
     /// are some 1.5 or 20 times as large.
     Winograd(Tile),
+}
+
+/// Each way with the name that users give it.
+const NAMES: [(&str, Convolution); 4] = [
+    ("auto", Convolution::Auto),
+    ("direct", Convolution::Direct),
+    ("winograd2", Convolution::Winograd(Tile::Two)),
+    ("winograd4", Convolution::Winograd(Tile::Four)),
+];
+
+impl FromStr for Convolution {
+    type Err = String;
+
+    /// By its name; nothing means `auto`.
+    fn from_str(name: &str) -> Result<Convolution, String> {
+        if name.is_empty() {
+            return Ok(Convolution::Auto);
+        }
+        let known = NAMES.iter().find(|(known, _)| *known == name);
+        known.map(|(_, convolution)| *convolution).ok_or_else(|| {
+            format!("{name} is no way to compute a convolution; there are {}", NAMES.map(|(name, _)| name).join(", "))
+        })
+    }
 }
 
 /// Pixels of the result that Winograd's transform computes together.
@@ -68,19 +92,30 @@ fn choose(op: &Conv2d, dims: &Conv2dDims, wanted: Convolution) -> Option<Tile> {
         _ if !applies => None,
         Convolution::Direct => None,
         Convolution::Winograd(tile) => Some(tile),
-        Convolution::Auto => pays(dims).then_some(Tile::Two),
+        Convolution::Auto => fastest(dims),
     }
 }
 
-/// Whether tiles of 2×2 are faster, by the measurements in docs/benchmarks.
+/// The tile that was fastest in the measurements in docs/benchmarks, if any was faster than the direct way.
 ///
-/// Each of the 16 products must have rows enough to be worth reading its weights, and channels enough to be worth transforming pixels.
-fn pays(dims: &Conv2dDims) -> bool {
-    Tile::Two.count(dims) >= FEWEST_TILES && dims.in_channels.min(dims.out_channels) >= FEWEST_CHANNELS
+/// A tile's products must have rows enough to be worth reading their weights, and channels enough to be worth transforming pixels.
+/// Tiles of 4×4 make kernels four times as large in memory, which is worth it for wide pictures alone.
+fn fastest(dims: &Conv2dDims) -> Option<Tile> {
+    if dims.in_channels.min(dims.out_channels) < FEWEST_CHANNELS {
+        return None;
+    }
+    let kernel = dims.in_channels * dims.out_channels;
+    if Tile::Four.count(dims) >= FEWEST_LARGE_TILES && kernel <= LARGEST_KERNEL {
+        return Some(Tile::Four);
+    }
+    (Tile::Two.count(dims) >= FEWEST_TILES).then_some(Tile::Two)
 }
 
 const FEWEST_TILES: usize = 64;
+const FEWEST_LARGE_TILES: usize = 256;
 const FEWEST_CHANNELS: usize = 16;
+/// Pairs of channels.
+const LARGEST_KERNEL: usize = 512 * 512;
 
 #[cfg(test)]
 mod tests {
@@ -96,7 +131,10 @@ mod tests {
         let same = Conv2d::same(3);
         let auto = |side, channels| choose(&same, &dims(side, channels), Convolution::Auto);
         // Stable Diffusion 1.5's UNet at 512², and its autoencoder.
-        for (side, channels) in [(64, 320), (32, 640), (16, 1280), (64, 512), (512, 128)] {
+        for (side, channels) in [(64, 320), (64, 512), (512, 128)] {
+            assert_eq!(auto(side, [channels; 2]), Some(Tile::Four), "{side} {channels}");
+        }
+        for (side, channels) in [(32, 320), (32, 640), (16, 1280), (64, 1280)] {
             assert_eq!(auto(side, [channels; 2]), Some(Tile::Two), "{side} {channels}");
         }
         // The lowest level, and the first and last layers.
@@ -116,6 +154,15 @@ mod tests {
             assert_eq!(choose(&same, &Conv2dDims { kernel: [1, 1], ..small }, forced), None);
         }
         assert_eq!(choose(&same, &dims(512, [128; 2]), Convolution::Direct), None);
+    }
+
+    #[test]
+    fn ways_have_names() {
+        for (name, convolution) in NAMES {
+            assert_eq!(name.parse(), Ok(convolution));
+        }
+        assert_eq!("".parse(), Ok(Convolution::Auto));
+        assert!("fast".parse::<Convolution>().unwrap_err().contains("winograd4"));
     }
 
     #[test]

@@ -118,8 +118,8 @@ fn permute<const N: usize>(bytes: &[u8], shape: &[usize], axes: &[usize]) -> Vec
 }
 
 /// Where a device finds weights by name while it builds a plan: one tensor at a time, so that memory never holds a
-/// second copy of a checkpoint.
-pub trait WeightSource {
+/// second copy of a checkpoint. The native executor asks from several threads, each for a tensor of its own.
+pub trait WeightSource: Sync {
     /// The tensor of that name.
     fn weight(&self, name: &str) -> Option<WeightView<'_>>;
 

@@ -1,6 +1,7 @@
 //! The flags that every image command shares.
 
 use super::error::CliError;
+use super::kernel;
 use super::model::{self, EmbeddingArg, LoraArg, Wanted};
 use clap::{Args, ValueEnum};
 use graph::{PlanOptions, Storage};
@@ -225,6 +226,18 @@ pub(super) fn gib(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "give a number of GiB: 3, say, or 0.5".into())
 }
 
+impl DType {
+    /// How plans keep weights, and compute convolutions where the environment says so.
+    pub(super) fn plan_options(self) -> Result<PlanOptions, CliError> {
+        let storage = match self {
+            DType::Auto => Storage::Auto,
+            DType::F32 => Storage::F32,
+            DType::F16 => Storage::F16,
+        };
+        Ok(PlanOptions { storage, convolution: kernel::convolution()? })
+    }
+}
+
 impl ImageArgs {
     /// The model's files, with the adapters that the flags and the prompt name.
     pub(super) fn open_model(&self, loras: &[LoraArg]) -> Result<models::ModelFiles, CliError> {
@@ -232,15 +245,6 @@ impl ImageArgs {
             Wanted { config: self.config.as_deref(), variant: self.variant.as_deref(), quiet: self.is_quiet() };
         let files = model::with_parts(model::open(&self.model, wanted)?, loras, self.vae.as_deref())?;
         model::with_embeddings(files, &self.embedding)
-    }
-
-    pub(super) fn plan_options(&self) -> PlanOptions {
-        let storage = match self.dtype {
-            DType::Auto => Storage::Auto,
-            DType::F32 => Storage::F32,
-            DType::F16 => Storage::F16,
-        };
-        PlanOptions { storage, ..Default::default() }
     }
 
     /// Where to step, if the command line says so.

@@ -29,6 +29,7 @@ mod info;
 mod inpaint;
 mod interpolate;
 mod interrupt;
+mod kernel;
 mod lora_tags;
 mod memory;
 mod model;

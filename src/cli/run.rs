@@ -144,7 +144,7 @@ pub(super) fn open(flags: &ImageArgs, prompt: Option<&str>) -> Result<Opened, Cl
         let info = device.info();
         note!("device: {} ({}, {})", info.name, info.kind, info.backend);
     }
-    let pipe = Pipeline::from_pretrained(&device, &files, flags.plan_options())?;
+    let pipe = Pipeline::from_pretrained(&device, &files, flags.dtype.plan_options()?)?;
     if !pipe.left_over().is_empty() && !flags.quiet {
         let names = first_few(pipe.left_over());
         note!("warning: {} has tensors that no part of the model reads: {names}", flags.model.display());

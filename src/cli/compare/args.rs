@@ -5,7 +5,6 @@ use crate::cli::error::CliError;
 use crate::cli::image_args::{DType, Seed, gib, number, pixels, whole};
 use crate::cli::model::{self, EmbeddingArg, LoraArg, Wanted};
 use crate::compare::{Axis, Model, Value};
-use graph::{PlanOptions, Storage};
 use pipelines::{DeviceChoice, Pipeline, PromptSyntax, Request, Rng, SharedDevice};
 use scheduler::{NamedSampler, NamedSchedule, SAMPLERS};
 use serde_json::json;
@@ -296,12 +295,7 @@ impl Fixed {
         let wanted = Wanted { config: None, variant: self.variant.as_deref(), quiet };
         let files = model::with_parts(model::open(name, wanted)?, &self.lora, self.vae.as_deref())?;
         let files = model::with_embeddings(files, &self.embedding)?;
-        let storage = match self.dtype {
-            DType::Auto => Storage::Auto,
-            DType::F32 => Storage::F32,
-            DType::F16 => Storage::F16,
-        };
-        let pipe = Pipeline::from_pretrained(device, &files, PlanOptions { storage, ..Default::default() })?;
+        let pipe = Pipeline::from_pretrained(device, &files, self.dtype.plan_options()?)?;
         Ok(Model { name: name.display().to_string(), pipe })
     }
 }
