@@ -1,5 +1,6 @@
-//! What a denoising step costs.
+//! What a denoising step costs, and what reads prompts and makes pictures around it.
 
+use crate::conditioning::SampleShape;
 use crate::error::PipelineError;
 use crate::job::Job;
 use crate::networks::Concatenated;
@@ -10,28 +11,133 @@ use crate::tasks::{Inpaint, Task, Upscale};
 use graph::{MemoryWeights, NodeTime, PlanOptions, Rate, Scope};
 use std::time::{Duration, Instant};
 
-/// What a denoising step costs.
+/// How often something is measured, and by which clocks.
+#[derive(Clone, Copy)]
+pub struct Repeats<'a> {
+    /// Timed runs, after one that warms up.
+    pub count: usize,
+    /// Seconds that all processors together have spent on this program so far, where the system tells: this crate asks no system.
+    pub processor: &'a dyn Fn() -> Option<f64>,
+}
+
+/// What a part of a model costs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bench {
-    /// Samples that are denoised together.
+    /// Samples that are computed together.
     pub samples: usize,
-    /// Every timed step of all samples, reading the result included.
+    /// Every timed run of all samples, writing the inputs and reading the result included.
     pub seconds: Vec<f64>,
-    /// Floating-point operations of one step.
+    /// Seconds that all processors together worked in all these runs, where it is known.
+    pub processor: Option<f64>,
+    /// Floating-point operations of one run.
     pub flops: u64,
-    /// Every operation of a step, timed alone.
-    pub nodes: Vec<NodeTime>,
+    /// Every operation of a run, timed alone: several such runs. Empty where the part ran in tiles, which no one plan is.
+    pub profiles: Vec<Vec<NodeTime>>,
+}
+
+/// Runs are profiled no more often than this: it is enough for a middle and a spread.
+const PROFILES: usize = 5;
+
+impl Repeats<'_> {
+    /// Seconds of every run but the first, and of the processors in all of them.
+    fn time(
+        &self,
+        mut work: impl FnMut() -> Result<(), PipelineError>,
+    ) -> Result<(Vec<f64>, Option<f64>), PipelineError> {
+        work()?;
+        let before = (self.processor)();
+        let mut seconds = Vec::with_capacity(self.count);
+        for _ in 0..self.count {
+            let started = Instant::now();
+            work()?;
+            seconds.push(started.elapsed().as_secs_f64());
+        }
+        let processor = before.and_then(|before| Some((self.processor)()? - before));
+        Ok((seconds, processor))
+    }
+
+    /// Times a part and then its operations.
+    fn bench(
+        &self,
+        work: impl FnMut() -> Result<(), PipelineError>,
+        profile: impl Fn() -> Result<Vec<NodeTime>, PipelineError>,
+    ) -> Result<Bench, PipelineError> {
+        let (seconds, processor) = self.time(work)?;
+        let profiles = (0..self.count.min(PROFILES)).map(|_| profile()).collect::<Result<Vec<_>, _>>()?;
+        Ok(Bench::new(1, seconds, processor, profiles))
+    }
+}
+
+impl std::fmt::Debug for Repeats<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Repeats").field("count", &self.count).finish_non_exhaustive()
+    }
+}
+
+impl Bench {
+    fn new(samples: usize, seconds: Vec<f64>, processor: Option<f64>, mut profiles: Vec<Vec<NodeTime>>) -> Self {
+        profiles.retain(|nodes| !nodes.is_empty());
+        let flops = profiles.first().map_or(0, |nodes| nodes.iter().map(|node| node.flops).sum());
+        Self { samples, seconds, processor, flops, profiles }
+    }
 }
 
 impl Pipeline {
-    /// Times `steps` denoising steps of `samples` samples after one that warms up, then every operation alone.
+    /// Times denoising steps of `samples` samples, then every operation alone.
     ///
     /// # Errors
     /// As [`start_all`](Self::start_all) and [`Batch::next`].
-    pub fn bench(&self, job: &Job, samples: usize, steps: usize) -> Result<Bench, PipelineError> {
+    pub fn bench(&self, job: &Job, samples: usize, repeats: Repeats<'_>) -> Result<Bench, PipelineError> {
         let mut batch = self.start_all(&vec![job.clone(); samples.max(1)])?;
-        batch.bench(steps)
+        batch.bench(repeats)
     }
+
+    /// The same of reading the job's prompt; none where the model reads none.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn bench_prompt(&self, job: &Job, repeats: Repeats<'_>) -> Result<Option<Bench>, PipelineError> {
+        let prompt = job.text.as_ref().and_then(|text| text.prompts.last());
+        let (Some(encoders), Some(prompt)) = (self.text_encoders(), prompt) else { return Ok(None) };
+        let host = self.host();
+        let work = || encoders.encode_text(host, prompt).map(drop);
+        repeats.bench(work, || encoders.profile(prompt)).map(Some)
+    }
+
+    /// The same of making a picture of the job's latents; none where samples are pictures, or the decoder is missing.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn bench_decode(&self, job: &Job, repeats: Repeats<'_>) -> Result<Option<Bench>, PipelineError> {
+        let Some(autoencoder) = self.autoencoder() else { return Ok(None) };
+        let (host, shape) = (self.host(), job.shape);
+        let latents = waves(shape);
+        let work = || autoencoder.decode(host, &latents, shape).map(drop);
+        repeats.bench(work, || autoencoder.profile_decoding(shape)).map(Some)
+    }
+
+    /// The same of making latents of a picture of the job's size; none where samples are pictures, or no picture can be encoded.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn bench_encode(&self, job: &Job, repeats: Repeats<'_>) -> Result<Option<Bench>, PipelineError> {
+        let Some(autoencoder) = self.autoencoder() else { return Ok(None) };
+        let Some(channels) = autoencoder.picture_channels() else { return Ok(None) };
+        let (host, factor) = (self.host(), autoencoder.factor());
+        let shape = SampleShape { height: job.shape.height * factor, width: job.shape.width * factor, channels };
+        let picture = waves(shape);
+        let work = || autoencoder.encode_mean(host, &picture, shape).map(drop);
+        let bench = repeats.bench(work, || autoencoder.profile_encoding(shape));
+        // As a run does, which needs the memory for its steps.
+        autoencoder.finish_encoding();
+        bench.map(Some)
+    }
+}
+
+/// Values of −1..1 that are neither all alike nor zeros, which some machines are quicker with.
+#[allow(clippy::cast_precision_loss, reason = "which values they are means nothing")]
+fn waves(shape: SampleShape) -> Vec<f32> {
+    (0..shape.numel()).map(|i| (i as f32 * 0.37).sin()).collect()
 }
 
 impl Pipeline {
@@ -97,21 +203,18 @@ impl Pipeline {
 
 impl Batch {
     /// Denoises what the runs start from, again and again.
-    fn bench(&mut self, steps: usize) -> Result<Bench, PipelineError> {
+    fn bench(&mut self, repeats: Repeats<'_>) -> Result<Bench, PipelineError> {
         self.reach_model()?;
-        let mut seconds = Vec::with_capacity(steps);
         let samples = self.samples_at_once();
         self.with_denoiser(|denoiser, evaluations| {
-            for i in 0..=steps {
-                let started = Instant::now();
-                denoiser.denoise(evaluations)?;
-                if i > 0 {
-                    seconds.push(started.elapsed().as_secs_f64());
-                }
+            let (seconds, processor) = repeats.time(|| denoiser.denoise(evaluations).map(drop))?;
+            let mut profiles = Vec::new();
+            for _ in 0..repeats.count.min(PROFILES) {
+                let mut nodes = denoiser.profile()?;
+                nodes.retain(|node| node.rate == Rate::Step);
+                profiles.push(nodes);
             }
-            let mut nodes = denoiser.profile()?;
-            nodes.retain(|node| node.rate == Rate::Step);
-            Ok(Bench { samples, seconds, flops: nodes.iter().map(|node| node.flops).sum(), nodes })
+            Ok(Bench::new(samples, seconds, processor, profiles))
         })
     }
 }

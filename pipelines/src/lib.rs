@@ -28,7 +28,7 @@ mod resolve;
 mod run;
 mod tasks;
 
-pub use bench::Bench;
+pub use bench::{Bench, Repeats};
 pub use conditioning::SampleShape;
 pub use devices::{
     DeviceChoice, DeviceSettings, SelftestCase, SharedDevice, automatic, devices, open_device, selftest,

@@ -11,7 +11,7 @@ use crate::lane::{Beginning, Lane};
 use crate::memo::Memo;
 use crate::networks::{Concatenated, Guidance, NETWORKS, ReadNetwork, Source};
 use crate::noise::Rng;
-use crate::parts::{Model, Size, scheduler_config};
+use crate::parts::{Autoencoder, Model, Size, TextEncoders, scheduler_config};
 use crate::picture::{RgbImage, binning};
 use crate::request::Request;
 use crate::run::{Batch, Generated, Run, RunId, Timings};
@@ -246,6 +246,18 @@ impl Pipeline {
     /// What the network sees besides its sample, which only some tasks give it.
     pub(crate) fn concatenated(&self) -> Concatenated {
         self.shared.model.network.concatenated
+    }
+
+    pub(crate) fn host(&self) -> &Host {
+        &self.shared.host
+    }
+
+    pub(crate) fn text_encoders(&self) -> Option<&TextEncoders> {
+        self.shared.model.text.as_ref()
+    }
+
+    pub(crate) fn autoencoder(&self) -> Option<&Autoencoder> {
+        self.shared.model.autoencoder.as_ref()
     }
 
     /// Floating-point operations of a decoding and an encoding; none where the job's method needs neither.

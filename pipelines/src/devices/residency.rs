@@ -2,7 +2,8 @@
 
 use crate::error::PipelineError;
 use graph::{
-    Device, DeviceError, DeviceInfo, Graph, MemoryUse, Plan, PlanOptions, WeightSource, estimate_memory, passes,
+    Device, DeviceError, DeviceInfo, Graph, MemoryUse, NodeTime, Plan, PlanOptions, WeightSource, estimate_memory,
+    passes,
 };
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -236,6 +237,18 @@ impl<K: PartialEq + Clone, S: Resident + 'static> Places<K, S> {
     pub(crate) fn memory(&self) -> MemoryUse {
         let known: Vec<_> = lock(&self.known).iter().map(|(_, place)| Arc::clone(place)).collect();
         known.iter().map(|place| place.memory()).fold(MemoryUse::default(), add)
+    }
+}
+
+impl<K: PartialEq> Places<K, Box<dyn Plan>> {
+    /// What every operation of this key's plan takes; nothing where it is not held.
+    pub(crate) fn profile(&self, key: &K) -> Result<Vec<NodeTime>, PipelineError> {
+        let known = lock(&self.known);
+        let place = known.iter().find(|(own, _)| own == key).map(|(_, place)| Arc::clone(place));
+        drop(known);
+        let Some(place) = place else { return Ok(Vec::new()) };
+        let mut resident = lock(&place.slot.resident);
+        Ok(resident.as_mut().map(|plan| plan.profile()).transpose()?.unwrap_or_default())
     }
 }
 

@@ -5,7 +5,7 @@ use crate::conditioning::SampleShape;
 use crate::devices::residency::{Host, Places};
 use crate::error::PipelineError;
 use crate::picture::tiles::{Blend, Grid};
-use graph::{DeviceError, Graph, MemoryUse, Plan, Rate, Scope, Tensor};
+use graph::{DeviceError, Graph, MemoryUse, NodeTime, Plan, Rate, Scope, Tensor};
 use models::{
     AutoencoderKlConfig, AutoencoderTinyConfig, Checkpoint, ModelFiles, ModelIndex, autoencoder_kl_decode,
     autoencoder_tiny_decode,
@@ -197,6 +197,16 @@ impl Autoencoder {
             place.let_go();
         }
         Ok((decoded?, extents))
+    }
+
+    /// What every operation of the last decoding took, if latents of this shape were decoded as a whole.
+    pub(crate) fn profile_decoding(&self, shape: SampleShape) -> Result<Vec<NodeTime>, PipelineError> {
+        self.plans.profile(&shape)
+    }
+
+    /// The same of encoding a picture of this shape.
+    pub(crate) fn profile_encoding(&self, shape: SampleShape) -> Result<Vec<NodeTime>, PipelineError> {
+        self.encoder.profile(shape)
     }
 
     /// Channels of the pictures that [`encode`](Self::encode) takes; none if their latents are not what the decoder reads.

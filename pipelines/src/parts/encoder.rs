@@ -5,7 +5,7 @@ use crate::conditioning::SampleShape;
 use crate::devices::residency::{Host, Places, lock};
 use crate::error::PipelineError;
 use crate::picture::tiles::{Blend, Grid};
-use graph::{Graph, Plan, Rate, Scope};
+use graph::{Graph, NodeTime, Plan, Rate, Scope};
 use models::{Checkpoint, ModelFiles, autoencoder_kl_encode, autoencoder_tiny_encode};
 use std::sync::{Arc, Mutex};
 
@@ -134,6 +134,11 @@ impl Encoder {
             return Err(PipelineError::NotEncoded);
         }
         Ok(latents)
+    }
+
+    /// What every operation takes, if a picture of this shape was the last, and encoded as a whole.
+    pub(crate) fn profile(&self, shape: SampleShape) -> Result<Vec<NodeTime>, PipelineError> {
+        self.plans.profile(&shape)
     }
 
     /// Lets the plans go.

@@ -4,7 +4,7 @@ use super::prompt::{self, Chunk, PromptSyntax};
 use crate::devices::residency::{Host, Places, add, lock};
 use crate::error::PipelineError;
 use crate::networks::{Network, TextInput};
-use graph::{Graph, MemoryUse, Plan, Rate, Scope};
+use graph::{Graph, MemoryUse, NodeTime, Plan, Rate, Scope};
 use models::{
     Checkpoint, ClipHiddenState, ClipTextConfig, Learned, LearnedWeights, ModelFiles, ModelIndex, T5Config,
     TextualInversion, Tokenizer, clip_text_model, clip_text_model_with_projection, t5_encoder_model,
@@ -299,7 +299,7 @@ impl TextEncoders {
     }
 
     /// A text by all encoders, whose channels come to stand side by side.
-    fn encode_text(&self, host: &Host, prompt: &Prompt) -> Result<EncodedPrompt, PipelineError> {
+    pub(crate) fn encode_text(&self, host: &Host, prompt: &Prompt) -> Result<EncodedPrompt, PipelineError> {
         let parts = self.parts.iter().zip(&prompt.tokenized.parts);
         let mut parts = parts.map(|(part, own)| part.encode(host, own, prompt));
         let mut all = parts.next().expect("there is one at least")?;
@@ -312,6 +312,12 @@ impl TextEncoders {
             all.text_embeds = part.text_embeds;
         }
         Ok(all)
+    }
+
+    /// What every operation of all encoders takes for a chunk, if a prompt with as many layers left out was the last.
+    pub(crate) fn profile(&self, prompt: &Prompt) -> Result<Vec<NodeTime>, PipelineError> {
+        let parts = self.parts.iter().map(|part| part.plans.profile(&prompt.clip_skip));
+        Ok(parts.collect::<Result<Vec<_>, _>>()?.concat())
     }
 
     /// What stands for no negative prompt.
