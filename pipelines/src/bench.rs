@@ -1,6 +1,7 @@
 //! What a denoising step costs, and what reads prompts and makes pictures around it.
 
 use crate::conditioning::SampleShape;
+use crate::denoiser::Denoiser;
 use crate::error::PipelineError;
 use crate::job::Job;
 use crate::networks::Concatenated;
@@ -36,49 +37,38 @@ pub struct Bench {
 }
 
 /// Runs are profiled no more often than this: it is enough for a middle and a spread.
-const PROFILES: usize = 5;
+const PROFILES: usize = 10;
 
 impl Repeats<'_> {
-    /// Seconds of every run but the first, and of the processors in all of them.
-    fn time(
+    /// Times a part and its operations in turn, so that the spread of either holds what else the machine did meanwhile.
+    fn bench<S>(
         &self,
-        mut work: impl FnMut() -> Result<(), PipelineError>,
-    ) -> Result<(Vec<f64>, Option<f64>), PipelineError> {
-        work()?;
-        let before = (self.processor)();
-        let mut seconds = Vec::with_capacity(self.count);
-        for _ in 0..self.count {
-            let started = Instant::now();
-            work()?;
-            seconds.push(started.elapsed().as_secs_f64());
-        }
-        let processor = before.and_then(|before| Some((self.processor)()? - before));
-        Ok((seconds, processor))
-    }
-
-    /// Times a part and then its operations.
-    fn bench(
-        &self,
-        work: impl FnMut() -> Result<(), PipelineError>,
-        profile: impl Fn() -> Result<Vec<NodeTime>, PipelineError>,
+        samples: usize,
+        part: &mut S,
+        mut run: impl FnMut(&mut S) -> Result<(), PipelineError>,
+        mut profile: impl FnMut(&mut S) -> Result<Vec<NodeTime>, PipelineError>,
     ) -> Result<Bench, PipelineError> {
-        let (seconds, processor) = self.time(work)?;
-        let profiles = (0..self.count.min(PROFILES)).map(|_| profile()).collect::<Result<Vec<_>, _>>()?;
-        Ok(Bench::new(1, seconds, processor, profiles))
+        run(part)?;
+        let (mut seconds, mut profiles) = (Vec::with_capacity(self.count), Vec::new());
+        let mut processor = Some(0.0);
+        for i in 0..self.count {
+            let (started, before) = (Instant::now(), (self.processor)());
+            run(part)?;
+            seconds.push(started.elapsed().as_secs_f64());
+            processor = processor.zip(before).and_then(|(sum, before)| Some(sum + (self.processor)()? - before));
+            if i < PROFILES {
+                profiles.push(profile(part)?);
+            }
+        }
+        profiles.retain(|nodes| !nodes.is_empty());
+        let flops = profiles.first().map_or(0, |nodes| nodes.iter().map(|node| node.flops).sum());
+        Ok(Bench { samples, seconds, processor, flops, profiles })
     }
 }
 
 impl std::fmt::Debug for Repeats<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Repeats").field("count", &self.count).finish_non_exhaustive()
-    }
-}
-
-impl Bench {
-    fn new(samples: usize, seconds: Vec<f64>, processor: Option<f64>, mut profiles: Vec<Vec<NodeTime>>) -> Self {
-        profiles.retain(|nodes| !nodes.is_empty());
-        let flops = profiles.first().map_or(0, |nodes| nodes.iter().map(|node| node.flops).sum());
-        Self { samples, seconds, processor, flops, profiles }
     }
 }
 
@@ -100,8 +90,8 @@ impl Pipeline {
         let prompt = job.text.as_ref().and_then(|text| text.prompts.last());
         let (Some(encoders), Some(prompt)) = (self.text_encoders(), prompt) else { return Ok(None) };
         let host = self.host();
-        let work = || encoders.encode_text(host, prompt).map(drop);
-        repeats.bench(work, || encoders.profile(prompt)).map(Some)
+        let run = |(): &mut ()| encoders.encode_text(host, prompt).map(drop);
+        repeats.bench(1, &mut (), run, |()| encoders.profile(prompt)).map(Some)
     }
 
     /// The same of making a picture of the job's latents; none where samples are pictures, or the decoder is missing.
@@ -112,8 +102,8 @@ impl Pipeline {
         let Some(autoencoder) = self.autoencoder() else { return Ok(None) };
         let (host, shape) = (self.host(), job.shape);
         let latents = waves(shape);
-        let work = || autoencoder.decode(host, &latents, shape).map(drop);
-        repeats.bench(work, || autoencoder.profile_decoding(shape)).map(Some)
+        let run = |(): &mut ()| autoencoder.decode(host, &latents, shape).map(drop);
+        repeats.bench(1, &mut (), run, |()| autoencoder.profile_decoding(shape)).map(Some)
     }
 
     /// The same of making latents of a picture of the job's size; none where samples are pictures, or no picture can be encoded.
@@ -126,8 +116,8 @@ impl Pipeline {
         let (host, factor) = (self.host(), autoencoder.factor());
         let shape = SampleShape { height: job.shape.height * factor, width: job.shape.width * factor, channels };
         let picture = waves(shape);
-        let work = || autoencoder.encode_mean(host, &picture, shape).map(drop);
-        let bench = repeats.bench(work, || autoencoder.profile_encoding(shape));
+        let run = |(): &mut ()| autoencoder.encode_mean(host, &picture, shape).map(drop);
+        let bench = repeats.bench(1, &mut (), run, |()| autoencoder.profile_encoding(shape));
         // As a run does, which needs the memory for its steps.
         autoencoder.finish_encoding();
         bench.map(Some)
@@ -207,14 +197,12 @@ impl Batch {
         self.reach_model()?;
         let samples = self.samples_at_once();
         self.with_denoiser(|denoiser, evaluations| {
-            let (seconds, processor) = repeats.time(|| denoiser.denoise(evaluations).map(drop))?;
-            let mut profiles = Vec::new();
-            for _ in 0..repeats.count.min(PROFILES) {
+            let run = |denoiser: &mut Denoiser| denoiser.denoise(evaluations).map(drop);
+            repeats.bench(samples, denoiser, run, |denoiser| {
                 let mut nodes = denoiser.profile()?;
                 nodes.retain(|node| node.rate == Rate::Step);
-                profiles.push(nodes);
-            }
-            Ok(Bench::new(samples, seconds, processor, profiles))
+                Ok(nodes)
+            })
         })
     }
 }

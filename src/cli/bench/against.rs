@@ -7,7 +7,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Fewer repeats on either side tell nothing: of two times four equal runs, one order in 35 seems to be a difference; of two times five, one in 126.
-const FEWEST: usize = 5;
+pub(super) const FEWEST: usize = 5;
+
+/// Seconds below which waking a thread or reading a clock may be most of it.
+const SHORTEST: f64 = 20e-6;
 
 /// Rows of an earlier run.
 pub(super) struct Earlier {
@@ -35,6 +38,8 @@ pub(super) enum Verdict {
     Same,
     /// One side has too few repeats.
     TooFew,
+    /// It takes so little time that the clock and the threads' waking may be all of a difference.
+    TooShort,
 }
 
 impl fmt::Display for Verdict {
@@ -44,6 +49,7 @@ impl fmt::Display for Verdict {
             Self::Slower => "slower",
             Self::Same => "same within spread",
             Self::TooFew => "too few repeats to tell",
+            Self::TooShort => "too short to tell",
         })
     }
 }
@@ -111,7 +117,10 @@ impl Earlier {
     }
 
     /// Rows of both runs, in today's order.
-    pub(super) fn pairs(&self, rows: &[Row]) -> Vec<Pair> {
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) fn pairs(&self, rows: &[Row]) -> Result<Vec<Pair>, CliError> {
         let pair = |row: &Row| {
             let suite = row.suite.to_string();
             let own = |old: &&EarlierRow| old.suite == suite && old.part == row.part && old.group == row.group;
@@ -120,7 +129,14 @@ impl Earlier {
             let name = row.name();
             Some(Pair { name, suite, before, now, verdict: verdict(&old.seconds, &row.seconds) })
         };
-        rows.iter().filter_map(pair).collect()
+        let pairs: Vec<Pair> = rows.iter().filter_map(pair).collect();
+        if pairs.is_empty() {
+            let file = self.file.display();
+            return Err(CliError::Failed(format!(
+                "cannot compare with {file}: nothing that was measured now is in it"
+            )));
+        }
+        Ok(pairs)
     }
 }
 
@@ -147,6 +163,7 @@ fn verdict(before: &[f64], now: &[f64]) -> Verdict {
         return Verdict::TooFew;
     }
     match (Spread::of(before), Spread::of(now)) {
+        (Some(before), Some(now)) if before.median.max(now.median) < SHORTEST => Verdict::TooShort,
         (Some(before), Some(now)) if now.slowest < before.fastest => Verdict::Faster,
         (Some(before), Some(now)) if now.fastest > before.slowest => Verdict::Slower,
         _ => Verdict::Same,
@@ -164,11 +181,11 @@ pub(super) fn shown(pairs: &[Pair]) -> Vec<String> {
     }));
     let count = |verdict| pairs.iter().filter(|pair| pair.verdict == verdict).count();
     lines.push(format!(
-        "{} faster, {} slower, {} the same within spread, {} with too few repeats",
+        "{} faster, {} slower, {} the same within spread, {} with too few repeats or too short to tell",
         count(Verdict::Faster),
         count(Verdict::Slower),
         count(Verdict::Same),
-        count(Verdict::TooFew)
+        count(Verdict::TooFew) + count(Verdict::TooShort)
     ));
     lines
 }
@@ -198,6 +215,7 @@ mod tests {
         assert_eq!(verdict(&before, &times(1.3)), Verdict::Same);
         assert_eq!(verdict(&before, &times(0.7)), Verdict::Faster);
         assert_eq!(verdict(&before, &times(1.5)), Verdict::Slower);
+        assert_eq!(verdict(&times(1e-6), &times(5e-6)), Verdict::TooShort);
         assert_eq!(verdict(&before[..4], &times(0.1)), Verdict::TooFew);
         assert_eq!(verdict(&before, &times(0.1)[..1]), Verdict::TooFew);
     }

@@ -1,10 +1,11 @@
 //! Single operations in the shapes in which models have them: no checkpoint is needed, and a faster kernel shows at once.
 
+use super::against;
 use super::row::{Row, Suite};
 use crate::cli::error::CliError;
 use graph::ops::Conv2d;
 use graph::{Device, Graph, MemoryWeights, NodeTime, PlanOptions, Rate, Scope};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// One operation.
 #[derive(Debug, Clone, Copy)]
@@ -130,6 +131,9 @@ pub(super) fn rows(device: &dyn Device, repeats: usize, only: Option<&str>) -> R
     Ok(rows)
 }
 
+/// After as long a shape is timed no more often than a comparison needs: of the largest, ten times would take minutes.
+const ENOUGH: Duration = Duration::from_secs(2);
+
 /// Seconds of every run but the first by the device's own clock, and what the one operation of a graph costs.
 pub(super) fn time(
     device: &dyn Device,
@@ -148,8 +152,8 @@ pub(super) fn time(
             plan.write(&input.name, &noise.values(input.shape.iter().product()))?;
         }
     }
-    plan.run()?;
     let (mut seconds, mut slowest) = (Vec::with_capacity(repeats), None);
+    let begun = Instant::now();
     for i in 0..=repeats {
         let started = Instant::now();
         let nodes = plan.profile()?;
@@ -157,6 +161,9 @@ pub(super) fn time(
         let own: f64 = nodes.iter().map(|node| node.seconds).sum();
         if i > 0 {
             seconds.push(if own > 0.0 { own } else { started.elapsed().as_secs_f64() });
+        }
+        if i >= against::FEWEST && begun.elapsed() > ENOUGH {
+            break;
         }
         slowest = nodes.into_iter().max_by(|a, b| a.seconds.total_cmp(&b.seconds));
     }

@@ -131,9 +131,13 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let device = pipelines::open_device(&args.device, &device_settings(false, threads))?;
     let report = measure(args, &device, earlier.as_ref())?;
     let mut stdout = std::io::stdout().lock();
-    let compared = earlier
-        .as_ref()
-        .map(|earlier| (earlier, earlier.pairs(&report.rows), earlier.differences(&report.head, report.peak_memory)));
+    let compared = match &earlier {
+        Some(earlier) => {
+            let differences = earlier.differences(&report.head, report.peak_memory);
+            Some((earlier, earlier.pairs(&report.rows)?, differences))
+        }
+        None => None,
+    };
     if args.json {
         let mut object = report.json();
         if let Some((earlier, pairs, differences)) = &compared {
