@@ -1,0 +1,190 @@
+#!/usr/bin/env python3
+"""Times the parts of one checkpoint on the CPU in Headwater and in every peer that is installed, in turn, each in a process of its own.
+
+    python docs/benchmarks/peers.py FOLDER [--size 512] [--repeats 5] [--rounds 3] [--program target/release/headwater] [--out peers.json]
+
+Peers: diffusers on PyTorch, and ONNX Runtime where FOLDER holds graphs as `optimum-cli export onnx` names them (unet/model.onnx,
+text_encoder/model.onnx, vae_decoder/model.onnx). What is missing is skipped with a line. FOLDER is in diffusers' layout, of a UNet (Stable Diffusion 1, 2
+or XL); its weights may be random. All compute in f32: reading one prompt, one step of the network (of both predictions where the model is guided
+by default), decoding. Every round is one process of each, so that whatever else the machine does meets all alike; a figure is the median over
+the rounds of the processes' medians, with the quickest and slowest of all repeats, and memory is the largest resident size, mapped files included.
+Writes a JSON file, and prints a table in which a ratio above one is Headwater's gain and "~" marks what the spread explains.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+PARTS = ("prompt encode", "step", "latent decode")
+
+
+def timed(work, repeats):
+    work()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def diffusers(folder, size, batch, repeats):
+    """-> seconds of every repeat, by part."""
+    import torch
+    from diffusers import DiffusionPipeline
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, safety_checker=None)
+    unet, vae = getattr(pipe, "unet", None), getattr(pipe, "vae", None)
+    if unet is None or vae is None:
+        raise SystemExit("no pipeline of a UNet and an autoencoder")
+    side = size // pipe.vae_scale_factor
+    encoders = [(e, t) for e, t in ((getattr(pipe, f"text_encoder{n}", None), getattr(pipe, f"tokenizer{n}", None)) for n in ("", "_2")) if e]
+    ids = [torch.tensor([t("", padding="max_length", max_length=t.model_max_length, truncation=True).input_ids]) for _, t in encoders]
+    more = {}
+    if getattr(unet.config, "addition_embed_type", None) == "text_time":
+        pooled = encoders[-1][0].config.projection_dim
+        more["added_cond_kwargs"] = {"text_embeds": torch.zeros(batch, pooled), "time_ids": torch.zeros(batch, 6)}
+    sample = torch.randn(batch, unet.config.in_channels, side, side)
+    text = torch.randn(batch, ids[0].shape[1], unet.config.cross_attention_dim)
+    latents = torch.randn(1, vae.config.latent_channels, side, side)
+    with torch.inference_mode():
+        return {
+            "prompt encode": timed(lambda: [e(i) for (e, _), i in zip(encoders, ids)], repeats),
+            "step": timed(lambda: unet(sample, 500, text, **more), repeats),
+            "latent decode": timed(lambda: vae.decode(latents), repeats),
+        }
+
+
+def onnxruntime(folder, size, batch, repeats):
+    """The same. Free extents of a graph are told apart by their position: [batch, channels, side, side] or [batch, tokens, …]."""
+    import numpy as np
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    factor = 2 ** (len(json.loads((pathlib.Path(folder) / "vae/config.json").read_text())["block_out_channels"]) - 1)
+    side, rng, result = size // factor, np.random.default_rng(0), {}
+    for part, name in zip(PARTS, ("text_encoder", "unet", "vae_decoder")):
+        file = pathlib.Path(folder) / name / "model.onnx"
+        if not file.is_file():
+            continue
+        session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        rows = batch if part == "step" else 1
+        inputs = {}
+        for i in session.get_inputs():
+            free = [rows, 4, side, side] if len(i.shape) == 4 else [rows, 77, 768]
+            shape = [e if isinstance(e, int) else free[at] for at, e in enumerate(i.shape)]
+            kind = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}.get(i.type, np.float32)
+            inputs[i.name] = (np.ones(shape) if kind != np.float32 else rng.standard_normal(shape)).astype(kind)
+        result[part] = timed(lambda: session.run(None, inputs), repeats)
+    return result
+
+
+PEERS = {"diffusers": (diffusers, ("torch", "diffusers", "transformers")), "onnxruntime": (onnxruntime, ("onnxruntime", "numpy"))}
+
+
+def missing(name, folder):
+    """Why a peer cannot run; None if it can."""
+    lacks = [module for module in PEERS[name][1] if importlib.util.find_spec(module) is None]
+    if lacks:
+        return f"{', '.join(lacks)} not installed"
+    if name == "onnxruntime" and not (pathlib.Path(folder) / "unet/model.onnx").is_file():
+        return f"{folder} holds no unet/model.onnx"
+    return None
+
+
+def run(command):
+    """-> (what the child printed last, as JSON, and the bytes of its largest resident size), or None if it failed."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    printed = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = status
+    return None if status else (json.loads(printed.strip().splitlines()[-1]), usage.ru_maxrss * 1024)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("folder")
+    p.add_argument("--size", type=int, default=512)
+    p.add_argument("--repeats", type=int, default=5)
+    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--program", default="target/release/headwater")
+    p.add_argument("--out", default="peers.json")
+    p.add_argument("--child", choices=PEERS, help=argparse.SUPPRESS)
+    p.add_argument("--batch", type=int, default=1, help=argparse.SUPPRESS)
+    a = p.parse_args()
+    if a.child:
+        return print(json.dumps(PEERS[a.child][0](a.folder, a.size, a.batch, a.repeats)))
+    peers = []
+    for name in PEERS:
+        why = missing(name, a.folder)
+        if why:
+            print(f"{name}: skipped, {why}", file=sys.stderr)
+        else:
+            peers.append(name)
+    size = str(a.size)
+    ours = [a.program, "bench", "-m", a.folder, "--device", "cpu", "-W", size, "-H", size, "--repeats", str(a.repeats), "--json"]
+    seconds, memory, ceilings = {}, {}, []
+    for _ in range(a.rounds):
+        made = run(ours)
+        if made is None:
+            raise SystemExit(f"{' '.join(ours)} failed")
+        object, _ = made
+        ceilings.append(object["ceiling"])
+        batch = 2 if object["guidance"] > 1 else 1
+        parts = {row["part"]: row["seconds"] for row in object["rows"] if row["group"] is None}
+        # The ceiling's own arrays come after the model's parts and are no part of their peak.
+        sides = [("headwater", parts, object["peak_memory"])]
+        for name in list(peers):
+            made = run([sys.executable, __file__, a.folder, "--child", name, "--batch", str(batch), "--size", size, "--repeats", str(a.repeats)])
+            if made is None:
+                print(f"{name}: skipped, it failed", file=sys.stderr)
+                peers.remove(name)
+                continue
+            sides.append((name, *made))
+        for side, parts, peak in sides:
+            memory.setdefault(side, []).append(peak)
+            for part in PARTS:
+                if part in parts:
+                    seconds.setdefault((part, side), []).append(parts[part])
+    rows = []
+    print("| part | " + " | ".join(["Headwater", *(f"{name} | ratio" for name in peers)]) + " |")
+    print("|---|" + "---:|" * (1 + 2 * len(peers)))
+    for part in PARTS:
+        if (part, "headwater") not in seconds:
+            continue
+        row = {"part": part}
+        for side in ("headwater", *peers):
+            lists = seconds.get((part, side))
+            if lists:
+                every = [s for one in lists for s in one]
+                row[side] = {"median": statistics.median(map(statistics.median, lists)), "fastest": min(every), "slowest": max(every), "seconds": lists}
+        own, cells = row["headwater"], [f"{row['headwater']['median']:.4g} s"]
+        for name in peers:
+            if name not in row:
+                cells += ["", ""]
+                continue
+            theirs = row[name]
+            theirs["ratio"] = theirs["median"] / own["median"]
+            theirs["within_spread"] = theirs["fastest"] <= own["slowest"] and own["fastest"] <= theirs["slowest"]
+            cells += [f"{theirs['median']:.4g} s", f"{'~' if theirs['within_spread'] else ''}{theirs['ratio']:.2f}"]
+        rows.append(row)
+        print(f"| {part} | " + " | ".join(cells) + " |")
+    if all(memory["headwater"]):
+        peaks = {side: statistics.median(values) for side, values in memory.items()}
+        cells = [f"{peaks['headwater'] / 1e9:.2f} GB"]
+        for name in peers:
+            cells += [f"{peaks[name] / 1e9:.2f} GB", f"{peaks[name] / peaks['headwater']:.2f}"]
+        print("| peak memory | " + " | ".join(cells) + " |")
+    pathlib.Path(a.out).write_text(json.dumps({"folder": a.folder, "size": a.size, "ceilings": ceilings, "rows": rows, "memory": memory}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
