@@ -103,7 +103,7 @@ enum Command {
     Convert(Box<convert::Args>),
     /// Check every kernel against its reference on this machine's adapter
     Selftest(selftest::Args),
-    /// Time denoising steps of a model on a device
+    /// Measure this machine, and the time and memory that a model takes on it
     Bench(bench::Args),
     /// Print a shell's completion script
     #[command(hide = true)]
