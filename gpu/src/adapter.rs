@@ -192,7 +192,11 @@ fn describe(adapter: &wgpu::Adapter) -> DeviceInfo {
         wgpu::Backend::BrowserWebGpu => "webgpu",
         wgpu::Backend::Noop => "noop",
     };
-    let known = [(wgpu::Features::SHADER_F16, "shader-f16"), (wgpu::Features::TIMESTAMP_QUERY, "timestamp-query")];
+    let known = [
+        (wgpu::Features::SHADER_F16, "shader-f16"),
+        (wgpu::Features::SUBGROUP, "subgroups"),
+        (wgpu::Features::TIMESTAMP_QUERY, "timestamp-query"),
+    ];
     let features = adapter.features();
     DeviceInfo {
         name: info.name,

@@ -189,7 +189,7 @@ fn choose(
             continue;
         }
         let problem = problem(graph, node, |id| values[id.index()].format);
-        let shader = shaders::candidates(&problem, &inner.profile).into_iter().next().ok_or_else(|| {
+        let shader = best(inner, &problem).ok_or_else(|| {
             inner.faults.unsupported(format!("no kernel computes {} within its limits", describe(graph, id)))
         })?;
         words.resize(words.len().next_multiple_of(align), 0);
@@ -206,6 +206,13 @@ fn choose(
     memory.activations += size;
     inner.guarded("uploading parameters", || inner.queue.write_buffer(&uniform, 0, &words))?;
     Ok((chosen, uniform))
+}
+
+/// The first kernel that is not to be avoided, or the first when all are.
+fn best(inner: &Inner, problem: &Problem<'_>) -> Option<Shader> {
+    let mut candidates = shaders::candidates(problem, &inner.profile);
+    let first = candidates.iter().position(|shader| !inner.options.avoid.contains(&shader.kernel)).unwrap_or(0);
+    (first < candidates.len()).then(|| candidates.swap_remove(first))
 }
 
 /// A node as kernels see it.

@@ -32,6 +32,7 @@ impl GpuDevice {
         let info = adapter.info().clone();
         let mut wanted = wgpu::Features::TIMESTAMP_QUERY;
         wanted.set(wgpu::Features::SHADER_F16, options.shader_f16);
+        wanted.set(wgpu::Features::SUBGROUP, options.subgroups);
         let features = wanted & adapter.handle.features();
         let mut limits = adapter.handle.limits();
         if let Some(bytes) = options.max_binding_bytes {
@@ -48,6 +49,7 @@ impl GpuDevice {
         let profile = Profile {
             name: info.name.clone(),
             shader_f16: features.contains(wgpu::Features::SHADER_F16),
+            subgroups: features.contains(wgpu::Features::SUBGROUP),
             max_storage_bindings: limits.max_storage_buffers_per_shader_stage,
             max_workgroup_invocations: limits.max_compute_invocations_per_workgroup,
             max_workgroup_size: [

@@ -25,6 +25,10 @@ pub struct GpuOptions {
     /// Use the adapter's half-precision arithmetic type where it has one; half-precision weights are unpacked from
     /// words otherwise.
     pub shader_f16: bool,
+    /// Use the adapter's subgroups where it has them.
+    pub subgroups: bool,
+    /// Kernels to pass over wherever another one applies, to compare variants.
+    pub avoid: &'static [&'static str],
     /// Pretend that the largest binding is this many bytes, where the adapter's is larger.
     pub max_binding_bytes: Option<u64>,
     /// When to split a run into several submissions.
@@ -33,6 +37,13 @@ pub struct GpuOptions {
 
 impl Default for GpuOptions {
     fn default() -> Self {
-        Self { checked: false, shader_f16: true, max_binding_bytes: None, submit: SubmitBudget::default() }
+        Self {
+            checked: false,
+            shader_f16: true,
+            subgroups: true,
+            avoid: &[],
+            max_binding_bytes: None,
+            submit: SubmitBudget::default(),
+        }
     }
 }

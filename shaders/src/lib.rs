@@ -5,7 +5,8 @@
 //!
 //! A kernel is a plain `.wgsl` body beside a small Rust spec. In front of the body goes a generated prelude: constants
 //! for tile sizes and flags, the bindings, a `load` function for each operand's storage format, and the epilogue. So no
-//! kernel is copied for another storage format, activation or residual. The text is WGSL 1.0 and at most `enable f16`.
+//! kernel is copied for another storage format, activation or residual. The text is WGSL 1.0, at most `enable f16`, and
+//! operations of subgroups where an adapter has them.
 
 mod attention;
 mod concat;
@@ -25,6 +26,7 @@ mod product;
 mod profile;
 mod strided;
 mod timestep_embedding;
+mod total;
 mod view;
 
 pub use kernel::{Kernel, Shader};

@@ -5,6 +5,8 @@ pub struct Profile {
     pub name: String,
     /// Shaders may use `f16` in storage.
     pub shader_f16: bool,
+    /// Shaders may add up within subgroups.
+    pub subgroups: bool,
     /// Storage bindings of one shader stage.
     pub max_storage_bindings: u32,
     /// Invocations of one workgroup.
@@ -26,6 +28,7 @@ impl Profile {
         Self {
             name: "web default".into(),
             shader_f16: false,
+            subgroups: false,
             max_storage_bindings: 8,
             max_workgroup_invocations: 256,
             max_workgroup_size: [256, 256, 64],
@@ -41,6 +44,7 @@ impl Profile {
         Self {
             name: "lavapipe".into(),
             shader_f16: true,
+            subgroups: true,
             max_storage_bindings: 16,
             max_workgroup_invocations: 1024,
             max_workgroup_size: [1024, 1024, 1024],
@@ -56,6 +60,7 @@ impl Profile {
         Self {
             name: "desktop".into(),
             shader_f16: true,
+            subgroups: true,
             max_storage_bindings: 16,
             max_workgroup_invocations: 1024,
             max_workgroup_size: [1024, 1024, 64],

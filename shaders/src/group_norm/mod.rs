@@ -4,6 +4,7 @@ use crate::kernel::{Kernel, LAST, Shader};
 use crate::prelude::{Prelude, Width, lone_workgroup};
 use crate::problem::Problem;
 use crate::profile::Profile;
+use crate::total::Total;
 use graph::Op;
 use graph::ops::{GroupNorm, GroupNormDims};
 
@@ -98,11 +99,18 @@ impl Kernel for Register {
 
 /// One workgroup for each group of an image.
 #[derive(Debug)]
-pub(crate) struct Workgroup;
+pub(crate) struct Workgroup {
+    name: &'static str,
+    total: Total,
+}
+
+pub(crate) static WORKGROUP: Workgroup = Workgroup { name: "group_norm_workgroup", total: Total::Tree };
+/// The same with fewer barriers.
+pub(crate) static SUBGROUP: Workgroup = Workgroup { name: "group_norm_subgroup", total: Total::Subgroup };
 
 impl Kernel for Workgroup {
     fn name(&self) -> &'static str {
-        "group_norm_workgroup"
+        self.name
     }
 
     fn op(&self) -> &'static str {
@@ -110,13 +118,16 @@ impl Kernel for Workgroup {
     }
 
     fn rank(&self, problem: &Problem<'_>, profile: &Profile) -> u32 {
-        if profile.barriers_are_slow && lone_invocation_fits(problem) { 3 } else { 0 }
+        let order = u32::from(self.total == Total::Tree);
+        if profile.barriers_are_slow && lone_invocation_fits(problem) { 3 + order } else { order }
     }
 
     fn shader(&self, problem: &Problem<'_>, profile: &Profile) -> Option<Shader> {
+        let total = self.total.text(profile)?;
         // A power of two, so that the sum by halving includes every invocation.
         let workgroup = if profile.max_workgroup_invocations >= 256 { 256 } else { 64 };
         let (prelude, groups) = setup(problem, workgroup, true)?;
-        prelude.compose(self.name(), &[include_str!("access.wgsl"), include_str!("workgroup.wgsl")], groups, profile)
+        let bodies = [include_str!("access.wgsl"), total, include_str!("workgroup.wgsl")];
+        prelude.compose(self.name, &bodies, groups, profile)
     }
 }

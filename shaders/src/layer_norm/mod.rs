@@ -4,6 +4,7 @@ use crate::kernel::{Kernel, LAST, Shader};
 use crate::prelude::{Prelude, Width, lone_workgroup};
 use crate::problem::Problem;
 use crate::profile::Profile;
+use crate::total::Total;
 use graph::ops::{LayerNorm, RmsNorm};
 use graph::shape::numel;
 use graph::{Op, Operation};
@@ -12,12 +13,16 @@ pub(crate) static NAIVE: Norm = Norm { name: "layer_norm_naive", op: LayerNorm::
 pub(crate) static REGISTER: Norm =
     Norm { name: "layer_norm_register", op: LayerNorm::NAME, variant: Variant::Register };
 pub(crate) static WORKGROUP: Norm =
-    Norm { name: "layer_norm_workgroup", op: LayerNorm::NAME, variant: Variant::Workgroup };
+    Norm { name: "layer_norm_workgroup", op: LayerNorm::NAME, variant: Variant::Workgroup(Total::Tree) };
+pub(crate) static SUBGROUP: Norm =
+    Norm { name: "layer_norm_subgroup", op: LayerNorm::NAME, variant: Variant::Workgroup(Total::Subgroup) };
 pub(crate) static RMS_NAIVE: Norm = Norm { name: "rms_norm_naive", op: RmsNorm::NAME, variant: Variant::Naive };
 pub(crate) static RMS_REGISTER: Norm =
     Norm { name: "rms_norm_register", op: RmsNorm::NAME, variant: Variant::Register };
 pub(crate) static RMS_WORKGROUP: Norm =
-    Norm { name: "rms_norm_workgroup", op: RmsNorm::NAME, variant: Variant::Workgroup };
+    Norm { name: "rms_norm_workgroup", op: RmsNorm::NAME, variant: Variant::Workgroup(Total::Tree) };
+pub(crate) static RMS_SUBGROUP: Norm =
+    Norm { name: "rms_norm_subgroup", op: RmsNorm::NAME, variant: Variant::Workgroup(Total::Subgroup) };
 
 /// A kernel of one of the two operations.
 #[derive(Debug)]
@@ -35,7 +40,7 @@ enum Variant {
     /// One invocation for each row, four channels an access.
     Register,
     /// One workgroup for each row.
-    Workgroup,
+    Workgroup(Total),
 }
 
 /// Fills a prelude; also gives the number of rows.
@@ -80,8 +85,9 @@ impl Kernel for Norm {
         match self.variant {
             Variant::Naive => LAST,
             Variant::Register if profile.barriers_are_slow => 0,
-            Variant::Register => 2,
-            Variant::Workgroup => 1,
+            Variant::Register => 3,
+            Variant::Workgroup(Total::Tree) => 2,
+            Variant::Workgroup(Total::Subgroup) => 1,
         }
     }
 
@@ -93,14 +99,17 @@ impl Kernel for Norm {
             Variant::Naive => (include_str!("naive.wgsl"), lone_workgroup(profile), false),
             Variant::Register => (include_str!("register.wgsl"), lone_workgroup(profile), true),
             // A row of a thousand channels gives 64 invocations four vectors each; longer rows share among more.
-            Variant::Workgroup if *problem.out.last()? > 1024 => (include_str!("workgroup.wgsl"), 256, true),
-            Variant::Workgroup => (include_str!("workgroup.wgsl"), 64, true),
+            Variant::Workgroup(_) if *problem.out.last()? > 1024 => (include_str!("workgroup.wgsl"), 256, true),
+            Variant::Workgroup(_) => (include_str!("workgroup.wgsl"), 64, true),
         };
         let (prelude, rows) = setup(problem, workgroup, vectors)?;
         let groups = match self.variant {
             Variant::Naive | Variant::Register => rows.div_ceil(workgroup as usize),
-            Variant::Workgroup => rows,
+            Variant::Workgroup(_) => rows,
         };
-        prelude.compose(self.name, &[body], groups, profile)
+        match self.variant {
+            Variant::Workgroup(total) => prelude.compose(self.name, &[total.text(profile)?, body], groups, profile),
+            Variant::Naive | Variant::Register => prelude.compose(self.name, &[body], groups, profile),
+        }
     }
 }

@@ -1,24 +1,8 @@
 // Normalisation, as in naive.wgsl: one workgroup for each row.
 //
-// Expects: what naive.wgsl does, WORKGROUP a power of two, and tail4_x, tail4_weight, tail4_bias, store4_y.
+// Expects: what naive.wgsl does, tail4_x, tail4_weight, tail4_bias, store4_y, and Invocation and total (total/tree.wgsl or
+// total/subgroup.wgsl).
 // Adjacent invocations read adjacent vectors; the row is read two or three times, but only the first time from afar.
-
-var<workgroup> sums: array<f32, WORKGROUP>;
-
-// The sum over the workgroup, for every invocation.
-fn total(value: f32, lane: u32) -> f32 {
-    // What an earlier call left there has been read by all.
-    workgroupBarrier();
-    sums[lane] = value;
-    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if (lane < half) {
-            sums[lane] += sums[lane + half];
-        }
-    }
-    workgroupBarrier();
-    return sums[0];
-}
 
 // The deviation from the mean of the first `left` channels, zero for the rest.
 fn deviation(v: vec4<f32>, mean: f32, left: u32) -> vec4<f32> {
@@ -26,7 +10,7 @@ fn deviation(v: vec4<f32>, mean: f32, left: u32) -> vec4<f32> {
 }
 
 @compute @workgroup_size(WORKGROUP)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn main(@builtin(workgroup_id) group: vec3<u32>, own: Invocation) {
     let row = linear_group(group);
     if (row >= params.rows) {
         return;
@@ -37,19 +21,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var mean = 0.0;
     if (CENTRED) {
         var sum = vec4<f32>();
-        for (var c = lane * 4u; c < params.channels; c += WORKGROUP * 4u) {
+        for (var c = own.lane * 4u; c < params.channels; c += WORKGROUP * 4u) {
             sum += tail4_x(start + c, params.channels - c);
         }
-        mean = total(sum.x + sum.y + sum.z + sum.w, lane) / count;
+        mean = total(sum.x + sum.y + sum.z + sum.w, own) / count;
     }
     var squares = vec4<f32>();
-    for (var c = lane * 4u; c < params.channels; c += WORKGROUP * 4u) {
+    for (var c = own.lane * 4u; c < params.channels; c += WORKGROUP * 4u) {
         let d = deviation(tail4_x(start + c, params.channels - c), mean, params.channels - c);
         squares += d * d;
     }
-    let variance = total(squares.x + squares.y + squares.z + squares.w, lane) / count;
+    let variance = total(squares.x + squares.y + squares.z + squares.w, own) / count;
     let scale = 1.0 / sqrt(variance + params.eps);
-    for (var c = lane * 4u; c < params.channels; c += WORKGROUP * 4u) {
+    for (var c = own.lane * 4u; c < params.channels; c += WORKGROUP * 4u) {
         let left = params.channels - c;
         var v = (tail4_x(start + c, left) - mean) * scale;
         if (AFFINE) {
