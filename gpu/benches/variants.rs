@@ -3,14 +3,16 @@
 #![allow(missing_docs, reason = "a program")]
 
 use gpu::{Adapter, GpuOptions, adapters};
+use graph::ops::Conv2d;
 use graph::shape::numel;
 use graph::{Device, DeviceKind, Graph, MemoryWeights, Op, Plan, PlanOptions, Rate, Scope, passes};
 
 /// Times of each variant. Variants take turns, so that what else the machine does meets all of them.
-const ROUNDS: usize = 41;
+const ROUNDS: usize = 11;
 
-/// Kernels of normalisations, what they are compared with last.
+/// Kernels, what they are compared with last.
 const GROUP: &[&str] = &["group_norm_subgroup", "group_norm_register", "group_norm_workgroup"];
+const CONV: &[&str] = &["conv2d_winograd_register", "conv2d_register_4x4", "conv2d_register_8x8"];
 const LAYER: &[&str] = &["layer_norm_subgroup", "layer_norm_register", "layer_norm_workgroup"];
 
 fn numbers(count: usize) -> Vec<f32> {
@@ -74,6 +76,19 @@ fn compare(adapter: &Adapter, shape: &[usize], graph: &Graph, variants: &[&'stat
 fn main() {
     let adapter = adapter();
     println!("{}", adapter.info().name);
+    // Those of Stable Diffusion 1.5 at a picture of 64 pixels, then of larger ones.
+    for (shape, out) in [
+        ([1, 8, 8, 320], 320),
+        ([2, 8, 8, 320], 320),
+        ([1, 8, 8, 640], 320),
+        ([2, 4, 4, 640], 640),
+        ([1, 32, 32, 320], 320),
+        ([1, 64, 64, 128], 128),
+    ] {
+        let s = Scope::root();
+        let y = s.conv2d(&s.input("x", &shape, Rate::Step), out, 3, Conv2d::same(3));
+        compare(&adapter, &shape, &passes::optimize(&s.finish(&[("y", &y)]).expect("the shapes fit")), CONV);
+    }
     for shape in [[1, 64 * 64, 320], [1, 16 * 16, 640], [2, 8 * 8, 320], [1, 128 * 128, 128], [1, 512 * 512, 128]] {
         let s = Scope::root();
         let y = s.group_norm(&s.input("x", &shape, Rate::Step), 32, 1e-5);

@@ -19,6 +19,7 @@ pub static KERNELS: &[&dyn Kernel] = &[
     &matmul::CONV2D_WORKGROUP_32,
     &matmul::CONV2D_REGISTER_8,
     &matmul::CONV2D_REGISTER_4,
+    &conv2d::Winograd,
     &conv2d::Naive,
     &group_norm::SUBGROUP,
     &group_norm::WORKGROUP,
