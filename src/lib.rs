@@ -42,9 +42,9 @@ pub use graph::{
 pub use models::{Lora, ModelError, ModelFiles, TextualInversion};
 pub use picture::{MaskPicture, PictureError, Transparency, is_animated, read_mask, read_picture, read_transparent};
 pub use pipelines::{
-    Batch, Bench, Colorize, Constraint, DeviceChoice, DeviceSettings, Estimate, Generated, ImageToImage, Inpaint,
-    Invert, Job, Method, Pipeline, PipelineError, PromptSyntax, Repeats, Replacement, Request, Restore, RgbImage, Rng,
-    Run, RunId, SampleShape, Settings, SharedDevice, StartingNoise, Step, Stroke, Task, Timings, Upscale, open_device,
-    operators,
+    Batch, Bench, Colorize, Constraint, DeviceChoice, DeviceSettings, Estimate, Generated, GuidanceInterval,
+    ImageToImage, Inpaint, Invert, Job, Method, Pipeline, PipelineError, PromptSyntax, Repeats, Replacement, Request,
+    Restore, RgbImage, Rng, Run, RunId, SampleShape, Settings, SharedDevice, StartingNoise, Step, Stroke, Task,
+    Timings, Upscale, open_device, operators,
 };
 pub use scheduler::{NamedSampler, NamedSchedule, Program, SAMPLERS, Sampler, Sampling, Steps};

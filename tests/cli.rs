@@ -274,6 +274,36 @@ fn pictures_are_made_again() {
     assert_eq!(serde_json::from_str::<serde_json::Value>(&words).unwrap()["prompt"], "a star");
 }
 
+/// The bundled teacher at ten steps, and what a picture of it says of its guidance.
+#[test]
+fn an_interval_of_guidance_is_kept_with_the_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let teacher = ["-m", "icons-64", "--steps", "10", "--seed", "4", "--guidance", "3"];
+    let make = |more: &[&str]| {
+        let made = succeed(here, &generate("a rocket", &[&teacher, more].concat()));
+        serde_json::from_str::<serde_json::Value>(made.stdout.trim()).unwrap_or_default()
+    };
+    let interval = ["--guidance-interval", "0.2,3", "--json"];
+    let plan = make(&[&interval[..], &["--dry-run"]].concat());
+    let inside = plan["sigmas"].as_array().unwrap().iter().filter_map(|s| s.as_f64()).filter(|s| 0.2 < *s && *s <= 3.0);
+    let wanted = 10 + inside.count();
+    assert_eq!((&plan["evaluations"], &plan["predictions"]), (&10.into(), &wanted.into()));
+    assert!((11..20).contains(&wanted), "{plan}");
+    let made = make(&[&interval[..], &["-o", "some.png"]].concat());
+    assert_eq!((&made["predictions"], &made["guidance_interval"]), (&wanted.into(), &"0.2,3".into()));
+    let told = succeed(here, &["info", "--json", "some.png"]).stdout;
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told["headwater"]["guidance_interval"], "0.2,3");
+    succeed(here, &["generate", "--device", "cpu", "--from", "some.png", "-o", "again.png"]);
+    let read = |name: &str| std::fs::read(here.join(name)).unwrap();
+    assert!(read("some.png") == read("again.png"));
+    make(&["-o", "plain.png"]);
+    make(&["-o", "all.png", "--guidance-interval", "0,inf"]);
+    let pixels = |name: &str| headwater::read_picture(&here.join(name)).unwrap().pixels;
+    assert!(pixels("all.png") == pixels("plain.png") && pixels("some.png") != pixels("plain.png"));
+}
+
 /// Whatever cannot be written to standard error, the picture is made.
 #[cfg(target_os = "linux")]
 #[test]
@@ -327,7 +357,7 @@ fn bad_requests_end_with_one_sentence() {
     let here = folder.path();
     std::fs::write(here.join("model.ckpt"), [0x80, 0x02, 0x63]).unwrap();
     std::fs::create_dir(here.join("empty")).unwrap();
-    let cases: [(&[&str], i32, &str); 29] = [
+    let cases: [(&[&str], i32, &str); 33] = [
         (&["--model", "no/such/folder"], 1, "no/such/folder"),
         (&["--model", "empty"], 1, "model_index.json"),
         (&["--model", "model.ckpt"], 1, "pickle"),
@@ -352,6 +382,10 @@ fn bad_requests_end_with_one_sentence() {
         (&["--width", "60"], 2, "60"),
         (&["--height", "0"], 2, "0"),
         (&["--guidance", "nan"], 2, "guidance"),
+        (&["--guidance-interval", "3,1"], 2, "3,1 is no guidance interval"),
+        (&["--guidance-interval", "-1,2"], 2, "-1,2 is no guidance interval"),
+        (&["--guidance-interval", "nan,2"], 2, "is no guidance interval"),
+        (&["--guidance-interval", "2"], 2, "give LO,HI"),
         (&["--output", "no/such/folder/x.png"], 2, "no/such/folder"),
         (&["--clip-skip", "99"], 2, "clip_skip = 99 is not possible"),
         (&["--clip-skip", "-1"], 2, "--clip-skip"),

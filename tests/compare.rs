@@ -122,6 +122,11 @@ fn every_axis_makes_a_grid_and_what_cannot_run_is_a_row() {
         (&["--samplers", "euler", "--steps", "2", "--guidance", "1,3", "--seeds", "1,2,5"][..], 6, 0),
         (&["--samplers", "ddim,euler", "--steps", "2", "--eta", "0,1"], 4, 2),
         (&["--samplers", "euler,heun", "--nfe", "1,3,8"], 6, 0),
+        (
+            &["--samplers", "euler", "--steps", "3", "--guidance-interval", "0,inf", "--guidance-interval", "0.5,3"],
+            2,
+            0,
+        ),
         (&["--samplers", "euler", "--steps", "3", "--schedules", "karras,normal"], 2, 0),
         (&["--samplers", "rk45,euler", "--steps", "2", "--draws", "1"], 2, 0),
     ] {

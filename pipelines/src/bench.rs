@@ -156,7 +156,11 @@ impl Pipeline {
     /// # Errors
     /// When the device fails.
     pub fn forecast(&self, job: &Job) -> Result<Duration, PipelineError> {
-        let evaluations = job.evaluations().unwrap_or(100) as f64;
+        // A prediction costs the same whether it is one of two or not.
+        let evaluations = match job.predictions() {
+            Some(predictions) => predictions as f64 / job.layout.rows() as f64,
+            None => 100.0,
+        };
         let flops = self.graph(job)?.cost(Rate::Step).flops as f64 * evaluations * job.parts() as f64;
         Ok(Duration::from_secs_f64(flops / self.rate()?))
     }
@@ -196,7 +200,8 @@ impl Batch {
     fn bench(&mut self, repeats: Repeats<'_>) -> Result<Bench, PipelineError> {
         self.reach_model()?;
         let samples = self.samples_at_once();
-        self.with_denoiser(|denoiser, evaluations| {
+        let guided = self.is_guided();
+        self.with_denoiser(guided, |denoiser, evaluations| {
             let run = |denoiser: &mut Denoiser| denoiser.denoise(evaluations).map(drop);
             repeats.bench(samples, denoiser, run, |denoiser| {
                 let mut nodes = denoiser.profile()?;

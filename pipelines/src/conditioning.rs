@@ -69,26 +69,35 @@ impl Layout {
         self.rows() * self.samples
     }
 
-    /// Whether a conditioning is for a graph of this layout.
+    /// The same where the network predicts once for each sample, with the prompt alone.
+    pub(crate) fn unguided(&self) -> Self {
+        Self { guided: false, ..self.clone() }
+    }
+
+    /// Whether a conditioning is for a graph of this layout, which may leave out the negative prompt's row.
     pub(crate) fn fits(&self, conditioning: &Conditioning) -> bool {
         let concatenated = self.shape.height * self.shape.width * self.concatenated;
         let (given, wanted) = (&conditioning.conditions, &self.conditions);
         concatenated == conditioning.concatenated.len()
             && given.len() == wanted.len()
             && given.iter().zip(wanted).all(|(given, (name, shape))| {
-                given.name == *name && given.shape == *shape && given.data.len() == self.rows() * numel(shape)
+                given.name == *name
+                    && given.shape == *shape
+                    && [self.rows(), 2].iter().any(|rows| given.data.len() == rows * numel(shape))
             })
     }
 
-    /// One condition of all samples as the graph takes it: the first row of every sample, then the second of every sample. A place that no
-    /// sample has repeats the first's.
+    /// One condition of all samples as the graph takes it: the first row of every sample, then the second of every sample; of a network that
+    /// predicts once, only the last, which is the prompt's. A place that no sample has repeats the first's.
     pub(crate) fn gather(&self, samples: &[&Conditioning], condition: usize) -> Vec<f32> {
         let row = numel(&self.conditions[condition].1);
         let mut data = Vec::with_capacity(self.batch() * row);
         for at in 0..self.rows() {
             for sample in 0..self.samples {
                 let own = samples.get(sample).unwrap_or(&samples[0]);
-                data.extend_from_slice(&own.conditions[condition].data[at * row..(at + 1) * row]);
+                let given = &own.conditions[condition].data;
+                let rows = &given[given.len() - self.rows() * row..];
+                data.extend_from_slice(&rows[at * row..(at + 1) * row]);
             }
         }
         data

@@ -70,6 +70,8 @@ pub(crate) struct Evaluation<'a> {
     pub(crate) timestep: f64,
     /// What the model's output means.
     pub(crate) prediction: Prediction,
+    /// Whether guidance acts.
+    pub(crate) guided: bool,
 }
 
 impl Denoiser {

@@ -3,6 +3,7 @@
 use crate::conditioning::{Layout, SampleShape};
 use crate::edit::Method;
 use crate::error::PipelineError;
+use crate::guidance::GuidanceInterval;
 use crate::noise::{Noise, Rng, slerp::Slerp};
 use crate::parts::{Prompt, PromptSyntax, Size};
 use crate::picture::nhwc_from_nchw;
@@ -53,6 +54,8 @@ pub struct Settings {
     pub eta: Option<f64>,
     /// Weight of the prompt against the negative prompt.
     pub guidance_scale: f64,
+    /// The noise levels at which guidance acts, where it does not at all.
+    pub guidance_interval: Option<GuidanceInterval>,
     /// Seed of the noise.
     pub seed: u64,
     /// Whose noise the seed means.
@@ -119,10 +122,34 @@ impl Job {
         self.program.is_fixed().then(|| self.program.steps())
     }
 
-    /// How often the model will run for a sample (each time twice, under classifier-free guidance); none if the sampler chooses its own steps.
+    /// How often the model will run for a sample; none if the sampler chooses its own steps.
     #[must_use]
     pub fn evaluations(&self) -> Option<usize> {
         self.program.is_fixed().then(|| self.program.evaluations())
+    }
+
+    /// How often the network will predict for a sample: in each evaluation once, and twice where classifier-free guidance acts. None if the
+    /// sampler chooses its own steps.
+    #[must_use]
+    pub fn predictions(&self) -> Option<usize> {
+        let of = |op: &Op| if let Op::Denoise { sigma, .. } = op { self.predictions_at(*sigma) } else { 0 };
+        self.program.is_fixed().then(|| self.program.ops().iter().map(of).sum())
+    }
+
+    /// Whether the network predicts twice at this noise level.
+    pub(crate) fn is_guided_at(&self, sigma: f64) -> bool {
+        self.layout.guided && self.settings.guidance_interval.is_none_or(|interval| interval.contains(sigma))
+    }
+
+    /// How often the network predicts in an evaluation at this noise level.
+    pub(crate) fn predictions_at(&self, sigma: f64) -> usize {
+        1 + usize::from(self.is_guided_at(sigma))
+    }
+
+    /// Whether guidance may rest at some noise level.
+    pub(crate) fn guidance_may_rest(&self) -> bool {
+        let all = || self.predictions().is_some_and(|count| Some(count) == self.evaluations().map(|own| 2 * own));
+        self.layout.guided && self.settings.guidance_interval.is_some() && !all()
     }
 
     /// The noise level of every step.

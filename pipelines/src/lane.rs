@@ -31,6 +31,8 @@ pub(crate) struct Lane {
     chooses_steps: bool,
     /// How often the model was asked.
     asked: usize,
+    /// How often the network predicted to answer.
+    pub(crate) predictions: usize,
     /// Steps that were reported.
     pub(crate) steps: usize,
 }
@@ -76,6 +78,7 @@ impl Lane {
             reported: false,
             chooses_steps: !job.program.is_fixed(),
             asked: 0,
+            predictions: 0,
             steps: 0,
         }
     }
@@ -142,15 +145,22 @@ impl Lane {
         let prediction = self.prediction;
         match self.stepper.ask() {
             Ask::Denoise { x, sigma, timestep, .. } if self.state == State::Denoise => {
-                Some(Evaluation { x, sigma, timestep, prediction })
+                let guided = self.job.is_guided_at(sigma);
+                Some(Evaluation { x, sigma, timestep, prediction, guided })
             }
             _ => None,
         }
     }
 
+    /// Whether it waits for the model with guidance, or without.
+    pub(crate) fn awaits(&mut self, guided: bool) -> bool {
+        self.evaluation().is_some_and(|evaluation| evaluation.guided == guided)
+    }
+
     /// Takes the model's answer, and what it is without guidance.
     pub(crate) fn answer(&mut self, denoised: &[f32], unguided: Option<&[f32]>) -> Result<(), PipelineError> {
         if let Ask::Denoise { sigma, out, .. } = self.stepper.ask() {
+            self.predictions += self.job.predictions_at(sigma);
             out.copy_from_slice(denoised);
             if let Some(replacement) = &mut self.replacement {
                 replacement.replace(out, sigma)?;

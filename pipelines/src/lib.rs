@@ -13,6 +13,7 @@ mod denoiser;
 mod devices;
 mod edit;
 mod error;
+mod guidance;
 mod job;
 mod lane;
 mod memo;
@@ -35,6 +36,7 @@ pub use devices::{
 };
 pub use edit::{Constraint, Method, Replacement};
 pub use error::PipelineError;
+pub use guidance::GuidanceInterval;
 pub use job::{Job, Settings};
 pub use memo::Memo;
 pub use noise::Rng;

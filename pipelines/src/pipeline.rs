@@ -52,7 +52,7 @@ pub struct Pipeline {
 pub struct Estimate {
     /// Of the text encoders.
     pub text: MemoryUse,
-    /// Of the network with its scalings and guidance.
+    /// Of the network with its scalings and guidance; where that acts in an interval, also of the same without it.
     pub denoiser: MemoryUse,
     /// Of the autoencoder's half that makes pictures.
     pub decoder: MemoryUse,
@@ -280,13 +280,14 @@ impl Pipeline {
     pub fn estimate(&self, job: &Job, samples: usize) -> Result<Estimate, PipelineError> {
         let Shared { host, model, .. } = self.shared.as_ref();
         let layout = Layout { samples, ..job.layout.clone() };
+        let of = |layout: &Layout| Ok::<_, PipelineError>(host.estimate(&self.shared.graph(layout)?, model.weights()));
+        let mut denoiser = of(&layout)?;
+        if job.guidance_may_rest() {
+            denoiser = add(denoiser, of(&layout.unguided())?);
+        }
         let text = model.text.as_ref().map(|text| text.estimate(host, job.settings.clip_skip)).transpose()?;
         let decoder = model.autoencoder.as_ref().map(|own| own.estimate(host, job.shape)).transpose()?;
-        Ok(Estimate {
-            text: text.unwrap_or_default(),
-            denoiser: host.estimate(&self.shared.graph(&layout)?, model.weights()),
-            decoder: decoder.unwrap_or_default(),
-        })
+        Ok(Estimate { text: text.unwrap_or_default(), denoiser, decoder: decoder.unwrap_or_default() })
     }
 }
 
@@ -399,6 +400,7 @@ impl Shared {
     /// The picture of a run that has ended.
     pub(crate) fn finish(&self, lane: Lane, mut timings: Timings) -> Result<Generated, PipelineError> {
         let (run, steps, evaluations, shape) = (lane.id, lane.steps, lane.evaluations(), lane.shape());
+        let predictions = lane.predictions;
         let (job, sample) = lane.finish()?;
         let decoding = Instant::now();
         let image = self.picture(&job, &sample)?;
@@ -407,7 +409,7 @@ impl Shared {
             Some(Finished { image, repainted }) => (Some(image), repainted),
             None => (None, None),
         };
-        Ok(Generated { run, sample, shape, image, steps, evaluations, timings, repainted })
+        Ok(Generated { run, sample, shape, image, steps, evaluations, predictions, timings, repainted })
     }
 
     /// The picture of a sample, if it is one or can be decoded to one.

@@ -1,5 +1,6 @@
 //! What is asked of a pipeline.
 
+use crate::guidance::GuidanceInterval;
 use crate::noise::Rng;
 use crate::parts::PromptSyntax;
 use crate::tasks::Task;
@@ -28,6 +29,8 @@ pub struct Request {
     /// Weight of the prompt against the negative prompt; 1 and below turns guidance off, as in diffusers, except for the CFG++ samplers,
     /// whose guidance lies between 0 and 1.
     pub guidance_scale: Option<f64>,
+    /// The noise levels at which guidance acts; all if absent. Outside it the network predicts once and not twice.
+    pub guidance_interval: Option<GuidanceInterval>,
     /// The same seed, model and settings give the same picture.
     pub seed: u64,
     /// Whose noise the seed means.

@@ -28,6 +28,7 @@ pub(crate) fn resolve(shared: &Shared, request: &Request) -> Result<Job, Pipelin
         schedule: request.schedule.or(request.sampler.and_then(|sampler| sampler.schedule)),
         eta: request.eta,
         guidance_scale: request.guidance_scale.unwrap_or(own.guidance_scale),
+        guidance_interval: request.guidance_interval,
         seed: request.seed,
         rng: request.rng,
         clip_skip: request.clip_skip,
@@ -201,6 +202,13 @@ fn class_label(shared: &Shared, request: &Request, settings: &Settings) -> Resul
     if network.guidance == Guidance::None && settings.guidance_scale > 1.0 {
         let scale = settings.guidance_scale;
         return refuse(format!("guidance {scale} is not possible: this model was not trained for it, so leave it out"));
+    }
+    if settings.guidance_interval.is_some() && network.guidance != Guidance::ClassifierFree {
+        let why = match network.guidance {
+            Guidance::Embedded => "takes guidance as an input, and predicts once anyway",
+            _ => "was not trained for guidance",
+        };
+        return refuse(format!("a guidance interval is not possible: this model {why}"));
     }
     let classes = network.classes.map(|classes| classes.count);
     match (classes, request.class_label) {

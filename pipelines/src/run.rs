@@ -9,6 +9,7 @@ use crate::memo::{self, Memo};
 use crate::picture::RgbImage;
 use crate::picture::tiles::{Blend, Grid};
 use crate::pipeline::Shared;
+use std::cell::Cell;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -73,6 +74,8 @@ pub struct Generated {
     pub steps: usize,
     /// How often the model ran.
     pub evaluations: usize,
+    /// How often the network predicted: in each evaluation once, and twice where classifier-free guidance acted.
+    pub predictions: usize,
     /// How long it took.
     pub timings: Timings,
     /// Of inpainting, the whole picture as the model made it, before what the mask keeps was put back to the bit.
@@ -147,6 +150,8 @@ pub struct Batch {
     /// The parts that each sample is denoised in, if not as a whole.
     grid: Option<Grid>,
     place: Arc<Place<Denoiser>>,
+    /// The same without guidance, for noise levels where it rests. It is planned when the first of those comes.
+    resting: Option<(Layout, Arc<Place<Denoiser>>)>,
     /// Names the group's conditions in the denoiser, which other runs may use in between.
     owner: u64,
     started: Instant,
@@ -185,11 +190,29 @@ impl Batch {
             }
         };
         timings.prepare += planning.elapsed();
+        let resting = lanes.iter().any(|lane| lane.job.guidance_may_rest()).then(|| {
+            let layout = layout.unguided();
+            let place = shared.denoisers.at(&shared.host.shared, &layout);
+            (layout, place)
+        });
         let (shared, owner, started) = (Arc::clone(shared), RunId::new().0, Instant::now());
         let (memo, taken_over, saved) = (None, 0, Duration::ZERO);
         let group = 0..0;
-        let mut batch =
-            Self { shared, lanes, group, layout, grid, place, owner, started, timings, memo, taken_over, saved };
+        let mut batch = Self {
+            shared,
+            lanes,
+            group,
+            layout,
+            grid,
+            place,
+            resting,
+            owner,
+            started,
+            timings,
+            memo,
+            taken_over,
+            saved,
+        };
         batch.group = batch.group_from(0);
         Ok(batch)
     }
@@ -283,18 +306,28 @@ impl Batch {
         Ok(())
     }
 
-    /// Runs the model once for every lane of the group that waits for it.
+    /// Runs the model for every lane of the group that waits for it: once, or where guidance acts on some of them and rests on others, once for
+    /// each of the two.
     fn denoise(&mut self) -> Result<(), PipelineError> {
-        let unguided =
-            self.layout.guided && self.lanes[self.group.clone()].iter().any(|lane| lane.job.program.wants_unguided());
+        for guided in [true, false] {
+            if self.lanes[self.group.clone()].iter_mut().any(|lane| lane.awaits(guided)) {
+                self.denoise_where(guided)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for those that wait for it with guidance, or without.
+    fn denoise_where(&mut self, guided: bool) -> Result<(), PipelineError> {
+        let unguided = guided && self.lanes[self.group.clone()].iter().any(|lane| lane.job.program.wants_unguided());
         if let Some(grid) = self.grid.clone() {
-            return self.denoise_parts(&grid, unguided);
+            return self.denoise_parts(&grid, guided, unguided);
         }
         if self.take_over(unguided)? {
             return Ok(());
         }
         let memo = self.memo.clone();
-        let (denoised, unguided) = self.with_denoiser(|denoiser, evaluations| {
+        let (denoised, unguided) = self.with_denoiser(guided, |denoiser, evaluations| {
             let started = Instant::now();
             let denoised = denoiser.denoise(evaluations)?;
             let unguided = unguided.then(|| denoiser.unguided()).transpose()?;
@@ -305,7 +338,10 @@ impl Batch {
         })?;
         let size = self.layout.shape.numel();
         let group = &mut self.lanes[self.group.clone()];
-        for (i, lane) in group.iter_mut().enumerate().filter(|(_, lane)| lane.state() == State::Denoise) {
+        for (i, lane) in group.iter_mut().enumerate() {
+            if !lane.awaits(guided) {
+                continue;
+            }
             let own = i * size..(i + 1) * size;
             lane.answer(&denoised[own.clone()], unguided.as_ref().map(|all| &all[own]))?;
         }
@@ -314,9 +350,9 @@ impl Batch {
 
     /// Runs the model once for every part of the group's one lane. The whole is the mean of its parts, each counting less towards its edges
     /// (Bar-Tal et al. 2023, *MultiDiffusion*, equation 5).
-    fn denoise_parts(&mut self, grid: &Grid, unguided: bool) -> Result<(), PipelineError> {
+    fn denoise_parts(&mut self, grid: &Grid, guided: bool, unguided: bool) -> Result<(), PipelineError> {
         let (part, places) = (self.layout.shape, self.layout.samples);
-        let (whole, unguided) = self.with_denoiser(|denoiser, evaluations| {
+        let (whole, unguided) = self.with_denoiser(guided, |denoiser, evaluations| {
             let Some(Some(evaluation)) = evaluations.first() else { return Ok((Vec::new(), None)) };
             let shape = grid.whole(part);
             let (mut blend, mut plain) = (Blend::new(shape), unguided.then(|| Blend::new(shape)));
@@ -357,22 +393,45 @@ impl Batch {
         Ok(true)
     }
 
-    /// Works with the denoiser, which holds the group's conditions, and what its lanes wait for.
+    /// Whether guidance acts on the first lane that waits for the model.
+    pub(crate) fn is_guided(&mut self) -> bool {
+        let lanes = &mut self.lanes[self.group.clone()];
+        lanes.iter_mut().find_map(Lane::evaluation).map_or(self.layout.guided, |evaluation| evaluation.guided)
+    }
+
+    /// Works with the denoiser with guidance, or without, which holds the group's conditions, and with what its lanes wait for from it.
     pub(crate) fn with_denoiser<R>(
         &mut self,
+        guided: bool,
         work: impl FnOnce(&mut Denoiser, &[Option<Evaluation<'_>>]) -> Result<R, PipelineError>,
     ) -> Result<R, PipelineError> {
         let group = &mut self.lanes[self.group.clone()];
-        let (shared, layout, owner) = (&self.shared, &self.layout, self.owner);
-        self.place.with(
-            || shared.denoiser(layout),
+        let (shared, owner) = (&self.shared, self.owner);
+        let (layout, place) = match &self.resting {
+            Some((layout, place)) if !guided => (layout, place),
+            _ => (&self.layout, &self.place),
+        };
+        // Planning is no part of the steps' time.
+        let planned = Cell::new(Duration::ZERO);
+        let result = place.with(
+            || {
+                let planning = Instant::now();
+                let denoiser = shared.denoiser(layout);
+                planned.set(planned.get() + planning.elapsed());
+                denoiser
+            },
             |denoiser| {
                 let conditionings: Vec<&Conditioning> = group.iter().map(|lane| &lane.conditioning).collect();
                 denoiser.condition(owner, &conditionings)?;
-                let evaluations: Vec<_> = group.iter_mut().map(Lane::evaluation).collect();
+                let own = |lane: &mut Lane| lane.awaits(guided);
+                let evaluations: Vec<_> =
+                    group.iter_mut().map(|lane| if own(lane) { lane.evaluation() } else { None }).collect();
                 work(denoiser, &evaluations)
             },
-        )
+        );
+        self.timings.prepare += planned.get();
+        self.started += planned.get();
+        result
     }
 
     /// Runs the steps that are left, and decodes the pictures of all runs that were not stopped, in the order of their jobs.
@@ -383,7 +442,7 @@ impl Batch {
         while self.go_on()?.is_some() {}
         let (shared, timings) = (self.shared, self.timings);
         // Decoding may need the denoiser's memory.
-        drop(self.place);
+        drop((self.place, self.resting));
         let finished = self.lanes.into_iter().filter(Lane::is_finished);
         finished.map(|lane| shared.finish(lane, timings)).collect()
     }

@@ -79,6 +79,7 @@ fn by_headwater(json: &str) -> Told {
         ("height", "height"),
         ("sampler", "sampler"),
         ("guidance", "guidance"),
+        ("guidance_interval", "guidance-interval"),
         ("seed", "seed"),
         ("rng", "rng"),
         ("dtype", "dtype"),

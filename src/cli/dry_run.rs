@@ -22,8 +22,10 @@ pub(super) fn print(pipe: &Pipeline, job: &Job, seeds: &[u64], flags: &ImageArgs
             "sample": [shape.height, shape.width, shape.channels],
             "seeds": seeds, "batch": together,
             "sampler": sampler, "schedule": settings.schedule.map(|schedule| schedule.name()),
-            "steps": job.steps(), "evaluations": job.evaluations(), "sigmas": sigmas,
-            "guidance": settings.guidance_scale, "strength": settings.strength, "class_label": settings.class_label,
+            "steps": job.steps(), "evaluations": job.evaluations(), "predictions": job.predictions(),
+            "sigmas": sigmas,
+            "guidance": settings.guidance_scale, "guidance_interval": settings.guidance_interval.map(|own| own.to_string()),
+            "strength": settings.strength, "class_label": settings.class_label,
             "noise_level": settings.noise_level, "parts": job.parts(), "method": settings.method.map(|method| method.name()), "tokens_dropped": job.tokens_dropped(),
             "memory": parts.iter().map(|(name, memory)| ((*name).to_owned(), bytes(*memory))).collect::<serde_json::Map<_, _>>(),
             "device": pipe.device().info().name,
@@ -46,7 +48,11 @@ pub(super) fn print(pipe: &Pipeline, job: &Job, seeds: &[u64], flags: &ImageArgs
     if let Some(method) = settings.method {
         writeln!(stdout, "method       {method}")?;
     }
-    writeln!(stdout, "guidance     {}", settings.guidance_scale)?;
+    if settings.guidance_interval.is_some() {
+        writeln!(stdout, "predictions  {} for each image", counted(job.predictions()))?;
+    }
+    let interval = settings.guidance_interval.map_or(String::new(), |own| format!(", in the interval {own}"));
+    writeln!(stdout, "guidance     {}{interval}", settings.guidance_scale)?;
     if job.steps().is_some() {
         writeln!(stdout, "sigmas       {}", sigmas.iter().map(shown).collect::<Vec<_>>().join(" "))?;
     }

@@ -5,7 +5,7 @@ use super::kernel;
 use super::model::{self, EmbeddingArg, LoraArg, Wanted};
 use clap::{Args, ValueEnum};
 use graph::{PlanOptions, Storage};
-use pipelines::{DeviceChoice, PromptSyntax, Request, Rng, Task};
+use pipelines::{DeviceChoice, GuidanceInterval, PromptSyntax, Request, Rng, Task};
 use scheduler::{NamedSampler, NamedSchedule, Steps};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -31,6 +31,12 @@ pub(super) struct ImageArgs {
     /// [default: the model's]
     #[arg(long, visible_alias = "cfg-scale", value_name = "X", allow_negative_numbers = true, value_parser = number)]
     pub(super) guidance: Option<f64>,
+
+    /// Guide only where the noise level lies above LO and up to HI, and evaluate the model once and not twice elsewhere: faster, and often finer
+    /// (Kynkäänniemi et al. 2024, who take 0.28,5.42 for latents of Stable Diffusion XL); --dry-run tells the levels, and inf is no
+    /// bound [default: everywhere]
+    #[arg(long, help_heading = "Sampling", value_name = "LO,HI", allow_hyphen_values = true)]
+    pub(super) guidance_interval: Option<GuidanceInterval>,
 
     /// The number that the noise is drawn from: the same seed makes the same image again; -1 or random draws one
     /// [default: random; printed and stored in the image]
@@ -275,6 +281,7 @@ impl ImageArgs {
             schedule: names.schedule,
             eta: self.eta,
             guidance_scale: self.guidance,
+            guidance_interval: self.guidance_interval,
             seed,
             rng: self.rng,
             clip_skip: self.clip_skip as usize,

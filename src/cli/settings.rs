@@ -26,6 +26,7 @@ pub(super) fn settings_json(
         "steps": if let scheduler::Steps::Count(count) = request.steps { count } else { generated.steps },
         "sampler": job.sampling().sampler.name,
         "evaluations": generated.evaluations,
+        "predictions": generated.predictions,
         "guidance": request.guidance_scale,
         "seed": request.seed,
         "rng": flags.rng.name(),
@@ -49,6 +50,9 @@ pub(super) fn settings_json(
     }
     if let Some(config) = &flags.config {
         settings["config"] = json!(config.to_string_lossy());
+    }
+    if let Some(interval) = request.guidance_interval {
+        settings["guidance_interval"] = json!(interval.to_string());
     }
     if let Some(eta) = request.eta {
         settings["eta"] = json!(eta);

@@ -1,6 +1,6 @@
 //! What a comparison varies: axes, their values, and what they are called.
 
-use pipelines::Request;
+use pipelines::{GuidanceInterval, Request};
 use scheduler::{NamedSampler, NamedSchedule, Steps};
 use std::fmt;
 
@@ -15,6 +15,8 @@ pub enum AxisName {
     Schedule,
     /// Weight of the prompt.
     Guidance,
+    /// Noise levels at which guidance acts.
+    GuidanceInterval,
     /// Share of fresh noise.
     Eta,
     /// Which checkpoint.
@@ -34,6 +36,7 @@ impl AxisName {
             Self::Budget => "steps",
             Self::Schedule => "schedule",
             Self::Guidance => "guidance",
+            Self::GuidanceInterval => "guidance interval",
             Self::Eta => "eta",
             Self::Model => "model",
             Self::Prompt => "prompt",
@@ -55,6 +58,8 @@ pub enum Value {
     Schedule(NamedSchedule),
     /// Weight of the prompt.
     Guidance(f64),
+    /// Noise levels at which guidance acts.
+    GuidanceInterval(GuidanceInterval),
     /// Share of fresh noise.
     Eta(f64),
     /// A model, by the name that it has in the comparison.
@@ -74,6 +79,7 @@ impl Value {
             Self::Steps(_) | Self::Evaluations(_) => AxisName::Budget,
             Self::Schedule(_) => AxisName::Schedule,
             Self::Guidance(_) => AxisName::Guidance,
+            Self::GuidanceInterval(_) => AxisName::GuidanceInterval,
             Self::Eta(_) => AxisName::Eta,
             Self::Model(_) => AxisName::Model,
             Self::Prompt(_) => AxisName::Prompt,
@@ -93,6 +99,7 @@ impl Value {
             Self::Evaluations(count) => format!("nfe {count}"),
             Self::Schedule(schedule) => schedule.name().into(),
             Self::Guidance(value) | Self::Eta(value) => value.to_string(),
+            Self::GuidanceInterval(interval) => interval.to_string(),
             Self::Model(name) | Self::Prompt(name) => name.clone(),
             Self::Seed(seed) => seed.to_string(),
         }
@@ -106,6 +113,7 @@ impl Value {
             Self::Steps(1) => "1 step".into(),
             Self::Steps(_) => format!("{label} steps"),
             Self::Guidance(_) => format!("guidance {label}"),
+            Self::GuidanceInterval(_) => format!("guided in {label}"),
             Self::Eta(_) => format!("eta {label}"),
             Self::Seed(_) => format!("seed {label}"),
             Self::Prompt(_) => format!("\u{201c}{label}\u{201d}"),
@@ -120,6 +128,7 @@ impl Value {
             Self::Steps(count) => request.steps = Some(Steps::Count(*count)),
             Self::Schedule(schedule) => request.schedule = Some(*schedule),
             Self::Guidance(scale) => request.guidance_scale = Some(*scale),
+            Self::GuidanceInterval(interval) => request.guidance_interval = Some(*interval),
             Self::Eta(eta) => request.eta = Some(*eta),
             Self::Prompt(prompt) => request.prompt.clone_from(prompt),
             Self::Seed(seed) => request.seed = *seed,

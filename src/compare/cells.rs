@@ -143,6 +143,7 @@ fn settings(model: &str, request: &Request, job: Option<&Job>, budget: Option<us
         steps: count(own.map(|own| &own.steps).or(request.steps.as_ref())),
         budget,
         guidance: own.map_or(request.guidance_scale.unwrap_or(1.0), |own| own.guidance_scale),
+        guidance_interval: request.guidance_interval.map(|interval| interval.to_string()),
         eta: request.eta,
         seed: request.seed,
     }
@@ -179,6 +180,7 @@ fn id_of(values: &[Value], varied: &[AxisName]) -> String {
             Value::Model(name) => name.rsplit(['/', '\\']).find(|part| !part.is_empty()).unwrap_or(name).to_owned(),
             Value::Seed(seed) => format!("seed {seed}"),
             Value::Guidance(scale) => format!("guidance {scale}"),
+            Value::GuidanceInterval(interval) => format!("guided {interval}"),
             Value::Eta(eta) => format!("eta {eta}"),
             Value::Steps(steps) => format!("{steps} steps"),
             other => other.label(),

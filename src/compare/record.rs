@@ -96,6 +96,9 @@ pub struct CellSettings {
     pub budget: Option<usize>,
     /// Weight of the prompt.
     pub guidance: f64,
+    /// Noise levels at which guidance acts, where that was asked for.
+    #[cfg_attr(feature = "report", serde(default))]
+    pub guidance_interval: Option<String>,
     /// The share of fresh noise that was asked for.
     pub eta: Option<f64>,
     /// Seed of the noise.
@@ -152,6 +155,9 @@ impl Record {
         }
         if varies(&|own| own.guidance.to_string()) {
             method += &format!(", guidance {}", own.guidance);
+        }
+        if varies(&|own| format!("{:?}", own.guidance_interval)) {
+            method += &format!(", guided in {}", own.guidance_interval.as_deref().unwrap_or("all"));
         }
         if let Some(eta) = own.eta.filter(|_| varies(&|own| format!("{:?}", own.eta))) {
             method += &format!(", eta {eta}");

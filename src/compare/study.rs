@@ -503,6 +503,7 @@ fn reference_of(models: &[Model], base: &Request, cell: &Cell, model: usize) -> 
     let start = (schedule.sigmas[0].to_bits(), schedule.init_noise_sigma.to_bits());
     let text = (&settings.prompt, &settings.negative_prompt, settings.clip_skip, settings.class_label);
     let rest = (settings.width, settings.height, settings.guidance_scale.to_bits(), own.program().wants_unguided());
+    settings.guidance_interval.map(|interval| interval.to_bits()).hash(&mut hasher);
     (&models[model].name, start, text, rest, settings.seed, settings.rng.name()).hash(&mut hasher);
     settings.prompt_syntax.map(|syntax| syntax.name()).hash(&mut hasher);
     let id = format!("reference-{:08x}", hasher.finish() & 0xFFFF_FFFF);

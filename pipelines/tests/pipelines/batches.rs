@@ -31,7 +31,8 @@ fn compare(device: &SharedDevice, name: &str, requests: &[Request]) {
         let worst = worst(&alone, together);
         println!("{}, {name}, sample {i}: {worst} of 255", device.info().name);
         assert!(worst <= 1, "{name}, sample {i}: {worst} of 255");
-        assert_eq!((alone.steps, alone.evaluations), (together.steps, together.evaluations), "{name}, sample {i}");
+        let counts = |made: &Generated| (made.steps, made.evaluations, made.predictions);
+        assert_eq!(counts(&alone), counts(together), "{name}, sample {i}");
     }
 }
 
@@ -57,6 +58,18 @@ fn cases() -> Vec<(&'static str, Vec<Request>)> {
                 Request { seed: 2, guidance_scale: Some(7.0), sampler: sampler("heun"), ..request("a blue square", 3) },
                 Request { seed: 3, guidance_scale: Some(2.0), sampler: sampler("rk45"), ..request("", 2) },
             ],
+        ),
+        // Guidance acts on some of them and rests on others.
+        (
+            "stable_diffusion",
+            [("0,1", "euler"), ("1,inf", "euler_cfg_pp"), ("0.5,4", "heun")]
+                .map(|(interval, name)| Request {
+                    guidance_interval: interval.parse().ok(),
+                    guidance_scale: Some(3.0),
+                    sampler: sampler(name),
+                    ..request("a red square", 4)
+                })
+                .into(),
         ),
         (
             "stable_diffusion",

@@ -44,6 +44,8 @@ pub(crate) struct Counts {
     pub(crate) denoisers: AtomicUsize,
     pub(crate) text_encoders: AtomicUsize,
     pub(crate) encodings: AtomicUsize,
+    /// Rows that denoisers were run for: two for each sample under guidance.
+    pub(crate) rows: AtomicUsize,
 }
 
 impl Counts {
@@ -83,14 +85,17 @@ impl Device for Counting {
         } else if graph.input("timestep").is_some() {
             self.counts.denoisers.fetch_add(1, Ordering::Relaxed);
         }
+        let samples = graph.input("timestep").map_or(0, |input| graph.node(input).shape[0]);
+        let rows = samples * if graph.input("guidance_scale").is_some() { 2 } else { 1 };
         let plan = self.device.plan(graph, weights, options)?;
-        Ok(Box::new(CountedPlan { plan, is_text, counts: Arc::clone(&self.counts) }))
+        Ok(Box::new(CountedPlan { plan, is_text, rows, counts: Arc::clone(&self.counts) }))
     }
 }
 
 struct CountedPlan {
     plan: Box<dyn Plan>,
     is_text: bool,
+    rows: usize,
     counts: Arc<Counts>,
 }
 
@@ -100,6 +105,7 @@ impl Plan for CountedPlan {
     }
 
     fn run(&mut self) -> Result<(), DeviceError> {
+        self.counts.rows.fetch_add(self.rows, Ordering::Relaxed);
         self.counts.encodings.fetch_add(usize::from(self.is_text), Ordering::Relaxed);
         self.plan.run()
     }

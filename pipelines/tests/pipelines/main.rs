@@ -5,6 +5,7 @@
 mod batches;
 mod caches;
 mod common;
+mod guidance;
 mod pathwise;
 mod runs;
 mod sharing;

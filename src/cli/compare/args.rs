@@ -5,7 +5,7 @@ use crate::cli::error::CliError;
 use crate::cli::image_args::{DType, Seed, gib, number, pixels, whole};
 use crate::cli::model::{self, EmbeddingArg, LoraArg, Wanted};
 use crate::compare::{Axis, Model, Value};
-use pipelines::{DeviceChoice, Pipeline, PromptSyntax, Request, Rng, SharedDevice};
+use pipelines::{DeviceChoice, GuidanceInterval, Pipeline, PromptSyntax, Request, Rng, SharedDevice};
 use scheduler::{NamedSampler, NamedSchedule, SAMPLERS};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -36,6 +36,10 @@ pub(in crate::cli) struct Args {
     /// Weights of the prompt (classifier-free guidance) [default: the model's]
     #[arg(long, visible_alias = "cfg-scale", help_heading = "Axes", value_name = "X,X,…", value_delimiter = ',', allow_negative_numbers = true, value_parser = number)]
     pub(super) guidance: Vec<f64>,
+
+    /// Noise levels at which guidance acts, 0,inf being all; repeatable [default: all]
+    #[arg(long, help_heading = "Axes", value_name = "LO,HI", allow_hyphen_values = true)]
+    pub(super) guidance_interval: Vec<GuidanceInterval>,
 
     /// Shares of fresh noise, of samplers that have one [default: the sampler's]
     #[arg(long, help_heading = "Axes", value_name = "X,X,…", value_delimiter = ',', allow_negative_numbers = true, value_parser = number)]
@@ -226,6 +230,7 @@ impl Args {
             budgets,
             schedules?,
             self.guidance.iter().copied().map(Value::Guidance).collect(),
+            self.guidance_interval.iter().copied().map(Value::GuidanceInterval).collect(),
             self.eta.iter().copied().map(Value::Eta).collect(),
             models,
             prompts,

@@ -65,7 +65,8 @@ pub(super) fn write(
 
 /// Whether cells that differ in this have different references.
 pub(super) fn moves_the_truth(value: &Value) -> bool {
-    matches!(value.axis(), AxisName::Guidance | AxisName::Model | AxisName::Prompt | AxisName::Seed)
+    use AxisName::{Guidance, GuidanceInterval, Model, Prompt, Seed};
+    matches!(value.axis(), Guidance | GuidanceInterval | Model | Prompt | Seed)
 }
 
 struct Grid<'a> {

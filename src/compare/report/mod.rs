@@ -111,6 +111,11 @@ impl Summary {
         if same(&|own| own.guidance.to_string()) {
             parts.push(format!("guidance {}", first.guidance));
         }
+        if let Some(interval) =
+            first.guidance_interval.as_ref().filter(|_| same(&|own| format!("{:?}", own.guidance_interval)))
+        {
+            parts.push(format!("guided in {interval}"));
+        }
         if same(&|own| own.seed.to_string()) {
             parts.push(format!("seed {}", first.seed));
         }
