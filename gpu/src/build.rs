@@ -60,6 +60,10 @@ pub(crate) fn plan(
         }
     }
 
+    if let Some(cache) = &inner.cache {
+        cache.save();
+    }
+
     let mut outputs = Vec::new();
     for (name, id) in graph.outputs() {
         let elements = numel(&graph.node(*id).shape);

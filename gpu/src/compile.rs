@@ -1,5 +1,6 @@
 //! Compiles kernels and binds buffers to them.
 
+use crate::cache::Cache;
 use crate::inner::Inner;
 use crate::pipeline::{Layout, Part, Pipeline};
 use crate::trusted;
@@ -34,7 +35,7 @@ impl Inner {
                     zero_initialize_workgroup_memory: self.options.checked,
                     ..Default::default()
                 },
-                cache: None,
+                cache: self.cache.as_ref().map(Cache::used),
             })
         })?;
         let pipeline = Arc::new(Pipeline { kernel: shader.kernel, handle, layout });

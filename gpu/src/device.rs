@@ -2,6 +2,7 @@
 
 use crate::adapter::Adapter;
 use crate::build;
+use crate::cache::Cache;
 use crate::fault::Faults;
 pub(crate) use crate::inner::Inner;
 pub(crate) use crate::options::GpuOptions;
@@ -9,6 +10,7 @@ use crate::pipeline::Pipelines;
 use crate::plan::GpuPlan;
 use graph::{Device, DeviceError, DeviceInfo, DeviceKind, Graph, Plan, PlanOptions, WeightSource};
 use shaders::Profile;
+use std::path::Path;
 use std::sync::Arc;
 
 /// One opened adapter. Clones share it.
@@ -23,14 +25,24 @@ impl Adapter {
     /// # Errors
     /// When the driver refuses.
     pub fn open(&self, options: GpuOptions) -> Result<GpuDevice, DeviceError> {
-        GpuDevice::open(self, options)
+        GpuDevice::open(self, options, None)
+    }
+
+    /// The same, with the kernels that its driver compiled kept in a folder between runs, where the driver hands them
+    /// out. Whatever is wrong with the folder or what lies there, kernels are compiled as without it.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with_cache(&self, options: GpuOptions, folder: &Path) -> Result<GpuDevice, DeviceError> {
+        GpuDevice::open(self, options, Some(folder))
     }
 }
 
 impl GpuDevice {
-    fn open(adapter: &Adapter, options: GpuOptions) -> Result<Self, DeviceError> {
+    fn open(adapter: &Adapter, options: GpuOptions, cache: Option<&Path>) -> Result<Self, DeviceError> {
         let info = adapter.info().clone();
         let mut wanted = wgpu::Features::TIMESTAMP_QUERY;
+        wanted.set(wgpu::Features::PIPELINE_CACHE, cache.is_some());
         wanted.set(wgpu::Features::SHADER_F16, options.shader_f16);
         wanted.set(wgpu::Features::SUBGROUP, options.subgroups);
         let features = wanted & adapter.handle.features();
@@ -61,7 +73,7 @@ impl GpuDevice {
             max_groups: limits.max_compute_workgroups_per_dimension,
             barriers_are_slow: info.kind == DeviceKind::SoftwareGpu,
         };
-        let inner = Inner {
+        let mut inner = Inner {
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             pipelines: Pipelines::default(),
             info,
@@ -70,8 +82,10 @@ impl GpuDevice {
             limits,
             profile,
             faults,
+            cache: None,
             options,
         };
+        inner.cache = cache.and_then(|folder| Cache::open(&inner, &adapter.handle.get_info(), folder));
         Ok(Self { inner: Arc::new(inner) })
     }
 

@@ -1,5 +1,6 @@
 //! What everything that works on an opened adapter shares.
 
+use crate::cache::Cache;
 use crate::fault::{self, Faults};
 use crate::options::GpuOptions;
 use crate::pipeline::Pipelines;
@@ -17,6 +18,7 @@ pub(crate) struct Inner {
     pub(crate) profile: Profile,
     pub(crate) faults: Arc<Faults>,
     pub(crate) pipelines: Pipelines,
+    pub(crate) cache: Option<Cache>,
     pub(crate) options: GpuOptions,
     pub(crate) timestamps: bool,
 }

@@ -9,6 +9,7 @@
 
 mod adapter;
 mod build;
+mod cache;
 mod check;
 mod compile;
 mod device;

@@ -1,6 +1,15 @@
 //! The only unsafe code of this crate.
 #![allow(unsafe_code, reason = "turning off a shader's runtime checks is an unsafe call by wgpu's design")]
 
+/// A driver's cache of compiled kernels, beginning with what an earlier one held.
+///
+/// The caller must pass what `PipelineCache::get_data` gave and nothing else, as far as a file can be trusted.
+pub(crate) fn cache(device: &wgpu::Device, data: Option<&[u8]>) -> wgpu::PipelineCache {
+    // SAFETY: `cache.rs` passes only files that it wrote, whole by their checksum, and named after adapter and driver; wgpu
+    // and Vulkan compare both once more.
+    unsafe { device.create_pipeline_cache(&wgpu::PipelineCacheDescriptor { label: None, data, fallback: true }) }
+}
+
 /// Compiles a kernel without naga's bounds checks and without the counter it adds to every loop, which cost a factor on
 /// some drivers.
 ///

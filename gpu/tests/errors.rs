@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{lavapipe, weights_for};
+use common::{lavapipe, numbers, software, weights_for};
 use gpu::{Backends, Choice, GpuOptions, choose};
 use graph::ops::Conv2d;
 use graph::random::{RandomGraph, random_graph};
@@ -185,4 +185,35 @@ fn a_failed_plan_leaves_the_device_usable() {
     let graph = passes::optimize(&graph);
     assert!(device.plan(&graph, &MemoryWeights::default(), PlanOptions::default()).is_err());
     assert!(device.plan(&graph, &weights, PlanOptions::default()).is_ok());
+}
+
+#[test]
+fn kernels_kept_on_disk_change_nothing_but_time() {
+    let folder = std::env::temp_dir().join(format!("headwater-kernels-{}", std::process::id()));
+    let run = || {
+        let s = Scope::root();
+        let y = s.input("x", &[3, 5], Rate::Step).layer_norm(1e-5);
+        let graph = s.finish(&[("y", &y)]).expect("the shapes fit");
+        let device = software("vulkan").open_with_cache(GpuOptions::default(), &folder).expect("the driver opens");
+        let mut plan = device.plan(&graph, &MemoryWeights::default(), PlanOptions::default()).expect("a small graph");
+        plan.write("x", &numbers(15, 1)).expect("an input");
+        plan.run().expect("it runs");
+        plan.read("y").expect("an output")
+    };
+    let files = || -> Vec<_> { std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect() };
+    let first = run();
+    let [file] = &files()[..] else { panic!("one file is written: {:?}", files()) };
+    assert_eq!(run(), first);
+    let whole = std::fs::read(file).unwrap();
+    println!("the driver hands out {} bytes", whole.len());
+    for damaged in [&[][..], &whole[..whole.len() / 2], b"something else altogether, of some length"] {
+        std::fs::write(file, damaged).unwrap();
+        assert_eq!(run(), first);
+        assert_eq!(std::fs::read(file).unwrap().len(), whole.len(), "it is written again");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+    // A folder that cannot be made is no obstacle either.
+    std::fs::write(&folder, "a file").unwrap();
+    assert_eq!(run(), first);
+    std::fs::remove_file(&folder).unwrap();
 }
