@@ -8,6 +8,7 @@ pub(crate) use crate::inner::Inner;
 pub(crate) use crate::options::GpuOptions;
 use crate::pipeline::Pipelines;
 use crate::plan::GpuPlan;
+use crate::trusted;
 use graph::{Device, DeviceError, DeviceInfo, DeviceKind, Graph, Plan, PlanOptions, WeightSource};
 use shaders::Profile;
 use std::path::Path;
@@ -45,6 +46,8 @@ impl GpuDevice {
         wanted.set(wgpu::Features::PIPELINE_CACHE, cache.is_some());
         wanted.set(wgpu::Features::SHADER_F16, options.shader_f16);
         wanted.set(wgpu::Features::SUBGROUP, options.subgroups);
+        let cooperative = cooperative(&adapter.handle).filter(|_| options.cooperative);
+        wanted.set(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, cooperative.is_some());
         let features = wanted & adapter.handle.features();
         let mut limits = adapter.handle.limits();
         if let Some(bytes) = options.max_binding_bytes {
@@ -54,6 +57,10 @@ impl GpuDevice {
             label: Some("headwater"),
             required_features: features,
             required_limits: limits.clone(),
+            experimental_features: match cooperative {
+                Some(_) => trusted::experimental(),
+                None => wgpu::ExperimentalFeatures::disabled(),
+            },
             ..Default::default()
         }))
         .map_err(|error| DeviceError::Failed { device: info.name.clone(), reason: error.to_string() })?;
@@ -62,6 +69,7 @@ impl GpuDevice {
             name: info.name.clone(),
             shader_f16: features.contains(wgpu::Features::SHADER_F16),
             subgroups: features.contains(wgpu::Features::SUBGROUP),
+            cooperative: cooperative.filter(|_| features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)),
             max_storage_bindings: limits.max_storage_buffers_per_shader_stage,
             max_workgroup_invocations: limits.max_compute_invocations_per_workgroup,
             max_workgroup_size: [
@@ -122,4 +130,15 @@ impl Device for GpuDevice {
     ) -> Result<Box<dyn Plan>, DeviceError> {
         Ok(Box::new(self.gpu_plan(graph, weights, options)?))
     }
+}
+
+/// Invocations of a subgroup of an adapter whose subgroups multiply matrices of 8 × 8 `f32` and are all of one size.
+fn cooperative(adapter: &wgpu::Adapter) -> Option<u32> {
+    let info = adapter.get_info();
+    let single = wgpu::CooperativeScalarType::F32;
+    let fits = |units: &wgpu::CooperativeMatrixProperties| {
+        (units.m_size, units.n_size, units.k_size, units.ab_type, units.cr_type) == (8, 8, 8, single, single)
+    };
+    (info.subgroup_min_size == info.subgroup_max_size && adapter.cooperative_matrix_properties().iter().any(fits))
+        .then_some(info.subgroup_min_size)
 }

@@ -27,6 +27,8 @@ pub struct GpuOptions {
     pub shader_f16: bool,
     /// Use the adapter's subgroups where it has them.
     pub subgroups: bool,
+    /// Use the adapter's units for small matrices where it has them for single precision. wgpu calls them experimental.
+    pub cooperative: bool,
     /// Kernels to pass over wherever another one applies, to compare variants.
     pub avoid: &'static [&'static str],
     /// Pretend that the largest binding is this many bytes, where the adapter's is larger.
@@ -41,6 +43,7 @@ impl Default for GpuOptions {
             checked: false,
             shader_f16: true,
             subgroups: true,
+            cooperative: false,
             avoid: &[],
             max_binding_bytes: None,
             submit: SubmitBudget::default(),

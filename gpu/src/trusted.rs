@@ -1,6 +1,13 @@
 //! The only unsafe code of this crate.
 #![allow(unsafe_code, reason = "turning off a shader's runtime checks is an unsafe call by wgpu's design")]
 
+/// Lets a device have what wgpu calls experimental: units for small matrices, and only where they are asked for.
+pub(crate) fn experimental() -> wgpu::ExperimentalFeatures {
+    // SAFETY: wgpu warns that such features may have faults of its own. Callers ask for them by an option that is off by
+    // default.
+    unsafe { wgpu::ExperimentalFeatures::enabled() }
+}
+
 /// A driver's cache of compiled kernels, beginning with what an earlier one held.
 ///
 /// The caller must pass what `PipelineCache::get_data` gave and nothing else, as far as a file can be trusted.

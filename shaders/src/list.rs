@@ -10,6 +10,7 @@ pub static KERNELS: &[&dyn Kernel] = &[
     &matmul::WORKGROUP_128,
     &matmul::WORKGROUP_64,
     &matmul::WORKGROUP_32,
+    &matmul::Cooperative,
     &matmul::Reduce,
     &matmul::REGISTER_8,
     &matmul::REGISTER_4,

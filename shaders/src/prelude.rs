@@ -33,6 +33,7 @@ pub(crate) struct Prelude {
     table: Vec<u32>,
     bindings: u32,
     f16: bool,
+    extensions: Vec<&'static str>,
     workgroup: [u32; 3],
     failed: bool,
 }
@@ -84,6 +85,11 @@ impl Prelude {
             self.failed = true;
             0
         })
+    }
+
+    /// Asks for an extension of the language by name.
+    pub(crate) fn enable(&mut self, extension: &'static str) {
+        self.extensions.push(extension);
     }
 
     /// Further functions for the body.
@@ -242,6 +248,9 @@ impl Prelude {
         let mut source = String::new();
         if self.f16 {
             source.push_str("enable f16;\n");
+        }
+        for extension in &self.extensions {
+            let _ = writeln!(source, "enable {extension};");
         }
         let _ = write!(
             source,

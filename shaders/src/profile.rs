@@ -7,6 +7,8 @@ pub struct Profile {
     pub shader_f16: bool,
     /// Shaders may add up within subgroups.
     pub subgroups: bool,
+    /// Invocations of a subgroup, where all subgroups are of one size and multiply matrices of 8 × 8 `f32` together.
+    pub cooperative: Option<u32>,
     /// Storage bindings of one shader stage.
     pub max_storage_bindings: u32,
     /// Invocations of one workgroup.
@@ -29,6 +31,7 @@ impl Profile {
             name: "web default".into(),
             shader_f16: false,
             subgroups: false,
+            cooperative: None,
             max_storage_bindings: 8,
             max_workgroup_invocations: 256,
             max_workgroup_size: [256, 256, 64],
@@ -45,6 +48,7 @@ impl Profile {
             name: "lavapipe".into(),
             shader_f16: true,
             subgroups: true,
+            cooperative: None,
             max_storage_bindings: 16,
             max_workgroup_invocations: 1024,
             max_workgroup_size: [1024, 1024, 1024],
@@ -61,6 +65,7 @@ impl Profile {
             name: "desktop".into(),
             shader_f16: true,
             subgroups: true,
+            cooperative: None,
             max_storage_bindings: 16,
             max_workgroup_invocations: 1024,
             max_workgroup_size: [1024, 1024, 64],
@@ -68,5 +73,11 @@ impl Profile {
             max_groups: 65_535,
             barriers_are_slow: false,
         }
+    }
+
+    /// A graphics processor with units for small matrices, such as Apple's.
+    #[must_use]
+    pub fn cooperative() -> Self {
+        Self { name: "cooperative".into(), cooperative: Some(32), max_workgroup_storage: 32_768, ..Self::desktop() }
     }
 }

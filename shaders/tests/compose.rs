@@ -22,7 +22,7 @@ struct Composed {
 fn composed() -> Vec<Composed> {
     let mut seen = HashSet::new();
     let mut all = Vec::new();
-    for profile in [Profile::web_default(), Profile::lavapipe(), Profile::desktop()] {
+    for profile in [Profile::web_default(), Profile::lavapipe(), Profile::desktop(), Profile::cooperative()] {
         for case in all_cases() {
             for format in Format::ALL {
                 for shader in candidates(&problem(&case, format), &profile) {
@@ -47,6 +47,7 @@ fn validate(composed: &Composed) -> (naga::Module, ModuleInfo) {
     let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     capabilities.set(Capabilities::SHADER_FLOAT16, profile.shader_f16);
     capabilities.set(Capabilities::SUBGROUP, profile.subgroups);
+    capabilities.set(Capabilities::COOPERATIVE_MATRIX, profile.cooperative.is_some());
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .validate(&module)
         .unwrap_or_else(|e| panic!("{label}\n{}\n{}", shader.source, e.emit_to_string(&shader.source)));
@@ -99,7 +100,7 @@ fn every_variant_validates_within_its_limits() {
 
 #[test]
 fn every_problem_has_its_naive_kernel_last() {
-    for profile in [Profile::web_default(), Profile::lavapipe(), Profile::desktop()] {
+    for profile in [Profile::web_default(), Profile::lavapipe(), Profile::desktop(), Profile::cooperative()] {
         for case in all_cases() {
             for format in Format::ALL {
                 let shaders = candidates(&problem(&case, format), &profile);
@@ -193,7 +194,7 @@ fn the_best_guess_suits_the_adapter() {
         "attention_workgroup",
         "conv2d_workgroup_32x32",
         "conv2d_workgroup_64x64",
-        "group_norm_subgroup",
+        "group_norm_workgroup",
         "layer_norm_subgroup",
         "matmul_reduce",
         "matmul_workgroup_128x64",
@@ -218,8 +219,8 @@ fn every_variant_translates_for_every_driver() {
         let options = back::spv::Options { lang_version: (1, 3), ..back::spv::Options::default() };
         back::spv::write_vec(&module, &info, &options, None).unwrap_or_else(|e| panic!("{label}: SPIR-V: {e}"));
 
-        // Its driver has neither halves nor subgroups.
-        if !composed.shader.source.contains("enable f16") && !composed.shader.source.contains("subgroupAdd") {
+        // Its driver has neither extensions nor subgroups.
+        if !composed.shader.source.contains("enable ") && !composed.shader.source.contains("subgroupAdd") {
             glsl(&module, &info, label);
         }
 
@@ -227,6 +228,10 @@ fn every_variant_translates_for_every_driver() {
         back::msl::write_string(&module, &info, &options, &back::msl::PipelineOptions::default())
             .unwrap_or_else(|e| panic!("{label}: Metal: {e}"));
 
+        // Direct3D has no such matrices.
+        if composed.shader.kernel.ends_with("_cooperative") {
+            continue;
+        }
         let options = back::hlsl::Options {
             shader_model: back::hlsl::ShaderModel::V6_2,
             fake_missing_bindings: true,

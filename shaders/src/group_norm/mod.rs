@@ -118,7 +118,8 @@ impl Kernel for Workgroup {
     }
 
     fn rank(&self, problem: &Problem<'_>, profile: &Profile) -> u32 {
-        let order = u32::from(self.total == Total::Tree);
+        // Sweeps over a group are long beside its two sums: nothing was gained by other sums yet.
+        let order = u32::from(self.total == Total::Subgroup);
         if profile.barriers_are_slow && lone_invocation_fits(problem) { 3 + order } else { order }
     }
 

@@ -220,3 +220,33 @@ impl Kernel for Reduce {
         prelude.compose(self.name(), &[include_str!("reduce.wgsl")], groups, profile)
     }
 }
+
+/// One subgroup for each tile, with the adapter's own units for small matrices.
+#[derive(Debug)]
+pub(crate) struct Cooperative;
+
+impl Cooperative {
+    const SIDE: usize = 32;
+}
+
+impl Kernel for Cooperative {
+    fn name(&self) -> &'static str {
+        "matmul_cooperative"
+    }
+
+    fn op(&self) -> &'static str {
+        "matmul"
+    }
+
+    fn rank(&self, problem: &Problem<'_>, _: &Profile) -> u32 {
+        // Few rows leave most of a tile empty.
+        if dims(problem).is_some_and(|dims| dims.m > 8) { 10 } else { 80 }
+    }
+
+    fn shader(&self, problem: &Problem<'_>, profile: &Profile) -> Option<Shader> {
+        let Setup { mut prelude, dims, rows } = setup(problem, profile.cooperative?, true)?;
+        prelude.enable("wgpu_cooperative_matrix");
+        let tiles = dims.batch * dims.m.div_ceil(Self::SIDE) * dims.n.div_ceil(Self::SIDE);
+        prelude.compose(self.name(), &[rows, include_str!("cooperative.wgsl")], tiles, profile)
+    }
+}
