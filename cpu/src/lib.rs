@@ -4,7 +4,7 @@
 //! differ.** No operation is defined in this crate, and an operation without a kernel here runs its reference.
 //!
 //! Matrix products come from `rten-gemm`, which packs weights once, when a plan is built, and picks AVX2, AVX-512 or
-//! NEON when the program runs: one binary for every machine. Elementwise expressions become short programs over blocks
+//! NEON when the program runs: one binary for every machine. Wide convolutions are such products between Winograd's transforms. Elementwise expressions become short programs over blocks
 //! that stay in the first-level cache. Rayon spreads the work over all cores.
 
 mod compile;
