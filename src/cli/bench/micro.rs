@@ -5,6 +5,7 @@ use super::row::{Row, Suite};
 use crate::cli::error::CliError;
 use graph::ops::Conv2d;
 use graph::{Device, Graph, MemoryWeights, NodeTime, PlanOptions, Rate, Scope};
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 /// One operation.
@@ -119,6 +120,10 @@ pub(super) fn rows(device: &dyn Device, repeats: usize, only: Option<&str>) -> R
         let part = format!("{model} {place}: {}", shape.shown());
         if only.is_some_and(|only| !part.contains(only)) {
             continue;
+        }
+        // The table comes at the end, which may be minutes away.
+        if std::io::stderr().is_terminal() {
+            note!("{part}");
         }
         let failed = |error: graph::GraphError| CliError::Failed(format!("{part}: {error}"));
         let (seconds, node) = time(device, &shape.graph().map_err(failed)?, repeats)?;
