@@ -243,6 +243,12 @@ impl Report {
             }
             writeln!(out, "{}", row.shown(&self.ceiling))?;
         }
+        if self.rows.iter().any(|row| row.is_beyond(&self.ceiling)) {
+            writeln!(
+                out,
+                "\nsome rows are beyond the ceiling: the machine was busier while that was measured, and shares mean little"
+            )?;
+        }
         Ok(())
     }
 }

@@ -91,6 +91,11 @@ impl Row {
         }
     }
 
+    /// Whether it computed so much faster than the machine was seen to that one of both was disturbed. (Caches may give more bytes than memory.)
+    pub(super) fn is_beyond(&self, ceiling: &Ceiling) -> bool {
+        self.rate(self.flops).is_some_and(|rate| rate > 1.25 * ceiling.flops_per_second)
+    }
+
     /// One line, shares beside the ceiling in it.
     pub(super) fn shown(&self, ceiling: &Ceiling) -> String {
         let Spread { median, fastest, slowest } = self.spread();
