@@ -36,7 +36,7 @@ impl GuidanceInterval {
 
     /// Both ends as bits, for whoever hashes.
     #[must_use]
-    pub fn to_bits(&self) -> [u64; 2] {
+    pub fn to_bits(self) -> [u64; 2] {
         [self.low.to_bits(), self.high.to_bits()]
     }
 }
