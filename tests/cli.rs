@@ -281,7 +281,7 @@ fn an_interval_of_guidance_is_kept_with_the_picture() {
     let here = folder.path();
     let teacher = ["-m", "icons-64", "--steps", "10", "--seed", "4", "--guidance", "3"];
     let make = |more: &[&str]| {
-        let made = succeed(here, &generate("a rocket", &[&teacher, more].concat()));
+        let made = succeed(here, &[&["generate", "a rocket", "--device", "cpu"], &teacher[..], more].concat());
         serde_json::from_str::<serde_json::Value>(made.stdout.trim()).unwrap_or_default()
     };
     let interval = ["--guidance-interval", "0.2,3", "--json"];
