@@ -5,6 +5,7 @@ use graph::DeviceInfo;
 use pipelines::DeviceSettings;
 use serde_json::json;
 use std::io::Write;
+use std::path::PathBuf;
 
 /// List what can compute on this machine.
 #[derive(Debug, clap::Args)]
@@ -58,8 +59,16 @@ pub(super) fn device_settings(checked: bool, threads: Option<usize>) -> DeviceSe
         backends: variable("WGPU_BACKEND"),
         adapter_name: variable("WGPU_ADAPTER_NAME"),
         checked,
+        kernel_cache: kernel_cache(),
         threads,
         max_memory: None,
         max_native_memory: super::memory::available(),
     }
+}
+
+/// Where compiled kernels are kept, by the XDG base directory specification, which passes over relative paths.
+fn kernel_cache() -> Option<PathBuf> {
+    let named = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let folder = named.or_else(|| std::env::home_dir().map(|home| home.join(".cache")))?;
+    Some(folder.join("headwater").join("kernels"))
 }

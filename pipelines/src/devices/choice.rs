@@ -5,6 +5,7 @@ use crate::devices::residency::SharedDevice;
 use crate::error::PipelineError;
 use graph::{Device, DeviceError, DeviceInfo, DeviceKind};
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 /// What `--device` may say.
@@ -40,6 +41,8 @@ pub struct DeviceSettings {
     pub adapter_name: Option<String>,
     /// Keep bounds checks in kernels.
     pub checked: bool,
+    /// A folder for the kernels that drivers compiled, read at the next start; none are kept if absent.
+    pub kernel_cache: Option<PathBuf>,
     /// Threads of the native executor; all cores if absent.
     pub threads: Option<usize>,
     /// Bytes that plans may hold together; as many as there are if absent.
@@ -102,13 +105,20 @@ mod through_wgpu {
         gpu::GpuOptions { checked: settings.checked, ..Default::default() }
     }
 
+    fn opened(adapter: &gpu::Adapter, settings: &DeviceSettings) -> Result<gpu::GpuDevice, DeviceError> {
+        match &settings.kernel_cache {
+            Some(folder) => adapter.open_with_cache(options(settings), folder),
+            None => adapter.open(options(settings)),
+        }
+    }
+
     /// The adapter of a choice, opened; a name in the settings stands for the best one.
     pub(crate) fn open(choice: &str, settings: &DeviceSettings) -> Result<gpu::GpuDevice, DeviceError> {
         let wanted = match &settings.adapter_name {
             Some(name) if choice.eq_ignore_ascii_case("gpu") => gpu::Choice::Name(name.clone()),
             _ => choice.parse()?,
         };
-        gpu::choose(backends(settings)?, &wanted)?.open(options(settings))
+        opened(&gpu::choose(backends(settings)?, &wanted)?, settings)
     }
 
     pub(super) fn adapter(choice: &str, settings: &DeviceSettings) -> Result<Box<dyn Device>, DeviceError> {
@@ -119,7 +129,7 @@ mod through_wgpu {
     pub(super) fn best_adapter(settings: &DeviceSettings) -> Result<Option<Box<dyn Device>>, DeviceError> {
         match gpu::best(backends(settings)?) {
             Some(adapter) if adapter.info().kind != DeviceKind::SoftwareGpu => {
-                Ok(Some(Box::new(adapter.open(options(settings))?)))
+                Ok(Some(Box::new(opened(&adapter, settings)?)))
             }
             _ => Ok(None),
         }
