@@ -98,10 +98,11 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Runs a model, compares every block, and prints the error of the result.
 fn check(device: &dyn Device, name: &str, storage: Storage) {
-    check_by(device, name, PlanOptions { storage, ..Default::default() });
+    check_by(device, name, PlanOptions { storage, ..Default::default() }, 1.0);
 }
 
-fn check_by(device: &dyn Device, name: &str, options: PlanOptions) {
+/// [`check`] with these options, allowing so many times the usual error.
+fn check_by(device: &dyn Device, name: &str, options: PlanOptions, times: f64) {
     let storage = options.storage;
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let Model { golden, inputs, scope, output } = model(name);
@@ -123,7 +124,7 @@ fn check_by(device: &dyn Device, name: &str, options: PlanOptions) {
         Storage::F16 => ("f16_error", "f16"),
         _ => ("f32_error", "f32"),
     };
-    let factor = if storage == Storage::F16 { 1.0 } else { TIMES_F32_ERROR };
+    let factor = if storage == Storage::F16 { 1.0 } else { times * TIMES_F32_ERROR };
     let mut last = (0.0, 0.0);
     for (path, tensor) in &blocks {
         let block = known.get(&**path).unwrap_or_else(|| panic!("{name}: the golden has no {path}"));
@@ -166,12 +167,18 @@ fn on_the_cpu() {
     }
 }
 
-/// `on_the_cpu` uses the fastest for each size; these use one for all.
+/// `on_the_cpu` uses the fastest way for each size; this uses one for all. The coefficients of 4×4 tiles go up to 8, so that single
+/// convolutions round some ten times as much as direct ones, which shows in the first blocks.
 #[test]
 fn convolutions_in_other_ways_on_the_cpu() {
-    for convolution in [Convolution::Direct, Convolution::Winograd(Tile::Two), Convolution::Winograd(Tile::Four)] {
+    let ways = [
+        (Convolution::Direct, 1.0),
+        (Convolution::Winograd(Tile::Two), 1.0),
+        (Convolution::Winograd(Tile::Four), 10.0),
+    ];
+    for (convolution, times) in ways {
         for name in ["sd15_vae", "imagenet64_unet"] {
-            check_by(cpu().device(), name, PlanOptions { storage: Storage::F32, convolution });
+            check_by(cpu().device(), name, PlanOptions { storage: Storage::F32, convolution }, times);
         }
     }
 }
