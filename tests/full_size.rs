@@ -101,7 +101,7 @@ fn check(device: &dyn Device, name: &str, storage: Storage) {
     check_by(device, name, PlanOptions { storage, ..Default::default() }, 1.0);
 }
 
-/// [`check`] with these options, allowing so many times the usual error.
+/// [`check`] with these options, allowing so many times the usual error inside the network. Its result has to be as near as ever.
 fn check_by(device: &dyn Device, name: &str, options: PlanOptions, times: f64) {
     let storage = options.storage;
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -124,7 +124,7 @@ fn check_by(device: &dyn Device, name: &str, options: PlanOptions, times: f64) {
         Storage::F16 => ("f16_error", "f16"),
         _ => ("f32_error", "f32"),
     };
-    let factor = if storage == Storage::F16 { 1.0 } else { times * TIMES_F32_ERROR };
+    let factor = if storage == Storage::F16 { 1.0 } else { TIMES_F32_ERROR };
     let mut last = (0.0, 0.0);
     for (path, tensor) in &blocks {
         let block = known.get(&**path).unwrap_or_else(|| panic!("{name}: the golden has no {path}"));
@@ -140,7 +140,7 @@ fn check_by(device: &dyn Device, name: &str, options: PlanOptions, times: f64) {
         let worst = differences.fold(0.0, f64::max) / largest;
         let error = block[limit].as_f64().unwrap();
         assert!(
-            worst <= factor * error,
+            worst <= factor * error * if path == "output" { 1.0 } else { times },
             "{name} in {what} on {}: {path} is the first block that differs, by {worst:.1e} (the reference itself {error:.1e})",
             device.info().name
         );
@@ -168,7 +168,7 @@ fn on_the_cpu() {
 }
 
 /// `on_the_cpu` uses the fastest way for each size; this uses one for all. The coefficients of 4×4 tiles go up to 8, so that single
-/// convolutions round some ten times as much as direct ones, which shows in the first blocks.
+/// convolutions round some ten times as much as direct ones, which shows in the first blocks and not in the result.
 #[test]
 fn convolutions_in_other_ways_on_the_cpu() {
     let ways = [

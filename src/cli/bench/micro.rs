@@ -3,8 +3,9 @@
 use super::against;
 use super::row::{Row, Suite};
 use crate::cli::error::CliError;
+use crate::cli::kernel;
 use graph::ops::Conv2d;
-use graph::{Device, Graph, MemoryWeights, NodeTime, PlanOptions, Rate, Scope};
+use graph::{Device, Graph, MemoryWeights, NodeTime, Rate, Scope};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -151,7 +152,7 @@ pub(super) fn time(
         let values = noise.values(weight.shape.iter().product());
         weights.insert(weight.name, weight.shape, &values);
     }
-    let mut plan = device.plan(&graph::passes::optimize(graph), &weights, PlanOptions::default())?;
+    let mut plan = device.plan(&graph::passes::optimize(graph), &weights, kernel::plan_options()?)?;
     for node in graph.nodes() {
         if let graph::Op::Input(input) = &node.op {
             plan.write(&input.name, &noise.values(input.shape.iter().product()))?;

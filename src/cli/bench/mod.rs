@@ -9,6 +9,7 @@ mod row;
 
 use super::devices::device_settings;
 use super::error::CliError;
+use super::kernel;
 use super::model;
 use against::Earlier;
 use ceiling::Ceiling;
@@ -169,7 +170,7 @@ fn measure(args: &Args, device: &SharedDevice, earlier: Option<&Earlier>) -> Res
     let mut about = None;
     if args.suite.needs_model() {
         let files = model::open(&args.model, model::Wanted { quiet: args.json, ..Default::default() })?;
-        let pipe = Pipeline::from_pretrained(device, &files, Default::default())?;
+        let pipe = Pipeline::from_pretrained(device, &files, kernel::plan_options()?)?;
         // The model's own size, not that of the little picture that a task may need.
         let own = pipe.defaults();
         let request = Request {
