@@ -9,7 +9,7 @@ use cpu::CpuDevice;
 use graph::cases::{Case, cases};
 use graph::expr::Unary;
 use graph::ops::Conv2d;
-use graph::{Convolution, MemoryWeights, Op, PlanOptions, Rate, Scope, Tensor, Tile};
+use graph::{Convolution, Device, MemoryWeights, Op, PlanOptions, Rate, Scope, Tensor, Tile};
 
 /// Runs a case, with its weights known to the plan or as values like any other.
 fn run(device: &CpuDevice, case: &Case, as_weights: bool) {
@@ -84,6 +84,30 @@ fn every_convolution_in_every_way() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn an_image_comes_out_of_a_batch_as_it_does_alone() {
+    let device = CpuDevice::new(Some(3)).unwrap();
+    let graph = |batch: usize| {
+        let s = Scope::root();
+        let x = s.input("x", &[batch, 21, 18, 17], Rate::Step);
+        let y = s.push(Conv2d { bias: false, ..Conv2d::same(3) }, &[&x, &s.weight("weight", &[19, 3, 3, 17])]);
+        s.finish(&[("y", &y)]).unwrap()
+    };
+    let images = common::Random(9).values(5 * 21 * 18 * 17);
+    let weights = common::weights(&graph(1), 9);
+    for convolution in CONVOLUTIONS.map(|(convolution, _)| convolution).into_iter().chain([Convolution::Auto]) {
+        let options = PlanOptions { convolution, ..Default::default() };
+        let run = |images: &[f32], batch: usize| {
+            let mut plan = device.plan(&graph(batch), &weights, options).unwrap();
+            plan.write("x", images).unwrap();
+            plan.run().unwrap();
+            plan.read("y").unwrap()
+        };
+        let alone: Vec<f32> = images.chunks(21 * 18 * 17).flat_map(|image| run(image, 1)).collect();
+        assert!(run(&images, 5) == alone, "{convolution:?}");
     }
 }
 

@@ -69,10 +69,10 @@ impl Tile {
         (self.side() + 2).pow(2)
     }
 
-    /// Tiles that cover the results.
+    /// Tiles that cover one image's result.
     #[must_use]
     pub fn count(self, dims: &Conv2dDims) -> usize {
-        dims.batch * dims.output[0].div_ceil(self.side()) * dims.output[1].div_ceil(self.side())
+        dims.output[0].div_ceil(self.side()) * dims.output[1].div_ceil(self.side())
     }
 }
 
@@ -99,7 +99,8 @@ fn choose(op: &Conv2d, dims: &Conv2dDims, wanted: Convolution) -> Option<Tile> {
 /// The tile that was fastest in the measurements in docs/benchmarks, if any was faster than the direct way.
 ///
 /// A tile's products must have rows enough to be worth reading their weights, and channels enough to be worth transforming pixels.
-/// Tiles of 4×4 make kernels four times as large in memory, which is worth it for wide pictures alone.
+/// Only one image counts, so that a sample comes out the same in a batch and alone. Tiles of 4×4 make kernels four times as large in
+/// memory, which is worth it for wide pictures alone.
 fn fastest(dims: &Conv2dDims) -> Option<Tile> {
     if dims.in_channels.min(dims.out_channels) < FEWEST_CHANNELS {
         return None;
@@ -140,6 +141,15 @@ mod tests {
         // The lowest level, and the first and last layers.
         for (side, channels) in [(8, [1280, 1280]), (64, [4, 320]), (64, [320, 4]), (512, [128, 3])] {
             assert_eq!(auto(side, channels), None, "{side} {channels:?}");
+        }
+    }
+
+    #[test]
+    fn a_batch_is_computed_like_one_image() {
+        for side in [4, 8, 16, 64] {
+            let one = dims(side, [64; 2]);
+            let of = |batch| choose(&Conv2d::same(3), &Conv2dDims { batch, ..one }, Convolution::Auto);
+            assert_eq!(of(8), of(1), "{side}");
         }
     }
 
