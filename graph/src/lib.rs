@@ -18,6 +18,7 @@ mod op;
 
 pub mod ops;
 pub mod passes;
+pub mod q8_0;
 pub mod random;
 mod reference;
 mod scope;
