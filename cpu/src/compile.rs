@@ -1,17 +1,16 @@
 //! Turns a graph into kernels and memory.
 
 use crate::eval::Fused;
+use crate::gemm::{Keep, Matrix, Panels};
 use crate::kernels::{
-    Attend, Convolve, Join, Kernel, Normalize, NormalizeGroups, Permute, Product, Right, Rows, Take, Winograd, pack,
-    transform,
+    Attend, Convolve, Join, Kernel, Normalize, NormalizeGroups, Permute, Product, Right, Rows, Take, Winograd,
 };
 use crate::parallel::Threads;
 use crate::weights;
 use graph::ops::{GroupNorm, MatMul};
 use graph::shape::numel;
-use graph::{DeviceError, Graph, Node, NodeId, Op, PlanOptions, Slots, Tile, WeightSource, half_weights, winograd};
+use graph::{DeviceError, Graph, Node, NodeId, Op, PlanOptions, Slots, WeightSource, half_weights, winograd};
 use rayon::prelude::*;
-use rten_gemm::PackedBMatrix;
 use std::collections::HashMap;
 
 /// A node made ready to run.
@@ -28,7 +27,7 @@ pub(crate) struct Compiled {
     pub(crate) steps: Vec<Step>,
     /// Inputs, weights and constants by node number; empty for all other nodes.
     pub(crate) leaves: Vec<Vec<f32>>,
-    pub(crate) packs: Vec<PackedBMatrix<f32>>,
+    pub(crate) packs: Vec<Panels>,
     /// Bytes of weights and constants, packed or not.
     pub(crate) weight_bytes: u64,
     /// Elements of scratch memory that the largest attention needs.
@@ -42,30 +41,13 @@ struct PackKey {
     n: usize,
     k: usize,
     transposed: bool,
-    /// Transformed first, for convolutions by such tiles.
-    tile: Option<Tile>,
+    keep: Keep,
 }
 
 impl PackKey {
-    /// How many matrices it becomes.
-    fn packs(&self) -> usize {
-        self.tile.map_or(1, Tile::products)
-    }
-
-    fn bytes(&self) -> u64 {
-        (self.n * self.k / self.taps() * self.packs() * size_of::<f32>()) as u64
-    }
-
-    /// Taps of a kernel that is transformed: all that is left of it then is its channels.
-    fn taps(&self) -> usize {
-        if self.tile.is_some() { 9 } else { 1 }
-    }
-
-    fn pack(&self, data: &[f32]) -> Vec<PackedBMatrix<f32>> {
-        match self.tile {
-            Some(tile) => transform(data, self.n, self.k / self.taps(), tile),
-            None => vec![pack(data, self.n, self.k, self.transposed)],
-        }
+    fn pack(&self, data: &[f32]) -> Panels {
+        let PackKey { n, k, transposed, keep, .. } = *self;
+        Panels::pack(Matrix { data, n, k, transposed }, keep)
     }
 }
 
@@ -77,8 +59,9 @@ pub(crate) fn compile(
     threads: &Threads,
     device: &str,
 ) -> Result<Compiled, DeviceError> {
+    let half = half_weights(graph, source, options);
     let keys: HashMap<NodeId, PackKey> =
-        graph.iter().filter_map(|(id, node)| Some((id, pack_key(graph, slots, node, options)?))).collect();
+        graph.iter().filter_map(|(id, node)| Some((id, pack_key(graph, slots, node, &half)?))).collect();
     let mut order: Vec<PackKey> = Vec::new();
     let mut steps = Vec::new();
     let mut read_whole = vec![false; graph.nodes().len()];
@@ -93,7 +76,7 @@ pub(crate) fn compile(
             if place == order.len() {
                 order.push(*key);
             }
-            Right::Packed(order[..place].iter().map(PackKey::packs).sum())
+            Right::Packed(place)
         });
         let epilogue = node.epilogue.as_ref().map(|epilogue| {
             (Fused::epilogue(&epilogue.expr, &node.shape, &shapes(graph, &epilogue.inputs)), epilogue.inputs.clone())
@@ -101,11 +84,9 @@ pub(crate) fn compile(
         for read in reads.iter().chain(epilogue.iter().flat_map(|(_, reads)| reads)) {
             read_whole[slots.root(*read).index()] = true;
         }
-        let tile = keys.get(&id).and_then(|key| key.tile);
-        steps.push(Step { id, kernel: kernel(graph, node, right, tile), reads, epilogue });
+        steps.push(Step { id, kernel: kernel(graph, node, right, options), reads, epilogue });
     }
 
-    let half = half_weights(graph, source, options);
     let mut compiled = Compiled { heads: heads(&steps), steps, leaves: Vec::new(), packs: Vec::new(), weight_bytes: 0 };
     let leaf = |(id, node): (NodeId, &Node)| -> Result<Leaf, DeviceError> {
         let data = match &node.op {
@@ -126,16 +107,16 @@ pub(crate) fn compile(
     // Each thread reads and packs a weight at a time. The first error in the graph's order is the one that is told.
     let nodes: Vec<(NodeId, &Node)> = graph.iter().collect();
     let leaves: Vec<_> = threads.install(|| nodes.par_iter().with_max_len(1).map(|one| leaf(*one)).collect());
-    let mut packed: Vec<Vec<PackedBMatrix<f32>>> = order.iter().map(|_| Vec::new()).collect();
+    let mut packed: Vec<Option<Panels>> = order.iter().map(|_| None).collect();
     for (leaf, (_, node)) in leaves.into_iter().zip(nodes) {
         let leaf = leaf?;
         if !matches!(node.op, Op::Input(_)) {
             compiled.weight_bytes += size_of_val(&*leaf.data) as u64;
         }
         compiled.leaves.push(leaf.data);
-        for (place, packs) in leaf.packs {
-            compiled.weight_bytes += order[place].bytes();
-            packed[place] = packs;
+        for (place, panels) in leaf.packs {
+            compiled.weight_bytes += panels.bytes() as u64;
+            packed[place] = Some(panels);
         }
     }
     compiled.packs = packed.into_iter().flatten().collect();
@@ -146,11 +127,11 @@ pub(crate) fn compile(
 struct Leaf {
     data: Vec<f32>,
     /// Its packed forms, by their place in the order of all.
-    packs: Vec<(usize, Vec<PackedBMatrix<f32>>)>,
+    packs: Vec<(usize, Panels)>,
 }
 
 /// How the product's right factor is packed, when it is one matrix known before the graph runs.
-fn pack_key(graph: &Graph, slots: &Slots, node: &Node, options: PlanOptions) -> Option<PackKey> {
+fn pack_key(graph: &Graph, slots: &Slots, node: &Node, half: &[bool]) -> Option<PackKey> {
     let b = &graph.node(*node.inputs.get(1)?).shape;
     let (n, k, transposed) = match (&node.op, &b[..]) {
         (Op::MatMul(MatMul { transpose_b: true, .. }), &[n, k]) => (n, k, true),
@@ -160,15 +141,15 @@ fn pack_key(graph: &Graph, slots: &Slots, node: &Node, options: PlanOptions) -> 
     };
     let root = slots.root(node.inputs[1]);
     let known = matches!(graph.node(root).op, Op::Weight(_) | Op::Constant(_));
-    let tile = winograd(graph, node, options);
-    (known && n > 0 && k > 0).then_some(PackKey { root, n, k, transposed, tile })
+    let keep = if half[root.index()] { Keep::F16 } else { Keep::F32 };
+    (known && n > 0 && k > 0).then_some(PackKey { root, n, k, transposed, keep })
 }
 
 fn shapes<'a>(graph: &'a Graph, ids: &[NodeId]) -> Vec<&'a [usize]> {
     ids.iter().map(|id| &*graph.node(*id).shape).collect()
 }
 
-fn kernel(graph: &Graph, node: &Node, right: Right, tile: Option<Tile>) -> Kernel {
+fn kernel(graph: &Graph, node: &Node, right: Right, options: PlanOptions) -> Kernel {
     let inputs = shapes(graph, &node.inputs);
     match &node.op {
         Op::MatMul(op) => {
@@ -177,7 +158,7 @@ fn kernel(graph: &Graph, node: &Node, right: Right, tile: Option<Tile>) -> Kerne
         }
         Op::Conv2d(op) => {
             let dims = op.dims(inputs[0], inputs[1], &node.shape);
-            match (tile, right) {
+            match (winograd(graph, node, options), right) {
                 (Some(tile), Right::Packed(pack)) => Kernel::Winograd(Winograd { op: *op, dims, tile, pack }),
                 _ => Kernel::Convolve(Convolve { op: *op, dims, right }),
             }

@@ -1,10 +1,10 @@
 //! What is reported about this machine's processor.
 
+use crate::gemm;
 use graph::{DeviceInfo, DeviceKind};
-use rten_gemm::GemmExecutor;
 
 pub(crate) fn info(threads: usize) -> DeviceInfo {
-    let kernel = GemmExecutor::<f32>::new().kernel_name().to_owned();
+    let kernel = gemm::instructions().to_owned();
     let plural = if threads == 1 { "" } else { "s" };
     let mut features = vec![format!("{threads} thread{plural}")];
     features.extend(instruction_sets().into_iter().map(str::to_owned));

@@ -5,12 +5,10 @@ use graph::shape::numel;
 use graph::{
     DeviceError, Graph, MemoryUse, NodeId, NodeTime, Op, Plan, PlanOptions, Rate, Slots, WeightSource, passes,
 };
-use rten_gemm::{GemmError, GemmExecutor};
 use std::time::Instant;
 
 /// A graph bound to the processor: weights packed, memory reserved. Running it allocates no memory for tensors.
 pub struct CpuPlan {
-    device: String,
     threads: Threads,
     graph: Graph,
     slots: Slots,
@@ -41,31 +39,24 @@ impl CpuPlan {
         let buffers = slots.sizes().iter().map(|size| zeros(*size, device)).collect::<Result<_, _>>()?;
         let heads = zeros(compiled.heads, device)?;
         let written = vec![false; graph.nodes().len()];
-        let device = device.to_owned();
-        Ok(CpuPlan { device, threads, graph, slots, compiled, buffers, heads, written, settled: false, ran: false })
+        Ok(CpuPlan { threads, graph, slots, compiled, buffers, heads, written, settled: false, ran: false })
     }
 
     fn run_timed(&mut self, done: &mut (dyn FnMut(&Graph, NodeId, f64) + Send)) -> Result<(), DeviceError> {
         self.check_written()?;
         self.ran = false;
         let CpuPlan { threads, graph, slots, compiled, buffers, heads, settled, .. } = self;
-        let work = || -> Result<(), GemmError> {
-            let gemm = GemmExecutor::new();
-            let mut tools = Tools { gemm: &gemm, packs: &compiled.packs, heads };
+        threads.install(|| {
+            let mut tools = Tools { packs: &compiled.packs, heads };
             for step in &compiled.steps {
                 if *settled && graph.node(step.id).rate == Rate::Once {
                     continue;
                 }
                 let start = Instant::now();
-                run_step(step, graph, slots, &compiled.leaves, buffers, &mut tools)?;
+                run_step(step, graph, slots, &compiled.leaves, buffers, &mut tools);
                 done(graph, step.id, start.elapsed().as_secs_f64());
             }
-            Ok(())
-        };
-        let device = &self.device;
-        threads
-            .install(work)
-            .map_err(|error| DeviceError::Failed { device: device.clone(), reason: error.to_string() })?;
+        });
         self.settled = true;
         self.ran = true;
         Ok(())
@@ -98,7 +89,7 @@ fn run_step(
     leaves: &[Vec<f32>],
     buffers: &mut [Vec<f32>],
     tools: &mut Tools<'_>,
-) -> Result<(), GemmError> {
+) {
     let slot = slots.of(step.id).expect("only leaves own no slot, and they are no steps").0;
     // No operand shares the result's slot: both are alive while the node runs.
     let mut out = std::mem::take(&mut buffers[slot]);
@@ -106,9 +97,8 @@ fn run_step(
     let reads: Vec<&[f32]> = step.reads.iter().map(read).collect();
     let operands: Vec<&[f32]> = step.epilogue.iter().flat_map(|(_, ids)| ids.iter().map(read)).collect();
     let epilogue = step.epilogue.as_ref().map(|(fused, _)| (fused, &*operands));
-    let result = step.kernel.run(tools, &reads, epilogue, &mut out[..numel(&graph.node(step.id).shape)]);
+    step.kernel.run(tools, &reads, epilogue, &mut out[..numel(&graph.node(step.id).shape)]);
     buffers[slot] = out;
-    result
 }
 
 impl Plan for CpuPlan {

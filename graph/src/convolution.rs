@@ -1,5 +1,4 @@
-//! How the native executor computes a convolution: one rule, because what a plan will hold depends on it and is told before it is made
-//! ([`estimate_memory`](crate::estimate_memory)).
+//! How the native executor computes a convolution.
 
 use crate::device::PlanOptions;
 use crate::graph::{Graph, Node};
@@ -10,14 +9,13 @@ use std::str::FromStr;
 /// A way to compute convolutions on the CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Convolution {
-    /// Winograd's transform where it is faster, with tiles of 4×4 for wide pictures; else direct.
+    /// Winograd's transform where it is faster; else direct.
     #[default]
     Auto,
     /// The product of the image's patches with the kernel's matrix.
     Direct,
     /// Winograd's transform F(m×m, 3×3) with tiles of 2×2 or 4×4 wherever it applies (Lavin & Gray 2015, *Fast Algorithms for Convolutional
-    /// Neural Networks*). It multiplies 2.25 or 4 times less, keeps weights that are 1.8 or 4 times as large, and its rounding errors
-    /// are some 1.5 or 20 times as large.
+    /// Neural Networks*). It multiplies 2.25 or 4 times less, and its rounding errors are some 1.5 or 5 times as large.
     Winograd(Tile),
 }
 
@@ -96,27 +94,23 @@ fn choose(op: &Conv2d, dims: &Conv2dDims, wanted: Convolution) -> Option<Tile> {
     }
 }
 
-/// The tile that was fastest in the measurements in docs/benchmarks, if any was faster than the direct way.
+/// The tile that costs least, if any costs less than the direct way.
 ///
-/// A tile's products must have rows enough to be worth reading their weights, and channels enough to be worth transforming pixels.
-/// Only one image counts, so that a sample comes out the same in a batch and alone. Tiles of 4×4 make kernels four times as large in
-/// memory, which is worth it for wide pictures alone.
+/// Costs are vector multiplications for each pair of channels, by the measurements in docs/benchmarks: the products themselves, and the transform
+/// of the kernel, which is paid once for an image. Only one image counts, so that a sample comes out the same in a batch and alone. What
+/// is transformed to and from tiles needs channels enough to be worth it.
 fn fastest(dims: &Conv2dDims) -> Option<Tile> {
     if dims.in_channels.min(dims.out_channels) < FEWEST_CHANNELS {
         return None;
     }
-    let kernel = dims.in_channels * dims.out_channels;
-    if Tile::Four.count(dims) >= FEWEST_LARGE_TILES && kernel <= LARGEST_KERNEL {
-        return Some(Tile::Four);
-    }
-    (Tile::Two.count(dims) >= FEWEST_TILES).then_some(Tile::Two)
+    let direct = 9 * dims.output[0] * dims.output[1];
+    let two = 21 * Tile::Two.count(dims) + 80;
+    let four = 38 * Tile::Four.count(dims) + 250;
+    let (cost, tile) = if two < four { (two, Tile::Two) } else { (four, Tile::Four) };
+    (cost < direct).then_some(tile)
 }
 
-const FEWEST_TILES: usize = 64;
-const FEWEST_LARGE_TILES: usize = 256;
 const FEWEST_CHANNELS: usize = 16;
-/// Pairs of channels.
-const LARGEST_KERNEL: usize = 512 * 512;
 
 #[cfg(test)]
 mod tests {
@@ -131,15 +125,14 @@ mod tests {
     fn wide_pictures_of_many_channels_are_transformed() {
         let same = Conv2d::same(3);
         let auto = |side, channels| choose(&same, &dims(side, channels), Convolution::Auto);
-        // Stable Diffusion 1.5's UNet at 512², and its autoencoder.
-        for (side, channels) in [(64, 320), (64, 512), (512, 128)] {
+        // Stable Diffusion 1.5's UNet at 512² and 256², and its autoencoder.
+        for (side, channels) in [(64, 320), (32, 640), (16, 1280), (8, 1280), (64, 512), (512, 128)] {
             assert_eq!(auto(side, [channels; 2]), Some(Tile::Four), "{side} {channels}");
         }
-        for (side, channels) in [(32, 320), (32, 640), (16, 1280), (64, 1280)] {
-            assert_eq!(auto(side, [channels; 2]), Some(Tile::Two), "{side} {channels}");
-        }
-        // The lowest level, and the first and last layers.
-        for (side, channels) in [(8, [1280, 1280]), (64, [4, 320]), (64, [320, 4]), (512, [128, 3])] {
+        // Tiles of 4×4 would compute much that is not there.
+        assert_eq!(auto(6, [320; 2]), Some(Tile::Two));
+        // The lowest level at 256², and the first and last layers.
+        for (side, channels) in [(4, [1280, 1280]), (5, [640, 640]), (64, [4, 320]), (64, [320, 4]), (512, [128, 3])] {
             assert_eq!(auto(side, channels), None, "{side} {channels:?}");
         }
     }

@@ -1,7 +1,6 @@
 //! In which precision plans keep weights, and what a plan holds: one rule for all devices, so that they compute with the
 //! same numbers and memory is known before it is taken.
 
-use crate::convolution::{Tile, winograd};
 use crate::device::{DeviceKind, MemoryUse, PlanOptions, Storage};
 use crate::graph::Graph;
 use crate::op::Op;
@@ -9,7 +8,6 @@ use crate::passes;
 use crate::shape::numel;
 use crate::slots::Slots;
 use crate::weights::{StorageType, WeightSource};
-use std::collections::BTreeSet;
 
 /// Which nodes are weights that a plan uses in half precision, by node number.
 ///
@@ -72,9 +70,6 @@ pub fn estimate_memory(
     let graph = &passes::hoist(graph);
     let half = half_weights(graph, weights, options);
     let mut memory = MemoryUse::default();
-    if device == DeviceKind::Cpu {
-        memory.weights += 4 * transformed_elements(graph, options);
-    }
     for (node, half) in graph.nodes().iter().zip(half) {
         let elements = numel(&node.shape) as u64;
         match node.op {
@@ -86,17 +81,6 @@ pub fn estimate_memory(
     }
     memory.activations += 4 * Slots::assign(graph).sizes().iter().map(|size| *size as u64).sum::<u64>();
     memory
-}
-
-/// Elements that kernels of convolutions take in memory beyond their own, because Winograd's transform makes them larger.
-fn transformed_elements(graph: &Graph, options: PlanOptions) -> u64 {
-    let transformed: BTreeSet<_> = graph
-        .nodes()
-        .iter()
-        .filter_map(|node| Some((node.inputs.get(1)?.index(), winograd(graph, node, options)?)))
-        .collect();
-    let more = |(weight, tile): &(usize, Tile)| numel(&graph.nodes()[*weight].shape) / 9 * (tile.products() - 9);
-    transformed.iter().map(more).sum::<usize>() as u64
 }
 
 #[cfg(test)]

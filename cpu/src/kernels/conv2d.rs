@@ -1,17 +1,10 @@
-use super::matmul::{Right, right};
+use super::matmul::Right;
 use super::{Epilogue, Tools};
-use crate::parallel::with_scratch;
+use crate::gemm::{Keep, Left, Matrix, Panels, multiply};
 use graph::ops::{Conv2d, Conv2dDims};
-use rayon::prelude::*;
-use rten_gemm::{BiasVector, GemmError, GemmInputA, GemmInputB, GemmOptions};
-use rten_tensor::NdTensorView;
 
-/// Elements of the image's patches that are laid out at once. They stay in the second-level cache while the product
-/// reads them.
-const LAID_OUT: usize = 1 << 17;
-
-/// A convolution, computed as the product of the image's patches with the kernel's matrix. Patches are laid out for
-/// some pixels at a time. Reads `x`, the weight unless it is packed, and the bias.
+/// A convolution, computed as the product of the image's patches with the kernel's matrix. Patches are never laid out as a whole: the product
+/// asks for parts of them. Reads `x`, the weight unless it is packed, and the bias.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Convolve {
     pub(crate) op: Conv2d,
@@ -20,54 +13,44 @@ pub(crate) struct Convolve {
 }
 
 impl Convolve {
-    pub(crate) fn run(
-        &self,
-        tools: &Tools<'_>,
-        reads: &[&[f32]],
-        epilogue: Epilogue<'_>,
-        out: &mut [f32],
-    ) -> Result<(), GemmError> {
+    pub(crate) fn run(&self, tools: &Tools<'_>, reads: &[&[f32]], epilogue: Epilogue<'_>, out: &mut [f32]) {
         let (k, n) = (self.dims.taps(), self.dims.out_channels);
         let bias = self.op.bias.then(|| reads[reads.len() - 1]);
-        // Several pieces for each thread, each with enough pixels to fill the matrix product's tiles.
-        let fair = self.dims.pixels().div_ceil(4 * rayon::current_num_threads());
-        let pixels = (LAID_OUT / k).clamp(16, 1024).min(fair.max(16));
-        let pieces = out.par_chunks_mut(pixels * n).enumerate();
-        pieces.try_for_each(|(piece, out)| {
-            let m = out.len() / n;
-            with_scratch(m * k, |patches| {
-                for (i, patch) in patches.chunks_exact_mut(k).enumerate() {
-                    self.lay_out(reads[0], piece * pixels + i, patch);
-                }
-                let a = NdTensorView::from_data([m, k], &*patches);
-                let right = match self.right {
-                    Right::Packed(pack) => GemmInputB::Packed(&tools.packs[pack]),
-                    Right::Loose => GemmInputB::Unpacked(right(reads[1], n, k, true)),
-                };
-                let options = GemmOptions { bias: bias.map(BiasVector::Row), ..GemmOptions::default() };
-                tools.gemm.gemm(out, GemmInputA::Unpacked(a), right, options)
-            })?;
-            if let Some((fused, operands)) = epilogue {
-                fused.run_part(operands, piece * pixels * n, out);
+        let patches = Patches { kernel: self, x: reads[0] };
+        match self.right {
+            Right::Packed(pack) => multiply(&patches, &tools.packs[pack], bias, epilogue, out),
+            Right::Loose => {
+                let right = Panels::pack(Matrix { data: reads[1], n, k, transposed: true }, Keep::F32);
+                multiply(&patches, &right, bias, epilogue, out);
             }
-            Ok(())
-        })
+        }
     }
+}
 
-    /// What the kernel sees at one pixel of the result: rows, columns, channels, with zeros for the padding.
-    fn lay_out(&self, x: &[f32], pixel: usize, patch: &mut [f32]) {
-        let Conv2dDims { input: [height, width], output: [rows, columns], kernel, in_channels, .. } = self.dims;
+/// What the kernel sees at each pixel of the result: rows, columns, channels, with zeros for the padding.
+struct Patches<'a> {
+    kernel: &'a Convolve,
+    x: &'a [f32],
+}
+
+impl Left for Patches<'_> {
+    fn copy(&self, pixel: usize, from: usize, mut to: &mut [f32]) {
+        let Convolve { op, dims, .. } = self.kernel;
+        let Conv2dDims { input: [height, width], output: [rows, columns], kernel, in_channels, .. } = *dims;
         let (image, row, column) = (pixel / (rows * columns), pixel / columns % rows, pixel % columns);
-        for (tap, part) in patch.chunks_exact_mut(in_channels).enumerate() {
-            let y = self.op.source(row, tap / kernel[1], self.op.padding[0], height);
-            let x_at = self.op.source(column, tap % kernel[1], self.op.padding[2], width);
-            match (y, x_at) {
-                (Some(y), Some(x_at)) => {
-                    let at = ((image * height + y) * width + x_at) * in_channels;
-                    part.copy_from_slice(&x[at..at + in_channels]);
+        let (mut tap, mut channel) = (from / in_channels, from % in_channels);
+        while !to.is_empty() {
+            let (part, rest) = to.split_at_mut((in_channels - channel).min(to.len()));
+            let y = op.source(row, tap / kernel[1], op.padding[0], height);
+            let x = op.source(column, tap % kernel[1], op.padding[2], width);
+            match (y, x) {
+                (Some(y), Some(x)) => {
+                    let at = ((image * height + y) * width + x) * in_channels + channel;
+                    part.copy_from_slice(&self.x[at..at + part.len()]);
                 }
                 _ => part.fill(0.0),
             }
+            (tap, channel, to) = (tap + 1, 0, rest);
         }
     }
 }

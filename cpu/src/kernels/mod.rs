@@ -13,19 +13,18 @@ pub(crate) use conv2d::Convolve;
 pub(crate) use copy::{Join, Permute, Rows, Take};
 pub(crate) use group_norm::NormalizeGroups;
 pub(crate) use layer_norm::Normalize;
-pub(crate) use matmul::{Product, Right, pack};
-pub(crate) use winograd::{Winograd, transform};
+pub(crate) use matmul::{Product, Right};
+pub(crate) use winograd::Winograd;
 
 use crate::eval::Fused;
+use crate::gemm::Panels;
 use graph::{Array, Op, Shape};
-use rten_gemm::{GemmError, GemmExecutor, PackedBMatrix};
 
 /// What kernels share while a plan runs.
 pub(crate) struct Tools<'a> {
-    pub(crate) gemm: &'a GemmExecutor,
-    /// Weights packed for the matrix product's kernel.
-    pub(crate) packs: &'a [PackedBMatrix<f32>],
-    /// Scratch memory for one attention's result, head by head.
+    /// Weights as the right factors of products.
+    pub(crate) packs: &'a [Panels],
+    /// Scratch memory for one attention's keys and values, head by head.
     pub(crate) heads: &'a mut [f32],
 }
 
@@ -55,31 +54,18 @@ pub(crate) enum Kernel {
 
 impl Kernel {
     /// Computes the result, epilogue included.
-    pub(crate) fn run(
-        &self,
-        tools: &mut Tools<'_>,
-        reads: &[&[f32]],
-        epilogue: Epilogue<'_>,
-        out: &mut [f32],
-    ) -> Result<(), GemmError> {
+    pub(crate) fn run(&self, tools: &mut Tools<'_>, reads: &[&[f32]], epilogue: Epilogue<'_>, out: &mut [f32]) {
         if out.is_empty() {
-            return Ok(());
+            return;
         }
         match self {
-            // A row is normalised and finished while it is in the first-level cache.
-            Kernel::Normalize(kernel) => {
-                kernel.run(reads, epilogue, out);
-                return Ok(());
-            }
-            Kernel::NormalizeGroups(kernel) => {
-                kernel.run(reads, epilogue, out);
-                return Ok(());
-            }
-            // Each piece of a convolution is finished while it is in the second-level cache.
+            // These finish each piece of the result while it is in the cache.
+            Kernel::Normalize(kernel) => return kernel.run(reads, epilogue, out),
+            Kernel::NormalizeGroups(kernel) => return kernel.run(reads, epilogue, out),
+            Kernel::Product(kernel) => return kernel.run(tools, reads, epilogue, out),
             Kernel::Convolve(kernel) => return kernel.run(tools, reads, epilogue, out),
             Kernel::Winograd(kernel) => return kernel.run(tools, reads, epilogue, out),
-            Kernel::Product(kernel) => kernel.run(tools, reads, out)?,
-            Kernel::Attend(kernel) => kernel.run(tools, reads, out)?,
+            Kernel::Attend(kernel) => kernel.run(tools, reads, out),
             Kernel::Elementwise(fused) => fused.run(reads, out),
             Kernel::Rows(kernel) => kernel.run(reads, out),
             Kernel::Join(kernel) => kernel.run(reads, out),
@@ -95,6 +81,5 @@ impl Kernel {
         if let Some((fused, operands)) = epilogue {
             fused.run(operands, out);
         }
-        Ok(())
     }
 }
