@@ -5,6 +5,7 @@ mod dead;
 mod fold;
 mod fuse;
 mod hoist;
+mod part;
 mod rewrite;
 mod split;
 
@@ -13,6 +14,7 @@ pub use dead::dead_code;
 pub use fold::fold;
 pub use fuse::fuse;
 pub use hoist::hoist;
+pub use part::part_products;
 pub use split::split_weights;
 
 use crate::graph::Graph;
@@ -29,6 +31,7 @@ pub struct Pass {
 /// The passes in the order in which [`optimize`] runs them.
 pub const PASSES: &[Pass] = &[
     Pass { name: "fold", run: fold },
+    Pass { name: "part-products", run: part_products },
     Pass { name: "fuse", run: fuse },
     Pass { name: "dead-code", run: dead_code },
     Pass { name: "hoist", run: hoist },

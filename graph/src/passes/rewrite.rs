@@ -1,4 +1,6 @@
-use crate::graph::{Graph, Node, NodeId};
+use crate::graph::{Graph, Node, NodeId, Rate, rate_of};
+use crate::op::Op;
+use crate::shape::Shape;
 
 /// Copies a graph node by node and renumbers operands.
 pub(super) struct Rewriter {
@@ -30,6 +32,17 @@ impl Rewriter {
         let new = NodeId::new(self.nodes.len());
         self.nodes.push(node);
         self.renamed[old.index()] = Some(new);
+    }
+
+    /// Appends a node that the old graph does not have; its operands are new nodes and fit it.
+    pub(super) fn push(&mut self, op: impl Into<Op>, inputs: Vec<NodeId>, path: &str) -> NodeId {
+        let op = op.into();
+        let shapes: Vec<&[usize]> = inputs.iter().map(|id| &*self.nodes[id.index()].shape).collect();
+        let shape: Shape = op.infer(&shapes).expect("rewritten operands fit as those before did");
+        let rate: Rate = rate_of(&op, inputs.iter().map(|id| self.nodes[id.index()].rate));
+        let id = NodeId::new(self.nodes.len());
+        self.nodes.push(Node { op, inputs, epilogue: None, shape, rate, path: path.to_owned() });
+        id
     }
 
     /// Uses an already rewritten node in place of an old one.

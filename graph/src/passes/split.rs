@@ -1,10 +1,10 @@
 use super::dead_code;
 use crate::expr::{Binary, Expr};
-use crate::graph::{Graph, Node, NodeId, Rate, rate_of};
+use crate::graph::{Graph, Node, NodeId};
 use crate::op::Op;
 use crate::ops::{Concat, Elementwise, Gather, MatMul, Reshape, Slice, Weight};
 use crate::passes::rewrite::Rewriter;
-use crate::shape::{Shape, numel};
+use crate::shape::numel;
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -96,14 +96,7 @@ impl Splitter<'_> {
     }
 
     fn push(&mut self, op: impl Into<Op>, inputs: Vec<NodeId>, path: &str) -> NodeId {
-        let op = op.into();
-        let nodes = &mut self.rewriter.nodes;
-        let shapes: Vec<&[usize]> = inputs.iter().map(|id| &*nodes[id.index()].shape).collect();
-        let shape: Shape = op.infer(&shapes).expect("pieces fit as the whole did");
-        let rate: Rate = rate_of(&op, inputs.iter().map(|id| nodes[id.index()].rate));
-        let id = NodeId::new(nodes.len());
-        nodes.push(Node { op, inputs, epilogue: None, shape, rate, path: path.to_owned() });
-        id
+        self.rewriter.push(op, inputs, path)
     }
 
     /// Some rows of a weight, in the shape in which they are read.
@@ -183,7 +176,7 @@ impl Splitter<'_> {
 mod tests {
     use super::*;
     use crate::ops::Conv2d;
-    use crate::{Array, MemoryWeights, Scope, evaluate, passes::optimize};
+    use crate::{Array, MemoryWeights, Rate, Scope, evaluate, passes::optimize};
 
     #[test]
     fn pieces_give_what_the_whole_gave() {
