@@ -1,7 +1,7 @@
 //! Turns a graph into kernels and memory.
 
 use crate::eval::Fused;
-use crate::gemm::{Keep, Matrix, Panels};
+use crate::gemm::{Matrix, Panels};
 use crate::kernels::{
     Attend, Convolve, Join, Kernel, Normalize, NormalizeGroups, Permute, Product, Right, Rows, Take, Winograd,
 };
@@ -9,7 +9,9 @@ use crate::parallel::Threads;
 use crate::weights;
 use graph::ops::{GroupNorm, MatMul};
 use graph::shape::numel;
-use graph::{DeviceError, Graph, Node, NodeId, Op, PlanOptions, Slots, WeightSource, half_weights, winograd};
+use graph::{
+    DeviceError, Graph, Node, NodeId, Op, PlanOptions, Slots, WeightSource, WeightView, kept_weights, winograd,
+};
 use rayon::prelude::*;
 use std::collections::HashMap;
 
@@ -34,20 +36,19 @@ pub(crate) struct Compiled {
     pub(crate) heads: usize,
 }
 
-/// A weight as the right factor of a product.
+/// A weight as the right factor of a product, or as a table.
 #[derive(PartialEq, Eq, Hash, Clone, Copy)]
 struct PackKey {
     root: NodeId,
     n: usize,
     k: usize,
     transposed: bool,
-    keep: Keep,
 }
 
 impl PackKey {
-    fn pack(&self, data: &[f32]) -> Panels {
-        let PackKey { n, k, transposed, keep, .. } = *self;
-        Panels::pack(Matrix { data, n, k, transposed }, keep)
+    fn matrix<T>(&self, data: T) -> Matrix<T> {
+        let PackKey { n, k, transposed, .. } = *self;
+        Matrix { data, n, k, transposed }
     }
 }
 
@@ -59,9 +60,9 @@ pub(crate) fn compile(
     threads: &Threads,
     device: &str,
 ) -> Result<Compiled, DeviceError> {
-    let half = half_weights(graph, source, options);
+    let kept = kept_weights(graph, source, options);
     let keys: HashMap<NodeId, PackKey> =
-        graph.iter().filter_map(|(id, node)| Some((id, pack_key(graph, slots, node, &half)?))).collect();
+        graph.iter().filter_map(|(id, node)| Some((id, pack_key(graph, slots, node)?))).collect();
     let mut order: Vec<PackKey> = Vec::new();
     let mut steps = Vec::new();
     let mut read_whole = vec![false; graph.nodes().len()];
@@ -71,7 +72,7 @@ pub(crate) fn compile(
     for (id, node) in graph.iter().filter(|(_, node)| !node.op.is_leaf() && !matches!(node.op, Op::Reshape(_))) {
         let mut reads = node.inputs.clone();
         let right = keys.get(&id).map_or(Right::Loose, |key| {
-            reads.remove(1);
+            reads.remove(packed_operand(&node.op));
             let place = order.iter().position(|known| known == key).unwrap_or(order.len());
             if place == order.len() {
                 order.push(*key);
@@ -89,20 +90,24 @@ pub(crate) fn compile(
 
     let mut compiled = Compiled { heads: heads(&steps), steps, leaves: Vec::new(), packs: Vec::new(), weight_bytes: 0 };
     let leaf = |(id, node): (NodeId, &Node)| -> Result<Leaf, DeviceError> {
-        let data = match &node.op {
-            Op::Weight(weight) => {
-                let data = weights::load(source, weight, half[id.index()])?;
-                source.release(&weight.name);
-                data
-            }
-            Op::Constant(constant) => constant.data.clone(),
-            Op::Input(input) => zeros(numel(&input.shape), device)?,
-            _ => Vec::new(),
-        };
         let own = order.iter().enumerate().filter(|(_, key)| key.root == id);
-        let packs = own.map(|(place, key)| (place, key.pack(&data))).collect();
-        let keep = matches!(node.op, Op::Input(_)) || read_whole[id.index()];
-        Ok(Leaf { data: if keep { data } else { Vec::new() }, packs })
+        match &node.op {
+            Op::Weight(weight) => {
+                let kept = kept[id.index()];
+                let view: WeightView<'_> = weights::load(source, weight, kept)?;
+                let packs = own.map(|(place, key)| (place, Panels::pack_weight(key.matrix(&view), kept))).collect();
+                let data = if read_whole[id.index()] { weights::singles(&view, kept) } else { Vec::new() };
+                drop(view);
+                source.release(&weight.name);
+                Ok(Leaf { data, packs })
+            }
+            Op::Constant(constant) => {
+                let packs = own.map(|(place, key)| (place, Panels::pack(key.matrix(&constant.data)))).collect();
+                Ok(Leaf { data: if read_whole[id.index()] { constant.data.clone() } else { Vec::new() }, packs })
+            }
+            Op::Input(input) => Ok(Leaf { data: zeros(numel(&input.shape), device)?, packs: Vec::new() }),
+            _ => Ok(Leaf { data: Vec::new(), packs: Vec::new() }),
+        }
     };
     // Each thread reads and packs a weight at a time. The first error in the graph's order is the one that is told.
     let nodes: Vec<(NodeId, &Node)> = graph.iter().collect();
@@ -130,19 +135,24 @@ struct Leaf {
     packs: Vec<(usize, Panels)>,
 }
 
-/// How the product's right factor is packed, when it is one matrix known before the graph runs.
-fn pack_key(graph: &Graph, slots: &Slots, node: &Node, half: &[bool]) -> Option<PackKey> {
-    let b = &graph.node(*node.inputs.get(1)?).shape;
-    let (n, k, transposed) = match (&node.op, &b[..]) {
+/// Which operand is a right factor or a table.
+fn packed_operand(op: &Op) -> usize {
+    usize::from(!matches!(op, Op::Gather(_)))
+}
+
+/// How the product's right factor is packed, or a table, when it is one matrix known before the graph runs.
+fn pack_key(graph: &Graph, slots: &Slots, node: &Node) -> Option<PackKey> {
+    let operand = *node.inputs.get(packed_operand(&node.op))?;
+    let (n, k, transposed) = match (&node.op, &graph.node(operand).shape[..]) {
         (Op::MatMul(MatMul { transpose_b: true, .. }), &[n, k]) => (n, k, true),
         (Op::MatMul(MatMul { transpose_b: false, .. }), &[k, n]) => (n, k, false),
         (Op::Conv2d(_), &[n, ref taps @ ..]) => (n, numel(taps), true),
+        (Op::Gather(_), &[rows, channels]) => (channels, rows, false),
         _ => return None,
     };
-    let root = slots.root(node.inputs[1]);
+    let root = slots.root(operand);
     let known = matches!(graph.node(root).op, Op::Weight(_) | Op::Constant(_));
-    let keep = if half[root.index()] { Keep::F16 } else { Keep::F32 };
-    (known && n > 0 && k > 0).then_some(PackKey { root, n, k, transposed, keep })
+    (known && n > 0 && k > 0).then_some(PackKey { root, n, k, transposed })
 }
 
 fn shapes<'a>(graph: &'a Graph, ids: &[NodeId]) -> Vec<&'a [usize]> {
@@ -177,7 +187,7 @@ fn kernel(graph: &Graph, node: &Node, right: Right, options: PlanOptions) -> Ker
             Kernel::Attend(Attend { op: *op, batch: q[0], queries: q[1], keys: k[1], width: q[2] })
         }
         Op::Elementwise(op) => Kernel::Elementwise(Fused::new(&op.expr, &node.shape, &inputs)),
-        Op::Gather(_) => Kernel::Rows(Rows { rows: inputs[0][0], channels: inputs[0][1] }),
+        Op::Gather(_) => Kernel::Rows(Rows { rows: inputs[0][0], channels: inputs[0][1], table: right }),
         Op::Concat(op) => Kernel::Join(Join { runs: inputs.iter().map(|shape| numel(&shape[op.axis..])).collect() }),
         Op::Slice(op) => {
             let inner = numel(&inputs[0][op.axis + 1..]);

@@ -7,7 +7,7 @@ use crate::plan::{Dispatch, GpuPlan, InputSlot, List, OutputSlot};
 use crate::storage;
 use graph::shape::numel;
 use graph::{
-    DeviceError, Graph, MemoryUse, Node, NodeId, Op, PlanOptions, Rate, Slots, WeightSource, half_weights, passes,
+    DeviceError, Graph, Kept, MemoryUse, Node, NodeId, Op, PlanOptions, Rate, Slots, WeightSource, kept_weights, passes,
 };
 use shaders::{Format, Operand, Problem, Shader};
 use std::sync::Arc;
@@ -87,7 +87,8 @@ pub(crate) fn plan(
 
 /// Cuts weights and images that are too large for one binding.
 fn split(inner: &Inner, graph: &Graph, weights: &dyn WeightSource, options: PlanOptions) -> Graph {
-    let half = half_weights(graph, weights, options);
+    let half: Vec<bool> =
+        kept_weights(graph, weights, options).iter().map(|kept| matches!(kept, Kept::F16 | Kept::Q8_0)).collect();
     let largest = inner.largest_binding();
     let graph = passes::split_weights(graph, |id, weight| {
         // It fits in every format.
@@ -121,7 +122,8 @@ fn allocate(
         shared.push(inner.storage_buffer(bytes, &format!("intermediate values {i}"))?);
     }
 
-    let half = half_weights(graph, weights, options);
+    let half: Vec<bool> =
+        kept_weights(graph, weights, options).iter().map(|kept| matches!(kept, Kept::F16 | Kept::Q8_0)).collect();
     let mut uploader = Uploader::new(inner);
     let mut values: Vec<Value> = Vec::with_capacity(graph.nodes().len());
     for (id, node) in graph.iter() {

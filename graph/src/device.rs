@@ -21,15 +21,6 @@ pub enum DeviceKind {
     Other,
 }
 
-impl DeviceKind {
-    /// Whether weights in half precision lie in its memory as such. The native executor computes in single precision from
-    /// packed panels, so it widens them.
-    #[must_use]
-    pub fn keeps_halves(self) -> bool {
-        self != DeviceKind::Cpu
-    }
-}
-
 impl fmt::Display for DeviceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -58,8 +49,8 @@ pub struct DeviceInfo {
     pub features: Vec<String>,
 }
 
-/// How weights are stored in a device's memory. Arithmetic is always `f32`. Which weights may be halves is
-/// [`half_weights`](crate::half_weights)' rule.
+/// How weights are stored in a device's memory. Arithmetic is always `f32`. Which weights may be less than singles is
+/// [`kept_weights`](crate::kept_weights)' rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Storage {
     /// As in the checkpoint if the device can read that, else widened.
@@ -69,6 +60,9 @@ pub enum Storage {
     F32,
     /// Half precision.
     F16,
+    /// Eight bits, in ggml's blocks of 32 with one scale each ([`q8_0`](crate::q8_0)); half precision where rows are not
+    /// whole blocks.
+    Q8_0,
 }
 
 /// How to build a plan.

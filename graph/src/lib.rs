@@ -39,6 +39,6 @@ pub use reference::{ReferenceError, evaluate};
 pub use scope::Scope;
 pub use shape::Shape;
 pub use slots::{Slot, Slots};
-pub use storage::{estimate_memory, half_weights};
+pub use storage::{Kept, estimate_memory, kept_weights};
 pub use tensor::Tensor;
 pub use weights::{MemoryWeights, StorageType, WeightSource, WeightView};

@@ -4,37 +4,82 @@
 use crate::device::{DeviceKind, MemoryUse, PlanOptions, Storage};
 use crate::graph::Graph;
 use crate::op::Op;
+use crate::ops::MatMul;
 use crate::passes;
+use crate::q8_0;
 use crate::shape::numel;
 use crate::slots::Slots;
 use crate::weights::{StorageType, WeightSource};
 
-/// Which nodes are weights that a plan uses in half precision, by node number.
-///
-/// These are the weights that only ever serve as the right factor of a product or as a table of rows, when the options ask
-/// for half precision, or leave it to the checkpoint and it stores them so. Such weights hold nearly all of a model's
-/// numbers; biases, norms and what is read in several ways cost next to nothing in single precision. Devices that keep
-/// no halves ([`DeviceKind::keeps_halves`]) round these weights all the same.
-///
-/// A weight that `weights` does not have counts as single: its absence is told when it is read.
-#[must_use]
-pub fn half_weights(graph: &Graph, weights: &dyn WeightSource, options: PlanOptions) -> Vec<bool> {
-    let mut half = large_weights(graph);
-    for (half, node) in half.iter_mut().zip(graph.nodes()) {
-        let Op::Weight(weight) = &node.op else { continue };
-        *half &= match options.storage {
-            Storage::F32 => false,
-            Storage::F16 => true,
-            Storage::Auto => weights.stored_as(&weight.name) == Some(StorageType::F16),
-        };
-    }
-    half
+/// What a plan keeps of a weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kept {
+    /// Single precision.
+    F32,
+    /// Half precision.
+    F16,
+    /// The upper half of single precision, as the checkpoint has it.
+    Bf16,
+    /// Blocks of 32 along the summed axis, in eight bits ([`q8_0`]).
+    Q8_0,
 }
 
-/// Which nodes are weights that are only read as right factors or as tables.
-fn large_weights(graph: &Graph) -> Vec<bool> {
+impl Kept {
+    /// What such a device really keeps, of the same values: adapters widen `Bf16`.
+    #[must_use]
+    pub fn on(self, device: DeviceKind) -> Kept {
+        match self {
+            Kept::Bf16 if device != DeviceKind::Cpu => Kept::F32,
+            kept => kept,
+        }
+    }
+
+    /// Bytes of so many elements.
+    #[must_use]
+    pub fn bytes(self, elements: usize) -> usize {
+        match self {
+            Kept::F32 => 4 * elements,
+            Kept::F16 | Kept::Bf16 => 2 * elements,
+            Kept::Q8_0 => elements / q8_0::BLOCK * q8_0::BLOCK_BYTES,
+        }
+    }
+}
+
+/// How a plan keeps the weights of a graph, by node number; what is no weight counts as single.
+///
+/// Less than single precision are only those weights that serve as the right factor of products or as tables of rows and as
+/// nothing else, when the options ask for it, or leave it to the checkpoint and it stores them in two bytes. Such weights hold
+/// nearly all of a model's numbers; biases, norms and what is read in several ways cost next to nothing in single
+/// precision. Eight bits are for right factors whose summed axis lies innermost and is made of whole blocks; other large
+/// weights are halves then, as in llama.cpp.
+///
+/// A weight that `weights` does not have counts as what is asked for: its absence is told when it is read.
+#[must_use]
+pub fn kept_weights(graph: &Graph, weights: &dyn WeightSource, options: PlanOptions) -> Vec<Kept> {
+    let large = large_weights(graph);
+    let mut kept = vec![Kept::F32; large.len()];
+    for ((kept, node), large) in kept.iter_mut().zip(graph.nodes()).zip(large) {
+        let (Op::Weight(weight), Some(blocks)) = (&node.op, large) else { continue };
+        *kept = match options.storage {
+            Storage::F32 => Kept::F32,
+            Storage::Q8_0 if blocks => Kept::Q8_0,
+            Storage::F16 | Storage::Q8_0 => Kept::F16,
+            Storage::Auto => match weights.stored_as(&weight.name) {
+                Some(StorageType::F16) => Kept::F16,
+                Some(StorageType::Bf16) => Kept::Bf16,
+                Some(StorageType::F32) | None => Kept::F32,
+            },
+        };
+    }
+    kept
+}
+
+/// Which nodes are weights that are only read as right factors or as tables; of those, whether all readers sum over whole
+/// blocks of neighbours.
+fn large_weights(graph: &Graph) -> Vec<Option<bool>> {
     let slots = Slots::assign(graph);
     let mut large: Vec<bool> = graph.nodes().iter().map(|node| matches!(node.op, Op::Weight(_))).collect();
+    let mut blocks = vec![true; large.len()];
     for node in graph.nodes() {
         let factor = match node.op {
             Op::MatMul(_) | Op::Conv2d(_) => Some(1),
@@ -43,6 +88,14 @@ fn large_weights(graph: &Graph) -> Vec<bool> {
             Op::Reshape(_) => continue,
             _ => None,
         };
+        let row = match (&node.op, node.inputs.get(1).map(|id| &graph.node(*id).shape[..])) {
+            (Op::MatMul(MatMul { transpose_b: true, .. }), Some([.., row])) => *row,
+            (Op::Conv2d(_), Some([_, taps @ ..])) => numel(taps),
+            _ => 0,
+        };
+        if let Some(id) = factor.map(|i| node.inputs[i]) {
+            blocks[slots.root(id).index()] &= q8_0::fits(row);
+        }
         let extras = node.epilogue.iter().flat_map(|epilogue| &epilogue.inputs);
         let others = node.inputs.iter().enumerate().filter(|(i, _)| Some(*i) != factor).map(|(_, id)| id);
         for id in others.chain(extras) {
@@ -52,7 +105,7 @@ fn large_weights(graph: &Graph) -> Vec<bool> {
     for (_, id) in graph.outputs() {
         large[slots.root(*id).index()] = false;
     }
-    large
+    large.into_iter().zip(blocks).map(|(large, blocks)| large.then_some(blocks)).collect()
 }
 
 /// What a plan of an optimised graph will hold on such a device, without making it.
@@ -68,12 +121,12 @@ pub fn estimate_memory(
 ) -> MemoryUse {
     // As plans do before they assign slots.
     let graph = &passes::hoist(graph);
-    let half = half_weights(graph, weights, options);
+    let kept = kept_weights(graph, weights, options);
     let mut memory = MemoryUse::default();
-    for (node, half) in graph.nodes().iter().zip(half) {
+    for (node, kept) in graph.nodes().iter().zip(kept) {
         let elements = numel(&node.shape) as u64;
         match node.op {
-            Op::Weight(_) => memory.weights += elements * if half && device.keeps_halves() { 2 } else { 4 },
+            Op::Weight(_) => memory.weights += kept.on(device).bytes(numel(&node.shape)) as u64,
             Op::Constant(_) => memory.weights += elements * 4,
             Op::Input(_) => memory.activations += elements * 4,
             _ => {}
@@ -86,6 +139,7 @@ pub fn estimate_memory(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::Conv2d;
     use crate::{MemoryWeights, Rate, Scope, WeightView};
     use std::borrow::Cow;
 
@@ -99,15 +153,19 @@ mod tests {
         passes::optimize(&s.finish(&[("y", &y)]).expect("the shapes fit"))
     }
 
-    /// Names of the weights that are halves.
-    fn halves(weights: &dyn WeightSource, storage: Storage) -> Vec<String> {
-        let graph = graph();
-        let half = half_weights(&graph, weights, PlanOptions { storage, ..Default::default() });
-        let names = graph.nodes().iter().zip(half).filter(|(_, half)| *half).map(|(node, _)| match &node.op {
-            Op::Weight(weight) => weight.name.clone(),
-            other => panic!("{other:?} is no weight"),
-        });
+    /// Names of the weights of a graph that are kept so.
+    fn named(graph: &Graph, weights: &dyn WeightSource, storage: Storage, wanted: Kept) -> Vec<String> {
+        let kept = kept_weights(graph, weights, PlanOptions { storage, ..Default::default() });
+        let names =
+            graph.nodes().iter().zip(kept).filter(|(_, kept)| *kept == wanted).map(|(node, _)| match &node.op {
+                Op::Weight(weight) => weight.name.clone(),
+                other => panic!("{other:?} is no weight"),
+            });
         names.collect()
+    }
+
+    fn halves(weights: &dyn WeightSource, storage: Storage) -> Vec<String> {
+        named(&graph(), weights, storage, Kept::F16)
     }
 
     /// A checkpoint that stores everything alike.
@@ -127,8 +185,29 @@ mod tests {
             assert_eq!(halves(&All(stored), Storage::F32), Vec::<String>::new());
             let auto = halves(&All(stored), Storage::Auto);
             assert_eq!(auto, if stored == StorageType::F16 { large.clone() } else { Vec::new() });
+            let upper = named(&graph(), &All(stored), Storage::Auto, Kept::Bf16);
+            assert_eq!(upper, if stored == StorageType::Bf16 { large.clone() } else { Vec::new() });
         }
         assert_eq!(halves(&MemoryWeights::default(), Storage::Auto), Vec::<String>::new(), "missing weights");
+    }
+
+    #[test]
+    fn eight_bits_are_for_whole_blocks_of_what_is_summed() {
+        let s = Scope::root();
+        let x = s.input("x", &[2, 4, 4, 64], Rate::Step);
+        let h = s.at("conv").conv2d(&x, 6, 3, Conv2d::same(3));
+        let odd = s.at("odd").conv2d(&h, 64, 3, Conv2d::same(3));
+        let rows = odd.reshape(&[32, 64]);
+        let by_columns = rows.matmul(&s.weight("by_columns", &[64, 32]));
+        let y = s.at("proj").linear(&by_columns, 64);
+        let both = s.at("both").weight("weight", &[64, 64]);
+        let z = y.matmul_transposed(&both);
+        let graph = passes::optimize(&s.finish(&[("z", &z)]).expect("the shapes fit"));
+        let all = All(StorageType::Bf16);
+        assert_eq!(named(&graph, &all, Storage::Q8_0, Kept::Q8_0), ["conv.weight", "proj.weight", "both.weight"]);
+        assert_eq!(named(&graph, &all, Storage::Q8_0, Kept::F16), ["odd.weight", "by_columns"]);
+        assert_eq!(halves(&all, Storage::Q8_0), ["embed.weight", "proj.weight"], "tables and short rows");
+        assert_eq!(Kept::Q8_0.bytes(64), 68);
     }
 
     #[test]
@@ -142,8 +221,9 @@ mod tests {
         let activations = 4 * (6 + 24 + 30);
         let single = MemoryUse { weights: 4 * (large + small), activations };
         assert_eq!(estimate(Storage::Auto, DeviceKind::DiscreteGpu), single);
-        assert_eq!(estimate(Storage::F16, DeviceKind::Cpu), single);
         let half = MemoryUse { weights: 2 * large + 4 * small, activations };
-        assert_eq!(estimate(Storage::F16, DeviceKind::DiscreteGpu), half);
+        for device in [DeviceKind::DiscreteGpu, DeviceKind::Cpu] {
+            assert_eq!(estimate(Storage::F16, device), half);
+        }
     }
 }

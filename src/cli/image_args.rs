@@ -215,6 +215,9 @@ pub(super) enum DType {
     F32,
     /// Half precision
     F16,
+    /// Eight bits in ggml's blocks of 32; half precision where rows are not whole blocks
+    #[value(name = "q8_0")]
+    Q8_0,
 }
 
 impl DType {
@@ -223,6 +226,7 @@ impl DType {
             DType::Auto => "auto",
             DType::F32 => "f32",
             DType::F16 => "f16",
+            DType::Q8_0 => "q8_0",
         }
     }
 }
@@ -239,6 +243,7 @@ impl DType {
             DType::Auto => Storage::Auto,
             DType::F32 => Storage::F32,
             DType::F16 => Storage::F16,
+            DType::Q8_0 => Storage::Q8_0,
         };
         Ok(PlanOptions { storage, convolution: kernel::convolution()? })
     }

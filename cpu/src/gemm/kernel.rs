@@ -47,7 +47,7 @@ pub(crate) fn instructions() -> &'static str {
 }
 
 /// Columns of a panel on a machine whose registers hold so many singles.
-pub(crate) fn panel_width(lanes: usize) -> usize {
+pub(crate) const fn panel_width(lanes: usize) -> usize {
     VECTORS * lanes
 }
 

@@ -8,7 +8,7 @@ mod kernel;
 mod panels;
 
 pub(crate) use kernel::{DEPTH, Out, Piece, ROW, Row, Start, Strided, instructions, lanes, load, panel_width, store};
-pub(crate) use panels::{Keep, Matrix, Panels};
+pub(crate) use panels::{Matrix, Panels};
 
 use crate::kernels::Epilogue;
 use crate::parallel::with_scratch;

@@ -2,28 +2,26 @@
 
 use super::kernel::{lanes, panel_width};
 use graph::q8_0::{self, BLOCK};
+use graph::{Kept, StorageType, WeightView};
 use half::{bf16, f16};
 use rten_simd::ops::{BitOps, Extend, IntOps, NumOps, ToFloat};
 use rten_simd::{Isa, Simd, SimdOp};
 
 /// A matrix as it lies in a checkpoint or in a plan's memory.
 #[derive(Clone, Copy)]
-pub(crate) struct Matrix<'a> {
-    pub(crate) data: &'a [f32],
+pub(crate) struct Matrix<T> {
+    pub(crate) data: T,
     pub(crate) n: usize,
     pub(crate) k: usize,
     /// Whether it lies as `[n, k]`, as linear layers and convolutions have it.
     pub(crate) transposed: bool,
 }
 
-/// How numbers are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(dead_code, reason = "plans will ask for all of them")]
-pub(crate) enum Keep {
-    F32,
-    F16,
-    Bf16,
-    Q8_0,
+impl<T> Matrix<T> {
+    fn with<U>(&self, data: U) -> Matrix<U> {
+        let Matrix { n, k, transposed, .. } = *self;
+        Matrix { data, n, k, transposed }
+    }
 }
 
 /// The numbers. All but singles are widened, exactly, some rows at a time while they are multiplied.
@@ -48,30 +46,60 @@ pub(crate) struct Panels {
 }
 
 impl Panels {
-    /// Rearranges a matrix, whose numbers are rounded where they are kept in fewer bits.
-    pub(crate) fn pack(matrix: Matrix<'_>, keep: Keep) -> Panels {
-        let Matrix { n, k, .. } = matrix;
+    /// Rearranges a matrix of singles.
+    pub(crate) fn pack(matrix: Matrix<&[f32]>) -> Panels {
+        let lanes = lanes();
+        Panels { n: matrix.n, k: matrix.k, lanes, numbers: Numbers::F32(arrange(matrix, lanes, 0, |value| value)) }
+    }
+
+    /// Rearranges a weight that was looked at before, and rounds its numbers where fewer bits are kept of them.
+    pub(crate) fn pack_weight(matrix: Matrix<&WeightView<'_>>, kept: Kept) -> Panels {
+        let Matrix { data: view, n, k, .. } = matrix;
         let lanes = lanes();
         // Vectors of small numbers are loaded whole where only their first half is needed.
         let slack = 4 * lanes;
-        let numbers = match keep {
-            Keep::F32 => Numbers::F32(arrange(matrix, lanes, 0, |value| value)),
-            Keep::F16 => Numbers::F16(arrange(matrix, lanes, slack, |value| half(f16::from_f32(value)))),
-            Keep::Bf16 => Numbers::Bf16(arrange(matrix, lanes, slack, |value| {
-                i16::from_ne_bytes(bf16::from_f32(value).to_bits().to_ne_bytes())
-            })),
-            Keep::Q8_0 => quantized(matrix, lanes, slack),
+        let (fours, _) = view.bytes.as_chunks::<4>();
+        let (pairs, _) = view.bytes.as_chunks::<2>();
+        let numbers = match (kept, view.storage) {
+            (Kept::F32, StorageType::F32) => Numbers::F32(arrange(matrix.with(fours), lanes, 0, f32::from_le_bytes)),
+            (Kept::F32, _) => return Panels::pack(matrix.with(&*view.to_f32())),
+            (Kept::F16, StorageType::F32) => {
+                let round = |bytes| half(f16::from_f32(f32::from_le_bytes(bytes)));
+                Numbers::F16(arrange(matrix.with(fours), lanes, slack, round))
+            }
+            (Kept::F16, StorageType::F16) => {
+                Numbers::F16(arrange(matrix.with(pairs), lanes, slack, |bytes| half(f16::from_le_bytes(bytes))))
+            }
+            (Kept::F16, StorageType::Bf16) => {
+                let round = |bytes| half(f16::from_f32(bf16::from_le_bytes(bytes).to_f32()));
+                Numbers::F16(arrange(matrix.with(pairs), lanes, slack, round))
+            }
+            (Kept::Bf16, StorageType::Bf16) => {
+                Numbers::Bf16(arrange(matrix.with(pairs), lanes, slack, i16::from_le_bytes))
+            }
+            (Kept::Bf16, _) => unreachable!("only what is stored so is kept so"),
+            (Kept::Q8_0, _) => quantized(matrix.with(&*view.to_f32()), lanes, slack),
         };
         Panels { n, k, lanes, numbers }
     }
 
     /// Memory held, without what is behind the last column.
     pub(crate) fn bytes(&self) -> usize {
-        let elements = self.n * self.k;
-        match self.numbers {
-            Numbers::F32(_) => 4 * elements,
-            Numbers::F16(_) | Numbers::Bf16(_) => 2 * elements,
-            Numbers::Q8_0 { .. } => elements / BLOCK * q8_0::BLOCK_BYTES,
+        let kept = match self.numbers {
+            Numbers::F32(_) => Kept::F32,
+            Numbers::F16(_) => Kept::F16,
+            Numbers::Bf16(_) => Kept::Bf16,
+            Numbers::Q8_0 { .. } => Kept::Q8_0,
+        };
+        kept.bytes(self.n * self.k)
+    }
+
+    /// Copies row `row` of the matrix.
+    pub(crate) fn copy_row(&self, row: usize, to: &mut [f32]) {
+        // Of the widest vectors there are.
+        let mut room = [0.0; panel_width(64)];
+        for (panel, to) in to.chunks_mut(panel_width(self.lanes)).enumerate() {
+            to.copy_from_slice(&self.rows(panel, row, 1, &mut room)[..to.len()]);
         }
     }
 
@@ -181,13 +209,18 @@ fn width(columns: usize, lanes: usize) -> usize {
 }
 
 /// The matrix's elements in panels, with `slack` more at the end.
-fn arrange<T: Copy + Default>(matrix: Matrix<'_>, lanes: usize, slack: usize, convert: impl Fn(f32) -> T) -> Vec<T> {
+fn arrange<E: Copy, T: Copy + Default>(
+    matrix: Matrix<&[E]>,
+    lanes: usize,
+    slack: usize,
+    convert: impl Fn(E) -> T,
+) -> Vec<T> {
     let Matrix { data, n, k, transposed } = matrix;
     let most = panel_width(lanes);
     let (whole, rest) = (n / most, n % most);
     let last = if rest == 0 { 0 } else { width(rest, lanes) };
     let mut all = vec![T::default(); (whole * most + last) * k + slack];
-    for (panel, out) in all.chunks_mut((most * k).max(1)).enumerate().take(n.div_ceil(most)) {
+    for (panel, out) in all.chunks_mut(most * k).enumerate().take(n.div_ceil(most)) {
         let first = panel * most;
         let columns = most.min(n - first);
         let width = width(columns, lanes);
@@ -206,21 +239,14 @@ fn arrange<T: Copy + Default>(matrix: Matrix<'_>, lanes: usize, slack: usize, co
     all
 }
 
-/// Rounded to blocks along each column.
-///
-/// # Panics
-/// When the matrix is not transposed, a column is not whole blocks, or a value is beyond them: who asks for blocks has looked.
-fn quantized(matrix: Matrix<'_>, lanes: usize, slack: usize) -> Numbers {
-    assert!(matrix.transposed, "blocks lie along rows of a weight [n, k]");
-    let blocks = q8_0::quantize(matrix.data).expect("values were looked at before");
-    #[allow(clippy::cast_lossless, reason = "every whole number of eight bits is a single")]
-    let quants: Vec<f32> = blocks.iter().flat_map(|block| block.quants.map(f32::from)).collect();
-    let scales: Vec<f32> = blocks.iter().map(|block| block.scale.to_f32()).collect();
-    let scales = Matrix { data: &scales, k: matrix.k / BLOCK, ..matrix };
-    #[allow(clippy::cast_possible_truncation, reason = "they were whole numbers of eight bits")]
-    let whole = |value: f32| value as i8;
+/// Rounded to blocks along each column, which lie as rows of a weight `[n, k]`.
+fn quantized(matrix: Matrix<&[f32]>, lanes: usize, slack: usize) -> Numbers {
+    let blocks = q8_0::quantize(matrix.data).expect("values beyond blocks were refused");
+    let quants: Vec<i8> = blocks.iter().flat_map(|block| block.quants).collect();
+    let scales: Vec<f16> = blocks.iter().map(|block| block.scale).collect();
+    let scales = Matrix { k: matrix.k / BLOCK, ..matrix.with(&*scales) };
     Numbers::Q8_0 {
-        quants: arrange(Matrix { data: &quants, ..matrix }, lanes, slack, whole),
-        scales: arrange(scales, lanes, slack, |scale| half(f16::from_f32(scale))),
+        quants: arrange(matrix.with(&*quants), lanes, slack, |quant| quant),
+        scales: arrange(scales, lanes, slack, half),
     }
 }

@@ -1,6 +1,6 @@
 use super::matmul::Right;
 use super::{Epilogue, Tools};
-use crate::gemm::{Keep, Left, Matrix, Panels, multiply};
+use crate::gemm::{Left, Matrix, Panels, multiply};
 use graph::ops::{Conv2d, Conv2dDims};
 
 /// A convolution, computed as the product of the image's patches with the kernel's matrix. Patches are never laid out as a whole: the product
@@ -20,7 +20,7 @@ impl Convolve {
         match self.right {
             Right::Packed(pack) => multiply(&patches, &tools.packs[pack], bias, epilogue, out),
             Right::Loose => {
-                let right = Panels::pack(Matrix { data: reads[1], n, k, transposed: true }, Keep::F32);
+                let right = Panels::pack(Matrix { data: reads[1], n, k, transposed: true });
                 multiply(&patches, &right, bias, epilogue, out);
             }
         }

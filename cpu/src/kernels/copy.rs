@@ -1,25 +1,31 @@
 //! Operations that only move elements, in runs as long as the shapes allow.
 
+use super::Tools;
+use super::matmul::Right;
 use crate::layout::Walk;
 use crate::parallel::piece;
 use rayon::prelude::*;
 
-/// Rows of a table by number.
+/// Rows of a table by number. Reads the table, unless it is a weight in panels, and the numbers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rows {
     pub(crate) rows: usize,
     pub(crate) channels: usize,
+    pub(crate) table: Right,
 }
 
 impl Rows {
-    pub(crate) fn run(&self, reads: &[&[f32]], out: &mut [f32]) {
-        let (table, ids) = (reads[0], reads[1]);
+    pub(crate) fn run(&self, tools: &Tools<'_>, reads: &[&[f32]], out: &mut [f32]) {
+        let ids = reads[reads.len() - 1];
         let each = out.par_chunks_exact_mut(self.channels).with_min_len(64).zip(ids);
         each.for_each(|(row, id)| {
             // An id outside the table reads the nearest row, and NaN reads the first, because `as` saturates.
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturating is the meaning")]
-            let at = (*id as usize).min(self.rows - 1) * self.channels;
-            row.copy_from_slice(&table[at..at + self.channels]);
+            let at = (*id as usize).min(self.rows - 1);
+            match self.table {
+                Right::Packed(pack) => tools.packs[pack].copy_row(at, row),
+                Right::Loose => row.copy_from_slice(&reads[0][at * self.channels..][..self.channels]),
+            }
         });
     }
 }

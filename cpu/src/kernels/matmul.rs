@@ -1,5 +1,5 @@
 use super::{Epilogue, Tools};
-use crate::gemm::{Keep, Matrix, Panels, Rows, multiply};
+use crate::gemm::{Matrix, Panels, Rows, multiply};
 use graph::ops::MatMulDims;
 use rayon::prelude::*;
 
@@ -32,7 +32,7 @@ impl Product {
         let one = |(i, out): (usize, &mut [f32])| {
             let left = Rows { data: &reads[0][i * m * k..(i + 1) * m * k], k };
             let right = Matrix { data: &reads[1][i * k * n..(i + 1) * k * n], n, k, transposed: self.transpose_b };
-            multiply(&left, &Panels::pack(right, Keep::F32), bias, None, out);
+            multiply(&left, &Panels::pack(right), bias, None, out);
         };
         if batch == 1 {
             one((0, &mut *out));

@@ -67,7 +67,7 @@ impl Kernel {
             Kernel::Winograd(kernel) => return kernel.run(tools, reads, epilogue, out),
             Kernel::Attend(kernel) => kernel.run(tools, reads, out),
             Kernel::Elementwise(fused) => fused.run(reads, out),
-            Kernel::Rows(kernel) => kernel.run(reads, out),
+            Kernel::Rows(kernel) => kernel.run(tools, reads, out),
             Kernel::Join(kernel) => kernel.run(reads, out),
             Kernel::Take(kernel) => kernel.run(reads, out),
             Kernel::Permute(kernel) => kernel.run(reads, out),
