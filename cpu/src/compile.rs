@@ -6,12 +6,10 @@ use crate::kernels::{
     Attend, Convolve, Join, Kernel, Normalize, NormalizeGroups, Permute, Product, Right, Rows, Take, Winograd,
 };
 use crate::parallel::Threads;
-use crate::weights;
+use crate::weights::{self, InOrder};
 use graph::ops::{GroupNorm, MatMul};
 use graph::shape::numel;
-use graph::{
-    DeviceError, Graph, Node, NodeId, Op, PlanOptions, Slots, WeightSource, WeightView, kept_weights, winograd,
-};
+use graph::{DeviceError, Graph, Node, NodeId, Op, PlanOptions, Slots, WeightSource, kept_weights, winograd};
 use rayon::prelude::*;
 use std::collections::HashMap;
 
@@ -94,10 +92,14 @@ pub(crate) fn compile(
         match &node.op {
             Op::Weight(weight) => {
                 let kept = kept[id.index()];
-                let view: WeightView<'_> = weights::load(source, weight, kept)?;
-                let packs = own.map(|(place, key)| (place, Panels::pack_weight(key.matrix(&view), kept))).collect();
-                let data = if read_whole[id.index()] { weights::singles(&view, kept) } else { Vec::new() };
-                drop(view);
+                let tensor = weights::load(source, weight, kept)?;
+                let mut packs = Vec::new();
+                for (place, key) in own {
+                    let matrix = key.matrix(InOrder::new(&tensor, weight));
+                    packs.push((place, Panels::pack_weight(&matrix, kept)));
+                }
+                let whole = read_whole[id.index()];
+                let data = if whole { weights::singles(tensor, weight, kept) } else { Vec::new() };
                 source.release(&weight.name);
                 Ok(Leaf { data, packs })
             }

@@ -4,11 +4,13 @@ use graph::ops::Weight;
 use graph::shape::numel;
 use graph::{DeviceError, Kept, StorageType, WeightSource, WeightView, q8_0};
 use half::f16;
+use std::borrow::Cow;
+use std::ops::Range;
 
 /// The least magnitude that rounds to infinity in half precision: halfway from the largest half to the next power of two.
 const BEYOND_HALF: f32 = 65520.0;
 
-/// The tensor of that name, in the shape that the graph needs, when all of its values are finite and can be kept so.
+/// The checkpoint's tensor of that name, when it has the shape that the model needs and all of its values are finite and can be kept so.
 pub(crate) fn load<'a>(
     source: &'a dyn WeightSource,
     weight: &Weight,
@@ -24,7 +26,6 @@ pub(crate) fn load<'a>(
     if bytes != wanted {
         return Err(error(format!("holds {bytes} bytes and its shape {shape:?} needs {wanted}")));
     }
-    let view = weight.value(view);
     let (limit, instead) = match kept {
         Kept::F16 if view.storage != StorageType::F16 => (BEYOND_HALF, "half precision"),
         Kept::Q8_0 => (127.0 * BEYOND_HALF, "what blocks of eight bits can scale"),
@@ -65,8 +66,9 @@ fn find<T: Copy>(all: &[T], holds: impl Fn(T) -> bool) -> Option<usize> {
     run.iter().position(|one| holds(*one)).map(|at| i * RUN + at)
 }
 
-/// All values as singles, rounded to what is kept of them.
-pub(crate) fn singles(view: &WeightView<'_>, kept: Kept) -> Vec<f32> {
+/// All of a weight's values as singles, rounded to what is kept of them.
+pub(crate) fn singles(tensor: WeightView<'_>, weight: &Weight, kept: Kept) -> Vec<f32> {
+    let view = weight.value(tensor);
     match kept {
         Kept::F16 if view.storage != StorageType::F16 => view.to_f16().into_iter().map(f32::from).collect(),
         Kept::Q8_0 => {
@@ -75,4 +77,39 @@ pub(crate) fn singles(view: &WeightView<'_>, kept: Kept) -> Vec<f32> {
         }
         _ => view.to_f32(),
     }
+}
+
+/// A weight's values, put in order some rows at a time where that is possible: a second copy of a large weight takes time and memory.
+pub(crate) struct InOrder<'a> {
+    tensor: WeightView<'a>,
+    axes: &'a [usize],
+    first: usize,
+}
+
+impl<'a> InOrder<'a> {
+    pub(crate) fn new(tensor: &'a WeightView<'_>, weight: &'a Weight) -> InOrder<'a> {
+        let tensor = borrowed(tensor);
+        if weight.axes.first() == Some(&0) {
+            InOrder { tensor, axes: &weight.axes, first: weight.rows.start }
+        } else {
+            InOrder { tensor: weight.value(tensor), axes: &[], first: 0 }
+        }
+    }
+
+    /// How they are stored.
+    pub(crate) fn storage(&self) -> StorageType {
+        self.tensor.storage
+    }
+
+    /// The values in some rows of the first axis.
+    pub(crate) fn rows(&self, rows: Range<usize>) -> WeightView<'_> {
+        let some = borrowed(&self.tensor).rows(&(self.first + rows.start..self.first + rows.end));
+        if self.axes.is_empty() { some } else { some.permuted(self.axes) }
+    }
+}
+
+/// The same tensor without a copy of its bytes.
+fn borrowed<'a>(tensor: &'a WeightView<'_>) -> WeightView<'a> {
+    let WeightView { storage, shape, bytes } = tensor;
+    WeightView { storage: *storage, shape: shape.clone(), bytes: Cow::Borrowed(bytes) }
 }

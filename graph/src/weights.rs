@@ -1,4 +1,6 @@
 use crate::shape::{Shape, strides};
+use half::slice::HalfFloatSliceExt;
+use half::vec::HalfFloatVecExt;
 use half::{bf16, f16};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -68,13 +70,14 @@ impl<'a> WeightView<'a> {
     /// All elements widened to `f32`, exactly.
     #[must_use]
     pub fn to_f32(&self) -> Vec<f32> {
-        let pairs = || self.bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
+        let (pairs, _) = self.bytes.as_chunks();
         match self.storage {
-            StorageType::F32 => {
-                self.bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+            StorageType::F32 => self.bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            StorageType::F16 => {
+                let halves: Vec<f16> = pairs.iter().map(|b| f16::from_le_bytes(*b)).collect();
+                halves.to_f32_vec()
             }
-            StorageType::F16 => pairs().map(|b| f16::from_le_bytes(b).to_f32()).collect(),
-            StorageType::Bf16 => pairs().map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
+            StorageType::Bf16 => pairs.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
         }
     }
 
@@ -82,8 +85,8 @@ impl<'a> WeightView<'a> {
     #[must_use]
     pub fn to_f16(&self) -> Vec<f16> {
         match self.storage {
-            StorageType::F16 => self.bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]])).collect(),
-            _ => self.to_f32().into_iter().map(f16::from_f32).collect(),
+            StorageType::F16 => self.bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b)).collect(),
+            _ => Vec::from_f32_slice(&self.to_f32()),
         }
     }
 }

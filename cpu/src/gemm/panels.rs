@@ -1,11 +1,13 @@
 //! The right factor of a product, in the order in which the kernel reads it.
 
 use super::kernel::{lanes, panel_width};
+use crate::weights::InOrder;
 use graph::q8_0::{self, BLOCK};
-use graph::{Kept, StorageType, WeightView};
-use half::{bf16, f16};
+use graph::{Kept, StorageType};
+use half::f16;
 use rten_simd::ops::{BitOps, Extend, IntOps, NumOps, ToFloat};
 use rten_simd::{Isa, Simd, SimdOp};
+use std::ops::Range;
 
 /// A matrix as it lies in a checkpoint or in a plan's memory.
 #[derive(Clone, Copy)]
@@ -18,9 +20,57 @@ pub(crate) struct Matrix<T> {
 }
 
 impl<T> Matrix<T> {
-    fn with<U>(&self, data: U) -> Matrix<U> {
-        let Matrix { n, k, transposed, .. } = *self;
-        Matrix { data, n, k, transposed }
+    /// For each panel the columns that it is for, and the elements from one of its rows to the next.
+    fn panels(&self, lanes: usize) -> impl Iterator<Item = (Range<usize>, usize)> + use<T> {
+        let (n, most) = (self.n, panel_width(lanes));
+        (0..n).step_by(most).map(move |first| {
+            let columns = first..n.min(first + most);
+            let width = width(columns.len(), lanes);
+            (columns, width)
+        })
+    }
+
+    /// The matrix's elements in panels, with `slack` more at the end. `fill` lays out the columns of a panel of that width.
+    fn arrange<E: Copy + Default>(
+        &self,
+        lanes: usize,
+        slack: usize,
+        mut fill: impl FnMut(Range<usize>, usize, &mut [E]),
+    ) -> Vec<E> {
+        let elements: usize = self.panels(lanes).map(|(_, width)| width * self.k).sum();
+        let mut all = vec![E::default(); elements + slack];
+        let mut rest = &mut *all;
+        for (columns, width) in self.panels(lanes) {
+            let (own, after) = rest.split_at_mut(width * self.k);
+            fill(columns, width, own);
+            rest = after;
+        }
+        all
+    }
+
+    /// Lays out a panel from the rows of the matrix that it needs: its columns' where the matrix lies transposed, else all.
+    fn lay<E: Copy, F>(
+        &self,
+        rows: &[E],
+        columns: Range<usize>,
+        width: usize,
+        out: &mut [F],
+        convert: impl Fn(E) -> F,
+    ) {
+        if self.transposed {
+            // A few rows of the panel at a time, so that what is written stays in the cache.
+            const ROWS: usize = 32;
+            for (i, out) in out.chunks_mut(ROWS * width).enumerate() {
+                for (j, column) in rows.chunks_exact(self.k).enumerate() {
+                    let column = &column[i * ROWS..][..out.len() / width];
+                    column.iter().zip(out[j..].iter_mut().step_by(width)).for_each(|(x, to)| *to = convert(*x));
+                }
+            }
+        } else {
+            for (row, to) in rows.chunks_exact(self.n).zip(out.chunks_exact_mut(width)) {
+                row[columns.clone()].iter().zip(to).for_each(|(x, to)| *to = convert(*x));
+            }
+        }
     }
 }
 
@@ -48,39 +98,59 @@ pub(crate) struct Panels {
 impl Panels {
     /// Rearranges a matrix of singles.
     pub(crate) fn pack(matrix: Matrix<&[f32]>) -> Panels {
+        let Matrix { data, n, k, transposed } = matrix;
         let lanes = lanes();
-        Panels { n: matrix.n, k: matrix.k, lanes, numbers: Numbers::F32(arrange(matrix, lanes, 0, |value| value)) }
+        let all = matrix.arrange(lanes, 0, |columns, width, out| {
+            let rows = if transposed { &data[columns.start * k..columns.end * k] } else { data };
+            matrix.lay(rows, columns, width, out, |value| value);
+        });
+        Panels { n, k, lanes, numbers: Numbers::F32(all) }
     }
 
     /// Rearranges a weight that was looked at before, and rounds its numbers where fewer bits are kept of them.
-    pub(crate) fn pack_weight(matrix: Matrix<&WeightView<'_>>, kept: Kept) -> Panels {
-        let Matrix { data: view, n, k, .. } = matrix;
+    pub(crate) fn pack_weight(matrix: &Matrix<InOrder<'_>>, kept: Kept) -> Panels {
+        let Matrix { data, n, k, transposed } = matrix;
         let lanes = lanes();
         // Vectors of small numbers are loaded whole where only their first half is needed.
         let slack = 4 * lanes;
-        let (fours, _) = view.bytes.as_chunks::<4>();
-        let (pairs, _) = view.bytes.as_chunks::<2>();
-        let numbers = match (kept, view.storage) {
-            (Kept::F32, StorageType::F32) => Numbers::F32(arrange(matrix.with(fours), lanes, 0, f32::from_le_bytes)),
-            (Kept::F32, _) => return Panels::pack(matrix.with(&*view.to_f32())),
-            (Kept::F16, StorageType::F32) => {
-                let round = |bytes| half(f16::from_f32(f32::from_le_bytes(bytes)));
-                Numbers::F16(arrange(matrix.with(fours), lanes, slack, round))
-            }
-            (Kept::F16, StorageType::F16) => {
-                Numbers::F16(arrange(matrix.with(pairs), lanes, slack, |bytes| half(f16::from_le_bytes(bytes))))
-            }
-            (Kept::F16, StorageType::Bf16) => {
-                let round = |bytes| half(f16::from_f32(bf16::from_le_bytes(bytes).to_f32()));
-                Numbers::F16(arrange(matrix.with(pairs), lanes, slack, round))
-            }
-            (Kept::Bf16, StorageType::Bf16) => {
-                Numbers::Bf16(arrange(matrix.with(pairs), lanes, slack, i16::from_le_bytes))
-            }
+        let rows = |columns: &Range<usize>| data.rows(if *transposed { columns.clone() } else { 0..*k });
+        let numbers = match (kept, data.storage()) {
+            (Kept::F32, StorageType::F32) => Numbers::F32(matrix.arrange(lanes, 0, |columns, width, out| {
+                matrix.lay(rows(&columns).bytes.as_chunks().0, columns, width, out, f32::from_le_bytes);
+            })),
+            (Kept::F32, _) => Numbers::F32(matrix.arrange(lanes, 0, |columns, width, out| {
+                matrix.lay(&rows(&columns).to_f32(), columns, width, out, |value| value);
+            })),
+            (Kept::F16, StorageType::F16) => Numbers::F16(matrix.arrange(lanes, slack, |columns, width, out| {
+                let convert = |bytes| half(f16::from_le_bytes(bytes));
+                matrix.lay(rows(&columns).bytes.as_chunks().0, columns, width, out, convert);
+            })),
+            (Kept::F16, _) => Numbers::F16(matrix.arrange(lanes, slack, |columns, width, out| {
+                matrix.lay(&rows(&columns).to_f16(), columns, width, out, half);
+            })),
+            (Kept::Bf16, StorageType::Bf16) => Numbers::Bf16(matrix.arrange(lanes, slack, |columns, width, out| {
+                matrix.lay(rows(&columns).bytes.as_chunks().0, columns, width, out, i16::from_le_bytes);
+            })),
             (Kept::Bf16, _) => unreachable!("only what is stored so is kept so"),
-            (Kept::Q8_0, _) => quantized(matrix.with(&*view.to_f32()), lanes, slack),
+            (Kept::Q8_0, _) => {
+                let blocks = |columns: &Range<usize>| {
+                    q8_0::quantize(&rows(columns).to_f32()).expect("values beyond blocks were refused")
+                };
+                let scales = Matrix { data: (), n: *n, k: k / BLOCK, transposed: *transposed };
+                let mut rest = scales.arrange(lanes, slack, |_, _, _: &mut [rten_simd::f16]| {});
+                let mut left = &mut *rest;
+                let quants = matrix.arrange(lanes, slack, |columns, width, out| {
+                    let blocks = blocks(&columns);
+                    let quants: Vec<i8> = blocks.iter().flat_map(|block| block.quants).collect();
+                    matrix.lay(&quants, columns.clone(), width, out, |quant| quant);
+                    let (own, after) = std::mem::take(&mut left).split_at_mut(width * scales.k);
+                    scales.lay(&blocks, columns, width, own, |block| half(block.scale));
+                    left = after;
+                });
+                Numbers::Q8_0 { quants, scales: rest }
+            }
         };
-        Panels { n, k, lanes, numbers }
+        Panels { n: *n, k: *k, lanes, numbers }
     }
 
     /// Memory held, without what is behind the last column.
@@ -206,47 +276,4 @@ fn half(value: f16) -> rten_simd::f16 {
 /// Width of a panel of so many columns.
 fn width(columns: usize, lanes: usize) -> usize {
     if columns <= lanes { lanes } else { panel_width(lanes) }
-}
-
-/// The matrix's elements in panels, with `slack` more at the end.
-fn arrange<E: Copy, T: Copy + Default>(
-    matrix: Matrix<&[E]>,
-    lanes: usize,
-    slack: usize,
-    convert: impl Fn(E) -> T,
-) -> Vec<T> {
-    let Matrix { data, n, k, transposed } = matrix;
-    let most = panel_width(lanes);
-    let (whole, rest) = (n / most, n % most);
-    let last = if rest == 0 { 0 } else { width(rest, lanes) };
-    let mut all = vec![T::default(); (whole * most + last) * k + slack];
-    for (panel, out) in all.chunks_mut(most * k).enumerate().take(n.div_ceil(most)) {
-        let first = panel * most;
-        let columns = most.min(n - first);
-        let width = width(columns, lanes);
-        if transposed {
-            for (j, column) in data[first * k..(first + columns) * k].chunks_exact(k).enumerate() {
-                for (value, to) in column.iter().zip(out[j..].iter_mut().step_by(width)) {
-                    *to = convert(*value);
-                }
-            }
-        } else {
-            for (row, to) in data.chunks_exact(n).zip(out.chunks_exact_mut(width)) {
-                row[first..first + columns].iter().zip(to).for_each(|(value, to)| *to = convert(*value));
-            }
-        }
-    }
-    all
-}
-
-/// Rounded to blocks along each column, which lie as rows of a weight `[n, k]`.
-fn quantized(matrix: Matrix<&[f32]>, lanes: usize, slack: usize) -> Numbers {
-    let blocks = q8_0::quantize(matrix.data).expect("values beyond blocks were refused");
-    let quants: Vec<i8> = blocks.iter().flat_map(|block| block.quants).collect();
-    let scales: Vec<f16> = blocks.iter().map(|block| block.scale).collect();
-    let scales = Matrix { k: matrix.k / BLOCK, ..matrix.with(&*scales) };
-    Numbers::Q8_0 {
-        quants: arrange(matrix.with(&*quants), lanes, slack, |quant| quant),
-        scales: arrange(scales, lanes, slack, half),
-    }
 }

@@ -37,6 +37,16 @@ impl LearnedWeights {
 }
 
 impl WeightSource for LearnedWeights {
+    fn stored_as(&self, name: &str) -> Option<StorageType> {
+        let own = self.weights.stored_as(name)?;
+        let widened = name == EMBEDDING && self.rows > 0 && own != StorageType::F16;
+        Some(if widened { StorageType::F32 } else { own })
+    }
+
+    fn release(&self, name: &str) {
+        self.weights.release(name);
+    }
+
     fn weight(&self, name: &str) -> Option<WeightView<'_>> {
         let view = self.weights.weight(name)?;
         if name != EMBEDDING || self.rows == 0 {
