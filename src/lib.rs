@@ -37,14 +37,15 @@ mod picture;
 pub use {graph, models, pipelines, scheduler};
 
 pub use graph::{
-    Convolution, Device, DeviceError, DeviceInfo, DeviceKind, MemoryUse, NodeTime, Plan, PlanOptions, Storage, Tile,
+    Activations, Convolution, Device, DeviceError, DeviceInfo, DeviceKind, MemoryUse, NodeTime, Plan, PlanOptions,
+    Storage, Tile, Winners,
 };
 pub use models::{Lora, ModelError, ModelFiles, TextualInversion};
 pub use picture::{MaskPicture, PictureError, Transparency, is_animated, read_mask, read_picture, read_transparent};
 pub use pipelines::{
     Batch, Bench, Colorize, Constraint, DeviceChoice, DeviceSettings, Estimate, Generated, GuidanceInterval,
-    ImageToImage, Inpaint, Invert, Job, Method, Pipeline, PipelineError, PromptSyntax, Repeats, Replacement, Request,
-    Restore, RgbImage, Rng, Run, RunId, SampleShape, Settings, SharedDevice, StartingNoise, Step, Stroke, Task,
-    Timings, Upscale, open_device, operators,
+    ImageToImage, Inpaint, Invert, Job, KernelCache, Method, Pipeline, PipelineError, PromptSyntax, Repeats,
+    Replacement, Request, Restore, RgbImage, Rng, Run, RunId, SampleShape, Settings, SharedDevice, StartingNoise, Step,
+    Stroke, Task, Timings, Tuned, Upscale, open_device, operators,
 };
 pub use scheduler::{NamedSampler, NamedSchedule, Program, SAMPLERS, Sampler, Sampling, Steps};

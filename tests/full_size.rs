@@ -178,7 +178,12 @@ fn convolutions_in_other_ways_on_the_cpu() {
     ];
     for (convolution, times) in ways {
         for name in ["sd15_vae", "imagenet64_unet"] {
-            check_by(cpu().device(), name, PlanOptions { storage: Storage::F32, convolution }, times);
+            check_by(
+                cpu().device(),
+                name,
+                PlanOptions { storage: Storage::F32, convolution, ..Default::default() },
+                times,
+            );
         }
     }
 }

@@ -1,7 +1,7 @@
 use crate::info;
 use crate::parallel::Threads;
 use crate::plan::CpuPlan;
-use graph::{Device, DeviceError, DeviceInfo, Graph, Plan, PlanOptions, WeightSource};
+use graph::{Device, DeviceError, DeviceInfo, Graph, Plan, PlanOptions, WeightSource, convolution_ways};
 use rayon::ThreadPoolBuilder;
 use std::sync::Arc;
 
@@ -58,5 +58,9 @@ impl Device for CpuDevice {
         options: PlanOptions,
     ) -> Result<Box<dyn Plan>, DeviceError> {
         Ok(Box::new(self.plan_native(graph, weights, options)?))
+    }
+
+    fn ways(&self, graph: &Graph, _: &dyn WeightSource, _: PlanOptions) -> Vec<Vec<&'static str>> {
+        graph.nodes().iter().map(|node| convolution_ways(graph, node)).collect()
     }
 }

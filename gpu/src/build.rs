@@ -2,21 +2,16 @@
 
 use crate::inner::Inner;
 use crate::memory::Uploader;
-use crate::pipeline::{Part, params_size};
+use crate::pipeline::{Part, Pipeline, params_size};
 use crate::plan::{Dispatch, GpuPlan, InputSlot, List, OutputSlot};
 use crate::storage;
 use graph::shape::numel;
 use graph::{
-    DeviceError, Graph, Kept, MemoryUse, Node, NodeId, Op, PlanOptions, Rate, Slots, WeightSource, kept_weights, passes,
+    DeviceError, Graph, MemoryUse, Node, NodeId, Op, PlanOptions, Rate, Slots, WeightSource, half_values, kept_weights,
+    passes,
 };
 use shaders::{Format, Operand, Problem, Shader};
 use std::sync::Arc;
-
-/// A value's memory while a plan is built.
-struct Value {
-    buffer: wgpu::Buffer,
-    format: Format,
-}
 
 /// A chosen kernel whose parameters are not on the device yet.
 struct Chosen {
@@ -36,20 +31,26 @@ pub(crate) fn plan(
     // Slots are assigned to a graph with all nodes of rate `Once` first. An optimised graph is in this order already.
     let graph = &passes::hoist(graph);
     let slots = Slots::assign(graph);
+    let formats = formats(inner, graph, &slots, weights, options);
     let mut memory = MemoryUse::default();
     let mut inputs = Vec::new();
-    let values = allocate(inner, graph, &slots, weights, options, &mut memory, &mut inputs)?;
 
-    let (chosen, uniform) = choose(inner, graph, &values, &mut memory)?;
+    let (chosen, uniform) = choose(inner, graph, &formats, options, &mut memory)?;
+    // Drivers compile on the processor, and weights come from files: neither waits for the other.
+    let (values, pipelines) = std::thread::scope(|scope| {
+        let compiling = scope.spawn(|| compile(inner, graph, &chosen));
+        let values = allocate(inner, graph, &slots, &formats, weights, &mut memory, &mut inputs);
+        (values, compiling.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let (values, pipelines) = (values?, pipelines?);
     let (mut once, mut step) = (Vec::new(), Vec::new());
-    for Chosen { node: id, shader, params } in chosen {
+    for (Chosen { node: id, shader, params }, pipeline) in chosen.into_iter().zip(pipelines) {
         let node = graph.node(id);
         let part = |id: NodeId| {
-            let value = &values[id.index()];
-            Part::start_of(&value.buffer, storage::bytes(numel(&graph.node(id).shape), value.format))
+            let bytes = storage::bytes(numel(&graph.node(id).shape), formats[id.index()]);
+            Part::start_of(&values[id.index()], bytes)
         };
         let operands: Vec<Part<'_>> = node.reads().map(part).collect();
-        let pipeline = inner.pipeline(&shader, operands.len())?;
         let uniform = Part { buffer: &uniform, offset: 0, size: params_size(&shader) };
         let bindings = inner.bind(&pipeline, &operands, part(id), uniform)?;
         let flops = graph.node_cost(id).flops;
@@ -68,13 +69,13 @@ pub(crate) fn plan(
     for (name, id) in graph.outputs() {
         let elements = numel(&graph.node(*id).shape);
         let staging = inner.staging_buffer(elements, &format!("output {name}"))?;
-        outputs.push(OutputSlot { name: name.clone(), buffer: values[id.index()].buffer.clone(), staging, elements });
+        outputs.push(OutputSlot { name: name.clone(), buffer: values[id.index()].clone(), staging, elements });
     }
     Ok(GpuPlan {
         inner: Arc::clone(inner),
         graph: graph.clone(),
-        halves: values.iter().map(|value| value.format != Format::F32).collect(),
-        buffers: values.into_iter().map(|value| value.buffer).collect(),
+        formats,
+        buffers: values,
         once: List::new(once, inner.options.submit),
         step: List::new(step, inner.options.submit),
         inputs,
@@ -87,18 +88,40 @@ pub(crate) fn plan(
 
 /// Cuts weights and images that are too large for one binding.
 fn split(inner: &Inner, graph: &Graph, weights: &dyn WeightSource, options: PlanOptions) -> Graph {
-    let half: Vec<bool> =
-        kept_weights(graph, weights, options).iter().map(|kept| matches!(kept, Kept::F16 | Kept::Q8_0)).collect();
+    let kept = kept_weights(graph, weights, options);
     let largest = inner.largest_binding();
     let graph = passes::split_weights(graph, |id, weight| {
         // It fits in every format.
         if storage::bytes(numel(&weight.value_shape()), Format::F32) <= largest {
             return None;
         }
-        let format = storage::format(half[id.index()], inner.profile.shader_f16);
-        usize::try_from(largest / storage::bytes(1, format)).ok()
+        let format = storage::format(kept[id.index()], inner.profile.shader_f16);
+        // Of as many rows as fit; blocks of eight bits have a little more than a byte an element.
+        usize::try_from(largest * 64 / storage::bytes(64, format)).ok()
     });
     passes::split_images(&graph, usize::try_from(largest / storage::bytes(1, Format::F32)).unwrap_or(usize::MAX))
+}
+
+/// How each node's value is stored.
+fn formats(
+    inner: &Inner,
+    graph: &Graph,
+    slots: &Slots,
+    weights: &dyn WeightSource,
+    options: PlanOptions,
+) -> Vec<Format> {
+    let kept = kept_weights(graph, weights, options);
+    let half = half_values(graph, options);
+    let format = |id: NodeId| match half[id.index()] && inner.profile.shader_f16 {
+        true => Format::F16,
+        false => storage::format(kept[slots.root(id).index()], inner.profile.shader_f16),
+    };
+    graph.iter().map(|(id, _)| format(id)).collect()
+}
+
+/// Compiles the chosen kernels, in their order.
+fn compile(inner: &Inner, graph: &Graph, chosen: &[Chosen]) -> Result<Vec<Arc<Pipeline>>, DeviceError> {
+    chosen.iter().map(|chosen| inner.pipeline(&chosen.shader, graph.node(chosen.node).reads().count())).collect()
 }
 
 /// Memory for every node's value, with weights and constants in place.
@@ -106,26 +129,29 @@ fn allocate(
     inner: &Inner,
     graph: &Graph,
     slots: &Slots,
+    formats: &[Format],
     weights: &dyn WeightSource,
-    options: PlanOptions,
     memory: &mut MemoryUse,
     inputs: &mut Vec<InputSlot>,
-) -> Result<Vec<Value>, DeviceError> {
+) -> Result<Vec<wgpu::Buffer>, DeviceError> {
     // Sizes are checked value by value before slots are allocated, so that the error names the value that is too large.
     for (id, node) in graph.iter().filter(|(id, node)| slots.root(*id) == *id && !node.op.is_leaf()) {
         inner.check_size(storage::bytes(numel(&node.shape), Format::F32), &describe(graph, id))?;
     }
-    let mut shared = Vec::with_capacity(slots.sizes().len());
-    for (i, elements) in slots.sizes().iter().enumerate() {
-        let bytes = storage::bytes(*elements, Format::F32);
+    let mut sizes = vec![0; slots.sizes().len()];
+    for (id, node) in graph.iter() {
+        if let Some(slot) = slots.of(id) {
+            sizes[slot.0] = storage::bytes(numel(&node.shape), formats[id.index()]).max(sizes[slot.0]);
+        }
+    }
+    let mut shared = Vec::with_capacity(sizes.len());
+    for (i, bytes) in sizes.into_iter().enumerate() {
         memory.activations += Inner::buffer_size(bytes);
         shared.push(inner.storage_buffer(bytes, &format!("intermediate values {i}"))?);
     }
 
-    let half: Vec<bool> =
-        kept_weights(graph, weights, options).iter().map(|kept| matches!(kept, Kept::F16 | Kept::Q8_0)).collect();
     let mut uploader = Uploader::new(inner);
-    let mut values: Vec<Value> = Vec::with_capacity(graph.nodes().len());
+    let mut values: Vec<wgpu::Buffer> = Vec::with_capacity(graph.nodes().len());
     for (id, node) in graph.iter() {
         let what = describe(graph, id);
         let elements = numel(&node.shape);
@@ -141,7 +167,7 @@ fn allocate(
                     rate: input.rate,
                     written: false,
                 });
-                Value { buffer, format: Format::F32 }
+                buffer
             }
             Op::Constant(constant) => {
                 let buffer = inner.storage_buffer(single, &what)?;
@@ -150,7 +176,7 @@ fn allocate(
                 for (i, piece) in bytes.chunks(Uploader::PIECE).enumerate() {
                     uploader.write(&buffer, (i * Uploader::PIECE) as u64, piece, &what)?;
                 }
-                Value { buffer, format: Format::F32 }
+                buffer
             }
             Op::Weight(weight) => {
                 let view = weights.weight(&weight.name).ok_or_else(|| DeviceError::Weight {
@@ -158,20 +184,17 @@ fn allocate(
                     reason: "it is missing from the checkpoint".into(),
                 })?;
                 storage::check(&weight.name, &weight.shape, &view)?;
-                let format = storage::format(half[id.index()], inner.profile.shader_f16);
+                let format = formats[id.index()];
                 let buffer = inner.storage_buffer(storage::bytes(elements, format), &what)?;
                 memory.weights += buffer.size();
                 storage::upload(&mut uploader, &buffer, &weight.name, &weight.value(view), format)?;
                 weights.release(&weight.name);
-                Value { buffer, format }
+                buffer
             }
             _ => match slots.of(id) {
-                Some(slot) => Value { buffer: shared[slot.0].clone(), format: Format::F32 },
-                None => {
-                    // A reshape of an input, a weight or a constant.
-                    let root = &values[slots.root(id).index()];
-                    Value { buffer: root.buffer.clone(), format: root.format }
-                }
+                Some(slot) => shared[slot.0].clone(),
+                // A reshape of an input, a weight or a constant.
+                None => values[slots.root(id).index()].clone(),
             },
         };
         values.push(value);
@@ -184,7 +207,8 @@ fn allocate(
 fn choose(
     inner: &Inner,
     graph: &Graph,
-    values: &[Value],
+    formats: &[Format],
+    options: PlanOptions,
     memory: &mut MemoryUse,
 ) -> Result<(Vec<Chosen>, wgpu::Buffer), DeviceError> {
     let align = inner.limits.min_uniform_buffer_offset_alignment as usize;
@@ -194,8 +218,9 @@ fn choose(
         if node.op.is_leaf() || matches!(node.op, Op::Reshape(_)) || numel(&node.shape) == 0 {
             continue;
         }
-        let problem = problem(graph, node, |id| values[id.index()].format);
-        let shader = best(inner, &problem).ok_or_else(|| {
+        let problem = problem(graph, id, |id| formats[id.index()]);
+        let measured = options.winners.and_then(|winners| winners.way(graph, node));
+        let shader = best(inner, &problem, measured).ok_or_else(|| {
             inner.faults.unsupported(format!("no kernel computes {} within its limits", describe(graph, id)))
         })?;
         words.resize(words.len().next_multiple_of(align), 0);
@@ -214,15 +239,37 @@ fn choose(
     Ok((chosen, uniform))
 }
 
-/// The first kernel that is not to be avoided, or the first when all are.
-fn best(inner: &Inner, problem: &Problem<'_>) -> Option<Shader> {
+/// The kernel that was measured to be the fastest; else the first that is not to be avoided, or the first when all are.
+fn best(inner: &Inner, problem: &Problem<'_>, measured: Option<&str>) -> Option<Shader> {
     let mut candidates = shaders::candidates(problem, &inner.profile);
-    let first = candidates.iter().position(|shader| !inner.options.avoid.contains(&shader.kernel)).unwrap_or(0);
+    let wanted = |shader: &Shader| !inner.options.avoid.contains(&shader.kernel);
+    let winner = candidates.iter().position(|shader| Some(shader.kernel) == measured && wanted(shader));
+    let first = winner.or_else(|| candidates.iter().position(wanted)).unwrap_or(0);
     (first < candidates.len()).then(|| candidates.swap_remove(first))
 }
 
+/// The kernels that may be the fastest for each node, the one that is taken unless told otherwise first. Naive ones are never that.
+pub(crate) fn ways(
+    inner: &Inner,
+    graph: &Graph,
+    weights: &dyn WeightSource,
+    options: PlanOptions,
+) -> Vec<Vec<&'static str>> {
+    let formats = formats(inner, graph, &Slots::assign(graph), weights, options);
+    let of = |(id, node): (NodeId, &Node)| -> Vec<&'static str> {
+        if node.op.is_leaf() || matches!(node.op, Op::Reshape(_)) || numel(&node.shape) == 0 {
+            return Vec::new();
+        }
+        let problem = problem(graph, id, |id| formats[id.index()]);
+        let names = shaders::candidates(&problem, &inner.profile).into_iter().map(|shader| shader.kernel);
+        names.filter(|name| !name.ends_with("_naive") && !inner.options.avoid.contains(name)).collect()
+    };
+    graph.iter().map(of).collect()
+}
+
 /// A node as kernels see it.
-pub(crate) fn problem<'a>(graph: &'a Graph, node: &'a Node, format: impl Fn(NodeId) -> Format) -> Problem<'a> {
+pub(crate) fn problem(graph: &Graph, id: NodeId, format: impl Fn(NodeId) -> Format) -> Problem<'_> {
+    let node = graph.node(id);
     let operand = |id: &NodeId| Operand { shape: &graph.node(*id).shape, format: format(*id) };
     let epilogue = node.epilogue.as_ref();
     Problem {
@@ -231,6 +278,7 @@ pub(crate) fn problem<'a>(graph: &'a Graph, node: &'a Node, format: impl Fn(Node
         epilogue: epilogue.map(|e| &e.expr),
         extras: epilogue.iter().flat_map(|e| &e.inputs).map(operand).collect(),
         out: &node.shape,
+        result: format(id),
     }
 }
 

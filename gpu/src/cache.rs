@@ -9,9 +9,6 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The largest file that is read.
-const MOST_BYTES: u64 = 256 << 20;
-
 /// Begins every file; the checksum of the rest follows.
 const MAGIC: [u8; 8] = *b"hwkernl1";
 const HEADER: usize = MAGIC.len() + 8;
@@ -21,21 +18,23 @@ const HEADER: usize = MAGIC.len() + 8;
 pub(crate) struct Cache {
     handle: wgpu::PipelineCache,
     file: PathBuf,
+    /// Of the folder.
+    most_bytes: u64,
     /// Whether anything was compiled since the file was read or written.
     grown: AtomicBool,
 }
 
 impl Cache {
     /// The cache of an adapter in a folder, with what its file holds; none where the interface has no such thing.
-    pub(crate) fn open(inner: &Inner, adapter: &wgpu::AdapterInfo, folder: &Path) -> Option<Self> {
+    pub(crate) fn open(inner: &Inner, adapter: &wgpu::AdapterInfo, folder: &Path, most_bytes: u64) -> Option<Self> {
         if !inner.device.features().contains(wgpu::Features::PIPELINE_CACHE) {
             return None;
         }
         let file = folder.join(file_name(adapter)?);
-        let data = read(&file);
+        let data = read(&file, most_bytes);
         let handle =
             inner.guarded("reading compiled kernels", || trusted::cache(&inner.device, data.as_deref())).ok()?;
-        Some(Self { handle, file, grown: AtomicBool::new(false) })
+        Some(Self { handle, file, most_bytes, grown: AtomicBool::new(false) })
     }
 
     /// For a pipeline that is about to be compiled.
@@ -48,7 +47,7 @@ impl Cache {
     pub(crate) fn save(&self) {
         if self.grown.swap(false, Ordering::Relaxed) {
             // A full disk or a folder that may not be written costs the next run its time, and this one nothing.
-            let _ = self.handle.get_data().map(|data| write(&self.file, &data));
+            let _ = self.handle.get_data().map(|data| write(&self.file, &data, self.most_bytes));
         }
     }
 }
@@ -61,18 +60,23 @@ fn file_name(adapter: &wgpu::AdapterInfo) -> Option<String> {
 }
 
 /// A file's contents; none when there is no such file, or it is not whole.
-fn read(file: &Path) -> Option<Vec<u8>> {
+fn read(file: &Path, most_bytes: u64) -> Option<Vec<u8>> {
     let mut data = Vec::new();
-    File::open(file).ok()?.take(MOST_BYTES).read_to_end(&mut data).ok()?;
+    File::open(file).ok()?.take(most_bytes).read_to_end(&mut data).ok()?;
     let (magic, rest) = data.split_at_checked(MAGIC.len())?;
     let (sum, contents) = rest.split_first_chunk()?;
     (magic == MAGIC && u64::from_le_bytes(*sum) == checksum(contents)).then(|| data.split_off(HEADER))
 }
 
-/// Writes beside the file and renames, so that whoever reads it meanwhile sees one of the two whole.
-fn write(file: &Path, data: &[u8]) -> std::io::Result<()> {
+/// Writes beside the file and renames, so that whoever reads it meanwhile sees one of the two whole. What is larger than all files
+/// together may be is not written, and an older, smaller one goes, because it lacks what took time.
+fn write(file: &Path, data: &[u8], most_bytes: u64) -> std::io::Result<()> {
+    let Some(room) = most_bytes.checked_sub((HEADER + data.len()) as u64) else {
+        return std::fs::remove_file(file);
+    };
     if let Some(folder) = file.parent() {
         std::fs::create_dir_all(folder)?;
+        trim(folder, file, room)?;
     }
     let beside = file.with_extension(format!("{}.part", std::process::id()));
     let contents = [&MAGIC[..], &checksum(data).to_le_bytes(), data].concat();
@@ -81,6 +85,30 @@ fn write(file: &Path, data: &[u8]) -> std::io::Result<()> {
         let _ = std::fs::remove_file(&beside);
     }
     renamed
+}
+
+/// Removes the files of other adapters and drivers, those first that were written longest ago, until they hold no more than `room`.
+/// What is not such a file is left alone.
+fn trim(folder: &Path, but: &Path, room: u64) -> std::io::Result<()> {
+    let mut others = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let (path, about) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?)))?;
+        let mut magic = [0; MAGIC.len()];
+        let ours = about.is_file() && File::open(&path).and_then(|mut file| file.read_exact(&mut magic)).is_ok();
+        if ours && magic == MAGIC && path != but {
+            others.push((about.modified()?, about.len(), path));
+        }
+    }
+    others.sort();
+    let mut held: u64 = others.iter().map(|(_, bytes, _)| bytes).sum();
+    for (_, bytes, path) in others {
+        if held <= room {
+            break;
+        }
+        std::fs::remove_file(path)?;
+        held -= bytes;
+    }
+    Ok(())
 }
 
 /// FNV-1a: against damage, not against malice; whoever may write to the folder may replace the program's other files too.
@@ -96,9 +124,10 @@ mod tests {
     fn a_file_is_read_whole_or_not_at_all() {
         let folder = std::env::temp_dir().join(format!("headwater-cache-{}", std::process::id()));
         let file = folder.join("inner").join("a_cache");
+        let read = |file: &Path| super::read(file, 1 << 20);
         assert_eq!(read(&file), None, "there is none yet");
         let data: Vec<u8> = (0..200).collect();
-        write(&file, &data).expect("a temporary folder can be written");
+        write(&file, &data, 1 << 20).expect("a temporary folder can be written");
         assert_eq!(read(&file).as_deref(), Some(&data[..]));
         assert_eq!(std::fs::read_dir(folder.join("inner")).unwrap().count(), 1, "nothing is left beside it");
         let whole = std::fs::read(&file).unwrap();
@@ -112,6 +141,39 @@ mod tests {
             std::fs::write(&file, &damaged).unwrap();
             assert_eq!(read(&file), None, "damaged at byte {at}");
         }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn files_together_keep_to_their_limit() {
+        let folder = std::env::temp_dir().join(format!("headwater-cache-limit-{}", std::process::id()));
+        let file = |name: &str| folder.join(name);
+        let there = |names: &[&str]| {
+            let mut all: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            all.sort();
+            assert_eq!(all, names);
+        };
+        let each = 100 + HEADER as u64;
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(file("notes"), "not ours").unwrap();
+        for (name, seconds) in [("a", 30), ("b", 10), ("c", 20)] {
+            write(&file(name), &[1; 100], 10 * each).unwrap();
+            let written = std::time::SystemTime::now() - std::time::Duration::from_secs(1000 - seconds);
+            File::options().write(true).open(file(name)).unwrap().set_modified(written).unwrap();
+        }
+        there(&["a", "b", "c", "notes"]);
+        // The oldest goes, and what is no file of ours stays.
+        write(&file("d"), &[1; 100], 3 * each).unwrap();
+        there(&["a", "c", "d", "notes"]);
+        // One's own file counts once.
+        write(&file("a"), &[2; 100], 3 * each).unwrap();
+        there(&["a", "c", "d", "notes"]);
+        write(&file("a"), &[3; 100], each).unwrap();
+        there(&["a", "notes"]);
+        // Too large to keep.
+        write(&file("a"), &[4; 101], each).unwrap();
+        there(&["notes"]);
+        assert_eq!(read(&file("a"), each), None);
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

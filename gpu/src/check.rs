@@ -1,7 +1,8 @@
 //! Compares a kernel's result with the reference. The tolerance is measured, not chosen.
 
 use graph::ops::Elementwise;
-use graph::{Array, Expr, Op, Operation, Real};
+use graph::{Array, Expr, Op, Operation, Real, q8_0};
+use half::f16;
 
 /// The tolerance is this many times the measured rounding errors.
 const SLACK: f64 = 4.0;
@@ -31,6 +32,10 @@ pub(crate) struct Evaluation<'a> {
     pub(crate) operands: &'a [Array<f32>],
     pub(crate) epilogue: Option<(&'a Expr, &'a [Array<f32>])>,
     pub(crate) out: &'a [usize],
+    /// The result is stored in half precision.
+    pub(crate) half: bool,
+    /// The kernel rounds the first operand to blocks of eight bits, so what it should give is what the rounded one gives.
+    pub(crate) eight_bits: bool,
 }
 
 /// What a result should be.
@@ -60,6 +65,33 @@ impl Evaluation<'_> {
     /// `f32`, and how much the exact result moves when every operand moves by one unit in the last place. Operations
     /// that only move numbers have none.
     pub(crate) fn expected(&self) -> Expected {
+        let rounded;
+        let evaluation = match self.eight_bits {
+            true => {
+                let left = &self.operands[0];
+                let left = Array::new(left.shape.clone(), block_values(&left.data));
+                rounded = [&[left], &self.operands[1..]].concat();
+                &Evaluation { operands: &rounded, ..*self }
+            }
+            false => self,
+        };
+        let mut expected = evaluation.of_operands();
+        if self.eight_bits {
+            // One element at the middle between two whole numbers may go the other way.
+            let largest = |array: &Array<f32>| array.data.iter().fold(0.0, |most: f64, v| most.max(f64::from(v.abs())));
+            expected.tolerance += largest(&self.operands[0]) / 127.0 * largest(&self.operands[1]);
+        }
+        if self.half {
+            let most = f64::from(f16::MAX);
+            let largest = expected.exact.iter().fold(0.0f64, |most, v| most.max(v.abs())).min(most);
+            expected.exact.iter_mut().for_each(|v| *v = v.clamp(-most, most));
+            // Half of a unit in the last of 11 bits, and what is lost of numbers below the least normal one.
+            expected.tolerance += largest / 2048.0 + 2f64.powi(-25);
+        }
+        expected
+    }
+
+    fn of_operands(&self) -> Expected {
         let exact: Array<f64> = self.evaluate(|_, array| array.cast());
         let moves = matches!(self.op, Op::Gather(_) | Op::Concat(_) | Op::Slice(_) | Op::Transpose(_));
         let tolerance = if moves && self.epilogue.is_none() {
@@ -91,6 +123,16 @@ impl Evaluation<'_> {
             }
         }
     }
+}
+
+/// Values rounded to blocks of eight bits whose scales are singles, as kernels keep them.
+fn block_values(values: &[f32]) -> Vec<f32> {
+    let round = |block: &[f32]| {
+        let scale = block.iter().fold(0.0f32, |largest, value| largest.max(value.abs())) / 127.0;
+        let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+        block.iter().map(move |value| (value * inverse).round() * scale).collect::<Vec<_>>()
+    };
+    values.chunks(q8_0::BLOCK).flat_map(round).collect()
 }
 
 /// Largest difference and where it is. A missing or undefined number counts as infinitely far.
@@ -134,12 +176,16 @@ mod tests {
     use super::*;
     use graph::ops::{MatMul, Slice};
 
+    fn of<'a>(op: &'a Op, out: &'a [usize]) -> Evaluation<'a> {
+        Evaluation { op, operands: &[], epilogue: None, out, half: false, eight_bits: false }
+    }
+
     #[test]
     fn wrong_and_missing_numbers_fail_and_rounding_passes() {
         let a = Array::new([2, 3], vec![0.1, 0.2, 0.3, 0.4, 0.5, 0.6]);
         let b = Array::new([3, 1], vec![0.7, 0.8, 0.9]);
         let op = Op::from(MatMul { transpose_b: false, bias: false });
-        let evaluation = Evaluation { op: &op, operands: &[a.clone(), b.clone()], epilogue: None, out: &[2, 1] };
+        let evaluation = Evaluation { op: &op, operands: &[a.clone(), b.clone()], ..of(&op, &[2, 1]) };
         let right = op.reference(&[&a, &b], &[2, 1]).data;
         assert!(evaluation.check(&right).passed());
         for wrong in [vec![right[0], right[1] + 1e-4], vec![f32::NAN, right[1]], vec![right[0]]] {
@@ -148,10 +194,26 @@ mod tests {
     }
 
     #[test]
+    fn halves_are_held_to_their_rounding() {
+        let x = Array::new([3], vec![1.0, -0.333_333_34, 1e6]);
+        let op =
+            Op::from(Elementwise { expr: Expr::binary(graph::expr::Binary::Mul, Expr::Input(0), Expr::Const(1.0)) });
+        let evaluation = Evaluation { operands: &[x], half: true, ..of(&op, &[3]) };
+        let half = |v: f32| f16::from_f32(v).to_f32();
+        // The largest counts, so smaller numbers are tried alone.
+        assert!(evaluation.check(&[1.0, half(-0.333_333_34), 65504.0]).passed());
+        assert!(!evaluation.check(&[1.0, -0.333, f32::INFINITY]).passed());
+        let small = Array::new([2], vec![1.0, -0.333_333_34]);
+        let evaluation = Evaluation { operands: &[small], half: true, ..of(&op, &[2]) };
+        assert!(evaluation.check(&[1.0, half(-0.333_333_34)]).passed());
+        assert!(!evaluation.check(&[1.0, -0.334]).passed());
+    }
+
+    #[test]
     fn moved_numbers_must_be_equal() {
         let x = Array::new([3], vec![0.1, 0.2, 0.3]);
         let op = Op::from(Slice { axis: 0, start: 1, len: 2 });
-        let evaluation = Evaluation { op: &op, operands: &[x], epilogue: None, out: &[2] };
+        let evaluation = Evaluation { op: &op, operands: &[x], ..of(&op, &[2]) };
         assert!(evaluation.check(&[0.2, 0.3]).passed());
         assert!(!evaluation.check(&[0.2, 0.300_000_04]).passed());
     }

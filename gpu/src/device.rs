@@ -30,17 +30,23 @@ impl Adapter {
     }
 
     /// The same, with the kernels that its driver compiled kept in a folder between runs, where the driver hands them
-    /// out. Whatever is wrong with the folder or what lies there, kernels are compiled as without it.
+    /// out, and at most so many bytes there: files of other adapters and drivers go first, the oldest first. Whatever is wrong with the
+    /// folder or what lies there, kernels are compiled as without it.
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn open_with_cache(&self, options: GpuOptions, folder: &Path) -> Result<GpuDevice, DeviceError> {
-        GpuDevice::open(self, options, Some(folder))
+    pub fn open_with_cache(
+        &self,
+        options: GpuOptions,
+        folder: &Path,
+        most_bytes: u64,
+    ) -> Result<GpuDevice, DeviceError> {
+        GpuDevice::open(self, options, Some((folder, most_bytes)))
     }
 }
 
 impl GpuDevice {
-    fn open(adapter: &Adapter, options: GpuOptions, cache: Option<&Path>) -> Result<Self, DeviceError> {
+    fn open(adapter: &Adapter, options: GpuOptions, cache: Option<(&Path, u64)>) -> Result<Self, DeviceError> {
         let info = adapter.info().clone();
         let mut wanted = wgpu::Features::TIMESTAMP_QUERY;
         wanted.set(wgpu::Features::PIPELINE_CACHE, cache.is_some());
@@ -70,6 +76,7 @@ impl GpuDevice {
             shader_f16: features.contains(wgpu::Features::SHADER_F16),
             subgroups: features.contains(wgpu::Features::SUBGROUP),
             cooperative: cooperative.filter(|_| features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)),
+            integer_products: options.integer_products,
             max_storage_bindings: limits.max_storage_buffers_per_shader_stage,
             max_workgroup_invocations: limits.max_compute_invocations_per_workgroup,
             max_workgroup_size: [
@@ -93,7 +100,7 @@ impl GpuDevice {
             cache: None,
             options,
         };
-        inner.cache = cache.and_then(|folder| Cache::open(&inner, &adapter.handle.get_info(), folder));
+        inner.cache = cache.and_then(|(folder, most)| Cache::open(&inner, &adapter.handle.get_info(), folder, most));
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -129,6 +136,10 @@ impl Device for GpuDevice {
         options: PlanOptions,
     ) -> Result<Box<dyn Plan>, DeviceError> {
         Ok(Box::new(self.gpu_plan(graph, weights, options)?))
+    }
+
+    fn ways(&self, graph: &Graph, weights: &dyn WeightSource, options: PlanOptions) -> Vec<Vec<&'static str>> {
+        build::ways(&self.inner, graph, weights, options)
     }
 }
 

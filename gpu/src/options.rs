@@ -29,6 +29,9 @@ pub struct GpuOptions {
     pub subgroups: bool,
     /// Use the adapter's units for small matrices where it has them for single precision. wgpu calls them experimental.
     pub cooperative: bool,
+    /// Multiply by weights of eight bits ([`graph::Storage::Q8_0`]) in whole numbers, which rounds what is multiplied to eight
+    /// bits, too. Off unless asked for: results move by more than rounding to single precision does.
+    pub integer_products: bool,
     /// Kernels to pass over wherever another one applies, to compare variants.
     pub avoid: &'static [&'static str],
     /// Pretend that the largest binding is this many bytes, where the adapter's is larger.
@@ -44,6 +47,7 @@ impl Default for GpuOptions {
             shader_f16: true,
             subgroups: true,
             cooperative: false,
+            integer_products: false,
             avoid: &[],
             max_binding_bytes: None,
             submit: SubmitBudget::default(),

@@ -4,6 +4,7 @@ use crate::inner::Inner;
 use crate::options::SubmitBudget;
 use crate::pipeline::Pipeline;
 use graph::{DeviceError, Graph, MemoryUse, NodeId, NodeTime, Plan, Rate};
+use shaders::Format;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -79,8 +80,8 @@ pub struct GpuPlan {
     pub(crate) graph: Graph,
     /// The buffer of each node's value. A reshape shares the buffer of its operand.
     pub(crate) buffers: Vec<wgpu::Buffer>,
-    /// Whether that buffer holds half-precision numbers.
-    pub(crate) halves: Vec<bool>,
+    /// How that buffer holds it.
+    pub(crate) formats: Vec<Format>,
     pub(crate) once: List,
     pub(crate) step: List,
     pub(crate) inputs: Vec<InputSlot>,

@@ -5,8 +5,10 @@ use crate::check::{Check, Evaluation};
 use crate::device::GpuDevice;
 use crate::options::SubmitBudget;
 use crate::plan::{Dispatch, GpuPlan, cut};
+use crate::storage;
 use graph::shape::numel;
 use graph::{Array, DeviceError, Graph, NodeId, NodeTime, Op, Plan, PlanOptions, WeightSource};
+use shaders::{EIGHT_BITS, Format};
 use std::time::{Duration, Instant};
 
 /// The first node of a graph whose result differs from the reference by more than rounding.
@@ -68,12 +70,16 @@ impl GpuPlan {
                     if let Some(dispatch) = dispatch {
                         // An earlier run may have left the right result in this buffer. NaN replaces it, so that a
                         // kernel that writes nothing is noticed.
-                        let nothing = vec![f32::NAN; numel(&node.shape)];
-                        self.inner.queue.write_buffer(&self.buffers[i], 0, bytemuck::cast_slice(&nothing));
+                        let mut nothing = match self.formats[i] {
+                            Format::F32 => f32::NAN.to_le_bytes().repeat(numel(&node.shape)),
+                            _ => half::f16::NAN.to_le_bytes().repeat(numel(&node.shape)),
+                        };
+                        nothing.resize(nothing.len().next_multiple_of(4), 0);
+                        self.inner.queue.write_buffer(&self.buffers[i], 0, &nothing);
                         self.run_alone(dispatch)?;
                     }
                     let value = self.value(id)?;
-                    let check = self.check(id, &values, &value);
+                    let check = self.check(id, dispatch.map(|dispatch| dispatch.pipeline.kernel), &values, &value);
                     if let (false, Some(dispatch)) = (check.passed(), dispatch) {
                         return Ok(Some(Divergence {
                             node: id,
@@ -91,7 +97,7 @@ impl GpuPlan {
         Ok(None)
     }
 
-    fn check(&self, id: NodeId, values: &[Option<Array<f32>>], value: &Array<f32>) -> Check {
+    fn check(&self, id: NodeId, kernel: Option<&str>, values: &[Option<Array<f32>>], value: &Array<f32>) -> Check {
         let node = self.graph.node(id);
         let load = |ids: &[NodeId]| -> Vec<Array<f32>> {
             ids.iter().map(|id| values[id.index()].clone().expect("operands come first")).collect()
@@ -103,6 +109,8 @@ impl GpuPlan {
             operands: &operands,
             epilogue: extras.as_ref().map(|(expr, extras)| (*expr, &extras[..])),
             out: &node.shape,
+            half: self.formats[id.index()] == Format::F16,
+            eight_bits: kernel == Some(EIGHT_BITS),
         };
         evaluation.check(&value.data)
     }
@@ -131,13 +139,10 @@ impl GpuPlan {
         let node = self.graph.node(id);
         let (count, buffer) = (numel(&node.shape), &self.buffers[id.index()]);
         let staging = self.inner.staging_buffer(count, "a traced value")?;
-        let data = if self.halves[id.index()] {
-            let halves: Vec<half::f16> = self.inner.read_back(buffer, &staging, count)?;
-            halves.into_iter().map(half::f16::to_f32).collect()
-        } else {
-            self.inner.read_back(buffer, &staging, count)?
-        };
-        Ok(Array::new(node.shape.clone(), data))
+        let format = self.formats[id.index()];
+        let bytes = usize::try_from(storage::bytes(count, format)).expect("what is in memory fits the address space");
+        let bytes: Vec<u8> = self.inner.read_back(buffer, &staging, bytes)?;
+        Ok(Array::new(node.shape.clone(), storage::decode(&bytes, format)))
     }
 }
 

@@ -194,7 +194,8 @@ fn kernels_kept_on_disk_change_nothing_but_time() {
         let s = Scope::root();
         let y = s.input("x", &[3, 5], Rate::Step).layer_norm(1e-5);
         let graph = s.finish(&[("y", &y)]).expect("the shapes fit");
-        let device = software("vulkan").open_with_cache(GpuOptions::default(), &folder).expect("the driver opens");
+        let device =
+            software("vulkan").open_with_cache(GpuOptions::default(), &folder, 1 << 20).expect("the driver opens");
         let mut plan = device.plan(&graph, &MemoryWeights::default(), PlanOptions::default()).expect("a small graph");
         plan.write("x", &numbers(15, 1)).expect("an input");
         plan.run().expect("it runs");

@@ -24,19 +24,20 @@ fn all_pass(device: &GpuDevice, depth: Depth) {
     let has = |name: &&str| match name {
         name if name.ends_with("_subgroup") => profile.subgroups,
         name if name.ends_with("_cooperative") => profile.cooperative.is_some(),
+        name if name.ends_with("_eight_bits") => profile.integer_products,
         _ => true,
     };
     let all = all.into_iter().filter(has).collect();
     assert_eq!(ran, all);
     assert!(results.iter().any(|result| result.case.ends_with("folded")));
     let formats: BTreeSet<&str> = results.iter().map(|result| result.storage).collect();
-    let f16 = device.profile().shader_f16.then_some("f16");
-    assert_eq!(formats, ["f32", "packed f16"].into_iter().chain(f16).collect());
+    let f16 = device.profile().shader_f16.then_some(["f16", "all f16"]);
+    assert_eq!(formats, ["f32", "packed f16", "q8_0"].into_iter().chain(f16.into_iter().flatten()).collect());
 }
 
 #[test]
 fn trusted_kernels_match_their_references() {
-    let device = lavapipe(GpuOptions::default());
+    let device = lavapipe(GpuOptions { integer_products: true, ..GpuOptions::default() });
     assert!(device.profile().shader_f16, "lavapipe has half precision");
     assert!(device.profile().subgroups, "lavapipe has subgroups");
     all_pass(&device, Depth::Full);

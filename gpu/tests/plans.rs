@@ -4,11 +4,12 @@ mod common;
 
 use common::{lavapipe, numbers, software, weights_for};
 use gpu::{GpuDevice, GpuOptions, SubmitBudget, first_divergence};
+use graph::ops::Conv2d;
 use graph::random::{RandomGraph, random_graph};
 use graph::shape::numel;
 use graph::{
-    Array, Device, Graph, MemoryWeights, Plan, PlanOptions, Rate, Scope, Storage, WeightSource, estimate_memory,
-    evaluate, passes,
+    Activations, Array, Device, Graph, MemoryWeights, Plan, PlanOptions, Rate, Scope, Storage, WeightSource, Winners,
+    estimate_memory, evaluate, passes, q8_0, shape_key,
 };
 use half::f16;
 use std::collections::HashMap;
@@ -170,6 +171,146 @@ fn half_precision_weights_are_rounded_once() {
     assert!(sizes[1] < sizes[0] && sizes[1] == sizes[2], "{sizes:?}");
 }
 
+/// Weights of two axes whose rows are whole blocks, rounded to them.
+fn in_blocks(graph: &Graph, weights: &MemoryWeights) -> MemoryWeights {
+    let mut result = MemoryWeights::default();
+    for spec in graph.weights() {
+        let values = weights.weight(&spec.name).expect("a weight of the graph").to_f32();
+        let fits = spec.shape.len() == 2 && q8_0::fits(spec.shape[1]);
+        let blocks = fits.then(|| q8_0::quantize(&values).expect("tests' values are small"));
+        result.insert(spec.name, spec.shape, &blocks.map_or(values, |blocks| q8_0::values(&blocks)));
+    }
+    result
+}
+
+#[test]
+fn weights_of_eight_bits_are_rounded_once() {
+    let s = Scope::root();
+    let x = s.input("x", &[33, 64], Rate::Step);
+    // An odd number of blocks: the last scale is alone in its word. Rows of 31 stay halves.
+    let h = s.at("first").linear(&x, 31);
+    let y = s.at("second").linear_no_bias(&s.at("third").linear(&s.input("z", &[33, 96], Rate::Step), 31), 5);
+    let graph = s.finish(&[("h", &h), ("y", &y)]).unwrap();
+    let weights = weights_for(&graph, 4);
+    let expected = in_blocks(&graph, &weights);
+    let mut expected_second = expected.weight("second.weight").unwrap().to_f32();
+    expected_second.iter_mut().for_each(|v| *v = f16::from_f32(*v).to_f32());
+    let mut expected = expected;
+    expected.insert("second.weight", [5, 31], &expected_second);
+    let optimized = passes::optimize(&graph);
+    let options = PlanOptions { storage: Storage::Q8_0, ..Default::default() };
+    let array = |shape: [usize; 2], seed| {
+        Array::new(shape, numbers(shape[0] * shape[1], seed).into_iter().map(f64::from).collect())
+    };
+    let inputs = Inputs::from([("x", array([33, 64], 1)), ("z", array([33, 96], 2))]);
+    for shader_f16 in [true, false] {
+        let device = lavapipe(GpuOptions { shader_f16, ..GpuOptions::default() });
+        let mut plan = device.gpu_plan(&optimized, &weights, options).unwrap();
+        write_all(&mut plan, &graph, &inputs);
+        plan.run().unwrap();
+        assert_outputs(&mut plan, &graph, &inputs, &expected, &format!("shader-f16 {shader_f16}"));
+        let held = plan.memory().weights;
+        let estimated = estimate_memory(&graph, &weights, options, device.info().kind).weights;
+        assert!((estimated..estimated + 5 * 16).contains(&held), "{held} bytes where {estimated} are data");
+        // Two fifths of half precision's, but for what stays in it.
+        assert!(held < 31 * (64 + 96) * 2, "{held}");
+    }
+
+    // The products of whole numbers are those of the rounded factor, and so are near the others.
+    let device = lavapipe(GpuOptions { integer_products: true, ..GpuOptions::default() });
+    let mut plan = device.gpu_plan(&optimized, &weights, options).unwrap();
+    write_all(&mut plan, &graph, &inputs);
+    assert_eq!(plan.first_divergence(), Ok(None));
+    let kernels: Vec<&str> = plan.profile().unwrap().iter().map(|time| time.kernel).collect();
+    assert_eq!(kernels.iter().filter(|kernel| **kernel == shaders::EIGHT_BITS).count(), 2, "{kernels:?}");
+}
+
+#[test]
+fn activations_in_half_precision_take_half_the_memory_and_saturate() {
+    let s = Scope::root();
+    let x = s.input("x", &[64, 128], Rate::Step);
+    let h = s.at("first").linear(&x, 256);
+    let large = s.at("second").linear(&h, 256);
+    let y = s.at("third").linear(&large, 4);
+    let graph = passes::optimize(&s.finish(&[("y", &y)]).unwrap());
+    let weights = weights_for(&graph, 5);
+    let device = lavapipe(GpuOptions::default());
+    let plan_of =
+        |activations| device.gpu_plan(&graph, &weights, PlanOptions { activations, ..Default::default() }).unwrap();
+    let [mut single, mut half] = [Activations::F32, Activations::F16].map(plan_of);
+    // The input, the parameters and the output are the same; two values of 64 × 256 are not.
+    assert_eq!(single.memory().activations - half.memory().activations, 2 * 64 * 256 * 2);
+    // Sums beyond 65504, which are infinite in half precision, and their differences no numbers.
+    let values: Vec<f32> = numbers(64 * 128, 6).iter().map(|v| v * 1e5).collect();
+    let mut outputs = [&mut single, &mut half].map(|plan| {
+        plan.write("x", &values).unwrap();
+        plan.run().unwrap();
+        plan.read("y").unwrap()
+    });
+    assert!(outputs[0].iter().any(|v| v.abs() > 1e5), "the case must be beyond half precision");
+    assert!(outputs[1].iter().all(|v| v.is_finite()));
+    // Within half precision they agree to its rounding.
+    outputs = [&mut single, &mut half].map(|plan| {
+        plan.write("x", &numbers(64 * 128, 6)).unwrap();
+        plan.run().unwrap();
+        plan.read("y").unwrap()
+    });
+    let largest = outputs[0].iter().fold(0.0f32, |most, v| most.max(v.abs()));
+    let apart = outputs[0].iter().zip(&outputs[1]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(apart > 0.0 && apart < largest * 2e-3, "{apart} of {largest}");
+    assert_eq!(half.first_divergence(), Ok(None));
+    // Without the type in shaders, everything stays single.
+    let plain = lavapipe(GpuOptions { shader_f16: false, ..GpuOptions::default() });
+    let options = PlanOptions { activations: Activations::F16, ..Default::default() };
+    let plan = plain.gpu_plan(&graph, &weights, options).unwrap();
+    assert_eq!(plan.memory().activations, single.memory().activations);
+}
+
+#[test]
+fn what_was_measured_is_obeyed_by_images_and_their_batches() {
+    let device = lavapipe(GpuOptions::default());
+    let graph_of = |batch: usize| {
+        let s = Scope::root();
+        let x = s.input("x", &[batch, 6, 5, 8], Rate::Step);
+        let h = s.at("conv").conv2d(&x, 8, 3, Conv2d::same(3)).silu();
+        let y = s.at("proj").linear(&h.reshape(&[batch, 30, 8]), 12);
+        passes::optimize(&s.finish(&[("y", &y)]).unwrap())
+    };
+    let one = graph_of(1);
+    let weights = weights_for(&one, 7);
+    let ways = device.ways(&one, &weights, PlanOptions::default());
+    let run = |batch: usize, winners: Option<&'static Winners>| {
+        let options = PlanOptions { winners, ..Default::default() };
+        let mut plan = device.gpu_plan(&graph_of(batch), &weights, options).unwrap();
+        // Images that differ.
+        plan.write("x", &numbers(batch * 6 * 5 * 8, 8)).unwrap();
+        plan.run().unwrap();
+        let y = plan.read("y").unwrap();
+        let kernels: Vec<&str> = plan.profile().unwrap().iter().map(|time| time.kernel).collect();
+        (y, kernels)
+    };
+    let (_, own) = run(1, None);
+    let chosen: Vec<&str> = ways.iter().filter_map(|ways| ways.first().copied()).collect();
+    assert_eq!(own, chosen, "the first way is what is taken without a measurement");
+    let measured = one.nodes().iter().zip(&ways).filter_map(|(node, ways)| Some((shape_key(&one, node)?, ways)));
+    for (shape, ways) in measured.collect::<Vec<_>>() {
+        assert!(ways.len() > 2 && ways.iter().all(|way| !way.ends_with("_naive")), "{ways:?}");
+        for way in ways {
+            let winners: &Winners = Box::leak(Box::new([(shape.clone(), (*way).to_owned())].into_iter().collect()));
+            let ((alone, kernels), (batch, in_batch)) = (run(1, Some(winners)), run(3, Some(winners)));
+            assert!(kernels.contains(way) && in_batch.contains(way), "{shape}: {kernels:?} {in_batch:?}");
+            // The first image of the batch is the one alone, and where all kernels are the same, bit for bit.
+            if kernels == in_batch {
+                assert_eq!(alone, batch[..alone.len()], "{shape} by {way}");
+            }
+        }
+    }
+    // A kernel that there is not is as good as none.
+    let shape = shape_key(&one, one.nodes().iter().find(|node| node.op.name() == "conv2d").unwrap()).unwrap();
+    let winners: &Winners = Box::leak(Box::new([(shape, "no such kernel".to_owned())].into_iter().collect()));
+    assert_eq!(run(1, Some(winners)).1, own);
+}
+
 #[test]
 fn values_that_no_kernel_makes_can_be_read() {
     let s = Scope::root();
@@ -224,8 +365,13 @@ fn tracing_a_right_graph_finds_nothing_and_times_everything() {
             .map(|(name, array)| (*name, single(array)))
             .collect();
         let slices: Vec<(&str, &[f32])> = written.iter().map(|(name, data)| (*name, &data[..])).collect();
-        let options = PlanOptions { storage: Storage::F16, ..Default::default() };
-        assert_eq!(first_divergence(&device, &optimized, &slices, &weights, options), Ok(None), "seed {seed}");
+        let half = PlanOptions { storage: Storage::F16, ..Default::default() };
+        let eight = PlanOptions { storage: Storage::Q8_0, ..Default::default() };
+        let all = PlanOptions { activations: Activations::F16, ..half };
+        for options in [half, eight, all] {
+            let found = first_divergence(&device, &optimized, &slices, &weights, options);
+            assert_eq!(found, Ok(None), "seed {seed}, {options:?}");
+        }
 
         let mut plan = device.gpu_plan(&optimized, &weights, PlanOptions::default()).unwrap();
         write_all(&mut plan, &optimized, &inputs);

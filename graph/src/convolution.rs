@@ -81,7 +81,23 @@ pub fn winograd(graph: &Graph, node: &Node, options: PlanOptions) -> Option<Tile
     let shape = |i: usize| &*graph.node(node.inputs[i]).shape;
     let dims = op.dims(shape(0), shape(1), &node.shape);
     let known = matches!(graph.node(node.inputs[1]).op, Op::Weight(_) | Op::Constant(_));
-    choose(op, &dims, options.convolution).filter(|_| known)
+    let measured = || options.winners?.way(graph, node)?.parse().ok();
+    let wanted = match options.convolution {
+        Convolution::Auto => measured().unwrap_or_default(),
+        forced => forced,
+    };
+    choose(op, &dims, wanted).filter(|_| known)
+}
+
+/// The names of all ways in which the native executor can compute this node, its own choice first; nothing where there is only one.
+#[must_use]
+pub fn convolution_ways(graph: &Graph, node: &Node) -> Vec<&'static str> {
+    let tile = |convolution| winograd(graph, node, PlanOptions { convolution, ..Default::default() });
+    let mut ways: Vec<_> =
+        NAMES[1..].iter().filter(|(_, way)| *way == Convolution::Direct || tile(*way).is_some()).collect();
+    let own = tile(Convolution::Auto).map_or(Convolution::Direct, Convolution::Winograd);
+    ways.sort_by_key(|(_, way)| *way != own);
+    if ways.len() < 2 { Vec::new() } else { ways.iter().map(|(name, _)| *name).collect() }
 }
 
 fn choose(op: &Conv2d, dims: &Conv2dDims, wanted: Convolution) -> Option<Tile> {
@@ -115,6 +131,8 @@ const FEWEST_CHANNELS: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::winners::Winners;
+    use crate::{Rate, Scope};
 
     fn dims(side: usize, channels: [usize; 2]) -> Conv2dDims {
         let [in_channels, out_channels] = channels;
@@ -166,6 +184,32 @@ mod tests {
         }
         assert_eq!("".parse(), Ok(Convolution::Auto));
         assert!("fast".parse::<Convolution>().unwrap_err().contains("winograd4"));
+    }
+
+    #[test]
+    fn what_was_measured_comes_before_the_rule_and_after_what_is_forced() {
+        let s = Scope::root();
+        let x = s.input("x", &[2, 64, 64, 320], Rate::Step);
+        let y = s.at("down").conv2d(&s.at("conv").conv2d(&x, 320, 3, same()), 320, 3, Conv2d { stride: 2, ..same() });
+        let graph = crate::passes::optimize(&s.finish(&[("y", &y)]).expect("the shapes fit"));
+        let node = |path: &str| {
+            graph.nodes().iter().find(|node| node.path == path && !node.op.is_leaf()).expect("it is there")
+        };
+        let conv = node("conv");
+        assert_eq!(convolution_ways(&graph, conv), ["winograd4", "direct", "winograd2"]);
+        assert_eq!(convolution_ways(&graph, node("down")), [""; 0]);
+        for (way, tile) in [("direct", None), ("winograd2", Some(Tile::Two)), ("no such way", Some(Tile::Four))] {
+            let key = crate::shape_key(&graph, conv).expect("convolutions are measured");
+            let winners: &Winners = Box::leak(Box::new([(key, way.to_owned())].into_iter().collect()));
+            let options = PlanOptions { winners: Some(winners), ..Default::default() };
+            assert_eq!(winograd(&graph, conv, options), tile, "{way}");
+            let forced = PlanOptions { convolution: Convolution::Winograd(Tile::Two), ..options };
+            assert_eq!(winograd(&graph, conv, forced), Some(Tile::Two), "{way}");
+        }
+    }
+
+    fn same() -> Conv2d {
+        Conv2d::same(3)
     }
 
     #[test]

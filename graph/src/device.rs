@@ -1,6 +1,7 @@
 use crate::convolution::Convolution;
 use crate::graph::{Graph, Rate};
 use crate::weights::WeightSource;
+use crate::winners::Winners;
 use std::fmt;
 use thiserror::Error;
 
@@ -65,6 +66,17 @@ pub enum Storage {
     Q8_0,
 }
 
+/// How values between operations are stored in a device's memory. Sums are always `f32`. Which values may be halves is
+/// [`half_values`](crate::half_values)' rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Activations {
+    /// Single precision.
+    #[default]
+    F32,
+    /// Half precision where the device has it; what is beyond becomes its largest number, 65504.
+    F16,
+}
+
 /// How to build a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PlanOptions {
@@ -72,6 +84,10 @@ pub struct PlanOptions {
     pub storage: Storage,
     /// How the native executor computes convolutions.
     pub convolution: Convolution,
+    /// How values between operations are kept, by adapters that have half precision. The native executor keeps singles.
+    pub activations: Activations,
+    /// What was measured on this device comes before its own rules; they alone decide without.
+    pub winners: Option<&'static Winners>,
 }
 
 /// Memory a plan holds, in bytes.
@@ -169,6 +185,12 @@ pub trait Device: Send + Sync {
         weights: &dyn WeightSource,
         options: PlanOptions,
     ) -> Result<Box<dyn Plan>, DeviceError>;
+
+    /// For each node of an optimised graph, the names of the ways in which this device can compute it and that may be the
+    /// fastest, its own choice first; nothing where it has no choice. [`Winners`] name one of them.
+    fn ways(&self, _graph: &Graph, _weights: &dyn WeightSource, _options: PlanOptions) -> Vec<Vec<&'static str>> {
+        Vec::new()
+    }
 }
 
 /// A graph bound to a device and its weights: built once, replayed every step.

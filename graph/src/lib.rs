@@ -27,10 +27,13 @@ mod slots;
 mod storage;
 mod tensor;
 mod weights;
+mod winners;
 
 pub use array::{Array, Real};
-pub use convolution::{Convolution, Tile, winograd};
-pub use device::{Device, DeviceError, DeviceInfo, DeviceKind, MemoryUse, NodeTime, Plan, PlanOptions, Storage};
+pub use convolution::{Convolution, Tile, convolution_ways, winograd};
+pub use device::{
+    Activations, Device, DeviceError, DeviceInfo, DeviceKind, MemoryUse, NodeTime, Plan, PlanOptions, Storage,
+};
 pub use error::GraphError;
 pub use expr::Expr;
 pub use graph::{Epilogue, Graph, Node, NodeId, Rate, WeightSpec};
@@ -39,6 +42,7 @@ pub use reference::{ReferenceError, evaluate};
 pub use scope::Scope;
 pub use shape::Shape;
 pub use slots::{Slot, Slots};
-pub use storage::{Kept, estimate_memory, kept_weights};
+pub use storage::{Kept, estimate_memory, half_values, kept_weights};
 pub use tensor::Tensor;
 pub use weights::{MemoryWeights, StorageType, WeightSource, WeightView};
+pub use winners::{Winners, alone, shape_key};

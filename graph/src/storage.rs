@@ -1,7 +1,7 @@
 //! In which precision plans keep weights, and what a plan holds: one rule for all devices, so that they compute with the
 //! same numbers and memory is known before it is taken.
 
-use crate::device::{DeviceKind, MemoryUse, PlanOptions, Storage};
+use crate::device::{Activations, DeviceKind, MemoryUse, PlanOptions, Storage};
 use crate::graph::Graph;
 use crate::op::Op;
 use crate::ops::MatMul;
@@ -108,9 +108,40 @@ fn large_weights(graph: &Graph) -> Vec<Option<bool>> {
     large.into_iter().zip(blocks).map(|(large, blocks)| large.then_some(blocks)).collect()
 }
 
+/// Which values an adapter with half precision keeps in it, by node number.
+///
+/// These are the computed ones, but for outputs, which are read as singles, and for everything that row numbers or timesteps
+/// are computed from: half precision has whole numbers up to 2048 only.
+#[must_use]
+pub fn half_values(graph: &Graph, options: PlanOptions) -> Vec<bool> {
+    let nodes = graph.nodes();
+    let mut exact = vec![options.activations == Activations::F32; nodes.len()];
+    for (i, node) in nodes.iter().enumerate().rev() {
+        let counts = match node.op {
+            Op::Gather(_) => Some(node.inputs[1]),
+            Op::TimestepEmbedding(_) => Some(node.inputs[0]),
+            _ => None,
+        };
+        let own = exact[i];
+        for id in node.reads().filter(|id| own || Some(*id) == counts) {
+            exact[id.index()] = true;
+        }
+    }
+    let slots = Slots::assign(graph);
+    // A reshape is another view of the same memory.
+    let mut half: Vec<bool> = nodes.iter().map(|node| !node.op.is_leaf()).collect();
+    for (id, _) in graph.iter() {
+        half[slots.root(id).index()] &= !exact[id.index()];
+    }
+    for (_, id) in graph.outputs() {
+        half[slots.root(*id).index()] = false;
+    }
+    graph.iter().map(|(id, _)| half[slots.root(id).index()]).collect()
+}
+
 /// What a plan of an optimised graph will hold on such a device, without making it.
 ///
-/// An estimate: devices round buffers up, and some need a little room of their own (parameters of kernels, scratch memory of
+/// An estimate: values count as singles, devices round buffers up, and some need a little room of their own (parameters of kernels, scratch memory of
 /// attention) or keep a weight twice that is read in two ways.
 #[must_use]
 pub fn estimate_memory(
@@ -208,6 +239,27 @@ mod tests {
         assert_eq!(named(&graph, &all, Storage::Q8_0, Kept::F16), ["odd.weight", "by_columns"]);
         assert_eq!(halves(&all, Storage::Q8_0), ["embed.weight", "proj.weight"], "tables and short rows");
         assert_eq!(Kept::Q8_0.bytes(64), 68);
+    }
+
+    #[test]
+    fn values_are_halves_but_for_counts_and_outputs() {
+        let s = Scope::root();
+        let t = s.input("t", &[2], Rate::Step);
+        let doubled = &t + &t;
+        let time = s.at("time").linear(&doubled.timestep_embedding(8, true, 0.0), 4);
+        let ids = s.input("ids", &[3], Rate::Once);
+        let next = (&ids + &ids).reshape(&[3, 1]).reshape(&[3]);
+        let rows = s.at("embed").embedding(&next, 7, 4);
+        let mixed = rows.matmul_transposed(&time);
+        let view = mixed.reshape(&[6]);
+        let out = view.scale(2.0);
+        let graph = s.finish(&[("out", &out)]).expect("the shapes fit");
+        let options = PlanOptions { activations: Activations::F16, ..Default::default() };
+        let half = half_values(&graph, options);
+        let names: Vec<_> =
+            graph.nodes().iter().zip(&half).filter(|(_, half)| **half).map(|(node, _)| node.op.name()).collect();
+        assert_eq!(names, ["timestep_embedding", "matmul", "gather", "matmul", "reshape"]);
+        assert!(half_values(&graph, PlanOptions::default()).iter().all(|half| !half));
     }
 
     #[test]

@@ -28,11 +28,12 @@ mod request;
 mod resolve;
 mod run;
 mod tasks;
+mod tune;
 
 pub use bench::{Bench, Repeats};
 pub use conditioning::SampleShape;
 pub use devices::{
-    DeviceChoice, DeviceSettings, SelftestCase, SharedDevice, automatic, devices, open_device, selftest,
+    DeviceChoice, DeviceSettings, KernelCache, SelftestCase, SharedDevice, automatic, devices, open_device, selftest,
 };
 pub use edit::{Constraint, Method, Replacement};
 pub use error::PipelineError;
@@ -47,3 +48,4 @@ pub use problems::{methods, problems};
 pub use request::{Request, StartingNoise};
 pub use run::{Batch, Generated, Run, RunId, Step, Timings};
 pub use tasks::{Colorize, ImageToImage, Inpaint, Invert, Restore, Stroke, Task, Upscale};
+pub use tune::Tuned;

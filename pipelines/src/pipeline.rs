@@ -16,7 +16,7 @@ use crate::picture::{RgbImage, binning};
 use crate::request::Request;
 use crate::run::{Batch, Generated, Run, RunId, Timings};
 use crate::tasks::{Begin, Finished, Task, TaskDefaults};
-use graph::{Graph, MemoryUse, PlanOptions};
+use graph::{Graph, MemoryUse, PlanOptions, WeightSource};
 use models::ModelFiles;
 use scheduler::{SchedulerConfig, Steps};
 use std::sync::Arc;
@@ -246,6 +246,11 @@ impl Pipeline {
     /// What the network sees besides its sample, which only some tasks give it.
     pub(crate) fn concatenated(&self) -> Concatenated {
         self.shared.model.network.concatenated
+    }
+
+    /// Of the network.
+    pub(crate) fn weights(&self) -> &dyn WeightSource {
+        self.shared.model.weights()
     }
 
     pub(crate) fn host(&self) -> &Host {

@@ -34,7 +34,7 @@ fn value(problem: &Problem<'_>, prelude: &mut Prelude, width: Width) -> Option<(
             let _ = write!(text, "    {value}\n}}\n");
         }
     }
-    prelude.output(problem.out, width);
+    prelude.output(problem, width);
     prelude.function(&text);
     Some(())
 }

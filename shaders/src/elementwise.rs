@@ -21,7 +21,7 @@ fn value(problem: &Problem<'_>, prelude: &mut Prelude, width: Width) -> Option<(
         let own = if strided.is_contiguous() { width } else { Width::One };
         prelude.operand(&format!("x{k}"), operand, own);
     }
-    prelude.output(problem.out, width);
+    prelude.output(problem, width);
     let shapes: Vec<Option<&[usize]>> = problem.operands.iter().map(|operand| Some(operand.shape)).collect();
     expression::function(prelude, "value", &expr.simplify(), &shapes, problem.out, width);
     Some(())

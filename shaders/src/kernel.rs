@@ -35,3 +35,7 @@ pub trait Kernel: Sync {
 
 /// The rank of naive kernels, which come last.
 pub(crate) const LAST: u32 = u32::MAX;
+
+/// The one kernel that rounds its left factor to blocks of eight bits ([`graph::q8_0`]), where
+/// [`Profile::integer_products`] asks for it. Its result is that of the rounded factor.
+pub const EIGHT_BITS: &str = "matmul_workgroup_eight_bits";

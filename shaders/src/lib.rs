@@ -29,7 +29,7 @@ mod timestep_embedding;
 mod total;
 mod view;
 
-pub use kernel::{Kernel, Shader};
+pub use kernel::{EIGHT_BITS, Kernel, Shader};
 pub use list::{KERNELS, candidates};
 pub use problem::{Format, Operand, Problem};
 pub use profile::Profile;

@@ -11,6 +11,7 @@ pub static KERNELS: &[&dyn Kernel] = &[
     &matmul::WORKGROUP_64,
     &matmul::WORKGROUP_32,
     &matmul::Cooperative,
+    &matmul::EightBits,
     &matmul::Reduce,
     &matmul::REGISTER_8,
     &matmul::REGISTER_4,

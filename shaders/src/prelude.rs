@@ -105,14 +105,18 @@ impl Prelude {
     ///   four, because rows then end at multiples of four.
     pub(crate) fn operand(&mut self, name: &str, operand: &Operand<'_>, width: Width) {
         let count = operand.shape.iter().try_fold(1usize, |n, extent| n.checked_mul(*extent));
-        self.checked(count.unwrap_or(usize::MAX));
+        let elements = self.checked(count.unwrap_or(usize::MAX));
+        if operand.format == Format::Q8_0 {
+            self.failed |= !graph::q8_0::fits(elements as usize);
+            self.param(&format!("{name}_scales"), elements as usize / 4);
+        }
         self.f16 |= operand.format == Format::F16;
         let element = match (operand.format, width) {
             (Format::F32, Width::One) => "f32",
             (Format::F32, Width::Four) => "vec4<f32>",
             (Format::F16, Width::One) => "f16",
             (Format::F16, Width::Four) => "vec4<f16>",
-            (Format::PackedF16, Width::One) => "u32",
+            (Format::PackedF16, Width::One) | (Format::Q8_0, _) => "u32",
             (Format::PackedF16, Width::Four) => "vec2<u32>",
         };
         self.bind(name, "read", element);
@@ -126,6 +130,13 @@ impl Prelude {
             "fn load_{name}(i: u32) -> f32 {{\n    return 0.0;\n}}\n\
              fn tail4_{name}(i: u32, left: u32) -> vec4<f32> {{\n    return vec4<f32>();\n}}\n"
         );
+    }
+
+    /// `alias NAME`: vectors of four in which workgroup memory holds parts of these operands, halves where all of them are of
+    /// halves in memory.
+    pub(crate) fn part<'a>(&mut self, name: &str, mut operands: impl Iterator<Item = &'a Operand<'a>>) {
+        let half = operands.all(|operand| operand.format == Format::F16);
+        let _ = writeln!(self.constants, "alias {name} = vec4<{}>;", if half { "f16" } else { "f32" });
     }
 
     fn bind(&mut self, name: &str, access: &str, element: &str) {
@@ -150,6 +161,10 @@ impl Prelude {
                 "let pair = unpack2x16float({name}[i >> 2u][(i >> 1u) & 1u]);\n    \
                  return select(pair.x, pair.y, (i & 1u) == 1u);"
             ),
+            (Format::Q8_0, _) => format!(
+                "let quant = extractBits(bitcast<i32>({name}[i >> 2u]), (i & 3u) * 8u, 8u);\n    \
+                 return f32(quant) * scale_{name}(i >> 5u);"
+            ),
         };
         let four = match (format, width) {
             (_, Width::One) => format!(
@@ -161,6 +176,10 @@ impl Prelude {
                 "let words = {name}[i >> 2u];\n    \
                  return vec4<f32>(unpack2x16float(words.x), unpack2x16float(words.y));"
             ),
+            // Rows are whole blocks, so four neighbours from a multiple of four on share one.
+            (Format::Q8_0, Width::Four) => {
+                format!("return vec4<f32>(unpack4xI8({name}[i >> 2u])) * scale_{name}(i >> 5u);")
+            }
         };
         let tail = match width {
             Width::Four => format!("return load4_{name}(i);"),
@@ -172,6 +191,14 @@ impl Prelude {
                  return v;"
             ),
         };
+        if format == Format::Q8_0 {
+            let _ = write!(
+                self.functions,
+                "fn scale_{name}(block: u32) -> f32 {{\n    \
+                 let pair = unpack2x16float({name}[params.{name}_scales + (block >> 1u)]);\n    \
+                 return select(pair.x, pair.y, (block & 1u) == 1u);\n}}\n"
+            );
+        }
         let _ = write!(
             self.functions,
             "fn load_{name}(i: u32) -> f32 {{\n    {one}\n}}\n\
@@ -193,7 +220,7 @@ impl Prelude {
             let own = if width == Width::Four && strided.is_contiguous() { Width::Four } else { Width::One };
             self.operand(&format!("x{name}"), extra, own);
         }
-        self.output(problem.out, width);
+        self.output(problem, width);
         let simplified = problem.epilogue.map(graph::Expr::simplify);
         let expr = simplified.unwrap_or(graph::Expr::Input(0));
         let shapes: Vec<Option<&[usize]>> =
@@ -201,21 +228,38 @@ impl Prelude {
         expression::function(self, "epilogue", &expr, &shapes, problem.out, width);
         self.function(match width {
             Width::One => {
-                "fn store_y(i: u32, v: f32) {\n    y[i] = epilogue(v, i);\n}\n\
+                "fn store_y(i: u32, v: f32) {\n    y[i] = kept(epilogue(v, i));\n}\n\
                  fn store4_y(i: u32, v: vec4<f32>, left: u32) {\n    \
                  store_y(i, v.x);\n    \
                  if (left > 1u) {\n        store_y(i + 1u, v.y);\n    }\n    \
                  if (left > 2u) {\n        store_y(i + 2u, v.z);\n    }\n    \
                  if (left > 3u) {\n        store_y(i + 3u, v.w);\n    }\n}\n"
             }
-            Width::Four => "fn store4_y(i: u32, v: vec4<f32>, left: u32) {\n    y[i >> 2u] = epilogue4(v, i);\n}\n",
+            Width::Four => {
+                "fn store4_y(i: u32, v: vec4<f32>, left: u32) {\n    y[i >> 2u] = kept4(epilogue4(v, i));\n}\n"
+            }
         });
     }
 
-    /// Binds the result `y` without access functions.
-    pub(crate) fn output(&mut self, out: &[usize], width: Width) {
-        self.checked(graph::shape::numel(out));
-        self.bind("y", "read_write", if width == Width::Four { "vec4<f32>" } else { "f32" });
+    /// Binds the result `y`, and generates `kept(v)` and `kept4(v)`, which turn what was computed into what `y` holds. What is
+    /// beyond half precision becomes its largest number and not infinite, whose differences are no numbers.
+    pub(crate) fn output(&mut self, problem: &Problem<'_>, width: Width) {
+        self.checked(graph::shape::numel(problem.out));
+        let half = problem.result == Format::F16;
+        self.f16 |= half;
+        let scalar = if half { "f16" } else { "f32" };
+        self.bind("y", "read_write", &if width == Width::Four { format!("vec4<{scalar}>") } else { scalar.into() });
+        let (one, four) = match half {
+            true => {
+                ("f16(clamp(v, -65504.0, 65504.0))", "vec4<f16>(clamp(v, vec4<f32>(-65504.0), vec4<f32>(65504.0)))")
+            }
+            false => ("v", "v"),
+        };
+        let _ = write!(
+            self.functions,
+            "fn kept(v: f32) -> {scalar} {{\n    return {one};\n}}\n\
+             fn kept4(v: vec4<f32>) -> vec4<{scalar}> {{\n    return {four};\n}}\n"
+        );
     }
 
     /// Puts the prelude before the bodies. At least `groups` workgroups run. They lie along a line that is folded over

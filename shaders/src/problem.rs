@@ -10,11 +10,14 @@ pub enum Format {
     /// Two half-precision numbers in each `u32`, the first in the low half. Every adapter reads it. An odd number of
     /// elements leaves the last high half unused.
     PackedF16,
+    /// Blocks of 32 neighbours along the last axes of a right factor, in eight bits ([`graph::q8_0`]): first the whole numbers of all
+    /// blocks, four in each `u32`, then their scales in half precision, two in each. Every adapter reads it.
+    Q8_0,
 }
 
 impl Format {
     /// All of them, for tests.
-    pub const ALL: [Format; 3] = [Format::F32, Format::F16, Format::PackedF16];
+    pub const ALL: [Format; 4] = [Format::F32, Format::F16, Format::PackedF16, Format::Q8_0];
 }
 
 /// A value that a kernel reads.
@@ -37,6 +40,9 @@ pub struct Problem<'a> {
     pub epilogue: Option<&'a Expr>,
     /// The epilogue's further operands, broadcast to the result.
     pub extras: Vec<Operand<'a>>,
-    /// Shape of the result, which is always stored as `f32`.
+    /// Shape of the result.
     pub out: &'a [usize],
+    /// How the result is stored: [`Format::F32`], or [`Format::F16`] with what is beyond half precision as its largest number. All
+    /// sums are in single precision.
+    pub result: Format,
 }

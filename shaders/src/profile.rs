@@ -9,6 +9,8 @@ pub struct Profile {
     pub subgroups: bool,
     /// Invocations of a subgroup, where all subgroups are of one size and multiply matrices of 8 × 8 `f32` together.
     pub cooperative: Option<u32>,
+    /// Products by weights of eight bits may round their other factor to eight bits, too, and multiply whole numbers.
+    pub integer_products: bool,
     /// Storage bindings of one shader stage.
     pub max_storage_bindings: u32,
     /// Invocations of one workgroup.
@@ -32,6 +34,7 @@ impl Profile {
             shader_f16: false,
             subgroups: false,
             cooperative: None,
+            integer_products: false,
             max_storage_bindings: 8,
             max_workgroup_invocations: 256,
             max_workgroup_size: [256, 256, 64],
@@ -49,6 +52,7 @@ impl Profile {
             shader_f16: true,
             subgroups: true,
             cooperative: None,
+            integer_products: true,
             max_storage_bindings: 16,
             max_workgroup_invocations: 1024,
             max_workgroup_size: [1024, 1024, 1024],
@@ -66,6 +70,7 @@ impl Profile {
             shader_f16: true,
             subgroups: true,
             cooperative: None,
+            integer_products: true,
             max_storage_bindings: 16,
             max_workgroup_invocations: 1024,
             max_workgroup_size: [1024, 1024, 64],

@@ -26,7 +26,7 @@ fn value(problem: &Problem<'_>, prelude: &mut Prelude, width: Width) -> Option<(
         return None;
     }
     prelude.operand("x", &x, width);
-    prelude.output(problem.out, width);
+    prelude.output(problem, width);
     let index = strided.index(prelude, "x");
     prelude.function(&match width {
         Width::One => format!("fn value(i: u32) -> f32 {{\n    return load_x({index});\n}}\n"),

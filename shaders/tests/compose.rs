@@ -18,17 +18,25 @@ struct Composed {
     label: String,
 }
 
+/// Every format of operands, and of results.
+fn formats() -> impl Iterator<Item = (Format, Format)> {
+    Format::ALL.into_iter().flat_map(|format| [(format, Format::F32), (format, Format::F16)])
+}
+
 /// All distinct modules of the table under each profile.
 fn composed() -> Vec<Composed> {
     let mut seen = HashSet::new();
     let mut all = Vec::new();
     for profile in [Profile::web_default(), Profile::lavapipe(), Profile::desktop(), Profile::cooperative()] {
         for case in all_cases() {
-            for format in Format::ALL {
-                for shader in candidates(&problem(&case, format), &profile) {
+            for (format, result) in formats() {
+                for shader in candidates(&problem(&case, format, result), &profile) {
                     if seen.insert((profile.name.clone(), shader.source.clone())) {
                         let (kernel, op, profile) = (shader.kernel, &case.op, profile.clone());
-                        let label = format!("{kernel} for {op:?} {} in {format:?} on {}", case.label, profile.name);
+                        let label = format!(
+                            "{kernel} for {op:?} {} in {format:?} to {result:?} on {}",
+                            case.label, profile.name
+                        );
                         let bindings = case.sources().count() + 1;
                         all.push(Composed { shader, profile, bindings, label });
                     }
@@ -102,18 +110,20 @@ fn every_variant_validates_within_its_limits() {
 fn every_problem_has_its_naive_kernel_last() {
     for profile in [Profile::web_default(), Profile::lavapipe(), Profile::desktop(), Profile::cooperative()] {
         for case in all_cases() {
-            for format in Format::ALL {
-                let shaders = candidates(&problem(&case, format), &profile);
+            for (format, result) in formats() {
+                let shaders = candidates(&problem(&case, format, result), &profile);
                 let needs_f16 = shaders.is_empty();
                 let extras = case.epilogue.as_ref().is_some_and(|(_, extras)| !extras.is_empty());
                 let has_weights = takes_any_format(&case).contains(&true) || extras;
                 assert_eq!(
                     needs_f16,
-                    format == Format::F16 && has_weights && !profile.shader_f16,
-                    "{case:?} in {format:?} on {}",
+                    (format == Format::F16 && has_weights || result == Format::F16) && !profile.shader_f16,
+                    "{case:?} in {format:?} to {result:?} on {}",
                     profile.name
                 );
-                if let Some(last) = shaders.last() {
+                // Naive attention adds up in its result, which must be of singles.
+                let naive = case.op.name() != "attention" || result == Format::F32;
+                if let Some(last) = shaders.last().filter(|_| naive) {
                     assert!(last.kernel.ends_with("_naive"), "{case:?}: {}", last.kernel);
                 }
             }
@@ -124,7 +134,7 @@ fn every_problem_has_its_naive_kernel_last() {
 #[test]
 fn shapes_stay_out_of_the_text() {
     let profile = Profile::desktop();
-    let first = |case: &Case| candidates(&problem(case, Format::F32), &profile).into_iter().next_back();
+    let first = |case: &Case| candidates(&problem(case, Format::F32, Format::F32), &profile).into_iter().next_back();
     let cases = all_cases();
     let op = &cases[0].op;
     let sources: HashSet<String> = cases
@@ -140,7 +150,14 @@ fn many_groups_fold_over_two_dimensions() {
     let op = graph::Op::from(graph::ops::Transpose { axes: vec![1, 0] });
     let (from, out) = ([3, 20_000_001], [20_000_001, 3]);
     let operand = shaders::Operand { shape: &from, format: Format::F32 };
-    let problem = shaders::Problem { op: &op, operands: vec![operand], epilogue: None, extras: Vec::new(), out: &out };
+    let problem = shaders::Problem {
+        op: &op,
+        operands: vec![operand],
+        epilogue: None,
+        extras: Vec::new(),
+        out: &out,
+        result: Format::F32,
+    };
     let shader = candidates(&problem, &Profile::web_default()).pop().expect("a kernel applies");
     let [x, y, z] = shader.groups.map(u64::from);
     assert!(x <= 65_535 && y > 1 && z == 1, "{:?}", shader.groups);
@@ -157,6 +174,7 @@ fn more_operands_than_bindings_have_no_kernel() {
         epilogue: None,
         extras: Vec::new(),
         out,
+        result: Format::F32,
     };
     assert_eq!(candidates(&problem(7, &[14, 4]), &Profile::web_default()).len(), 2);
     assert_eq!(candidates(&problem(8, &[16, 4]), &Profile::web_default()).len(), 0);
@@ -172,7 +190,14 @@ fn constants_that_wgsl_cannot_spell_are_parameters() {
     );
     let op = graph::Op::from(graph::ops::Elementwise { expr });
     let operand = shaders::Operand { shape: &[3], format: Format::F32 };
-    let problem = shaders::Problem { op: &op, operands: vec![operand], epilogue: None, extras: Vec::new(), out: &[3] };
+    let problem = shaders::Problem {
+        op: &op,
+        operands: vec![operand],
+        epilogue: None,
+        extras: Vec::new(),
+        out: &[3],
+        result: Format::F32,
+    };
     let shader = candidates(&problem, &Profile::web_default()).pop().expect("a kernel applies");
     assert!(shader.source.contains("max(v0, params.constant0)"), "{}", shader.source);
     assert!(shader.params.contains(&f32::NEG_INFINITY.to_bits()), "{:?}", shader.params);
@@ -181,7 +206,8 @@ fn constants_that_wgsl_cannot_spell_are_parameters() {
 /// On software adapters barriers come last but for the naive kernel; elsewhere they lead.
 #[test]
 fn the_best_guess_suits_the_adapter() {
-    let first = |case: &Case, profile: &Profile| candidates(&problem(case, Format::F32), profile)[0].kernel;
+    let first =
+        |case: &Case, profile: &Profile| candidates(&problem(case, Format::F32, Format::F32), profile)[0].kernel;
     let (software, card) = (Profile::lavapipe(), Profile::desktop());
     let mut chosen = BTreeSet::new();
     for case in all_cases() {

@@ -4,7 +4,7 @@ use super::error::CliError;
 use super::kernel;
 use super::model::{self, EmbeddingArg, LoraArg, Wanted};
 use clap::{Args, ValueEnum};
-use graph::{PlanOptions, Storage};
+use graph::{Activations, DeviceInfo, PlanOptions, Storage};
 use pipelines::{DeviceChoice, GuidanceInterval, PromptSyntax, Request, Rng, Task};
 use scheduler::{NamedSampler, NamedSchedule, Steps};
 use std::path::PathBuf;
@@ -215,7 +215,7 @@ pub(super) enum DType {
     F32,
     /// Half precision
     F16,
-    /// Eight bits in ggml's blocks of 32; half precision where rows are not whole blocks
+    /// Eight bits, in blocks of 32 with a scale each; half precision where that does not fit
     #[value(name = "q8_0")]
     Q8_0,
 }
@@ -237,15 +237,18 @@ pub(super) fn gib(text: &str) -> Result<f64, String> {
 }
 
 impl DType {
-    /// How plans keep weights, and compute convolutions where the environment says so.
-    pub(super) fn plan_options(self) -> Result<PlanOptions, CliError> {
+    /// How plans on a device keep weights, and what else the environment and measurements say of them.
+    pub(super) fn plan_options(self, info: &DeviceInfo) -> Result<PlanOptions, CliError> {
         let storage = match self {
             DType::Auto => Storage::Auto,
             DType::F32 => Storage::F32,
             DType::F16 => Storage::F16,
             DType::Q8_0 => Storage::Q8_0,
         };
-        Ok(PlanOptions { storage, convolution: kernel::convolution()? })
+        let options = kernel::plan_options(info)?;
+        // Who asks for singles gets them everywhere.
+        let activations = if self == DType::F32 { Activations::F32 } else { options.activations };
+        Ok(PlanOptions { storage, activations, ..options })
     }
 }
 

@@ -46,6 +46,8 @@ mod save_steps;
 mod selftest;
 mod settings;
 mod stroke;
+mod tune;
+mod tuned;
 mod upscale;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -105,6 +107,8 @@ enum Command {
     Selftest(selftest::Args),
     /// Measure this machine, and the time and memory that a model takes on it
     Bench(bench::Args),
+    /// Measure which ways of computing a model's operations are the fastest here, and keep them for later runs
+    Tune(tune::Args),
     /// Print a shell's completion script
     #[command(hide = true)]
     Completions {
@@ -146,6 +150,7 @@ pub fn main() -> ExitCode {
         Command::Convert(args) => convert::run(&args),
         Command::Selftest(args) => selftest::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Tune(args) => tune::run(&args),
         Command::Completions { shell } => completions(shell),
         Command::Man => man(),
     };

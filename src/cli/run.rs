@@ -137,14 +137,18 @@ pub(super) fn open(flags: &ImageArgs, prompt: Option<&str>) -> Result<Opened, Cl
     };
     loras.splice(0..0, flags.lora.iter().cloned());
     let files = flags.open_model(&loras)?;
-    let mut settings = device_settings(flags.checked, flags.threads.map(|n| n as usize));
+    let mut settings = device_settings(flags.checked, flags.threads.map(|n| n as usize))?;
     settings.max_memory = flags.max_memory.map(|gib| (gib * f64::from(1 << 30)) as u64);
     let device = pipelines::open_device(&flags.device, &settings)?;
     if flags.verbose {
         let info = device.info();
         note!("device: {} ({}, {})", info.name, info.kind, info.backend);
     }
-    let pipe = Pipeline::from_pretrained(&device, &files, flags.dtype.plan_options()?)?;
+    let options = flags.dtype.plan_options(device.info())?;
+    if let (true, Some(winners)) = (flags.verbose, options.winners) {
+        note!("tuned: {} shapes were measured on this device", winners.len());
+    }
+    let pipe = Pipeline::from_pretrained(&device, &files, options)?;
     if !pipe.left_over().is_empty() && !flags.quiet {
         let names = first_few(pipe.left_over());
         note!("warning: {} has tensors that no part of the model reads: {names}", flags.model.display());

@@ -4,11 +4,11 @@ use crate::check::{Check, Evaluation, Expected};
 use crate::device::{GpuDevice, Inner};
 use crate::pipeline::{Part, params_size};
 use crate::storage;
-use graph::cases::{Case, Source, cases};
+use graph::cases::{Case, Source, Values, cases};
 use graph::shape::numel;
-use graph::{Array, DeviceError, Op};
+use graph::{Array, DeviceError, Op, q8_0};
 use half::f16;
-use shaders::{Format, KERNELS, Operand, Problem, Profile, Shader};
+use shaders::{EIGHT_BITS, Format, KERNELS, Operand, Problem, Profile, Shader};
 use std::cell::OnceCell;
 use std::collections::HashSet;
 
@@ -39,7 +39,8 @@ pub struct CaseResult {
     pub op: &'static str,
     /// The problem: shapes, flags and epilogue.
     pub case: String,
-    /// How operands that plans may keep in half precision were stored: `f32`, `f16` or `packed f16`.
+    /// How operands that plans may keep in less than single precision were stored: `f32`, `f16`, `packed f16` or `q8_0`; or
+    /// `all f16`, where those that are no weights and the result were halves, too.
     pub storage: &'static str,
     /// How it went.
     pub outcome: Outcome,
@@ -84,26 +85,19 @@ pub fn selftest(
     let mut seen = HashSet::new();
     let narrow = Profile { max_groups: 7, ..inner.profile.clone() };
     for case in cases() {
-        // An epilogue does not depend on how operands are stored: single precision is enough for it.
-        let half = case.epilogue.is_none() && case.operands.iter().any(|source| source.is_weight);
-        for format in Format::ALL {
-            if (format != Format::F32 && !half) || (format == Format::F16 && !inner.profile.shader_f16) {
-                continue;
-            }
-            let data = Data::of(&case, format);
+        for layout in LAYOUTS.iter().filter(|layout| layout.applies(&case, &inner.profile)) {
+            let data = Data::of(&case, layout);
             let problem = data.problem(&case);
             for kernel in KERNELS.iter().filter(|kernel| kernel.op() == case.op.name()) {
                 let Some(shader) = kernel.shader(&problem, &inner.profile) else { continue };
-                let new = seen.insert((kernel.name(), format, case.epilogue.is_some()));
+                let new = seen.insert((kernel.name(), layout.name, case.epilogue.is_some()));
                 let heavy = case.op.takes_epilogue() || matches!(case.op, Op::Attention(_));
-                if depth == Depth::Brief && heavy && !new {
+                // Halves everywhere change how operands and results are accessed; one epilogue shows that for its operands.
+                let once = depth == Depth::Brief || (layout.rest == Format::F16 && case.epilogue.is_some());
+                if once && heavy && !new {
                     continue;
                 }
-                let storage = match format {
-                    Format::F32 => "f32",
-                    Format::F16 => "f16",
-                    Format::PackedF16 => "packed f16",
-                };
+                let storage = layout.name;
                 // Large problems fold a long line of workgroups over two dimensions; on a narrow adapter small ones do.
                 let folded = kernel.shader(&problem, &narrow).filter(|folded| folded.groups != shader.groups);
                 for (shader, note) in std::iter::once((shader, "")).chain(folded.map(|shader| (shader, " folded"))) {
@@ -120,46 +114,104 @@ pub fn selftest(
     Ok(results)
 }
 
+/// How operands and results lie in memory.
+struct Layout {
+    name: &'static str,
+    /// Of what models have as large weights.
+    weights: Format,
+    /// Of everything else that need not be exact, and of the result.
+    rest: Format,
+}
+
+const LAYOUTS: [Layout; 5] = [
+    Layout { name: "f32", weights: Format::F32, rest: Format::F32 },
+    Layout { name: "f16", weights: Format::F16, rest: Format::F32 },
+    Layout { name: "packed f16", weights: Format::PackedF16, rest: Format::F32 },
+    Layout { name: "q8_0", weights: Format::Q8_0, rest: Format::F32 },
+    Layout { name: "all f16", weights: Format::F16, rest: Format::F16 },
+];
+
+impl Layout {
+    fn applies(&self, case: &Case, profile: &Profile) -> bool {
+        let halves = [self.weights, self.rest].contains(&Format::F16);
+        if halves && !profile.shader_f16 {
+            return false;
+        }
+        if self.rest == Format::F16 {
+            return true;
+        }
+        // An epilogue does not depend on how weights are stored: single precision is enough for it.
+        match self.weights {
+            Format::F32 => true,
+            Format::Q8_0 => case.epilogue.is_none() && case.blocks().is_some(),
+            _ => case.epilogue.is_none() && case.operands.iter().any(|source| source.is_weight),
+        }
+    }
+
+    fn of(&self, case: &Case, i: usize, source: &Source) -> Format {
+        match source.values {
+            // What plans keep as singles, and a mask's large numbers, which halves do not have.
+            Values::Rows(_) | Values::Timesteps | Values::Mask => Format::F32,
+            _ if !source.is_weight => self.rest,
+            _ if self.weights == Format::Q8_0 && case.blocks() != Some(i) => Format::F32,
+            _ => self.weights,
+        }
+    }
+}
+
 /// A case with its numbers.
 struct Data {
     operands: Vec<Array<f32>>,
     formats: Vec<Format>,
-    extras: Vec<Array<f32>>,
-    expected: OnceCell<Expected>,
+    result: Format,
+    /// By most kernels, and by the one that rounds to eight bits.
+    expected: [OnceCell<Expected>; 2],
 }
 
 impl Data {
-    fn of(case: &Case, format: Format) -> Self {
-        let rounded = format != Format::F32;
-        let array = |(source, seed): (&Source, u64)| source.array(seed, rounded && source.is_weight);
-        let mut operands: Vec<Array<f32>> = case.sources().map(array).collect();
-        let extras = operands.split_off(case.operands.len());
-        let formats = case.operands.iter().map(|s| if s.is_weight { format } else { Format::F32 }).collect();
-        Self { operands, formats, extras, expected: OnceCell::new() }
+    fn of(case: &Case, layout: &Layout) -> Self {
+        let formats: Vec<Format> =
+            case.sources().enumerate().map(|(i, (source, _))| layout.of(case, i, source)).collect();
+        let array = |((source, seed), format): ((&Source, u64), &Format)| {
+            let array = source.array(seed, *format != Format::F32);
+            match format {
+                Format::Q8_0 => {
+                    let blocks = q8_0::quantize(&array.data).expect("tests' values are small");
+                    Array::new(array.shape, q8_0::values(&blocks))
+                }
+                _ => array,
+            }
+        };
+        let operands = case.sources().zip(&formats).map(array).collect();
+        Self { operands, formats, result: layout.rest, expected: Default::default() }
     }
 
     fn problem<'a>(&'a self, case: &'a Case) -> Problem<'a> {
-        let single = |array: &'a Array<f32>| Operand { shape: &array.shape, format: Format::F32 };
-        let operands = self.operands.iter().zip(&self.formats);
-        Problem {
-            op: &case.op,
-            operands: operands.map(|(array, format)| Operand { shape: &array.shape, format: *format }).collect(),
-            epilogue: case.epilogue.as_ref().map(|(expr, _)| expr),
-            extras: self.extras.iter().map(single).collect(),
-            out: &case.out,
-        }
+        let operand = |(array, format): (&'a Array<f32>, Format)| Operand { shape: &array.shape, format };
+        let mut operands: Vec<Operand<'_>> = self.bound().map(operand).collect();
+        let extras = operands.split_off(case.operands.len());
+        let epilogue = case.epilogue.as_ref().map(|(expr, _)| expr);
+        Problem { op: &case.op, operands, epilogue, extras, out: &case.out, result: self.result }
     }
 
-    /// What every kernel should give: the references are slow, so they are asked once.
-    fn expected(&self, case: &Case) -> &Expected {
-        let epilogue = case.epilogue.as_ref().map(|(expr, _)| (expr, &self.extras[..]));
-        let evaluation = Evaluation { op: &case.op, operands: &self.operands, epilogue, out: &case.out };
-        self.expected.get_or_init(|| evaluation.expected())
+    /// What a kernel should give: the references are slow, so they are asked once.
+    fn expected(&self, case: &Case, kernel: &str) -> &Expected {
+        let (operands, extras) = self.operands.split_at(case.operands.len());
+        let eight_bits = kernel == EIGHT_BITS;
+        let evaluation = Evaluation {
+            op: &case.op,
+            operands,
+            epilogue: case.epilogue.as_ref().map(|(expr, _)| (expr, extras)),
+            out: &case.out,
+            half: self.result == Format::F16,
+            eight_bits,
+        };
+        self.expected[usize::from(eight_bits)].get_or_init(|| evaluation.expected())
     }
 
     /// All operands in binding order.
     fn bound(&self) -> impl Iterator<Item = (&Array<f32>, Format)> {
-        self.operands.iter().zip(self.formats.iter().copied()).chain(self.extras.iter().map(|a| (a, Format::F32)))
+        self.operands.iter().zip(self.formats.iter().copied())
     }
 }
 
@@ -170,7 +222,8 @@ fn launch(inner: &Inner, shader: &Shader, case: &Case, data: &Data) -> Result<Ou
     // Kernels that ask a binding for its length need the true one; for the rest it includes the fence, because drivers
     // quietly drop what is written beyond a binding.
     let behind = if shader.source.contains("arrayLength") { 0 } else { FENCE };
-    let result = inner.storage_buffer(((align + elements + FENCE) * 4) as u64, "a result")?;
+    let bytes = usize::try_from(storage::bytes(elements, data.result)).expect("a small test");
+    let result = inner.storage_buffer((align * 4 + bytes.next_multiple_of(4) + FENCE * 4) as u64, "a result")?;
     let words = usize::try_from(result.size() / 4).expect("a small test");
     let sentinels = vec![SENTINEL; words];
     inner.queue.write_buffer(&result, 0, bytemuck::cast_slice(&sentinels));
@@ -183,7 +236,7 @@ fn launch(inner: &Inner, shader: &Shader, case: &Case, data: &Data) -> Result<Ou
         let size = bytes.len() as u64;
         let nothing = match format {
             Format::F32 => f32::NAN.to_bits(),
-            Format::F16 | Format::PackedF16 => u32::from(f16::NAN.to_bits()) * 0x1_0001,
+            _ => u32::from(f16::NAN.to_bits()) * 0x1_0001,
         };
         bytes.extend(std::iter::repeat_n(nothing.to_ne_bytes(), 64).flatten());
         let buffer = inner.storage_buffer(bytes.len() as u64, "an operand")?;
@@ -203,7 +256,8 @@ fn launch(inner: &Inner, shader: &Shader, case: &Case, data: &Data) -> Result<Ou
 
     let pipeline = inner.pipeline(shader, operands.len())?;
     let parts: Vec<Part<'_>> = operands.iter().map(|(buffer, size)| Part::start_of(buffer, *size)).collect();
-    let out = Part { buffer: &result, offset: (align * 4) as u64, size: ((elements + behind) * 4) as u64 };
+    let size = (bytes.next_multiple_of(4) + behind * 4) as u64;
+    let out = Part { buffer: &result, offset: (align * 4) as u64, size };
     let params = Part { buffer: &uniform, offset: 0, size: params_size(shader) };
     let bindings = inner.bind(&pipeline, &parts, out, params)?;
     inner.guarded("running a kernel", || {
@@ -219,12 +273,17 @@ fn launch(inner: &Inner, shader: &Shader, case: &Case, data: &Data) -> Result<Ou
     let staging = inner.staging_buffer(words, "a result")?;
     let words: Vec<u32> = inner.read_back(&result, &staging, words)?;
 
-    let inside = align..align + elements;
-    if let Some(at) = (0..words.len()).find(|i| !inside.contains(i) && words[*i] != SENTINEL) {
-        return Ok(Outcome::Overrun { at: at as i64 - inside.start as i64 });
+    // An odd number of halves leaves the upper half of its last word alone.
+    let all: &[u8] = bytemuck::cast_slice(&words);
+    let inside = align * 4..align * 4 + bytes;
+    let sentinel = SENTINEL.to_ne_bytes();
+    if let Some(at) = (0..all.len()).find(|i| !inside.contains(i) && all[*i] != sentinel[i % 4]) {
+        let at = at as i64 - if at < inside.start { inside.start } else { inside.end } as i64;
+        let size = (bytes / elements.max(1)) as i64;
+        return Ok(Outcome::Overrun { at: at.div_euclid(size.max(1)) + if at < 0 { 0 } else { elements as i64 } });
     }
-    let values: Vec<f32> = words[inside].iter().map(|bits| f32::from_bits(*bits)).collect();
-    Ok(Outcome::Compared(data.expected(case).check(&values)))
+    let values = storage::decode(&all[inside], data.result);
+    Ok(Outcome::Compared(data.expected(case, shader.kernel).check(&values)))
 }
 
 #[cfg(test)]
@@ -241,7 +300,7 @@ mod tests {
         let adapter = adapter.expect("Mesa's software Vulkan driver (Debian: mesa-vulkan-drivers)");
         let device = adapter.open(GpuOptions::default()).unwrap();
         let case = cases().into_iter().find(|case| case.op.name() == "elementwise").unwrap();
-        let data = Data::of(&case, Format::F32);
+        let data = Data::of(&case, &LAYOUTS[0]);
         let kernel = KERNELS.iter().find(|kernel| kernel.name() == "elementwise_naive").unwrap();
         let mut shader = kernel.shader(&data.problem(&case), &device.inner.profile).unwrap();
         spoil(&mut shader);

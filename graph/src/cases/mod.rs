@@ -16,7 +16,8 @@ use crate::array::Array;
 use crate::expr::{Binary, Expr, Unary};
 use crate::graph::{Graph, Rate};
 use crate::op::Op;
-use crate::ops::Elementwise;
+use crate::ops::{Elementwise, MatMul};
+use crate::q8_0;
 use crate::random::SplitMix;
 use crate::scope::Scope;
 use crate::shape::{Shape, numel};
@@ -114,6 +115,18 @@ impl Case {
         let activated = self.then("gelu_tanh", Expr::unary(Unary::GeluTanh, x(0)), Vec::new());
         let residual = self.then("gated residual", gated, vec![signed(&gate), signed(&self.out)]);
         [self, activated, residual]
+    }
+
+    /// The operand that plans may keep in blocks of eight bits ([`q8_0`]), if there is one.
+    #[must_use]
+    pub fn blocks(&self) -> Option<usize> {
+        let weight = self.operands.get(1).filter(|source| source.is_weight)?;
+        let row = match (&self.op, &weight.shape[..]) {
+            (Op::MatMul(MatMul { transpose_b: true, .. }), [.., row]) => *row,
+            (Op::Conv2d(_), [_, taps @ ..]) => numel(taps),
+            _ => return None,
+        };
+        q8_0::fits(row).then_some(1)
     }
 
     /// Every operand in the order in which a kernel binds them, the epilogue's last, with a number that seeds its values.

@@ -11,6 +11,7 @@ pub(super) fn matmuls() -> Vec<Case> {
         (true, true, 33, 17, 19),
         (true, true, 65, 66, 40),
         (true, true, 64, 64, 64),
+        (true, true, 33, 18, 96),
         (true, true, 1, 40, 129),
         (true, true, 1, 1, 1),
         (true, false, 5, 8, 12),

@@ -32,6 +32,15 @@ impl FromStr for DeviceChoice {
     }
 }
 
+/// Where compiled kernels are kept between runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelCache {
+    /// The folder.
+    pub folder: PathBuf,
+    /// The most that its files may hold together; those of other adapters and drivers go first, the oldest first.
+    pub most_bytes: u64,
+}
+
 /// What else decides how a device is found and opened.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DeviceSettings {
@@ -41,8 +50,8 @@ pub struct DeviceSettings {
     pub adapter_name: Option<String>,
     /// Keep bounds checks in kernels.
     pub checked: bool,
-    /// A folder for the kernels that drivers compiled, read at the next start; none are kept if absent.
-    pub kernel_cache: Option<PathBuf>,
+    /// Where the kernels that drivers compiled are kept for the next start; none are if absent.
+    pub kernel_cache: Option<KernelCache>,
     /// Threads of the native executor; all cores if absent.
     pub threads: Option<usize>,
     /// Bytes that plans may hold together; as many as there are if absent.
@@ -107,7 +116,7 @@ mod through_wgpu {
 
     fn opened(adapter: &gpu::Adapter, settings: &DeviceSettings) -> Result<gpu::GpuDevice, DeviceError> {
         match &settings.kernel_cache {
-            Some(folder) => adapter.open_with_cache(options(settings), folder),
+            Some(cache) => adapter.open_with_cache(options(settings), &cache.folder, cache.most_bytes),
             None => adapter.open(options(settings)),
         }
     }

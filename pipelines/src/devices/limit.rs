@@ -56,6 +56,10 @@ impl Device for Limited {
         self.used.fetch_add(bytes, Ordering::Relaxed);
         Ok(Box::new(LimitedPlan { plan, bytes, used: Arc::clone(&self.used) }))
     }
+
+    fn ways(&self, graph: &Graph, weights: &dyn WeightSource, options: PlanOptions) -> Vec<Vec<&'static str>> {
+        self.device.ways(graph, weights, options)
+    }
 }
 
 struct LimitedPlan {

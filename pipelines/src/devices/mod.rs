@@ -5,7 +5,7 @@ mod limit;
 pub(crate) mod residency;
 mod selftest;
 
-pub use choice::{DeviceChoice, DeviceSettings, automatic, devices, open_device};
+pub use choice::{DeviceChoice, DeviceSettings, KernelCache, automatic, devices, open_device};
 #[cfg(test)]
 pub(crate) use limit::Limited;
 pub use residency::SharedDevice;

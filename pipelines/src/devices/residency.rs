@@ -2,8 +2,8 @@
 
 use crate::error::PipelineError;
 use graph::{
-    Device, DeviceError, DeviceInfo, Graph, MemoryUse, NodeTime, Plan, PlanOptions, WeightSource, estimate_memory,
-    passes,
+    Activations, Device, DeviceError, DeviceInfo, Graph, MemoryUse, NodeTime, Plan, PlanOptions, WeightSource,
+    estimate_memory, passes,
 };
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -81,7 +81,10 @@ pub(crate) struct Host {
 impl Host {
     /// Plans a graph after the passes that every graph goes through.
     pub(crate) fn plan(&self, graph: &Graph, weights: &dyn WeightSource) -> Result<Box<dyn Plan>, PipelineError> {
-        Ok(self.shared.device().plan(&passes::optimize(graph), weights, self.options)?)
+        // Text encoders and autoencoders: activations of the latter are beyond half precision in some models (diffusers'
+        // `force_upcast`), and neither takes much of a run.
+        let options = PlanOptions { activations: Activations::F32, ..self.options };
+        Ok(self.shared.device().plan(&passes::optimize(graph), weights, options)?)
     }
 
     /// What such a plan will hold, without making it.

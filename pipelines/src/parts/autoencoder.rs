@@ -5,7 +5,7 @@ use crate::conditioning::SampleShape;
 use crate::devices::residency::{Host, Places};
 use crate::error::PipelineError;
 use crate::picture::tiles::{Blend, Grid};
-use graph::{DeviceError, Graph, MemoryUse, NodeTime, Plan, Rate, Scope, Tensor};
+use graph::{DeviceError, Graph, MemoryUse, NodeTime, Plan, Rate, Scope, Tensor, WeightSource};
 use models::{
     AutoencoderKlConfig, AutoencoderTinyConfig, Checkpoint, ModelFiles, ModelIndex, autoencoder_kl_decode,
     autoencoder_tiny_decode,
@@ -128,6 +128,11 @@ impl Autoencoder {
         let extents = SampleShape { height: shape.height * factor, width: shape.width * factor, channels };
         let both = [self.graph(shape)?, encoder::graph(&self.decoder, extents)?];
         Ok(both.iter().map(|graph| graph.cost(Rate::Step).flops as f64).sum())
+    }
+
+    /// The graph that decodes latents of this shape, with its weights.
+    pub(crate) fn decoding(&self, shape: SampleShape) -> Result<(Graph, &dyn WeightSource), PipelineError> {
+        Ok((self.graph(shape)?, &self.weights))
     }
 
     fn graph(&self, shape: SampleShape) -> Result<Graph, PipelineError> {

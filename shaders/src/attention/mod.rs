@@ -2,7 +2,7 @@
 
 use crate::kernel::{Kernel, LAST, Shader};
 use crate::prelude::{Prelude, Width, lone_workgroup};
-use crate::problem::Problem;
+use crate::problem::{Format, Problem};
 use crate::profile::Profile;
 use graph::Op;
 
@@ -70,6 +70,10 @@ impl Kernel for Naive {
     }
 
     fn shader(&self, problem: &Problem<'_>, profile: &Profile) -> Option<Shader> {
+        // It adds up in its result.
+        if problem.result != Format::F32 {
+            return None;
+        }
         let workgroup = lone_workgroup(profile);
         let Setup { prelude, batch, heads, queries, .. } = setup(problem, workgroup, false)?;
         let groups = (batch * heads * queries).div_ceil(workgroup as usize);
@@ -132,6 +136,7 @@ impl Kernel for Workgroup {
         let parts = blocks.div_ceil(kept);
         prelude.constant("GROUPS", u32::try_from(kept).ok()?);
         prelude.param("parts", parts);
+        prelude.part("Staged", problem.operands.iter().take(3));
         let groups = batch * heads * queries.div_ceil(32) * parts;
         prelude.compose(self.name(), &[include_str!("workgroup.wgsl")], groups, profile)
     }

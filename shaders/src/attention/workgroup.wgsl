@@ -2,7 +2,7 @@
 // result, meeting the keys 32 at a time with running maximum and sum (FlashAttention, Dao et al. 2022, Algorithm 1).
 //
 // Expects: what naive.wgsl does, WORKGROUP = 64, GROUPS (1, 2 or 4), params.parts (workgroups that share the channels of
-// a head), tail4_q, tail4_k, tail4_v, store4_y.
+// a head), tail4_q, tail4_k, tail4_v, store4_y; Staged (vectors of halves where all operands are halves, so that nothing is lost, else of singles).
 // Each invocation keeps scores of 4 queries by 4 keys and sums of 4 queries by 4 GROUPS channels in registers; 10 KiB of
 // workgroup memory, with one spare vector a row against bank conflicts.
 
@@ -15,7 +15,7 @@ const STRIDE: u32 = TILE / 4u + 1u;
 const VALUE_STEP: u32 = 32u / GROUPS;
 
 // First DEPTH_STEP channels of queries and then of keys, four queries (keys) a vector; later values, four channels a vector.
-var<workgroup> stage: array<vec4<f32>, 2 * DEPTH_STEP * STRIDE>;
+var<workgroup> stage: array<Staged, 2 * DEPTH_STEP * STRIDE>;
 // Softmax weights, a row for each key, four queries a vector.
 var<workgroup> shared_weights: array<vec4<f32>, TILE * STRIDE>;
 // One vector of four queries from each invocation.
@@ -147,14 +147,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 }
                 let columns = transpose(rows);
                 let at = (side * DEPTH_STEP + d - d1) * STRIDE + four / 4u;
-                stage[at] = columns[0];
-                stage[at + STRIDE] = columns[1];
-                stage[at + 2u * STRIDE] = columns[2];
-                stage[at + 3u * STRIDE] = columns[3];
+                stage[at] = Staged(columns[0]);
+                stage[at + STRIDE] = Staged(columns[1]);
+                stage[at + 2u * STRIDE] = Staged(columns[2]);
+                stage[at + 3u * STRIDE] = Staged(columns[3]);
             }
             workgroupBarrier();
             for (var i = 0u; i < DEPTH_STEP; i++) {
-                s = rank1(s, stage[(DEPTH_STEP + i) * STRIDE + tx], stage[i * STRIDE + ty]);
+                s = rank1(s, vec4<f32>(stage[(DEPTH_STEP + i) * STRIDE + tx]), vec4<f32>(stage[i * STRIDE + ty]));
             }
             workgroupBarrier();
         }
@@ -189,19 +189,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
         for (var j1 = 0u; j1 < TILE; j1 += VALUE_STEP) {
             for (var i = lane; i < VALUE_STEP * 8u * GROUPS; i += WORKGROUP) {
-                stage[i] = read_v(batch, j0 + j1 + i / (8u * GROUPS), channel, d0 + i % (8u * GROUPS) * 4u);
+                stage[i] = Staged(read_v(batch, j0 + j1 + i / (8u * GROUPS), channel, d0 + i % (8u * GROUPS) * 4u));
             }
             workgroupBarrier();
             for (var i = 0u; i < VALUE_STEP; i++) {
                 let w = shared_weights[(j1 + i) * STRIDE + ty];
                 let row = i * (8u * GROUPS) + tx;
-                o0 = rank1(o0, w, stage[row]);
+                o0 = rank1(o0, w, vec4<f32>(stage[row]));
                 if (GROUPS > 1u) {
-                    o1 = rank1(o1, w, stage[row + 8u]);
+                    o1 = rank1(o1, w, vec4<f32>(stage[row + 8u]));
                 }
                 if (GROUPS > 2u) {
-                    o2 = rank1(o2, w, stage[row + 16u]);
-                    o3 = rank1(o3, w, stage[row + 24u]);
+                    o2 = rank1(o2, w, vec4<f32>(stage[row + 16u]));
+                    o3 = rank1(o3, w, vec4<f32>(stage[row + 24u]));
                 }
             }
             workgroupBarrier();

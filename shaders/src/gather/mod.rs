@@ -18,7 +18,7 @@ fn value(problem: &Problem<'_>, prelude: &mut Prelude, width: Width) -> Option<(
     prelude.param("channels", channels);
     prelude.operand("table", table, width);
     prelude.operand("ids", ids, Width::One);
-    prelude.output(problem.out, width);
+    prelude.output(problem, width);
     prelude.function(include_str!("value.wgsl"));
     prelude.function(match width {
         Width::One => "fn value(i: u32) -> f32 {\n    return load_table(at(i));\n}\n",

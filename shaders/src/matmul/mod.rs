@@ -1,9 +1,9 @@
 //! Matrix products, and convolutions as products of an image's patches. The tiled kernels of both have the same text.
 
 use crate::conv2d;
-use crate::kernel::{Kernel, LAST, Shader};
+use crate::kernel::{EIGHT_BITS, Kernel, LAST, Shader};
 use crate::prelude::{Prelude, Width, lone_workgroup};
-use crate::problem::Problem;
+use crate::problem::{Format, Problem};
 use crate::product::Setup;
 use crate::profile::Profile;
 use graph::Op;
@@ -192,6 +192,8 @@ impl Kernel for Workgroup {
         prelude.constant("THREADS_N", threads_n);
         prelude.constant("ROW_BLOCKS", self.blocks);
         prelude.constant("COLUMN_BLOCKS", self.blocks);
+        prelude.part("PartA", problem.operands.iter().take(1));
+        prelude.part("PartB", problem.operands.iter().skip(1).take(1));
         prelude.compose(self.name, &[rows, include_str!("workgroup.wgsl")], self.tiles(dims), profile)
     }
 }
@@ -248,5 +250,37 @@ impl Kernel for Cooperative {
         prelude.enable("wgpu_cooperative_matrix");
         let tiles = dims.batch * dims.m.div_ceil(Self::SIDE) * dims.n.div_ceil(Self::SIDE);
         prelude.compose(self.name(), &[rows, include_str!("cooperative.wgsl")], tiles, profile)
+    }
+}
+
+/// Whole numbers of eight bits, for weights that are kept so.
+#[derive(Debug)]
+pub(crate) struct EightBits;
+
+impl EightBits {
+    const SIDE: usize = 32;
+}
+
+impl Kernel for EightBits {
+    fn name(&self) -> &'static str {
+        EIGHT_BITS
+    }
+
+    fn op(&self) -> &'static str {
+        "matmul"
+    }
+
+    fn rank(&self, problem: &Problem<'_>, _: &Profile) -> u32 {
+        // Few rows leave most of a tile empty.
+        if dims(problem).is_some_and(|dims| dims.m > 8) { 0 } else { 80 }
+    }
+
+    fn shader(&self, problem: &Problem<'_>, profile: &Profile) -> Option<Shader> {
+        if !profile.integer_products || problem.operands.get(1)?.format != Format::Q8_0 {
+            return None;
+        }
+        let Setup { prelude, dims, rows } = setup(problem, 64, true)?;
+        let tiles = dims.batch * dims.m.div_ceil(Self::SIDE) * dims.n.div_ceil(Self::SIDE);
+        prelude.compose(self.name(), &[rows, include_str!("eight_bits.wgsl")], tiles, profile)
     }
 }

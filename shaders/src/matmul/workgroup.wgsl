@@ -3,7 +3,7 @@
 //
 // Expects: what naive.wgsl does, and THREADS_M x THREADS_N = WORKGROUP; ROW_BLOCKS, COLUMN_BLOCKS (1 or 2: tiles of 4 x 4
 // that each invocation keeps along m and n); row_tail4_a (matrix.wgsl, or a convolution's patches.wgsl), tail4_b, tail4_bias,
-// store4_y.
+// store4_y; PartA and PartB (vectors of halves where the operand is of halves, so that nothing is lost, else of singles).
 // Tiles lie with k outermost and four rows (or columns) in a vector, so one step of k reads ROW_BLOCKS + COLUMN_BLOCKS
 // vectors for 16 products each pair; one spare vector a row halves the bank conflicts of the transposing stores.
 
@@ -13,8 +13,8 @@ const TILE_K: u32 = 16u;
 const STRIDE_A: u32 = TILE_M / 4u + 1u;
 const STRIDE_B: u32 = TILE_N / 4u + 1u;
 
-var<workgroup> tile_a: array<vec4<f32>, TILE_K * STRIDE_A>;
-var<workgroup> tile_b: array<vec4<f32>, TILE_K * STRIDE_B>;
+var<workgroup> tile_a: array<PartA, TILE_K * STRIDE_A>;
+var<workgroup> tile_b: array<PartB, TILE_K * STRIDE_B>;
 
 // Four elements of a row of a, zeros outside the matrix.
 fn read_a(batch: u32, row: u32, k: u32) -> vec4<f32> {
@@ -88,10 +88,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             let columns = transpose(mat4x4<f32>(read_a(batch, row, k0 + k), read_a(batch, row + 1u, k0 + k),
                 read_a(batch, row + 2u, k0 + k), read_a(batch, row + 3u, k0 + k)));
             let at = k * STRIDE_A + m;
-            tile_a[at] = columns[0];
-            tile_a[at + STRIDE_A] = columns[1];
-            tile_a[at + 2u * STRIDE_A] = columns[2];
-            tile_a[at + 3u * STRIDE_A] = columns[3];
+            tile_a[at] = PartA(columns[0]);
+            tile_a[at + STRIDE_A] = PartA(columns[1]);
+            tile_a[at + 2u * STRIDE_A] = PartA(columns[2]);
+            tile_a[at + 3u * STRIDE_A] = PartA(columns[3]);
         }
         if (TRANSPOSE_B) {
             for (var block = lane; block < TILE_N / 4u * (TILE_K / 4u); block += WORKGROUP) {
@@ -101,28 +101,28 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 let rows = transpose(mat4x4<f32>(read_b(batch, k0 + k, column), read_b(batch, k0 + k, column + 1u),
                     read_b(batch, k0 + k, column + 2u), read_b(batch, k0 + k, column + 3u)));
                 let at = k * STRIDE_B + n;
-                tile_b[at] = rows[0];
-                tile_b[at + STRIDE_B] = rows[1];
-                tile_b[at + 2u * STRIDE_B] = rows[2];
-                tile_b[at + 3u * STRIDE_B] = rows[3];
+                tile_b[at] = PartB(rows[0]);
+                tile_b[at + STRIDE_B] = PartB(rows[1]);
+                tile_b[at + 2u * STRIDE_B] = PartB(rows[2]);
+                tile_b[at + 3u * STRIDE_B] = PartB(rows[3]);
             }
         } else {
             for (var at = lane; at < TILE_K * (TILE_N / 4u); at += WORKGROUP) {
                 let n = at % (TILE_N / 4u);
                 let k = at / (TILE_N / 4u);
-                tile_b[k * STRIDE_B + n] = read_b(batch, k0 + k, first_column + n * 4u);
+                tile_b[k * STRIDE_B + n] = PartB(read_b(batch, k0 + k, first_column + n * 4u));
             }
         }
         workgroupBarrier();
         for (var k = 0u; k < TILE_K; k++) {
-            let a0 = tile_a[k * STRIDE_A + ty];
-            let b0 = tile_b[k * STRIDE_B + tx];
+            let a0 = vec4<f32>(tile_a[k * STRIDE_A + ty]);
+            let b0 = vec4<f32>(tile_b[k * STRIDE_B + tx]);
             c00 = rank1(c00, a0, b0);
             if (ROW_BLOCKS == 2u) {
-                let a1 = tile_a[k * STRIDE_A + THREADS_M + ty];
+                let a1 = vec4<f32>(tile_a[k * STRIDE_A + THREADS_M + ty]);
                 c10 = rank1(c10, a1, b0);
                 if (COLUMN_BLOCKS == 2u) {
-                    let b1 = tile_b[k * STRIDE_B + THREADS_N + tx];
+                    let b1 = vec4<f32>(tile_b[k * STRIDE_B + THREADS_N + tx]);
                     c01 = rank1(c01, a0, b1);
                     c11 = rank1(c11, a1, b1);
                 }

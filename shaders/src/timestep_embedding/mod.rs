@@ -15,7 +15,7 @@ fn value(problem: &Problem<'_>, prelude: &mut Prelude, _: Width) -> Option<()> {
     prelude.param("cosines_first", usize::from(op.flip_sin_to_cos));
     prelude.table(frequencies(op));
     prelude.operand("t", t, Width::One);
-    prelude.output(problem.out, Width::One);
+    prelude.output(problem, Width::One);
     prelude.function(crate::expression::FUNCTIONS);
     prelude.function(include_str!("value.wgsl"));
     Some(())

@@ -20,19 +20,25 @@ pub(crate) fn takes_any_format(case: &Case) -> Vec<bool> {
     (0..case.operands.len()).map(takes).collect()
 }
 
-/// The problem with all operands that take any format, the epilogue's among them, in one.
-pub(crate) fn problem(case: &Case, format: Format) -> Problem<'_> {
+/// The problem with all operands that take any format, the epilogue's among them, in one. Blocks of eight bits are right
+/// factors in rows of whole blocks and nothing else; what else there is stays in single precision then.
+pub(crate) fn problem(case: &Case, format: Format, result: Format) -> Problem<'_> {
     fn operand(source: &Source, format: Format) -> Operand<'_> {
         Operand { shape: &source.shape, format }
     }
     let any = takes_any_format(case);
-    let own = |(source, any)| operand(source, if any { format } else { Format::F32 });
+    let formats = case.operands.iter().enumerate().map(|(i, source)| {
+        let fits = if format == Format::Q8_0 { case.blocks() == Some(i) } else { any[i] };
+        operand(source, if fits { format } else { Format::F32 })
+    });
     let epilogue = case.epilogue.as_ref();
+    let rest = if format == Format::Q8_0 { Format::F32 } else { format };
     Problem {
         op: &case.op,
-        operands: case.operands.iter().zip(any).map(own).collect(),
+        operands: formats.collect(),
         epilogue: epilogue.map(|(expr, _)| expr),
-        extras: epilogue.iter().flat_map(|(_, extras)| extras).map(|source| operand(source, format)).collect(),
+        extras: epilogue.iter().flat_map(|(_, extras)| extras).map(|source| operand(source, rest)).collect(),
         out: &case.out,
+        result,
     }
 }

@@ -152,7 +152,7 @@ pub(super) fn time(
         let values = noise.values(weight.shape.iter().product());
         weights.insert(weight.name, weight.shape, &values);
     }
-    let mut plan = device.plan(&graph::passes::optimize(graph), &weights, kernel::plan_options()?)?;
+    let mut plan = device.plan(&graph::passes::optimize(graph), &weights, kernel::plan_options(device.info())?)?;
     for node in graph.nodes() {
         if let graph::Op::Input(input) = &node.op {
             plan.write(&input.name, &noise.values(input.shape.iter().product()))?;

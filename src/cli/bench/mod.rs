@@ -129,7 +129,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     // Before anything is measured: a file that cannot be read is no reason to wait.
     let earlier = args.vs.as_deref().map(Earlier::read).transpose()?;
     let threads = args.threads.map(|n| n as usize);
-    let device = pipelines::open_device(&args.device, &device_settings(false, threads))?;
+    let device = pipelines::open_device(&args.device, &device_settings(false, threads)?)?;
     let report = measure(args, &device, earlier.as_ref())?;
     let mut stdout = std::io::stdout().lock();
     let compared = match &earlier {
@@ -170,7 +170,7 @@ fn measure(args: &Args, device: &SharedDevice, earlier: Option<&Earlier>) -> Res
     let mut about = None;
     if args.suite.needs_model() {
         let files = model::open(&args.model, model::Wanted { quiet: args.json, ..Default::default() })?;
-        let pipe = Pipeline::from_pretrained(device, &files, kernel::plan_options()?)?;
+        let pipe = Pipeline::from_pretrained(device, &files, kernel::plan_options(info)?)?;
         // The model's own size, not that of the little picture that a task may need.
         let own = pipe.defaults();
         let request = Request {

@@ -290,7 +290,7 @@ impl Fixed {
     }
 
     pub(in crate::cli) fn open_device(&self) -> Result<SharedDevice, CliError> {
-        let mut settings = device_settings(false, self.threads.map(|n| n as usize));
+        let mut settings = device_settings(false, self.threads.map(|n| n as usize))?;
         settings.max_memory = self.max_memory.map(|gib| (gib * f64::from(1 << 30)) as u64);
         Ok(pipelines::open_device(&self.device, &settings)?)
     }
@@ -300,7 +300,7 @@ impl Fixed {
         let wanted = Wanted { config: None, variant: self.variant.as_deref(), quiet };
         let files = model::with_parts(model::open(name, wanted)?, &self.lora, self.vae.as_deref())?;
         let files = model::with_embeddings(files, &self.embedding)?;
-        let pipe = Pipeline::from_pretrained(device, &files, self.dtype.plan_options()?)?;
+        let pipe = Pipeline::from_pretrained(device, &files, self.dtype.plan_options(device.info())?)?;
         Ok(Model { name: name.display().to_string(), pipe })
     }
 }
