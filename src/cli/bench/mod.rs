@@ -9,7 +9,7 @@ mod row;
 
 use super::devices::device_settings;
 use super::error::CliError;
-use super::kernel;
+use super::image_args::DType;
 use super::model;
 use against::Earlier;
 use ceiling::Ceiling;
@@ -36,6 +36,10 @@ pub(super) struct Args {
     /// auto, cpu, gpu, gpu:N, or part of an adapter's name
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: DeviceChoice,
+
+    /// How weights are stored in memory
+    #[arg(long, value_enum, default_value_t = DType::Auto)]
+    dtype: DType,
 
     /// Width in pixels [default: the model's]
     #[arg(short = 'W', long, value_name = "PIXELS")]
@@ -170,7 +174,7 @@ fn measure(args: &Args, device: &SharedDevice, earlier: Option<&Earlier>) -> Res
     let mut about = None;
     if args.suite.needs_model() {
         let files = model::open(&args.model, model::Wanted { quiet: args.json, ..Default::default() })?;
-        let pipe = Pipeline::from_pretrained(device, &files, kernel::plan_options(info)?)?;
+        let pipe = Pipeline::from_pretrained(device, &files, args.dtype.plan_options(info)?)?;
         // The model's own size, not that of the little picture that a task may need.
         let own = pipe.defaults();
         let request = Request {
