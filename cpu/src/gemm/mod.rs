@@ -20,7 +20,16 @@ use std::ops::Range;
 const ROWS: usize = 256;
 
 /// The fewest multiplications to give to a thread, because waking one costs a few microseconds.
-const LEAST_WORK: usize = 1 << 18;
+const LEAST_WORK: usize = 1 << 19;
+
+/// Elements of a right factor that stays in a thread's second-level cache.
+const SMALL: usize = 1 << 18;
+
+/// Rows for which a panel is worth widening.
+const FEW_ROWS: usize = 28;
+
+/// The least part of a row to apply an epilogue to: each part is interpreted anew.
+const LEAST_PART: usize = 512;
 
 /// A left factor: what its rows are, without laying them all out.
 pub(crate) trait Left: Sync {
@@ -77,31 +86,44 @@ pub(crate) fn multiply(
         }
     } else {
         let across = right.count().div_ceil(wide);
-        let mut tasks: Vec<Vec<&mut [f32]>> = (0..rows.div_ceil(tall) * across).map(|_| Vec::new()).collect();
+        let mut tasks: Vec<Vec<&mut [f32]>> =
+            (0..rows.div_ceil(tall) * across).map(|_| Vec::with_capacity(tall)).collect();
         for (i, row) in out.chunks_exact_mut(n).enumerate() {
             for (j, part) in row.chunks_mut(right.column(wide)).enumerate() {
                 tasks[i / tall * across + j].push(part);
             }
         }
+        let in_parts = right.column(wide) >= LEAST_PART;
         tasks.into_par_iter().enumerate().for_each(|(i, mut out)| {
             let (row, first) = (i / across * tall, i % across * wide);
             let panels = first..(first + wide).min(right.count());
             Block { row, panels, ..whole }.compute(out.len(), &mut *out);
-            if let Some((fused, operands)) = epilogue {
+            if let Some((fused, operands)) = epilogue.filter(|_| in_parts) {
                 for (i, part) in out.into_iter().enumerate() {
                     fused.run_part(operands, (row + i) * n + right.column(first), part);
                 }
             }
         });
+        if let Some((fused, operands)) = epilogue.filter(|_| !in_parts) {
+            fused.run(operands, out);
+        }
     }
 }
 
-/// Rows and panels of a block that one thread computes at once. Few rows are not cut, so that each panel is read once.
+/// Rows and panels of a block that one thread computes at once.
 fn split(rows: usize, right: &Panels, threads: usize) -> (usize, usize) {
+    let elements = right.n * right.k;
+    let affordable = (rows * elements / LEAST_WORK).max(1);
+    if threads == 1 || affordable == 1 {
+        return (rows.clamp(1, ROWS), right.count());
+    }
+    // A small right factor is read by every thread, as whole rows need no more than their own memory.
+    if elements <= SMALL && rows >= 2 * threads * FEW_ROWS {
+        return (rows.div_ceil(2 * threads).min(ROWS), right.count());
+    }
+    // Few rows are not cut, so that each panel is read once.
     let down = rows.div_ceil(ROWS).max(1);
-    let affordable = (rows * right.n * right.k / LEAST_WORK).max(1);
-    let wanted = if threads == 1 { 1 } else { (4 * threads).min(affordable) };
-    let across = wanted.div_ceil(down).clamp(1, right.count());
+    let across = (4 * threads).min(affordable).div_ceil(down).clamp(1, right.count());
     (rows.div_ceil(down).max(1), right.count().div_ceil(across))
 }
 
