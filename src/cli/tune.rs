@@ -34,7 +34,7 @@ pub(super) struct Args {
     height: Option<usize>,
 
     /// How often each way is timed, in turn with the others
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeats: u32,
 
     /// Threads of the cpu device [default: all cores]

@@ -82,7 +82,7 @@ pub fn selftest(
 ) -> Result<Vec<CaseResult>, DeviceError> {
     let inner = &*device.inner;
     let mut results = Vec::new();
-    let mut seen = HashSet::new();
+    let (mut seen, mut accesses) = (HashSet::new(), HashSet::new());
     let narrow = Profile { max_groups: 7, ..inner.profile.clone() };
     for case in cases() {
         for layout in LAYOUTS.iter().filter(|layout| layout.applies(&case, &inner.profile)) {
@@ -91,10 +91,15 @@ pub fn selftest(
             for kernel in KERNELS.iter().filter(|kernel| kernel.op() == case.op.name()) {
                 let Some(shader) = kernel.shader(&problem, &inner.profile) else { continue };
                 let new = seen.insert((kernel.name(), layout.name, case.epilogue.is_some()));
+                // Halves everywhere change how elements are accessed, one by one or in vectors, and nothing else.
+                let new_access = accesses.insert((kernel.name(), layout.name, case.epilogue.is_some(), vectors(&case)));
+                let is_new = match (depth, layout.rest) {
+                    (Depth::Brief, _) => new,
+                    (Depth::Full, Format::F16) => new_access,
+                    (Depth::Full, _) => true,
+                };
                 let heavy = case.op.takes_epilogue() || matches!(case.op, Op::Attention(_));
-                // Halves everywhere change how operands and results are accessed; one epilogue shows that for its operands.
-                let once = depth == Depth::Brief || (layout.rest == Format::F16 && case.epilogue.is_some());
-                if once && heavy && !new {
+                if heavy && !is_new {
                     continue;
                 }
                 let storage = layout.name;
@@ -112,6 +117,12 @@ pub fn selftest(
         }
     }
     Ok(results)
+}
+
+/// Which of a case's values can be accessed four elements at a time.
+fn vectors(case: &Case) -> Vec<bool> {
+    let shapes = case.sources().map(|(source, _)| &source.shape).chain([&case.out]);
+    shapes.map(|shape| shape.last().is_some_and(|row| row.is_multiple_of(4))).collect()
 }
 
 /// How operands and results lie in memory.
