@@ -15,9 +15,9 @@ use std::collections::BTreeSet;
 pub struct Tuned {
     /// The operation and its shapes, as [`Winners`] know them.
     pub shape: String,
-    /// Ways and the seconds of their fastest round, because whatever else a machine does only ever adds to them; the device's own
-    /// choice first. What took far longer than the rest in its first round was not measured again.
-    pub ways: Vec<(&'static str, f64)>,
+    /// Ways and the seconds of their rounds, the device's own choice first. What took far longer than the rest in its first round
+    /// was not measured again.
+    pub ways: Vec<(&'static str, Vec<f64>)>,
 }
 
 /// Another way must be so many times as fast as the device's own choice to be taken: less is noise.
@@ -27,22 +27,43 @@ const WORTH: f64 = 1.05;
 const HOPELESS: f64 = 3.0;
 
 impl Tuned {
-    /// The way to take.
+    /// The way to take: the fastest, where that is no noise.
     #[must_use]
     pub fn winner(&self) -> &'static str {
-        let (own, own_seconds) = self.ways[0];
-        let (fastest, seconds) =
-            self.ways.iter().fold((own, own_seconds), |best, way| if way.1 < best.1 { *way } else { best });
-        if own_seconds > seconds * WORTH { fastest } else { own }
+        self.best().0
     }
 
     /// How many times as fast the winner is as the device's own choice.
     #[must_use]
     pub fn gain(&self) -> f64 {
-        let winner = self.winner();
-        let seconds = self.ways.iter().find(|(way, _)| *way == winner).map_or(f64::NAN, |(_, seconds)| *seconds);
-        self.ways[0].1 / seconds
+        self.best().1
     }
+
+    /// Every way with the seconds of its fastest round.
+    pub fn fastest_rounds(&self) -> impl Iterator<Item = (&'static str, f64)> + '_ {
+        self.ways.iter().map(|(way, seconds)| (*way, fastest(seconds)))
+    }
+
+    fn best(&self) -> (&'static str, f64) {
+        let [(own_way, own), others @ ..] = &self.ways[..] else { return ("", 1.0) };
+        let gains = others.iter().map(|(way, seconds)| (*way, gain(own, seconds)));
+        let best = gains.filter(|(_, gain)| *gain > WORTH).max_by(|a, b| a.1.total_cmp(&b.1));
+        best.unwrap_or((own_way, 1.0))
+    }
+}
+
+/// The lesser of two ratios: of the fastest rounds, because whatever else a machine does only ever adds to them, and the middle one
+/// of rounds side by side, because a quiet moment may have met one way alone.
+fn gain(own: &[f64], other: &[f64]) -> f64 {
+    let mut ratios: Vec<f64> = own.iter().zip(other).map(|(own, other)| own / other).collect();
+    ratios.sort_by(f64::total_cmp);
+    let middle = ratios.get(ratios.len() / 2).copied().unwrap_or(0.0);
+    middle.min(fastest(own) / fastest(other))
+}
+
+/// Seconds of the fastest round.
+fn fastest(seconds: &[f64]) -> f64 {
+    seconds.iter().copied().fold(f64::INFINITY, f64::min)
 }
 
 impl Pipeline {
@@ -96,7 +117,7 @@ impl Pipeline {
         Ok(winners)
     }
 
-    /// Seconds of a graph's one operation in each way.
+    /// Seconds of a graph's one operation in each way and round.
     fn measure(
         &self,
         graph: &Graph,
@@ -104,7 +125,7 @@ impl Pipeline {
         shape: &str,
         ways: &[&'static str],
         rounds: usize,
-    ) -> Result<Vec<(&'static str, f64)>, PipelineError> {
+    ) -> Result<Vec<(&'static str, Vec<f64>)>, PipelineError> {
         let weights = noise(graph);
         let mut plans = Vec::with_capacity(ways.len());
         for way in ways {
@@ -132,7 +153,7 @@ impl Pipeline {
                 plans.retain(|(_, _, times)| std::mem::take(&mut first) || times[0] <= fastest * HOPELESS);
             }
         }
-        Ok(plans.into_iter().map(|(way, _, times)| (way, times.into_iter().fold(f64::INFINITY, f64::min))).collect())
+        Ok(plans.into_iter().map(|(way, _, times)| (way, times)).collect())
     }
 }
 
@@ -162,10 +183,20 @@ mod tests {
 
     #[test]
     fn what_is_hardly_faster_is_no_winner() {
-        let tuned = |ways: &[(&'static str, f64)]| Tuned { shape: String::new(), ways: ways.to_vec() };
-        assert_eq!(tuned(&[("own", 1.0), ("other", 0.97)]).winner(), "own");
-        let faster = tuned(&[("own", 1.0), ("other", 0.5), ("third", 0.6)]);
+        let tuned = |ways: &[(&'static str, &[f64])]| Tuned {
+            shape: String::new(),
+            ways: ways.iter().map(|(way, seconds)| (*way, seconds.to_vec())).collect(),
+        };
+        assert_eq!(tuned(&[("own", &[1.0]), ("other", &[0.97])]).winner(), "own");
+        let faster = tuned(&[("own", &[1.0, 1.5]), ("other", &[0.5, 0.5]), ("third", &[0.6, 0.6])]);
         assert_eq!((faster.winner(), faster.gain()), ("other", 2.0));
-        assert_eq!(tuned(&[("own", 1.0), ("slower", 2.0)]).gain(), 1.0);
+        let slower = tuned(&[("own", &[1.0]), ("slower", &[2.0])]);
+        assert_eq!((slower.winner(), slower.gain()), ("own", 1.0));
+        // One quiet round that met one way alone.
+        let quiet = tuned(&[("own", &[9.0, 9.0, 9.0]), ("other", &[9.1, 9.0, 0.5])]);
+        assert_eq!(quiet.winner(), "own");
+        // One busy round that met one way alone.
+        let busy = tuned(&[("own", &[1.0, 9.0, 1.0]), ("other", &[0.99, 1.0, 1.0])]);
+        assert_eq!(busy.winner(), "own");
     }
 }

@@ -103,7 +103,8 @@ fn line(as_json: bool, i: usize, all: usize, tuned: &Tuned) -> String {
             ways.iter().map(|(way, seconds)| ((*way).to_owned(), json!(seconds))).collect();
         return json!({ "shape": shape, "seconds": ways, "winner": tuned.winner(), "gain": tuned.gain() }).to_string();
     }
-    let times: Vec<String> = ways.iter().map(|(way, seconds)| format!("{way} {:.3} ms", seconds * 1e3)).collect();
+    let rounds = tuned.fastest_rounds();
+    let times: Vec<String> = rounds.map(|(way, seconds)| format!("{way} {:.3} ms", seconds * 1e3)).collect();
     format!("{:>3}/{all}  {shape}: {}; {} is taken ({:.2}x)", i + 1, times.join(", "), tuned.winner(), tuned.gain())
 }
 
