@@ -35,6 +35,9 @@ fn apart(a: &headwater::RgbImage, b: &headwater::RgbImage) -> (f64, u8) {
 /// How far diffusers' own UNet in half precision moves this model's pictures in three steps, at most of eight seeds.
 const DIFFUSERS_HALF: f64 = 0.76;
 
+/// The same by weights of linear layers and convolutions rounded to `q8_0`, at most of four seeds.
+const DIFFUSERS_EIGHT: f64 = 0.85;
+
 #[test]
 fn devices_agree_on_weights_of_eight_bits_and_halves_are_near() {
     let folder = tempfile::tempdir().unwrap();
@@ -42,7 +45,7 @@ fn devices_agree_on_weights_of_eight_bits_and_halves_are_near() {
     let single = picture(folder, "cpu", "f32", "");
     let eight = picture(folder, "cpu", "q8_0", "");
     let (rms, _) = apart(&single, &eight);
-    assert!(rms > 0.0 && rms < 3.0, "eight bits move the picture by {rms} levels");
+    assert!(rms > 0.0 && rms <= 2.0 * DIFFUSERS_EIGHT, "eight bits move the picture by {rms} levels");
     // The same rounded weights on an adapter.
     let (_, largest) = apart(&eight, &picture(folder, "llvmpipe", "q8_0", ""));
     assert!(largest <= 1, "{largest} levels between devices");
@@ -51,5 +54,5 @@ fn devices_agree_on_weights_of_eight_bits_and_halves_are_near() {
     assert_eq!(adapter.pixels, picture(folder, "llvmpipe", "f32", "f16").pixels);
     let (rms, _) = apart(&adapter, &picture(folder, "llvmpipe", "auto", "f16"));
     assert!(rms > 0.0 && rms <= 2.0 * DIFFUSERS_HALF, "activations of halves move the picture by {rms} levels");
-    assert!(!folder.join("cache").exists(), "nothing is kept where that is turned off");
+    assert!(!folder.join("cache/headwater").exists(), "nothing is kept where that is turned off");
 }
