@@ -1,6 +1,6 @@
 //! Makes a picture with the library and watches it form: `cargo run --release --example text_to_image -- "a red heart"`.
 
-use headwater::{DeviceChoice, DeviceSettings, Pipeline, PlanOptions, Request};
+use headwater::{DeviceChoice, DeviceSettings, Pipeline, PlanOptions, Request, SavePicture};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let prompt = std::env::args().nth(1).unwrap_or_else(|| "a red heart".to_owned());
@@ -17,10 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let generated = run.finish()?;
     let image = generated.image.ok_or("the bundled model makes pictures")?;
-    let file = std::fs::File::create("example.png")?;
-    let mut encoder = png::Encoder::new(file, u32::try_from(image.width)?, u32::try_from(image.height)?);
-    encoder.set_color(png::ColorType::Rgb);
-    encoder.write_header()?.write_image_data(&image.pixels)?;
+    image.save("example.png")?;
     println!("example.png, made on {} in {:.2?}", device.info().name, generated.timings.sample);
     Ok(())
 }

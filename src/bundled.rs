@@ -27,6 +27,7 @@ macro_rules! embed {
             "tokenizer/vocab.json",
             "transformer/config.json",
             "transformer/diffusion_pytorch_model.safetensors",
+            "vocabulary.json",
             "README.md",
             "NOTICE.md",
         )

@@ -7,7 +7,7 @@
 //! All are on by default; a program that uses the library alone needs one of the first two.
 //!
 //! ```
-//! use headwater::{DeviceChoice, Pipeline, Request};
+//! use headwater::{DeviceChoice, Pipeline, Request, SavePicture};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let device = headwater::open_device(&DeviceChoice::Auto, &Default::default())?;
@@ -19,7 +19,12 @@
 //!     println!("step {}: sigma {:.2}", step.index, step.sigma);
 //! }
 //! let image = run.finish()?.image.expect("this model makes pictures");
-//! assert_eq!((image.width, image.height), (64, 64));
+//! # assert_eq!((image.width, image.height), (64, 64));
+//! # let folder = std::env::temp_dir().join(format!("headwater-example-{}", std::process::id()));
+//! # std::fs::create_dir_all(&folder)?;
+//! # std::env::set_current_dir(&folder)?;
+//! image.save("heart.png")?;
+//! # std::fs::remove_dir_all(folder)?;
 //! # Ok(())
 //! # }
 //! ```
@@ -29,23 +34,27 @@ pub mod bundled;
 #[doc(hidden)]
 pub mod cli;
 pub mod compare;
+mod device;
 #[cfg(feature = "hub")]
 pub mod hub;
 mod picture;
+mod save;
 
 // Whole, so that every type that a function here returns can be named.
 pub use {graph, models, pipelines, scheduler};
 
+pub use device::{devices, open_device};
 pub use graph::{
     Activations, Convolution, Device, DeviceError, DeviceInfo, DeviceKind, MemoryUse, NodeTime, Plan, PlanOptions,
     Storage, Tile, Winners,
 };
-pub use models::{Lora, ModelError, ModelFiles, TextualInversion};
+pub use models::{Lora, ModelError, ModelFiles, TextualInversion, Vocabulary};
 pub use picture::{MaskPicture, PictureError, Transparency, is_animated, read_mask, read_picture, read_transparent};
 pub use pipelines::{
     Batch, Bench, Colorize, Constraint, DeviceChoice, DeviceSettings, Estimate, Generated, GuidanceInterval,
     ImageToImage, Inpaint, Invert, Job, KernelCache, Method, Pipeline, PipelineError, PromptSyntax, Repeats,
     Replacement, Request, Restore, RgbImage, Rng, Run, RunId, SampleShape, Settings, SharedDevice, StartingNoise, Step,
-    Stroke, Task, Timings, Tuned, Upscale, open_device, operators,
+    Stroke, Task, Timings, Tuned, Upscale, Warning, operators,
 };
+pub use save::{PictureFormat, SavePicture};
 pub use scheduler::{NamedSampler, NamedSchedule, Program, SAMPLERS, Sampler, Sampling, Steps};

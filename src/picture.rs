@@ -12,7 +12,7 @@ use thiserror::Error;
 /// Why a file gives no picture, in one sentence.
 #[derive(Debug, Error)]
 #[error("{0}")]
-pub struct PictureError(String);
+pub struct PictureError(pub(crate) String);
 
 /// The largest side of a picture that is read, in pixels.
 const LARGEST_SIDE: u32 = 1 << 15;

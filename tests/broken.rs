@@ -80,7 +80,20 @@ fn the_whole_copy_works() {
     let place = tempfile::tempdir().unwrap();
     copy("pixels", place.path());
     let status = Command::new(env!("CARGO_BIN_EXE_headwater"))
-        .args(["generate", "a red square", "--model", "model", "--device", "cpu", "--steps", "1", "-q", "-o", "x.png"])
+        .args([
+            "generate",
+            "a red square",
+            "--model",
+            "model",
+            "--device",
+            "cpu",
+            "--steps",
+            "1",
+            "-q",
+            "-o",
+            "x.png",
+            "--force",
+        ])
         .current_dir(place.path())
         .status()
         .unwrap();
@@ -139,7 +152,7 @@ fn tensors_that_are_left_over_are_told() {
     let all = weights.iter().map(|(name, tensor)| (name.to_owned(), tensor)).chain(stray);
     fs::write(model.join(WEIGHTS), safetensors::serialize(all, None).unwrap()).unwrap();
     let arguments =
-        ["generate", "a red square", "--steps", "1", "--model", "model", "--device", "cpu", "-o", "out.png"];
+        ["generate", "a red square", "--steps", "1", "--model", "model", "--device", "cpu", "-o", "out.png", "--force"];
     let output =
         Command::new(env!("CARGO_BIN_EXE_headwater")).args(arguments).current_dir(place.path()).output().unwrap();
     let message = String::from_utf8_lossy(&output.stderr);
@@ -299,7 +312,7 @@ fn a_class_is_stored_with_the_picture() {
     copy("consistency", place.path());
     let label = |arguments: &[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_headwater"))
-            .args(["generate", "--model", "model", "--device", "cpu", "--json", "-o", "x.png"])
+            .args(["generate", "--model", "model", "--device", "cpu", "--json", "-o", "x.png", "--force"])
             .args(arguments)
             .current_dir(place.path())
             .output()
@@ -326,7 +339,7 @@ fn classes_drawn_by_a_transformer() {
     field("model_index.json", "transformer", older)(&model);
     field(CONFIG, "_class_name", "Transformer2DModel".into())(&model);
     let status = Command::new(env!("CARGO_BIN_EXE_headwater"))
-        .args(["generate", "--model", "model", "--device", "cpu", "--steps", "1", "-q", "-o", "x.png"])
+        .args(["generate", "--model", "model", "--device", "cpu", "--steps", "1", "-q", "-o", "x.png", "--force"])
         .current_dir(place.path())
         .status()
         .unwrap();

@@ -386,7 +386,7 @@ fn bad_requests_end_with_one_sentence() {
         (&["--guidance-interval", "-1,2"], 2, "-1,2 is no guidance interval"),
         (&["--guidance-interval", "nan,2"], 2, "is no guidance interval"),
         (&["--guidance-interval", "2"], 2, "give LO,HI"),
-        (&["--output", "no/such/folder/x.png"], 2, "no/such/folder"),
+        (&["--output", "model.ckpt/x.png"], 2, "model.ckpt is a file"),
         (&["--clip-skip", "99"], 2, "clip_skip = 99 is not possible"),
         (&["--clip-skip", "-1"], 2, "--clip-skip"),
         (&["--prompt-syntax", "a1111"], 2, "reads prompts as plain text only"),
@@ -480,4 +480,65 @@ fn ctrl_c_stops_between_steps_and_leaves_no_file() {
 #[cfg(unix)]
 fn files_if_any(folder: &Path) -> Vec<String> {
     if folder.is_dir() { files(folder) } else { Vec::new() }
+}
+
+/// What a newcomer tries in the first hour: the table in tests/newcomer.sh, each row of which says what it should end with.
+#[cfg(unix)]
+#[test]
+fn the_first_hour_of_a_newcomer() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/newcomer.sh");
+    let output = Command::new("bash").arg(script).arg(env!("CARGO_BIN_EXE_headwater")).output().expect("bash");
+    let table = String::from_utf8_lossy(&output.stdout);
+    let bad: Vec<&str> = table.lines().filter(|line| line.ends_with("| **no** |")).collect();
+    assert!(output.status.success(), "{}\n{}", bad.join("\n"), String::from_utf8_lossy(&output.stderr));
+    assert!(table.lines().count() > 50, "{table}");
+}
+
+/// Steps and samples that are kept for computing say where they belong.
+#[test]
+fn saved_tensors_say_their_noise_level_step_and_evaluations() {
+    let folder = tempfile::tempdir().unwrap();
+    let heun = ["-m", "icons-64", "--sampler", "heun", "-s", "5", "-o", "x.safetensors", "--save-steps", "steps"];
+    let arguments = [&["generate", "a fish", "--device", "cpu", "--sigmas", "9,3,0.5", "-q"], &heun[..]].concat();
+    succeed(folder.path(), &arguments);
+    let metadata = |name: &str| {
+        let bytes = std::fs::read(folder.path().join(name)).unwrap();
+        safetensors::SafeTensors::read_metadata(&bytes).unwrap().1.metadata().clone().unwrap()
+    };
+    // Heun's method evaluates twice in each step.
+    for (name, wanted) in [
+        ("steps/5-step-001.safetensors", ["9", "1", "2"]),
+        ("steps/5-step-002.safetensors", ["3", "2", "4"]),
+        ("x.safetensors", ["0.5", "2", "4"]),
+    ] {
+        let metadata = metadata(name);
+        assert_eq!(["sigma", "step", "evaluations"].map(|key| &*metadata[key]), wanted, "{name}");
+    }
+    assert_eq!(metadata("steps/5-step-001.safetensors")["seed"], "5");
+}
+
+/// Manual pages of the program and of each of its commands, and no flag that the help has and they lack.
+#[test]
+fn there_is_a_manual_page_for_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    succeed(folder.path(), &["man", "--dir", "man"]);
+    let help = succeed(folder.path(), &["--help"]).stdout;
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let commands: Vec<&str> =
+        commands.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").collect();
+    assert!(commands.len() > 18 && commands.contains(&"man"), "{commands:?}");
+    let mut wanted: Vec<String> = commands.iter().map(|name| format!("headwater-{name}.1")).collect();
+    wanted.push("headwater.1".into());
+    wanted.sort();
+    assert_eq!(files(&folder.path().join("man")), wanted);
+    let page = std::fs::read_to_string(folder.path().join("man/headwater-generate.1")).unwrap();
+    let help = succeed(folder.path(), &["generate", "--help"]).stdout;
+    for flag in help
+        .split_whitespace()
+        .filter_map(|word| word.strip_prefix("--"))
+        .map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()))
+    {
+        assert!(page.replace("\\-", "-").contains(&format!("--{flag}")), "{flag}");
+    }
+    fail(folder.path(), &["man", "paint"], 2, "there is no command paint");
 }

@@ -157,7 +157,7 @@ fn what_a_mask_keeps_is_kept_bit_for_bit() {
     write_mask(&place.join("mask.png"), 32, 32, anew);
     let original = read_picture(Path::new(&input("square.png"))).unwrap();
     for model in ["model:stable_diffusion", "model:inpainting", "model:latent_consistency"] {
-        let json = succeed(place, &[&INPAINT[..], &["-m", model, "-o", "out.png", "--json"]].concat());
+        let json = succeed(place, &[&INPAINT[..], &["-m", model, "-o", "out.png", "--force", "--json"]].concat());
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!((&json["command"], &json["mask"]), (&"inpaint".into(), &"mask.png".into()));
         let image = read(place, "out.png");
@@ -175,7 +175,7 @@ fn what_a_mask_keeps_is_kept_bit_for_bit() {
     assert!(info.contains(", Denoising strength: 1, "), "{info}");
     // A mask of another size is resized: here the lower half.
     write_mask(&place.join("mask.png"), 10, 10, |_, y| y >= 5);
-    succeed(place, &[&INPAINT[..], &["-m", "model:epsilon", "-o", "out.png", "--strength", "0.5"]].concat());
+    succeed(place, &[&INPAINT[..], &["-m", "model:epsilon", "-o", "out.png", "--force", "--strength", "0.5"]].concat());
     let image = read(place, "out.png");
     assert_eq!(image.pixels[..image.pixels.len() / 2], original.pixels[..original.pixels.len() / 2]);
     assert_ne!(image.pixels, original.pixels);
@@ -260,7 +260,7 @@ fn masks_may_be_drawn_in_transparency() {
             place,
             &[
                 &["inpaint", "input:square.png", "a red square", "-s3", "--steps", "4"][..],
-                &["--mask", mask, "-m", "model:stable_diffusion", "-o", "out.png"],
+                &["--mask", mask, "-m", "model:stable_diffusion", "-o", "out.png", "--force"],
             ]
             .concat(),
         );
@@ -304,7 +304,8 @@ fn large_pictures_are_told_of_and_resized() {
     let photo = image::RgbImage::from_fn(300, 200, |x, y| image::Rgb([(x % 256) as u8, (y % 256) as u8, 90]));
     photo.save(folder.path().join("photo.png")).unwrap();
     let make = |more: &[&str]| {
-        let arguments = ["img2img", "photo.png", "a cat", "-m", "model:pixels", "--steps", "2", "-o", "out.png"];
+        let arguments =
+            ["img2img", "photo.png", "a cat", "-m", "model:pixels", "--steps", "2", "-o", "out.png", "--force"];
         let output = run(folder.path(), &[&arguments[..], more].concat());
         assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
         let made = read(folder.path(), "out.png");

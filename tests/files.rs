@@ -280,8 +280,10 @@ fn textual_inversions_mean_what_they_mean_in_diffusers() {
     let of = folder("stable_diffusion_xl");
     let more = ["-m", "model.safetensors", "--config", &of, "--embedding", &pair];
     assert!(difference(place.path(), &embeddings, &case, "cpu", &more) <= 2);
-    let (_, message) =
-        run(place.path(), &[&["generate", "whorl", "-o", "x.png", "-q", "--steps", "1"], &more[..]].concat());
+    let (_, message) = run(
+        place.path(),
+        &[&["generate", "whorl", "-o", "x.png", "--force", "-q", "--steps", "1"], &more[..]].concat(),
+    );
     assert_eq!(message, "");
     let output =
         Command::new(env!("CARGO_BIN_EXE_headwater")).args(["info", "--json", "x.png"]).current_dir(&place).output();

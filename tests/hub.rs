@@ -328,7 +328,7 @@ fn shards_come_by_their_index() {
     assert_eq!(storage, 0, "no weights are downloaded when some are missing");
 
     place.hub.list(&all.iter().map(|name| &**name).collect::<Vec<_>>());
-    run(place.command(&[GENERATE, &["--model", "tiny/model", "-o", "x.png"]].concat()));
+    run(place.command(&[GENERATE, &["--model", "tiny/model", "-o", "x.png", "--force"]].concat()));
     let requests = place.hub.requests();
     let storage: Vec<_> = requests.iter().filter(|r| r.is_storage && r.path.contains("-of-")).collect();
     assert_eq!(storage.len(), 3, "{storage:?}");
@@ -364,7 +364,8 @@ fn variants_are_downloaded_where_there_are_such() {
     let weights = fs::read(golden().join(WEIGHTS)).unwrap();
     let place = Place::of(&golden(), &[(half, &weights)]);
     let model = format!("tiny/model@{COMMIT}");
-    let generate = |more: &[&str]| place.command(&[GENERATE, &["--model", &model, "-o", "x.png"], more].concat());
+    let generate =
+        |more: &[&str]| place.command(&[GENERATE, &["--model", &model, "-o", "x.png", "--force"], more].concat());
     place.fail(generate(&["--variant", "bf16"]), &["tiny/model has no weights of the variant bf16"]);
     assert!(place.hub.requests().iter().all(|r| !r.is_storage), "no weights are downloaded for nothing");
     run(generate(&[]));

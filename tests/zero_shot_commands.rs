@@ -16,10 +16,10 @@ const MODELS: [&str; 4] = ["model:consistency", "model:pixels", "model:latent_co
 /// Edits a picture in two steps, with the prompt that the model takes; what the command said as JSON, and the image.
 fn edit(place: &Path, model: &str, arguments: &[&str]) -> (Value, RgbImage) {
     let mut all = arguments.to_vec();
-    if !model.ends_with(":consistency") && !model.ends_with("ddpm") {
+    if ![":consistency", "ddpm", "dit"].iter().any(|name| model.ends_with(name)) {
         all.insert(2, "a red square");
     }
-    all.extend(["-m", model, "--steps", "2", "-s3", "--json", "-o", "out.png"]);
+    all.extend(["-m", model, "--steps", "2", "-s3", "--json", "-o", "out.png", "--force"]);
     let json = serde_json::from_str(&succeed(place, &all)).unwrap();
     (json, read(place, "out.png"))
 }
@@ -68,8 +68,12 @@ fn masks_keep_pixels_of_any_size_to_the_bit() {
     let folder = tempfile::tempdir().unwrap();
     let waves = original("waves.png");
     let inside = |x: usize, y: usize| (20..50).contains(&x) && (5..20).contains(&y);
-    for model in MODELS.into_iter().chain(["model:inpainting", "model:ddpm"]) {
-        for more in [&[][..], &["--padding", "4", "--mask-blur", "2"]] {
+    // Of the other kinds of network once: what is kept does not depend on what the model makes.
+    let others = ["epsilon", "stable_diffusion_xl", "refiner", "pixart_alpha", "pixart_sigma", "dit"];
+    let all = MODELS.into_iter().chain(["model:inpainting", "model:ddpm"]).map(|model| (model.to_owned(), 2));
+    for (model, times) in all.chain(others.map(|name| (format!("model:{name}"), 1))) {
+        let model = &*model;
+        for more in [&[][..], &["--padding", "4", "--mask-blur", "2"]].into_iter().take(times) {
             let arguments = [&["inpaint", "input:waves.png", "--mask", "20,5,30,15"], more].concat();
             let (json, image) = edit(folder.path(), model, &arguments);
             assert_eq!((image.width, image.height), (51, 37), "{model}");
@@ -211,8 +215,10 @@ fn large_pictures_are_made_in_parts_without_seams() {
     let folder = tempfile::tempdir().unwrap();
     let photo = image::RgbImage::from_fn(150, 101, |x, y| image::Rgb([(x + 50) as u8, (y + 90) as u8, 90]));
     photo.save(folder.path().join("photo.png")).unwrap();
-    let output =
-        run(folder.path(), &["colorize", "photo.png", "a cat", "-m", "model:pixels", "--steps", "2", "-o", "out.png"]);
+    let output = run(
+        folder.path(),
+        &["colorize", "photo.png", "a cat", "-m", "model:pixels", "--steps", "2", "-o", "out.png", "--force"],
+    );
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success() && said.contains("overlapping parts"), "{said}");
     let made = read(folder.path(), "out.png");
@@ -236,7 +242,7 @@ fn ways_between_seeds_and_pictures_become_frames_and_animations() {
     for (seed, frame) in [("3", "0000"), ("9", "0002")] {
         succeed(
             place,
-            &["generate", "a red square", "-m", "model:pixels", "--steps", "2", "-s", seed, "-o", "own.png"],
+            &["generate", "a red square", "-m", "model:pixels", "--steps", "2", "-s", seed, "-o", "own.png", "--force"],
         );
         assert_eq!(read(place, "own.png"), read(place, &format!("frames/frame-{frame}.png")));
     }
@@ -323,7 +329,8 @@ fn of_an_animation_the_first_frame_is_taken_and_told() {
             place,
             &["interpolate", "3", "9", "x", "-m", "model:pixels", "--steps", "1", "--frames", "2", "-o", name],
         );
-        let output = run(place, &["colorize", name, "x", "-m", "model:pixels", "--steps", "1", "-o", "out.png"]);
+        let output =
+            run(place, &["colorize", name, "x", "-m", "model:pixels", "--steps", "1", "-o", "out.png", "--force"]);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(
             output.status.success() && said.contains(&format!("{name} is animated: its first frame is taken")),

@@ -21,6 +21,7 @@ from autoencoder import build_autoencoder, held_out, measure, psnr, reconstruct,
 from data import RECIPES, Mix
 from model import SIZE, Denoiser, build_text_encoder, build_transformer, consistency_scheduler, scheduler
 from sample import PROMPTS, generate, load, load_autoencoder
+from vocabulary import write_vocabulary
 
 
 def restore(checkpoint):
@@ -112,6 +113,7 @@ def main():
     out = Path(a.out)
     model, c = restore(a.checkpoint)
     sched = write(model, a.tokenizer, a.data, out, a.guidance, a.steps, a.consistency, c["arguments"].get("latents"))
+    write_vocabulary(c["arguments"]["recipe"], out)
     write_hashes(out.resolve().parent)
     tokenizer = CLIPTokenizer.from_pretrained(a.tokenizer)
     before = generate(model.transformer, model.text_encoder, tokenizer, sched, load_autoencoder(out), PROMPTS, a.steps, a.guidance)

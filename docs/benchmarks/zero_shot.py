@@ -147,7 +147,7 @@ class Headwater:
                 masked = ["--mask", str(folder / f"{i}-mask.png")]
                 Image.fromarray(mask.astype(np.uint8) * 255).save(masked[1])
             command = [self.program, *flags_of(task), str(given), captions[i] if prompted else "", *masked, "--model", model, "--seed", str(i),
-                       "--device", "cpu", "--threads", "1", "--output", str(folder / f"{i}-part.png"), *flags, *more]
+                       "--device", "cpu", "--threads", "1", "--output", str(folder / f"{i}-part.png"), "--force", *flags, *more]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 raise SystemExit(f"{' '.join(command)}: {done.stderr}")

@@ -32,4 +32,4 @@ pub use networks::{
     autoencoder_tiny_decode, autoencoder_tiny_encode, clip_text_model, clip_text_model_with_projection,
     dit_transformer_2d_model, pixart_transformer_2d_model, t5_encoder_model, unet_2d_condition_model, unet_2d_model,
 };
-pub use text::{Encoding, Tokenizer};
+pub use text::{Encoding, Tokenizer, Vocabulary};

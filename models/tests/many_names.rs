@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use std::collections::HashSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 const MANY: usize = 100_000;
 
@@ -26,6 +27,15 @@ struct File {
     names: HashSet<String>,
 }
 
+/// The tiny Stable Diffusion of the goldens in one file.
+static WHOLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let files = ModelFiles::folder(goldens().join("pipelines/stable_diffusion")).expect("the goldens");
+    let mut bytes = Vec::new();
+    let conversion = Conversion::new(&files, None);
+    conversion.and_then(|c| c.write_single(&mut bytes).map_err(|_| unreachable!())).expect("written");
+    bytes
+});
+
 impl File {
     fn new() -> Self {
         Self { header: "{".into(), end: 0, data: Vec::new(), names: HashSet::new() }
@@ -33,11 +43,7 @@ impl File {
 
     /// Begins with a whole model in one file: the tiny Stable Diffusion of the goldens.
     fn stable_diffusion(without: &str) -> Self {
-        let files = ModelFiles::folder(goldens().join("pipelines/stable_diffusion")).expect("the goldens");
-        let mut bytes = Vec::new();
-        Conversion::new(&files, None)
-            .and_then(|c| c.write_single(&mut bytes).map_err(|_| unreachable!()))
-            .expect("written");
+        let bytes = &*WHOLE;
         let length = usize::try_from(u64::from_le_bytes(*bytes.first_chunk().expect("a length"))).expect("small");
         let header: Map<String, Value> = serde_json::from_slice(&bytes[8..8 + length]).expect("a header");
         let mut file = Self { data: bytes[8 + length..].to_vec(), ..Self::new() };

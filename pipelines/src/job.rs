@@ -10,6 +10,7 @@ use crate::picture::nhwc_from_nchw;
 use crate::picture::tiles::Grid;
 use crate::request::StartingNoise;
 use crate::tasks::Prepared;
+use crate::warning::Warning;
 use scheduler::{NamedSchedule, Op, Program, Sampling, Steps};
 use std::sync::Arc;
 
@@ -33,6 +34,7 @@ pub struct Job {
     pub(crate) bin: Option<Size>,
     pub(crate) text: Option<Text>,
     pub(crate) prepared: Arc<dyn Prepared>,
+    pub(crate) warnings: Vec<Warning>,
 }
 
 /// What was asked for, with the model's and the task's own values where nothing was.
@@ -169,6 +171,12 @@ impl Job {
     #[must_use]
     pub fn tokens_dropped(&self) -> usize {
         self.text.as_ref().map_or(0, |text| text.dropped)
+    }
+
+    /// What the request asks for that does nothing with this model, or does harm: to be shown to whoever asked.
+    #[must_use]
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
     }
 
     /// The same with other steps: same noise to start with, same prompt, same model. A reference solution, say, from where another sampler starts.

@@ -29,6 +29,7 @@ mod resolve;
 mod run;
 mod tasks;
 mod tune;
+mod warning;
 
 pub use bench::{Bench, Repeats};
 pub use conditioning::SampleShape;
@@ -49,3 +50,4 @@ pub use request::{Request, StartingNoise};
 pub use run::{Batch, Generated, Run, RunId, Step, Timings};
 pub use tasks::{Colorize, ImageToImage, Inpaint, Invert, Restore, Stroke, Task, Upscale};
 pub use tune::Tuned;
+pub use warning::Warning;

@@ -10,6 +10,7 @@ use crate::picture::tiles::Grid;
 use crate::pipeline::Shared;
 use crate::request::{Request, StartingNoise};
 use crate::tasks::{Prepared, Range, Stepping, Wanted};
+use crate::warning::warnings;
 use scheduler::{Frame, Limit, NamedSchedule, Sampling, Steps, TimestepMap};
 
 pub(crate) fn resolve(shared: &Shared, request: &Request) -> Result<Job, PipelineError> {
@@ -74,8 +75,10 @@ pub(crate) fn resolve(shared: &Shared, request: &Request) -> Result<Job, Pipelin
         conditions: model.condition_shapes(tokens),
         concatenated: model.network.concatenated.channels(),
     };
+    let dropped = text.as_ref().map_or(0, |text| text.dropped);
+    let warnings = warnings(shared, request, &settings, &stepping, (&layout, bin, dropped))?;
     let noise = request.noise.clone();
-    Ok(Job { settings, sampling, program, noise, shape, grid, layout, clips, bin, text, prepared })
+    Ok(Job { settings, sampling, program, noise, shape, grid, layout, clips, bin, text, prepared, warnings })
 }
 
 /// How a run steps, as far as the request and the model say it before the task has its say.

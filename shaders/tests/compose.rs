@@ -7,12 +7,15 @@ use graph::cases::Case;
 use naga::back;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use shaders::{Format, KERNELS, Profile, Shader, candidates};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::LazyLock;
 use support::{all_cases, problem, takes_any_format};
 
-/// A distinct module of the table, with what it came from.
+/// A distinct module of the table under a profile, with what it came from.
 struct Composed {
     shader: Shader,
+    /// Of its text among all texts: profiles differ in what they allow, seldom in the text.
+    text: usize,
     profile: Profile,
     bindings: usize,
     label: String,
@@ -24,51 +27,74 @@ fn formats() -> impl Iterator<Item = (Format, Format)> {
 }
 
 /// All distinct modules of the table under each profile.
-fn composed() -> Vec<Composed> {
+static COMPOSED: LazyLock<Vec<Composed>> = LazyLock::new(|| {
+    let mut texts: HashMap<String, usize> = HashMap::new();
     let mut seen = HashSet::new();
     let mut all = Vec::new();
     for profile in [Profile::web_default(), Profile::lavapipe(), Profile::desktop(), Profile::cooperative()] {
         for case in all_cases() {
             for (format, result) in formats() {
                 for shader in candidates(&problem(&case, format, result), &profile) {
-                    if seen.insert((profile.name.clone(), shader.source.clone())) {
+                    let next = texts.len();
+                    let text = *texts.entry(shader.source.clone()).or_insert(next);
+                    if seen.insert((profile.name.clone(), text)) {
                         let (kernel, op, profile) = (shader.kernel, &case.op, profile.clone());
                         let label = format!(
                             "{kernel} for {op:?} {} in {format:?} to {result:?} on {}",
                             case.label, profile.name
                         );
                         let bindings = case.sources().count() + 1;
-                        all.push(Composed { shader, profile, bindings, label });
+                        all.push(Composed { shader, text, profile, bindings, label });
                     }
                 }
             }
         }
     }
     all
-}
+});
 
-fn validate(composed: &Composed) -> (naga::Module, ModuleInfo) {
-    let Composed { shader, profile, label, .. } = composed;
-    let module = naga::front::wgsl::parse_str(&shader.source)
-        .unwrap_or_else(|e| panic!("{label}\n{}\n{}", shader.source, e.emit_to_string(&shader.source)));
+/// Every text once, parsed; in order.
+static MODULES: LazyLock<Vec<naga::Module>> = LazyLock::new(|| {
+    let mut modules = Vec::new();
+    for Composed { shader, text, label, .. } in COMPOSED.iter() {
+        if *text == modules.len() {
+            let parsed = naga::front::wgsl::parse_str(&shader.source);
+            modules.push(
+                parsed.unwrap_or_else(|e| panic!("{label}\n{}\n{}", shader.source, e.emit_to_string(&shader.source))),
+            );
+        }
+    }
+    modules
+});
+
+/// What a profile allows.
+fn capabilities(profile: &Profile) -> Capabilities {
     // Reading halves out of words (unpack2x16float) is part of WGSL; naga counts it apart for the sake of OpenGL 3.
     let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     capabilities.set(Capabilities::SHADER_FLOAT16, profile.shader_f16);
     capabilities.set(Capabilities::SUBGROUP, profile.subgroups);
     capabilities.set(Capabilities::COOPERATIVE_MATRIX, profile.cooperative.is_some());
-    let info = Validator::new(ValidationFlags::all(), capabilities)
-        .validate(&module)
-        .unwrap_or_else(|e| panic!("{label}\n{}\n{}", shader.source, e.emit_to_string(&shader.source)));
-    (module, info)
+    capabilities
+}
+
+fn validate(composed: &Composed) -> ModuleInfo {
+    let Composed { shader, text, profile, label, .. } = composed;
+    Validator::new(ValidationFlags::all(), capabilities(profile))
+        .validate(&MODULES[*text])
+        .unwrap_or_else(|e| panic!("{label}\n{}\n{}", shader.source, e.emit_to_string(&shader.source)))
 }
 
 #[test]
 fn every_variant_validates_within_its_limits() {
-    let mut reached = BTreeSet::new();
-    for composed in composed() {
-        let Composed { shader, profile, bindings, label } = &composed;
+    let (mut reached, mut valid) = (BTreeSet::new(), HashSet::new());
+    for composed in COMPOSED.iter() {
+        let Composed { shader, text, profile, bindings, label } = composed;
         reached.insert(shader.kernel);
-        let (module, _) = validate(&composed);
+        // What two profiles allow alike is valid under both or neither.
+        if valid.insert((*text, capabilities(profile))) {
+            validate(composed);
+        }
+        let module = &MODULES[*text];
         let mut layouter = naga::proc::Layouter::default();
         layouter.update(module.to_ctx()).expect("a validated module has a layout");
 
@@ -234,24 +260,20 @@ fn the_best_guess_suits_the_adapter() {
 #[test]
 fn every_variant_translates_for_every_driver() {
     let mut seen = HashSet::new();
-    for composed in composed() {
-        // Profiles differ in what they allow, seldom in the text.
-        if !seen.insert(composed.shader.source.clone()) {
-            continue;
-        }
-        let (module, info) = validate(&composed);
+    for composed in COMPOSED.iter().filter(|composed| seen.insert(composed.text)) {
+        let (module, info) = (&MODULES[composed.text], validate(composed));
         let label = &composed.label;
 
         let options = back::spv::Options { lang_version: (1, 3), ..back::spv::Options::default() };
-        back::spv::write_vec(&module, &info, &options, None).unwrap_or_else(|e| panic!("{label}: SPIR-V: {e}"));
+        back::spv::write_vec(module, &info, &options, None).unwrap_or_else(|e| panic!("{label}: SPIR-V: {e}"));
 
         // Its driver has neither extensions nor subgroups.
         if !composed.shader.source.contains("enable ") && !composed.shader.source.contains("subgroupAdd") {
-            glsl(&module, &info, label);
+            glsl(module, &info, label);
         }
 
         let options = back::msl::Options { fake_missing_bindings: true, lang_version: (2, 4), ..Default::default() };
-        back::msl::write_string(&module, &info, &options, &back::msl::PipelineOptions::default())
+        back::msl::write_string(module, &info, &options, &back::msl::PipelineOptions::default())
             .unwrap_or_else(|e| panic!("{label}: Metal: {e}"));
 
         // Direct3D has no such matrices.
@@ -265,7 +287,7 @@ fn every_variant_translates_for_every_driver() {
         };
         let mut text = String::new();
         back::hlsl::Writer::new(&mut text, &options, &back::hlsl::PipelineOptions::default())
-            .write(&module, &info, None)
+            .write(module, &info, None)
             .unwrap_or_else(|e| panic!("{label}: HLSL: {e}"));
     }
 }

@@ -1,15 +1,28 @@
 //! `generate --from PICTURE`: the command line that made a picture, told from what the picture says of itself.
 
 use super::error::CliError;
-use super::{Cli, Command, generate, picture_file};
-use clap::{CommandFactory, FromArgMatches, Parser};
+use super::{Cli, Command, generate, hints, picture_file, warnings};
+use clap::{CommandFactory, FromArgMatches};
 use serde_json::Value;
 use std::ffi::OsString;
 use std::path::Path;
 
 /// Parses the command line; with `--from`, again with what the picture says before what was typed, which overrides it.
 pub(super) fn parse() -> Result<Cli, CliError> {
-    let cli = Cli::parse();
+    let mut command = Cli::command();
+    let cli = command.try_get_matches_from_mut(std::env::args_os()).and_then(|matches| {
+        let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        Ok((cli, matches))
+    });
+    let (cli, matches) = cli.unwrap_or_else(|error| {
+        let arguments: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+        // Printed as clap does it; for help and the version, too, which are errors to it.
+        hints::explained(error, &command, &arguments).exit()
+    });
+    hints::check_order(&matches)?;
+    if matches.subcommand().and_then(|(_, own)| own.try_get_one::<bool>("strict").ok().flatten()) == Some(&true) {
+        warnings::be_strict();
+    }
     let Command::Generate(typed) = &cli.command else { return Ok(cli) };
     let Some(picture) = &typed.from else { return Ok(cli) };
     let told = told_by(picture, typed)?;

@@ -27,6 +27,7 @@ pub(super) fn print(pipe: &Pipeline, job: &Job, seeds: &[u64], flags: &ImageArgs
             "guidance": settings.guidance_scale, "guidance_interval": settings.guidance_interval.map(|own| own.to_string()),
             "strength": settings.strength, "class_label": settings.class_label,
             "noise_level": settings.noise_level, "parts": job.parts(), "method": settings.method.map(|method| method.name()), "tokens_dropped": job.tokens_dropped(),
+            "warnings": job.warnings().iter().map(ToString::to_string).collect::<Vec<_>>(),
             "memory": parts.iter().map(|(name, memory)| ((*name).to_owned(), bytes(*memory))).collect::<serde_json::Map<_, _>>(),
             "device": pipe.device().info().name,
         });

@@ -2,6 +2,7 @@
 
 use super::error::CliError;
 use super::image_args::whole;
+use super::warnings::warn;
 use crate::{MaskPicture, Transparency};
 use pipelines::{Method, RgbImage};
 use std::ffi::OsString;
@@ -157,9 +158,11 @@ fn from_file(path: &Path, picture: &RgbImage, quiet: bool) -> Result<RgbImage, C
     }
     match transparency {
         Transparency::None => {}
-        _ if quiet => {}
+        Transparency::IsMask if quiet => {}
         Transparency::IsMask => note!("note: {shown} is transparent and of one colour: its opaque part is made anew"),
-        Transparency::Ignored => note!("warning: the transparency of {shown} is ignored: its colours are the mask"),
+        Transparency::Ignored => {
+            warn(quiet, &format!("the transparency of {shown} is ignored: its colours are the mask"))?;
+        }
     }
     Ok(image)
 }

@@ -16,19 +16,29 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// something here has it.
 pub(super) fn locate(name: &Path, variant: Option<&str>, quiet: bool) -> Result<Option<PathBuf>, CliError> {
     let Some(name) = name.to_str().filter(|text| !name.exists() && is_meant(text)) else { return Ok(None) };
+    check_is_no_path(name)?;
     let id: HubId = name.parse()?;
     let hub = Hub::from_env()?;
+
     let variant = variant.map(str::to_owned);
     // On a thread of its own: a server that says nothing would keep us from hearing Ctrl-C.
     let (sender, receiver) = channel();
     let name = name.to_owned();
     std::thread::spawn(move || {
-        let mut bar = Download::new(&name, quiet);
+        let (mut bar, mut came) = (Download::new(&name, quiet), false);
         let result = hub.fetch(&id, variant.as_deref(), &mut |progress| {
+            came = true;
             bar.show(&progress);
             if interrupt::pressed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         bar.finish(result.is_ok());
+        // Where no hub gave anything, a path may have been meant.
+        let result = result.map_err(|error| match error {
+            HubError::Failed(message) if !came => {
+                HubError::Failed(format!("{message} (nor is {name} a file or folder here)"))
+            }
+            other => other,
+        });
         // Nobody listens any more after Ctrl-C.
         let _ = sender.send(result);
     });
@@ -43,6 +53,35 @@ pub(super) fn locate(name: &Path, variant: Option<&str>, quiet: bool) -> Result<
             }
         }
     }
+}
+
+/// What people call the folders that they keep models in.
+const FOLDERS: [&str; 10] =
+    ["path", "models", "model", "checkpoints", "checkpoint", "ckpt", "weights", "loras", "downloads", "home"];
+
+/// Refuses a path to nothing, before anything of it goes to a hub: one that begins with a folder that is here, or with what folders of models are
+/// called. `@` says that a hub is meant after all.
+fn check_is_no_path(name: &str) -> Result<(), CliError> {
+    let Some((first, _)) = name.split_once('/').filter(|_| !name.contains(['@', ':'])) else { return Ok(()) };
+    let is_here = Path::new(first).is_dir();
+    if !is_here && !FOLDERS.contains(&first.to_lowercase().as_str()) {
+        return Ok(());
+    }
+    let near = if is_here { near(name) } else { None };
+    let near = near.map_or(String::new(), |path| format!("; did you mean {}?", path.display()));
+    Err(CliError::Failed(format!(
+        "there is no file or folder {name}{near} (a hub's model of that name is {name}@main)"
+    )))
+}
+
+/// What lies in the folder of a path and is called nearly so.
+fn near(name: &str) -> Option<PathBuf> {
+    let path = Path::new(name);
+    let wanted = path.file_name()?.to_str()?;
+    let entries = std::fs::read_dir(path.parent()?).ok()?.flatten();
+    let named = entries.filter_map(|entry| Some((entry.path(), entry.file_name().into_string().ok()?)));
+    let distances = named.map(|(path, name)| (strsim::damerau_levenshtein(&name, wanted), path));
+    distances.min().filter(|(distance, _)| *distance <= 3).map(|(_, path)| path)
 }
 
 /// Whether a name is a hub's id rather than a path that is not there: two parts or a file, relative, and `@` or not.

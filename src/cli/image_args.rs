@@ -13,15 +13,20 @@ use std::str::FromStr;
 /// Flags of every image command.
 #[derive(Debug, Clone, Args)]
 pub(super) struct ImageArgs {
-    /// A bundled model's name, a folder in diffusers' layout, a single .safetensors file of Stable Diffusion 1, 2 or XL, or a hub's id,
-    /// OWNER/REPO[@REVISION]
-    #[arg(short, long, value_name = "NAME|DIR|FILE|OWNER/REPO", default_value = crate::bundled::DEFAULT)]
+    /// A bundled model's name, a folder in diffusers' layout, a single .safetensors file of Stable Diffusion 1, 2 or XL, or a hub's id:
+    /// OWNER/REPO[@REVISION] for a whole model, OWNER/REPO/FILE[@REVISION] for a single file of one; what is here goes before the hub
+    #[arg(short, long, value_name = "NAME|DIR|FILE|OWNER/REPO[/FILE]", default_value = crate::bundled::DEFAULT)]
     pub(super) model: PathBuf,
 
     /// File to write; {prompt}, {seed} and {index} are filled in, - is standard output; its ending says whether it is PNG,
-    /// JPEG or WebP (without loss), and .safetensors keeps the raw sample [default: ./{prompt}-{seed}.png]
+    /// JPEG or WebP (without loss), and .safetensors keeps the raw sample; missing folders are made, and a file that is there stays
+    /// without --force [default: ./{prompt}-{seed}.png, numbered where there is one]
     #[arg(short, long, value_name = "PATH")]
     pub(super) output: Option<PathBuf>,
+
+    /// Overwrite what --output names
+    #[arg(long, requires = "output")]
+    pub(super) force: bool,
 
     /// In how many steps noise becomes the image: more take longer and are mostly finer [default: the model's]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<1, 10_000>)]
@@ -158,6 +163,10 @@ pub(super) struct ImageArgs {
     /// One JSON object per image on standard output
     #[arg(long, help_heading = "Reports")]
     pub(super) json: bool,
+
+    /// Make an error of every warning
+    #[arg(long, help_heading = "Reports")]
+    pub(super) strict: bool,
 
     /// No progress
     #[arg(short, long, help_heading = "Reports", conflicts_with = "verbose")]

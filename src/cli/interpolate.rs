@@ -4,9 +4,10 @@ use super::animation::{self, Format};
 use super::error::CliError;
 use super::image_args::{ImageArgs, whole};
 use super::interrupt::{self, Interrupted};
-use super::output::{check_writable, slug, write_folder, write_whole};
+use super::output::{check_can_make, make_parent, slug, write_folder, write_whole};
 use super::png;
 use super::run::{self, Opened};
+use super::warnings::warn;
 use pipelines::{Invert, Job, Pipeline, Request, RgbImage, StartingNoise, Task, noise};
 use scheduler::Steps;
 use serde_json::json;
@@ -125,6 +126,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     if flags.dry_run {
         return super::dry_run::print(&pipe, &jobs[0], &[from_seed(seeds)], &flags);
     }
+    jobs[0].warnings().iter().try_for_each(|warning| warn(flags.is_quiet(), &warning.to_string()))?;
     let mut frames = Vec::with_capacity(jobs.len());
     for jobs in jobs.chunks(flags.batch as usize) {
         let made = run::make(&pipe, jobs, &flags, &interrupted)?;
@@ -236,15 +238,22 @@ enum Output {
 impl Output {
     fn new(args: &Args) -> Result<Self, CliError> {
         let own = || {
-            let name = format!("{}-{}-{}.gif", slug(&args.words.join(" ")), args.from.name(), args.to.name());
-            PathBuf::from(name)
+            let name = format!("{}-{}-{}", slug(&args.words.join(" ")), args.from.name(), args.to.name());
+            let numbered = (2_u32..).map(|n| PathBuf::from(format!("{name}-{n}.gif")));
+            let mut names = std::iter::once(PathBuf::from(format!("{name}.gif"))).chain(numbered);
+            names.find(|path| !path.exists()).unwrap_or_default()
         };
         let path = args.image.output.clone().unwrap_or_else(own);
-        check_writable(path.parent().unwrap_or(Path::new(".")))?;
+        check_can_make(path.parent().unwrap_or(Path::new(".")))?;
         if path == Path::new("-") {
             return Err(CliError::Usage(
                 "interpolate writes no standard output: name a .gif, a .webp or a folder".into(),
             ));
+        }
+        if path.is_file() && args.image.output.is_some() && !args.image.force {
+            let message =
+                format!("--output {} exists already: give another name, or --force to overwrite it", path.display());
+            return Err(CliError::Usage(message));
         }
         if let Some(format) = Format::of(&path) {
             return Ok(Self::Animation(format, path));
@@ -264,6 +273,7 @@ impl Output {
     fn write(&self, frames: &[RgbImage], args: &Args, told: &serde_json::Value) -> Result<(), CliError> {
         let path = match self {
             Self::Animation(format, path) => {
+                make_parent(path)?;
                 let each = Duration::from_secs_f64(1.0 / f64::from(args.fps));
                 write_whole(path, &animation::encode(*format, frames, each)?)?;
                 path
@@ -276,6 +286,7 @@ impl Output {
                     let settings = settings.to_string();
                     files.push((format!("frame-{index:04}.png"), png::encode(frame, &[("headwater", &settings)])?));
                 }
+                make_parent(path)?;
                 write_folder(path, &files)?;
                 path
             }

@@ -22,6 +22,8 @@ mod dry_run;
 mod edit_args;
 mod error;
 mod generate;
+mod help;
+mod hints;
 mod hub;
 mod image_args;
 mod img2img;
@@ -49,10 +51,10 @@ mod stroke;
 mod tune;
 mod tuned;
 mod upscale;
+mod warnings;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use error::CliError;
-use std::io::Write;
 use std::process::ExitCode;
 
 /// Generate and edit images with diffusion and consistency models on any GPU, or on none.
@@ -93,9 +95,9 @@ enum Command {
     Compare(Box<compare::Args>),
     /// Measure how samplers' errors fall with evaluations, over many seeds, on a model or on data whose truth is exact
     Converge(Box<converge::Args>),
-    /// List the samplers
+    /// List the samplers, or explain one
     Samplers(samplers::Args),
-    /// List the models inside this program
+    /// List the models inside this program, and what they draw
     Models(models::Args),
     /// List what can compute on this machine
     Devices(devices::Args),
@@ -110,19 +112,16 @@ enum Command {
     /// Measure which ways of computing a model's operations are the fastest here, and keep them for later runs
     Tune(tune::Args),
     /// Print a shell's completion script
-    #[command(hide = true)]
-    Completions {
-        /// The shell
-        shell: clap_complete::Shell,
-    },
-    /// Print the manual page
-    #[command(hide = true)]
-    Man,
+    Completions(help::CompletionsArgs),
+    /// Print or write manual pages
+    Man(help::ManArgs),
 }
 
 /// Parses the command line and runs it.
 #[must_use]
 pub fn main() -> ExitCode {
+    // Before any thread is there.
+    crate::device::quiet_drivers();
     quiet_contained_panics();
     let cli = match again::parse() {
         Ok(cli) => cli,
@@ -151,8 +150,8 @@ pub fn main() -> ExitCode {
         Command::Selftest(args) => selftest::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Tune(args) => tune::run(&args),
-        Command::Completions { shell } => completions(shell),
-        Command::Man => man(),
+        Command::Completions(args) => help::completions(&args),
+        Command::Man(args) => help::man(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -177,18 +176,6 @@ fn quiet_contained_panics() {
             loud(info);
         }
     }));
-}
-
-fn completions(shell: clap_complete::Shell) -> Result<(), CliError> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "headwater", &mut script);
-    Ok(std::io::stdout().write_all(&script)?)
-}
-
-fn man() -> Result<(), CliError> {
-    let mut page = Vec::new();
-    clap_mangen::Man::new(Cli::command()).render(&mut page)?;
-    Ok(std::io::stdout().write_all(&page)?)
 }
 
 /// Readers of what people type and of what pictures say, for fuzzing: nothing is returned, and nothing may panic.
@@ -227,6 +214,7 @@ fn try_arguments(arguments: impl Iterator<Item = String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory;
 
     #[test]
     fn the_definitions_are_consistent() {

@@ -2,11 +2,11 @@
 
 use super::beside::Beside;
 use super::error::CliError;
-use super::picture_file::{self, ENDINGS, Format};
+use super::picture_file;
 use super::png;
+use crate::PictureFormat as Format;
 use pipelines::Generated;
-use safetensors::{Dtype, tensor::TensorView};
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 
 /// Where the images of one command go.
@@ -15,6 +15,8 @@ pub(super) struct Destination {
     place: Place,
     /// What stands for `{prompt}`.
     slug: String,
+    /// Whether files that are there may be replaced.
+    force: bool,
 }
 
 #[derive(Debug)]
@@ -26,6 +28,9 @@ enum Place {
     /// `./{prompt}-{seed}.png`, never over an existing file.
     Default,
 }
+
+/// As many of the files to come are looked for before anything is computed.
+const MOST_LOOKED_FOR: usize = 10_000;
 
 /// What a path may hold, to be filled in for each image.
 const PLACEHOLDERS: [&str; 3] = ["{prompt}", "{seed}", "{index}"];
@@ -51,13 +56,37 @@ impl Saved {
 impl Destination {
     pub(super) fn new(output: Option<&Path>, prompt: &str, count: u32, json: bool) -> Result<Self, CliError> {
         let place = Self::place(output, count, json)?;
-        let folder = match &place {
-            Place::Stdout => None,
-            Place::Default => Some(Path::new(".")),
-            Place::Pattern(pattern) => Path::new(pattern).parent(),
-        };
-        folder.map_or(Ok(()), check_writable)?;
-        Ok(Self { place, slug: slug(prompt) })
+        let this = Self { place, slug: slug(prompt), force: false };
+        match &this.place {
+            Place::Stdout => {}
+            Place::Default => check_writable(Path::new("."))?,
+            Place::Pattern(pattern) => {
+                check_can_make(Path::new(&this.filled(pattern, 0, 0)).parent().unwrap_or(Path::new(".")))?;
+            }
+        }
+        Ok(this)
+    }
+
+    /// The same for images of these seeds, which may replace files only by `force`: found out now rather than after the last step.
+    pub(super) fn of_seeds(self, seeds: impl Iterator<Item = u64>, force: bool) -> Result<Self, CliError> {
+        if let Place::Pattern(pattern) = &self.place
+            && !force
+        {
+            let mut paths =
+                (0..).zip(seeds).take(MOST_LOOKED_FOR).map(|(index, seed)| self.filled(pattern, index, seed));
+            if let Some(path) = paths.find(|path| Path::new(path).exists()) {
+                let message = format!("--output {path} exists already: give another name, or --force to overwrite it");
+                return Err(CliError::Usage(message));
+            }
+        }
+        Ok(Self { force, ..self })
+    }
+
+    /// The path of one image.
+    fn filled(&self, pattern: &str, index: u32, seed: u64) -> String {
+        let filled = pattern.replace("{seed}", &seed.to_string()).replace("{index}", &index.to_string());
+        // Last: a prompt may itself hold braces.
+        filled.replace("{prompt}", &self.slug)
     }
 
     fn place(output: Option<&Path>, count: u32, json: bool) -> Result<Place, CliError> {
@@ -69,6 +98,11 @@ impl Destination {
             if json {
                 return Err(CliError::Usage("--output - and --json both want standard output".into()));
             }
+            if std::io::stdout().is_terminal() {
+                let message =
+                    "--output - would write a picture's bytes to the terminal: send them on (| or >), or name a file";
+                return Err(CliError::Usage(message.into()));
+            }
             return Ok(Place::Stdout);
         }
         let pattern = output.to_str().ok_or_else(|| CliError::Usage("--output is not valid text".into()))?;
@@ -76,12 +110,8 @@ impl Destination {
             return Err(CliError::Usage(format!("--output {pattern} names a folder; name a file in it")));
         }
         if Format::of(output).is_none() && !is_sample(pattern) {
-            return Err(CliError::Usage(format!("--output {pattern} must end in {ENDINGS}, or in .safetensors")));
-        }
-        // Found out now rather than after the last step.
-        let folder = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        if !folder.is_dir() {
-            return Err(CliError::Usage(format!("--output {pattern}: there is no folder {}", folder.display())));
+            let endings = Format::ENDINGS;
+            return Err(CliError::Usage(format!("--output {pattern} must end in {endings}, or in .safetensors")));
         }
         if let Some(unknown) = unknown_placeholder(pattern) {
             let known = PLACEHOLDERS.join(", ");
@@ -114,7 +144,7 @@ impl Destination {
         named.unwrap_or(Format::Png)
     }
 
-    /// Writes one image, or its raw sample.
+    /// Writes one image, or its raw sample, which ends at a noise level.
     pub(super) fn save(
         &self,
         generated: &Generated,
@@ -122,12 +152,19 @@ impl Destination {
         seed: u64,
         parameters: &str,
         settings: &serde_json::Value,
+        sigma: f64,
     ) -> Result<Saved, CliError> {
         let settings = settings.to_string();
         let texts = [("parameters", parameters), ("headwater", &*settings)];
         let bytes = match &generated.image {
             Some(image) if !self.takes_samples() => picture_file::encode(self.format(), image, &texts)?,
-            _ => sample_file(&[("sample", &generated.sample)], generated.shape, &texts)?,
+            _ => {
+                let [steps, evaluations] = [generated.steps, generated.evaluations].map(|count| count.to_string());
+                let sigma = sigma.to_string();
+                let texts =
+                    [&texts[..], &[("sigma", &sigma), ("step", &steps), ("evaluations", &evaluations)]].concat();
+                sample_file(&[("sample", &generated.sample)], generated.shape, &texts)?
+            }
         };
         match &self.place {
             Place::Stdout => {
@@ -137,13 +174,16 @@ impl Destination {
                 Ok(Saved::Stdout)
             }
             Place::Pattern(pattern) => {
-                let filled = pattern.replace("{seed}", &seed.to_string()).replace("{index}", &index.to_string());
-                // Last: a prompt may itself hold braces.
-                let path = PathBuf::from(filled.replace("{prompt}", &self.slug));
-                write_whole(&path, &bytes)?;
-                Ok(Saved::File(path))
+                let path = PathBuf::from(self.filled(pattern, index, seed));
+                make_parent(&path)?;
+                if self.force {
+                    write_whole(&path, &bytes)?;
+                    return Ok(Saved::File(path));
+                }
+                // Nothing was there at first. An image is not lost to what came meanwhile.
+                Ok(Saved::File(write_new(&path, &bytes)?))
             }
-            Place::Default => Ok(Saved::File(write_new(&self.slug, seed, &bytes)?)),
+            Place::Default => Ok(Saved::File(write_new(Path::new(&format!("{}-{seed}.png", self.slug)), &bytes)?)),
         }
     }
 }
@@ -169,23 +209,13 @@ fn unknown_placeholder(pattern: &str) -> Option<&str> {
     None
 }
 
-/// A safetensors file of samples in diffusers' layout, `[1, C, H, W]`, with texts in its metadata.
+/// A safetensors file of samples, with texts in its metadata.
 pub(super) fn sample_file(
     tensors: &[(&str, &[f32])],
     shape: pipelines::SampleShape,
     texts: &[png::Text<'_>],
 ) -> Result<Vec<u8>, CliError> {
-    let bytes = |sample: &[f32]| -> Vec<u8> {
-        pipelines::nchw_from_nhwc(sample, shape).iter().flat_map(|value| value.to_le_bytes()).collect()
-    };
-    let data: Vec<(&str, Vec<u8>)> = tensors.iter().map(|(name, sample)| (*name, bytes(sample))).collect();
-    let extents = vec![1, shape.channels, shape.height, shape.width];
-    let metadata = texts.iter().map(|(keyword, text)| ((*keyword).to_owned(), (*text).to_owned())).collect();
-    data.iter()
-        .map(|(name, bytes)| Ok((*name, TensorView::new(Dtype::F32, extents.clone(), bytes)?)))
-        .collect::<Result<Vec<_>, _>>()
-        .and_then(|views| safetensors::serialize(views, Some(metadata)))
-        .map_err(|error| CliError::Failed(format!("cannot encode the sample: {error}")))
+    crate::compare::report::tensor_file(tensors, shape, texts).map_err(CliError::Failed)
 }
 
 /// A file beside those to come, which removes itself unless it is given its name.
@@ -205,6 +235,23 @@ pub(super) fn check_writable(folder: &Path) -> Result<(), CliError> {
     temporary(folder).map(drop).map_err(|error| {
         CliError::Failed(format!("cannot write into the folder {}: {}", folder.display(), plain(&error)))
     })
+}
+
+/// The same for a folder that is made when it is needed: what there is of it must be a folder that can be written into.
+pub(super) fn check_can_make(folder: &Path) -> Result<(), CliError> {
+    let there = folder.ancestors().find(|part| part.as_os_str().is_empty() || part.exists()).unwrap_or(Path::new("."));
+    if !there.as_os_str().is_empty() && !there.is_dir() {
+        let message = format!("cannot make the folder {}: {} is a file", folder.display(), there.display());
+        return Err(CliError::Usage(message));
+    }
+    check_writable(there)
+}
+
+/// Makes the folder that a file is written into.
+pub(super) fn make_parent(path: &Path) -> Result<(), CliError> {
+    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
+    std::fs::create_dir_all(folder)
+        .map_err(|error| CliError::Failed(format!("cannot make the folder {}: {error}", folder.display())))
 }
 
 /// What went wrong, without the temporary file's path, which says nothing to whoever reads it.
@@ -245,13 +292,16 @@ pub(super) fn write_folder(path: &Path, files: &[(String, Vec<u8>)]) -> Result<(
     beside.put(name, path).map_err(failed)
 }
 
-/// Writes a file whole under the first name of the default form that no file has, also where several programs choose at once.
-fn write_new(slug: &str, seed: u64, bytes: &[u8]) -> Result<PathBuf, CliError> {
-    let failed = |error: std::io::Error| CliError::Failed(format!("cannot write {slug}-{seed}.png: {}", plain(&error)));
-    let mut file = written(Path::new("."), bytes).map_err(failed)?;
-    let first = PathBuf::from(format!("{slug}-{seed}.png"));
-    let further = (2_u32..).map(|n| PathBuf::from(format!("{slug}-{seed}-{n}.png")));
-    for path in std::iter::once(first).chain(further) {
+/// Writes a file whole under this name, or under the first numbered one that no file has, also where several programs choose at once.
+fn write_new(wanted: &Path, bytes: &[u8]) -> Result<PathBuf, CliError> {
+    let failed =
+        |error: std::io::Error| CliError::Failed(format!("cannot write {}: {}", wanted.display(), plain(&error)));
+    let folder = wanted.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let part = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+    let (stem, ending) = (part(wanted.file_stem()), part(wanted.extension()));
+    let mut file = written(folder, bytes).map_err(failed)?;
+    let further = (2_u32..).map(|n| wanted.with_file_name(format!("{stem}-{n}.{ending}")));
+    for path in std::iter::once(wanted.to_owned()).chain(further) {
         match file.persist_noclobber(&path) {
             Ok(_) => return Ok(path),
             Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => file = error.file,
@@ -306,11 +356,31 @@ mod tests {
     #[test]
     fn impossible_outputs_are_refused_at_once() {
         for (output, count, json) in
-            [("-", 2, false), ("-", 1, true), ("no/such/folder/x.png", 1, false), ("x.gif", 1, false), ("/", 1, false)]
+            [("-", 2, false), ("-", 1, true), ("Cargo.toml/x.png", 1, false), ("x.gif", 1, false), ("/", 1, false)]
         {
             let error = Destination::new(Some(Path::new(output)), "", count, json).expect_err(output);
             assert_eq!(error.exit_code(), 2, "{output}");
         }
+    }
+
+    #[test]
+    fn files_are_replaced_only_by_force() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let pattern = folder.path().join("deep/er/{prompt}-{seed}.png");
+        let destination = |force| {
+            let new = Destination::new(Some(&pattern), "A b", 2, false).expect("folders are made later");
+            new.of_seeds(3..5, force)
+        };
+        assert!(destination(false).is_ok() && !folder.path().join("deep").exists());
+        make_parent(&pattern).expect("makes folders");
+        std::fs::write(folder.path().join("deep/er/a-b-4.png"), "mine").expect("writes");
+        let error = destination(false).expect_err("the second is there");
+        assert!(error.exit_code() == 2 && error.to_string().contains("a-b-4.png exists already"), "{error}");
+        assert!(destination(true).is_ok());
+        // What came while the image was made stays.
+        let path = folder.path().join("deep/er/a-b-4.png");
+        assert_eq!(write_new(&path, b"new").expect("writes"), folder.path().join("deep/er/a-b-4-2.png"));
+        assert_eq!(std::fs::read(path).expect("reads"), b"mine");
     }
 
     #[test]

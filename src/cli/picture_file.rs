@@ -2,43 +2,16 @@
 
 use super::error::CliError;
 use super::png::{self, Text};
+use crate::PictureFormat as Format;
 use exif::experimental::Writer;
 use exif::{Field, In, Tag, Value};
-use image::codecs::{jpeg::JpegEncoder, webp::WebPEncoder};
-use image::{ExtendedColorType, ImageDecoder, ImageEncoder, ImageError, ImageFormat, ImageReader};
+use image::{ImageDecoder, ImageFormat, ImageReader};
 use pipelines::RgbImage;
 use std::io::Cursor;
 use std::path::Path;
 
-/// A file's format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
-    Png,
-    Jpeg,
-    /// Without loss.
-    WebP,
-}
-
-/// Endings of files that are written, for messages.
-pub(super) const ENDINGS: &str = ".png, .jpg or .webp";
-
 /// The most bytes of EXIF in JPEG: it has one segment, whose length is 16 bits, and which begins with a mark of six bytes.
 const MOST_EXIF: usize = 65_000;
-
-/// Of JPEG: that of AUTOMATIC1111's web UI is 80, at which the colours of small drawings suffer.
-const QUALITY: u8 = 95;
-
-impl Format {
-    /// By a file's ending.
-    pub(super) fn of(path: &Path) -> Option<Self> {
-        match path.extension()?.to_str()?.to_lowercase().as_str() {
-            "png" => Some(Self::Png),
-            "jpg" | "jpeg" => Some(Self::Jpeg),
-            "webp" => Some(Self::WebP),
-            _ => None,
-        }
-    }
-}
 
 /// The file's bytes.
 pub(super) fn encode(format: Format, image: &RgbImage, texts: &[Text<'_>]) -> Result<Vec<u8>, CliError> {
@@ -46,8 +19,6 @@ pub(super) fn encode(format: Format, image: &RgbImage, texts: &[Text<'_>]) -> Re
     if format == Format::Png {
         return png::encode(image, texts);
     }
-    let side = |extent: usize| u32::try_from(extent).map_err(|error| failed(&error));
-    let (width, height) = (side(image.width)?, side(image.height)?);
     let mut exif = exif_of(texts).map_err(|error| failed(&error))?;
     if format == Format::Jpeg && exif.len() > MOST_EXIF {
         // What other tools read goes before what only this one does.
@@ -56,24 +27,7 @@ pub(super) fn encode(format: Format, image: &RgbImage, texts: &[Text<'_>]) -> Re
         exif.truncate(if exif.len() > MOST_EXIF { 0 } else { exif.len() });
         note!("note: what a JPEG can say of itself is too little for all settings: PNG keeps them");
     }
-    let mut bytes = Vec::new();
-    let written =
-        |encoder: &mut dyn FnMut(Vec<u8>) -> Result<(), ImageError>| encoder(exif).map_err(|error| failed(&error));
-    match format {
-        Format::Jpeg => written(&mut |exif| {
-            let mut encoder = JpegEncoder::new_with_quality(&mut bytes, QUALITY);
-            if !exif.is_empty() {
-                drop(encoder.set_exif_metadata(exif));
-            }
-            encoder.write_image(&image.pixels, width, height, ExtendedColorType::Rgb8)
-        })?,
-        _ => written(&mut |exif| {
-            let mut encoder = WebPEncoder::new_lossless(&mut bytes);
-            drop(encoder.set_exif_metadata(exif));
-            encoder.write_image(&image.pixels, width, height, ExtendedColorType::Rgb8)
-        })?,
-    }
-    Ok(bytes)
+    format.encode(image, exif).map_err(|error| CliError::Failed(error.to_string()))
 }
 
 /// What a file says of itself.

@@ -11,8 +11,10 @@ use super::output::{Destination, Saved};
 use super::progress::Progress;
 use super::save_steps::StepWriter;
 use super::settings::{parameters, settings_json};
+use super::warnings::warn;
+use graph::DeviceKind;
 use models::first_few;
-use pipelines::{Generated, Job, Pipeline, PromptSyntax, RgbImage, Task};
+use pipelines::{Generated, Job, Pipeline, PromptSyntax, RgbImage, Task, Warning};
 use serde_json::json;
 use std::io::Write;
 use std::path::Path;
@@ -56,6 +58,9 @@ pub(super) fn run(work: &Work<'_>) -> Result<(), CliError> {
     }
     let names = flags.names()?;
     let destination = Destination::new(flags.output.as_deref(), work.name, flags.count, flags.json)?;
+    let first_seed = seed(flags);
+    let seeds = (0..flags.count).map(|index| first_seed.wrapping_add(u64::from(index)));
+    let destination = destination.of_seeds(seeds.clone(), flags.force)?;
     let interrupted = interrupt::install()?;
     let Opened { pipe, prompt, loras } = open(flags, work.prompt)?;
     check_prompt(&pipe, work)?;
@@ -67,8 +72,6 @@ pub(super) fn run(work: &Work<'_>) -> Result<(), CliError> {
         let message = "this model makes latents, not pictures; give --output a name ending in .safetensors, or --vae an autoencoder";
         return Err(CliError::Usage(message.into()));
     }
-    let first_seed = seed(flags);
-    let seeds = (0..flags.count).map(|index| first_seed.wrapping_add(u64::from(index)));
     let size = work.picture.filter(|picture| picture.resize).and_then(|picture| smaller(&pipe, picture));
     let request = |seed| {
         let mut request = flags.request(&prompt, seed, names, work.task.clone());
@@ -79,16 +82,11 @@ pub(super) fn run(work: &Work<'_>) -> Result<(), CliError> {
     };
     let job = |seed| Ok::<_, CliError>(pipe.job(&request(seed))?);
     let first = job(first_seed)?;
+    let warnings = warn_of_request(&pipe, work, &first)?;
     if flags.dry_run {
         return dry_run::print(&pipe, &first, &seeds.collect::<Vec<_>>(), flags);
     }
-    if first.tokens_dropped() > 0 && !flags.quiet {
-        let dropped = first.tokens_dropped();
-        note!("warning: the text encoder reads only the start of a long prompt; {dropped} tokens were left out");
-    }
-    if !flags.quiet {
-        warn_of_time(&pipe, work, &first)?;
-    }
+    warn_of_time(&pipe, work, &first)?;
     if first.settings().method.is_some() && destination.loses_pixels() && !flags.quiet {
         note!("note: JPEG keeps no pixel as it is: PNG and WebP do");
     }
@@ -104,9 +102,11 @@ pub(super) fn run(work: &Work<'_>) -> Result<(), CliError> {
         for (job, generated) in jobs.iter().zip(&made) {
             let settings = settings_json(work, job, generated, &loras, &pipe.device().info().name);
             let seed = job.settings().seed;
-            let saved = destination.save(generated, index, seed, &parameters(work, job, generated), &settings)?;
+            let sigma = job.sampling().schedule.sigmas.last().copied().unwrap_or(0.0);
+            let saved =
+                destination.save(generated, index, seed, &parameters(work, job, generated), &settings, sigma)?;
             index += 1;
-            match report(flags, &saved, &settings, generated, seconds) {
+            match report(flags, &saved, &settings, generated, seconds, &warnings) {
                 // Whoever read the paths has enough of them; the images are still wanted.
                 Err(CliError::Pipe) => {}
                 result => result?,
@@ -149,9 +149,9 @@ pub(super) fn open(flags: &ImageArgs, prompt: Option<&str>) -> Result<Opened, Cl
         note!("tuned: {} shapes were measured on this device", winners.len());
     }
     let pipe = Pipeline::from_pretrained(&device, &files, options)?;
-    if !pipe.left_over().is_empty() && !flags.quiet {
-        let names = first_few(pipe.left_over());
-        note!("warning: {} has tensors that no part of the model reads: {names}", flags.model.display());
+    if !pipe.left_over().is_empty() {
+        let (model, names) = (flags.model.display(), first_few(pipe.left_over()));
+        warn(flags.quiet, &format!("{model} has tensors that no part of the model reads: {names}"))?;
     }
     Ok(Opened { pipe, prompt, loras })
 }
@@ -170,11 +170,29 @@ fn smaller(pipe: &Pipeline, picture: Extents) -> Option<(usize, usize)> {
     pipe.is_much_larger(width, height).then(|| pipe.fitted_size(width, height))
 }
 
+/// Warns of what does nothing with this model, or harm; with `--json` the warnings are in the objects and nowhere else.
+fn warn_of_request(pipe: &Pipeline, work: &Work<'_>, job: &Job) -> Result<Vec<String>, CliError> {
+    // Commands that keep most of a picture do without words.
+    let needs_none = ["colorize", "upscale", "restore", "stroke"].contains(&work.command);
+    let shown = |warning: &&Warning| !(needs_none && **warning == Warning::EmptyPrompt);
+    let listed = |warning: &Warning| match warning {
+        Warning::UnknownWords(_) => format!("{warning} (headwater models lists what it draws)"),
+        _ => warning.to_string(),
+    };
+    let mut warnings: Vec<String> = job.warnings().iter().filter(shown).map(listed).collect();
+    if work.flags.threads.is_some() && pipe.device().info().kind != DeviceKind::Cpu {
+        warnings.push("--threads does nothing here: it is for the cpu device".into());
+    }
+    warnings.iter().try_for_each(|text| warn(work.flags.is_quiet(), text))?;
+    Ok(warnings)
+}
+
 /// Says what will take long, before it begins: a picture denoised in parts, and latents that are decoded in every step.
 fn warn_of_time(pipe: &Pipeline, work: &Work<'_>, job: &Job) -> Result<(), CliError> {
+    let quiet = work.flags.quiet;
     let shown =
         |seconds: f64| if seconds < 90.0 { format!("{seconds:.1} s") } else { format!("{:.0} min", seconds / 60.0) };
-    if job.parts() > 1 {
+    if job.parts() > 1 && !quiet {
         let seconds = pipe.forecast(job)?.as_secs_f64() * f64::from(work.flags.count);
         let (parts, time) = (job.parts(), shown(seconds));
         let smaller = work.picture.filter(|picture| picture.can_resize).and_then(|picture| smaller(pipe, picture));
@@ -187,12 +205,16 @@ fn warn_of_time(pipe: &Pipeline, work: &Work<'_>, job: &Job) -> Result<(), CliEr
     if let (Some(told), Some(first)) = (job.settings().sigma, job.sigmas().first()) {
         // A picture with less noise than that loses more than its noise.
         if (first / told - 1.0).abs() > 0.01 {
-            note!(
-                "warning: noise of {told:.3} is out of this model's reach, which begins at {first:.3}: expect changes beyond it"
+            let text = format!(
+                "noise of {told:.3} is out of this model's reach, which begins at {first:.3}: expect changes beyond it"
             );
-        } else if work.command == "restore" && work.told["sigma"].is_null() {
+            warn(quiet, &text)?;
+        } else if !quiet && work.command == "restore" && work.told["sigma"].is_null() {
             note!("note: noise of {told:.3} is taken off, as measured in the picture; --sigma says otherwise");
         }
+    }
+    if quiet {
+        return Ok(());
     }
     if let Some(each) = pipe.forecast_replacement(job)? {
         let time = shown(each.as_secs_f64());
@@ -260,12 +282,14 @@ fn report(
     settings: &serde_json::Value,
     generated: &Generated,
     total: f64,
+    warnings: &[String],
 ) -> Result<(), CliError> {
     let mut stdout = std::io::stdout().lock();
     let seconds = |d: std::time::Duration| (d.as_secs_f64() * 1e4).round() / 1e4;
     if flags.json {
         let mut object = settings.clone();
         object["path"] = saved.path().map_or(serde_json::Value::Null, |path| json!(path.display().to_string()));
+        object["warnings"] = json!(warnings);
         object["timings"] = json!({
             "prepare": seconds(generated.timings.prepare),
             "encode": seconds(generated.timings.encode),

@@ -23,11 +23,14 @@ impl StepWriter {
     pub(super) fn write(&self, step: &Step<'_>) -> Result<(), CliError> {
         let name = |what: &str| self.folder.join(format!("{}-step-{:03}{what}", self.seed, step.index + 1));
         let tensors = [("x", step.x), ("denoised", step.denoised)];
-        write_whole(&name(".safetensors"), &sample_file(&tensors, step.shape, &[])?)?;
         let sigma = step.sigma.to_string();
+        let [index, evaluations, seed] =
+            [step.index as u64 + 1, step.evaluations as u64, self.seed].map(|number| number.to_string());
+        let texts = [("sigma", &*sigma), ("step", &index), ("evaluations", &evaluations), ("seed", &seed)];
+        write_whole(&name(".safetensors"), &sample_file(&tensors, step.shape, &texts)?)?;
         for (what, sample) in tensors {
             if let Some(image) = RgbImage::from_sample(sample, step.shape).filter(|_| self.pictures) {
-                write_whole(&name(&format!("-{what}.png")), &png::encode(&image, &[("sigma", &sigma)])?)?;
+                write_whole(&name(&format!("-{what}.png")), &png::encode(&image, &texts)?)?;
             }
         }
         Ok(())

@@ -16,8 +16,8 @@ pub(crate) fn ensure() -> Result<(), Failure> {
     }
     let arguments = ["install", "-y", "-qq", "--no-install-recommends", "chromium"];
     let install =
-        || Step::new("headless browser", "apt-get", &arguments).env("DEBIAN_FRONTEND", "noninteractive").run();
-    let installed = Step::new("package lists", "apt-get", &["update", "-qq"]).run().and_then(|()| install());
+        || Step::new("headless browser", "apt-get", &arguments).env("DEBIAN_FRONTEND", "noninteractive").run_silently();
+    let installed = Step::new("package lists", "apt-get", &["update", "-qq"]).run_silently().and_then(|()| install());
     if installed.is_err() {
         println!("Chromium cannot be installed: the test of the comparison's page will be skipped");
     }

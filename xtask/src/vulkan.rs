@@ -26,9 +26,11 @@ pub(crate) fn ensure() -> Result<(), Failure> {
     if !succeeds("sh", &["-c", "test \"$(id -u)\" = 0"]) {
         return Err(Failure::new(format!("Mesa's software Vulkan driver was not found; run: sudo {by_hand}")));
     }
-    Step::new("package lists", "apt-get", &["update", "-qq"]).run()?;
+    Step::new("package lists", "apt-get", &["update", "-qq"]).run_silently()?;
     let arguments = [&["install", "-y", "-qq", "--no-install-recommends"], PACKAGES].concat();
-    Step::new("software Vulkan driver", "apt-get", &arguments).env("DEBIAN_FRONTEND", "noninteractive").run()?;
+    Step::new("software Vulkan driver", "apt-get", &arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .run_silently()?;
     if has_driver() {
         Ok(())
     } else {

@@ -7,7 +7,7 @@ use crate::networks::{Network, TextInput};
 use graph::{Graph, MemoryUse, NodeTime, Plan, Rate, Scope};
 use models::{
     Checkpoint, ClipHiddenState, ClipTextConfig, Learned, LearnedWeights, ModelFiles, ModelIndex, T5Config,
-    TextualInversion, Tokenizer, clip_text_model, clip_text_model_with_projection, t5_encoder_model,
+    TextualInversion, Tokenizer, Vocabulary, clip_text_model, clip_text_model_with_projection, t5_encoder_model,
 };
 use std::sync::{Arc, Mutex};
 
@@ -62,6 +62,8 @@ pub(crate) struct TextEncoders {
     zeros_for_empty: bool,
     /// How prompts may be read: of CLIP beside a UNet, as AUTOMATIC1111's web UI reads them.
     weighs: bool,
+    /// What the model says it draws.
+    vocabulary: Option<Vocabulary>,
 }
 
 struct TextEncoder {
@@ -164,7 +166,8 @@ impl TextEncoders {
         let field = index.options.get("force_zeros_for_empty_prompt").and_then(serde_json::Value::as_bool);
         let weighs = !wanted.masks_padding;
         let zeros_for_empty = wanted.pooled.is_some() && field.unwrap_or(true);
-        let mut encoders = Self { zeros_for_empty, weighs, parts, known: Mutex::default() };
+        let vocabulary = Vocabulary::read(files)?;
+        let mut encoders = Self { zeros_for_empty, weighs, parts, known: Mutex::default(), vocabulary };
         encoders.check(files, network.folder, wanted)?;
         encoders.learn(files)?;
         Ok(encoders)
@@ -280,6 +283,26 @@ impl TextEncoders {
             }
         }
         Ok((Tokenized { parts, empty: prompt.is_empty() }, dropped))
+    }
+
+    /// Words of a prompt that the model cannot know, where it says what it draws: neither they nor their singular stand there, and the
+    /// tokenizer, which was made of the captions of its training, has them in pieces only.
+    pub(crate) fn unknown_words(&self, prompt: &str) -> Result<Vec<String>, PipelineError> {
+        let Some(vocabulary) = &self.vocabulary else { return Ok(Vec::new()) };
+        let prompt = prompt.to_lowercase();
+        let mut unknown: Vec<String> = Vec::new();
+        for word in prompt.split(|c: char| !c.is_alphanumeric() && c != '\'').map(|word| word.trim_matches('\'')) {
+            let is_known = |word: &str| {
+                Ok::<_, PipelineError>(vocabulary.has_word(word) || self.parts[0].tokenizer.tokens(word)?.len() <= 1)
+            };
+            let endings = [("", ""), ("'s", ""), ("s", ""), ("es", ""), ("ies", "y")];
+            let mut forms = endings.into_iter().filter_map(|(end, own)| Some(word.strip_suffix(end)?.to_owned() + own));
+            let is_known = forms.try_fold(false, |known, form| Ok::<_, PipelineError>(known || is_known(&form)?))?;
+            if !is_known && !unknown.iter().any(|known| known == word) {
+                unknown.push(word.to_owned());
+            }
+        }
+        Ok(unknown)
     }
 
     /// A prompt as the network reads it; the last few are kept, so that what was encoded is not encoded again.

@@ -176,8 +176,13 @@ impl Stepping {
 
     /// Whether every step goes to a clean image and back up with fresh noise, as consistency models do.
     pub(crate) fn is_consistency(&self) -> bool {
-        ["consistency", "one_step", "lcm", "tcd"].contains(&self.sampler.name)
+        is_direct(self.sampler)
     }
+}
+
+/// Whether a sampler goes to a clean image and back up with fresh noise in every step.
+pub(crate) fn is_direct(sampler: &Sampler) -> bool {
+    ["consistency", "one_step", "lcm", "tcd"].contains(&sampler.name)
 }
 
 /// The largest and the smallest noise level above 0 of a model's own schedule.

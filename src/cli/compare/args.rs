@@ -103,6 +103,10 @@ pub(in crate::cli) struct Args {
     #[command(flatten)]
     pub(super) fixed: Fixed,
 
+    /// Make an error of every warning
+    #[arg(long)]
+    pub(super) strict: bool,
+
     /// The summary as one JSON object on standard output
     #[arg(long)]
     pub(super) json: bool,

@@ -9,8 +9,10 @@ use super::error::CliError;
 use super::interrupt;
 use super::output::slug;
 use super::run::{self, random_seed};
+use super::warnings;
 use crate::compare::report::{Recorder, ReportError, Wanted};
 use crate::compare::{AxisError, CompareError, Comparison, Options};
+use pipelines::Job;
 use serde_json::json;
 use show::Progress;
 use std::io::Write;
@@ -49,7 +51,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         draws: args.draws as usize,
     };
     let mut comparison = Comparison::new(models, &args.request(&prompt, seed), axes, options)?;
-    warn(&comparison, args);
+    warn(&comparison, args)?;
 
     let title = match &args.prompts {
         Some(file) => run::stem(file),
@@ -90,17 +92,23 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
 }
 
 /// What a person may not expect.
-fn warn(comparison: &Comparison, args: &Args) {
-    if args.is_quiet() {
-        return;
+fn warn(comparison: &Comparison, args: &Args) -> Result<(), CliError> {
+    let quiet = args.is_quiet();
+    let mut told: Vec<String> = Vec::new();
+    for warning in comparison.cells().iter().filter_map(|cell| cell.job().ok()).flat_map(Job::warnings) {
+        let text = warning.to_string();
+        if !told.contains(&text) {
+            warnings::warn(quiet, &text)?;
+            told.push(text);
+        }
     }
     for model in comparison.models().iter().filter(|model| model.is_direct()) {
         let own = comparison.cells().iter().filter(|cell| cell.settings.model == model.name);
         let most = own.clone().map(|cell| cell.settings.steps).max().unwrap_or(0);
         if most > MOST_DIRECT_STEPS {
-            note!("warning: {} was made for a few steps: {most} bring it nothing", model.name);
+            warnings::warn(quiet, &format!("{} was made for a few steps: {most} bring it nothing", model.name))?;
         }
-        if own.clone().all(|cell| cell.reference().is_none()) && own.count() > 0 && !args.no_reference {
+        if own.clone().all(|cell| cell.reference().is_none()) && own.count() > 0 && !args.no_reference && !quiet {
             note!(
                 "note: {} maps noise to pictures at once and has no ODE of its own: errors need --reference with the model that it was distilled from",
                 model.name
@@ -112,10 +120,11 @@ fn warn(comparison: &Comparison, args: &Args) {
         if !told.contains(&reason) {
             let more = comparison.cells().iter().filter(|other| other.job().err() == Some(reason)).count() - 1;
             let more = if more > 0 { format!(", nor can {more} more") } else { String::new() };
-            note!("warning: {} cannot run{more}: {reason}", cell.id);
+            warnings::warn(quiet, &format!("{} cannot run{more}: {reason}", cell.id))?;
             told.push(reason);
         }
     }
+    Ok(())
 }
 
 /// The table on standard error, the files on standard output.

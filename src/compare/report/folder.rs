@@ -1,13 +1,13 @@
 //! The folder of a comparison: what is written as cells come, and read again by a run that goes on.
 
-use super::files::{make_folder, write, write_bytes};
+use super::files::{make_folder, tensor_file, write, write_bytes};
 use super::pictures::{Preview, jpeg, png, thumbnail};
 use super::{ReportError, pictures};
 use crate::compare::cells::Cell;
 use crate::compare::record::Record;
 use crate::compare::reference::{Node, Point, Reference};
 use crate::compare::study::{Comparison, Event};
-use pipelines::{RgbImage, SampleShape, nchw_from_nhwc};
+use pipelines::{RgbImage, SampleShape};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use scheduler::Frame;
 use serde::{Deserialize, Serialize};
@@ -40,6 +40,8 @@ struct Current {
 #[derive(Debug)]
 struct StepSample {
     step: usize,
+    /// Evaluations of the model so far.
+    nfe: usize,
     sigma: f64,
     x: Vec<f32>,
     denoised: Vec<f32>,
@@ -167,6 +169,7 @@ impl Recorder {
             Event::Step { cell, step, x, denoised, reference, shape } => {
                 let sample = StepSample {
                     step: step.step,
+                    nfe: step.nfe,
                     sigma: step.sigma,
                     x: x.clone(),
                     denoised: denoised.clone(),
@@ -233,7 +236,10 @@ impl Recorder {
         }
         if self.save_tensors {
             let tensors = [("x", &sample.x[..]), ("denoised", &sample.denoised[..])];
-            write_bytes(&self.step_path(id, sample.step, "sample.safetensors"), &tensor_file(&tensors, sample.shape)?)?;
+            let [sigma, step, nfe] = [sample.sigma.to_string(), sample.step.to_string(), sample.nfe.to_string()];
+            let texts = [("sigma", &*sigma), ("step", &step), ("evaluations", &nfe)];
+            let bytes = tensor_file(&tensors, sample.shape, &texts).map_err(ReportError::Picture)?;
+            write_bytes(&self.step_path(id, sample.step, "sample.safetensors"), &bytes)?;
         }
         if self.preview(comparison, cell).is_some() {
             self.show(comparison, cell, &sample, &mut current.shown)?;
@@ -364,20 +370,6 @@ impl Recorder {
         let one = |sigma: &f64| preview.as_ref()?.denoised(&path.at(*sigma)?.denoised, path.shape());
         sigmas.iter().map(one).collect()
     }
-}
-
-/// A safetensors file of samples in diffusers' layout, `[1, C, H, W]`.
-fn tensor_file(tensors: &[(&str, &[f32])], shape: SampleShape) -> Result<Vec<u8>, ReportError> {
-    let failed = |error: safetensors::SafeTensorError| ReportError::Picture(error.to_string());
-    let extents = vec![1, shape.channels, shape.height, shape.width];
-    let bytes = |sample: &[f32]| -> Vec<u8> {
-        nchw_from_nhwc(sample, shape).iter().flat_map(|value| value.to_le_bytes()).collect()
-    };
-    let data: Vec<(&str, Vec<u8>)> = tensors.iter().map(|(name, sample)| (*name, bytes(sample))).collect();
-    let view = |(name, bytes)| Ok((name, TensorView::new(Dtype::F32, extents.clone(), bytes).map_err(failed)?));
-    let views: Result<Vec<(&str, TensorView<'_>)>, ReportError> =
-        data.iter().map(|(n, b)| view((*n, &b[..]))).collect();
-    safetensors::serialize(views?, None).map_err(failed)
 }
 
 /// The first entry in which two objects differ.

@@ -23,6 +23,8 @@ mod tables;
 
 pub(crate) use convergence::convergence_json;
 pub use convergence::{convergence_table, write_convergence};
+#[cfg(feature = "cli")]
+pub(crate) use files::tensor_file;
 pub use folder::Recorder;
 
 use super::record::{Record, cheapest, nearest};
