@@ -77,7 +77,9 @@ fn tip(name: &str, typed: &str, command: &Command) -> Option<String> {
             let help = own.get_help().map(ToString::to_string).unwrap_or_default();
             // What it does, without details: up to the first mark.
             let end = help.find([':', ';', '[', '(']).unwrap_or(help.len());
-            format!("--{long} ({})", help[..end].trim())
+            let mut letters = help[..end].trim().chars();
+            let first = letters.next().map(char::to_lowercase).into_iter().flatten();
+            format!("--{long} ({})", first.chain(letters).collect::<String>())
         })
         .collect();
     (!ours.is_empty()).then(|| format!("what other tools call {typed} is here {}", ours.join(", or ")))

@@ -27,7 +27,7 @@ pub(super) fn locate(name: &Path, variant: Option<&str>, quiet: bool) -> Result<
     std::thread::spawn(move || {
         let (mut bar, mut came) = (Download::new(&name, quiet), false);
         let result = hub.fetch(&id, variant.as_deref(), &mut |progress| {
-            came = true;
+            came |= !progress.file.is_empty();
             bar.show(&progress);
             if interrupt::pressed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });

@@ -2,7 +2,7 @@
 
 use crate::run::{Failure, Step, succeeds};
 
-/// As tests/report_page.rs looks for them.
+/// As tests/commands/report_page.rs looks for them.
 const NAMES: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
 pub(crate) fn ensure() -> Result<(), Failure> {

@@ -63,6 +63,7 @@ impl Report {
         self.explains |= line == "failures:";
         match () {
             () if is_progress(line) => Line::Progress,
+            () if !self.explains && (line.is_empty() || line.starts_with("running ")) => Line::Dropped,
             () if self.explains || line.starts_with("error") || line.starts_with("warning") => Line::Shown,
             () => Line::Kept,
         }

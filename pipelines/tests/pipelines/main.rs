@@ -9,3 +9,4 @@ mod guidance;
 mod pathwise;
 mod runs;
 mod sharing;
+mod warnings;

@@ -1,8 +1,6 @@
 //! Whole models against diffusers and transformers in f64 (`tests/goldens/make_models.py`), weights drawn from names.
 
-mod common;
-
-use common::{Inputs, array, cases, check_graph, inputs, shape};
+use crate::common::{Inputs, array, cases, check_graph, inputs, shape};
 use graph::{Array, Graph, Op, Rate, Scope, Tensor, passes::optimize};
 use models::synthetic::signed;
 use models::{

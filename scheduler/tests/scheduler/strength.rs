@@ -1,9 +1,7 @@
 //! Runs that start from an image, and runs that keep a part of it, against diffusers' (`goldens/strength.py`).
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
-use common::{X, denoised_of, difference, field, noise, numbers};
+use crate::common::{X, denoised_of, difference, field, noise, numbers};
 use scheduler::{Denoiser, Field, Frame, Outcome, Request, Sampling, SchedulerConfig, run};
 use serde_json::Value;
 use std::ops::ControlFlow;
@@ -55,7 +53,7 @@ fn finish(sampling: &Sampling, keeps: bool) -> (Vec<f64>, Vec<f64>) {
 
 #[test]
 fn tails_are_diffusers() {
-    let cases: Vec<Value> = serde_json::from_str(include_str!("goldens/strength.json")).unwrap();
+    let cases: Vec<Value> = serde_json::from_str(include_str!("../goldens/strength.json")).unwrap();
     assert!(cases.len() >= 150);
     let mut failures = Vec::new();
     for case in &cases {

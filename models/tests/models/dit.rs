@@ -1,8 +1,6 @@
 //! DiT against diffusers in f64 (`tests/goldens/make_unconditional.py`), weights drawn from names.
 
-mod common;
-
-use common::{cases, check_graph, inputs};
+use crate::common::{cases, check_graph, inputs};
 use graph::{Rate, Scope};
 use models::{DiTConfig, DiTInputs, dit_transformer_2d_model};
 use serde_json::json;

@@ -1,8 +1,6 @@
 //! T5's encoder against transformers in f64 (`tests/goldens/make_text.py`), weights drawn from names.
 
-mod common;
-
-use common::{array, cases, check_graph};
+use crate::common::{array, cases, check_graph};
 use graph::{Rate, Scope};
 use models::{T5Config, t5_encoder_model};
 use serde_json::json;

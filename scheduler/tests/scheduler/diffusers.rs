@@ -1,9 +1,7 @@
 //! Tables and trajectories against diffusers (`goldens/make_goldens.py`).
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
-use common::{difference, field, numbers, trace};
+use crate::common::{difference, field, numbers, trace};
 use scheduler::{Field, Frame, Request, Sampling, SchedulerConfig, Steps, sampler};
 use serde_json::Value;
 
@@ -30,18 +28,18 @@ fn plan(case: &Value) -> Sampling {
 
 #[test]
 fn the_first_four_samplers() {
-    compare(include_str!("goldens/diffusers.json"), 300);
+    compare(include_str!("../goldens/diffusers.json"), 300);
 }
 
 #[test]
 fn the_other_samplers() {
-    compare(include_str!("goldens/diffusers_more.json"), 150);
+    compare(include_str!("../goldens/diffusers_more.json"), 150);
 }
 
 /// A checkpoint's file with another sampler than its own: what `from_config` gives.
 #[test]
 fn samplers_over_other_classes_files() {
-    compare(include_str!("goldens/carried_over.json"), 70);
+    compare(include_str!("../goldens/carried_over.json"), 70);
 }
 
 fn compare(goldens: &str, at_least: usize) {

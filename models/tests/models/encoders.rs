@@ -1,8 +1,6 @@
 //! Autoencoders encode as diffusers' do.
 
-mod common;
-
-use common::{cases, check_graph, inputs};
+use crate::common::{cases, check_graph, inputs};
 use graph::{Rate, Scope};
 use models::{AutoencoderKlConfig, AutoencoderTinyConfig, autoencoder_kl_encode, autoencoder_tiny_encode};
 

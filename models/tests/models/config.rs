@@ -279,3 +279,32 @@ fn depths_that_no_model_has_are_refused() {
     let unet = br#"{"_class_name": "UNet2DConditionModel", "transformer_layers_per_block": [[1, 2], [3, 5000], 1, 1]}"#;
     assert!(models::UNet2DConditionConfig::from_json("config.json", unet).is_err());
 }
+
+/// What a model says it draws, in its file's order; a file that is no such list is named with what is wrong.
+#[test]
+fn vocabularies_are_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let read = |text: &str| {
+        std::fs::write(folder.path().join("vocabulary.json"), text).expect("writes");
+        models::Vocabulary::read(&models::ModelFiles::folder(folder.path()).expect("a folder"))
+    };
+    let files = models::ModelFiles::folder(folder.path()).expect("a folder");
+    assert_eq!(models::Vocabulary::read(&files), Ok(None));
+    let text = r#"{"groups": {"z": ["red fox", "owl"], "a": ["jack-o-lantern"]}, "styles": ["3d style"]}"#;
+    let vocabulary = read(text).expect("a list").expect("there is one");
+    let names: Vec<&str> = vocabulary.groups.iter().map(|(group, _)| group.as_str()).collect();
+    assert_eq!((names, vocabulary.colours.len()), (vec!["z", "a"], 0));
+    for (word, known) in
+        [("fox", true), ("lantern", true), ("3d", true), ("re", false), ("red fox", false), ("", false)]
+    {
+        assert_eq!(vocabulary.has_word(word), known, "{word}");
+    }
+    for (text, part) in [
+        ("{", "cut off"),
+        (r#"{"groups": {"a": "owl"}}"#, "the group a is no list of names"),
+        (r#"{"styles": "3d"}"#, "styles = \"3d\" is of another kind"),
+    ] {
+        let error = read(text).expect_err(text).to_string();
+        assert!(error.contains("vocabulary.json") && error.contains(part), "{error}");
+    }
+}

@@ -240,7 +240,7 @@ fn transformers() {
 /// What the classes do not have is passed over, as diffusers does.
 #[test]
 fn every_field_of_a_class_is_known() {
-    let fields = include_str!("../../tests/goldens/fields.json");
+    let fields = include_str!("../../../tests/goldens/fields.json");
     let fields: std::collections::BTreeMap<String, Vec<String>> = serde_json::from_str(fields).expect("a table");
     type Read = fn(&str, &[u8]) -> Result<(), models::ModelError>;
     let classes: [(&str, Read, &[&str]); 6] = [

@@ -1,14 +1,12 @@
 //! Sigmas and trajectories against k-diffusion (`goldens/make_goldens.py`).
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
-use common::{difference, numbers, trace};
+use crate::common::{difference, numbers, trace};
 use scheduler::{Frame, Schedule, SolverType, TimestepMap, sampler, sigmas};
 use serde_json::Value;
 
 fn cases() -> Vec<Value> {
-    serde_json::from_str(include_str!("goldens/k_diffusion.json")).unwrap()
+    serde_json::from_str(include_str!("../goldens/k_diffusion.json")).unwrap()
 }
 
 #[test]
@@ -66,7 +64,7 @@ fn trajectories() {
 
 #[test]
 fn adaptive_trajectories() {
-    let cases: Vec<Value> = serde_json::from_str(include_str!("goldens/k_diffusion_adaptive.json")).unwrap();
+    let cases: Vec<Value> = serde_json::from_str(include_str!("../goldens/k_diffusion_adaptive.json")).unwrap();
     for case in &cases {
         let sampler = sampler("dpm_adaptive").unwrap();
         let mut settings = sampler.settings();

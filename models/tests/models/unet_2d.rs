@@ -1,8 +1,6 @@
 //! UNets without text against diffusers in f64 (`tests/goldens/make_unconditional.py`), weights drawn from names.
 
-mod common;
-
-use common::{cases, check_graph, inputs};
+use crate::common::{cases, check_graph, inputs};
 use graph::{Array, Rate, Scope};
 use models::{UNet2DConfig, UNet2DInputs, unet_2d_model};
 use serde_json::json;

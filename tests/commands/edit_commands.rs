@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-mod common;
-
-use common::{claim, fail, input, model, read, run, succeed, write_mask};
+use crate::common::{claim, fail, input, model, read, run, succeed, write_mask};
 use headwater::read_picture;
 use std::fs;
 use std::path::Path;

@@ -1,16 +1,14 @@
 //! Samplers and schedules that only ComfyUI has, against a restatement of its formulas (`goldens/comfyui.py`).
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::ops::ControlFlow;
 
-use common::{X, denoised_of, difference, field, noise, numbers};
+use crate::common::{X, denoised_of, difference, field, noise, numbers};
 use scheduler::{Denoiser, Frame, Outcome, Request, Schedule, SchedulerConfig, TimestepMap, run, sampler};
 use serde_json::{Value, json};
 
 fn cases() -> Vec<Value> {
-    serde_json::from_str(include_str!("goldens/comfyui.json")).unwrap()
+    serde_json::from_str(include_str!("../goldens/comfyui.json")).unwrap()
 }
 
 /// The golden script's model, with an unguided image.

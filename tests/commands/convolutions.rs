@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-mod common;
-
-use common::{model, read};
+use crate::common::{model, read};
 use std::path::Path;
 use std::process::{Command, Output};
 

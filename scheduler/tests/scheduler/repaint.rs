@@ -1,11 +1,9 @@
 //! RePaint against diffusers, jumps and all (`goldens/repaint.py`).
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::ops::ControlFlow;
 
-use common::{X, denoised_of, difference, field, noise, numbers};
+use crate::common::{X, denoised_of, difference, field, noise, numbers};
 use scheduler::{Denoiser, Draw, Field, Outcome, Request, Sampling, SchedulerConfig, run};
 use serde_json::Value;
 
@@ -64,7 +62,7 @@ fn trajectory(sampling: &Sampling, case: &Value) -> (Vec<Vec<f64>>, usize) {
 
 #[test]
 fn steps_and_jumps_are_diffusers() {
-    let cases: Vec<Value> = serde_json::from_str(include_str!("goldens/repaint.json")).unwrap();
+    let cases: Vec<Value> = serde_json::from_str(include_str!("../goldens/repaint.json")).unwrap();
     assert!(cases.len() >= 14);
     for case in &cases {
         let name = format!("{} {} {} eta {}", case["class"], case["config"], case["steps"], case["eta"]);

@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-mod common;
-
-use common::{claim, fail, input, read, run, succeed, write_mask};
+use crate::common::{claim, fail, input, read, run, succeed, write_mask};
 use headwater::{RgbImage, read_picture};
 use serde_json::Value;
 use std::fs;
