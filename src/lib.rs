@@ -49,7 +49,9 @@ pub use graph::{
     Storage, Tile, Winners,
 };
 pub use models::{Lora, ModelError, ModelFiles, TextualInversion, Vocabulary};
-pub use picture::{MaskPicture, PictureError, Transparency, is_animated, read_mask, read_picture, read_transparent};
+pub use picture::{
+    MaskPicture, PictureBytes, PictureError, Transparency, is_animated, read_mask, read_picture, read_transparent,
+};
 pub use pipelines::{
     Batch, Bench, Colorize, Constraint, DeviceChoice, DeviceSettings, Estimate, Generated, GuidanceInterval,
     ImageToImage, Inpaint, Invert, Job, KernelCache, Method, Pipeline, PipelineError, PromptSyntax, Repeats,

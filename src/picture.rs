@@ -5,20 +5,38 @@ use image::metadata::Orientation;
 use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 use pipelines::RgbImage;
 use std::fs::File;
-use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Cursor, ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 use thiserror::Error;
 
 /// Why a file gives no picture, in one sentence.
 #[derive(Debug, Error)]
-#[error("{0}")]
-pub struct PictureError(pub(crate) String);
+#[error("{message}")]
+pub struct PictureError {
+    message: String,
+    is_too_large: bool,
+}
+
+impl PictureError {
+    pub(crate) fn new(message: String) -> Self {
+        Self { message, is_too_large: false }
+    }
+
+    /// Whether it may be a picture, but has more pixels than are read.
+    #[must_use]
+    pub fn is_too_large(&self) -> bool {
+        self.is_too_large
+    }
+}
 
 /// The largest side of a picture that is read, in pixels.
 const LARGEST_SIDE: u32 = 1 << 15;
 
 /// The most bytes that decoding may ask for: a small file can claim any size.
 const LARGEST_ALLOCATION: u64 = 1 << 30;
+
+/// The most pixels that fit into that.
+const MOST_PIXELS: u64 = LARGEST_ALLOCATION;
 
 /// The formats that are read.
 const FORMATS: &str = "PNG, JPEG, WebP, BMP, GIF or TIFF";
@@ -30,7 +48,48 @@ const FORMATS: &str = "PNG, JPEG, WebP, BMP, GIF or TIFF";
 /// # Errors
 /// When the file cannot be read, is no such picture, is damaged, or larger than 32768 pixels a side or 1 GiB in memory.
 pub fn read_picture(path: &Path) -> Result<RgbImage, PictureError> {
-    decode(path).map(rgb)
+    decode_file(path).map(rgb)
+}
+
+/// A picture file in memory, which someone sent.
+#[derive(Debug, Clone, Copy)]
+pub struct PictureBytes<'a> {
+    /// What messages call it.
+    pub name: &'a str,
+    /// Of the file.
+    pub bytes: &'a [u8],
+    /// The most pixels that are read.
+    pub most_pixels: u64,
+}
+
+impl PictureBytes<'_> {
+    /// As [`read_picture`].
+    ///
+    /// # Errors
+    /// As [`read_picture`], with this limit of pixels.
+    pub fn picture(&self) -> Result<RgbImage, PictureError> {
+        self.decode().map(rgb)
+    }
+
+    /// As [`read_mask`].
+    ///
+    /// # Errors
+    /// As [`picture`](Self::picture).
+    pub fn mask(&self) -> Result<MaskPicture, PictureError> {
+        self.decode().map(mask)
+    }
+
+    /// As [`read_transparent`].
+    ///
+    /// # Errors
+    /// As [`picture`](Self::picture).
+    pub fn transparent(&self) -> Result<Option<RgbImage>, PictureError> {
+        self.decode().map(transparent)
+    }
+
+    fn decode(&self) -> Result<DynamicImage, PictureError> {
+        decode(Cursor::new(self.bytes), self.name, self.most_pixels)
+    }
 }
 
 /// A mask read from a file.
@@ -58,10 +117,13 @@ pub enum Transparency {
 /// # Errors
 /// As [`read_picture`].
 pub fn read_mask(path: &Path) -> Result<MaskPicture, PictureError> {
-    let picture = decode(path)?;
+    decode_file(path).map(mask)
+}
+
+fn mask(picture: DynamicImage) -> MaskPicture {
     if !picture.color().has_alpha() {
         let image = rgb(picture);
-        return Ok(MaskPicture { image, transparency: Transparency::None });
+        return MaskPicture { image, transparency: Transparency::None };
     }
     let pixels = picture.into_rgba8();
     let is_white = |pixel: &image::Rgba<u8>| luma(pixel.0) >= 128;
@@ -85,7 +147,7 @@ pub fn read_mask(path: &Path) -> Result<MaskPicture, PictureError> {
     } else {
         rgb(DynamicImage::ImageRgba8(pixels))
     };
-    Ok(MaskPicture { image, transparency })
+    MaskPicture { image, transparency }
 }
 
 /// Where a picture is transparent, as a mask that is white there; none if it has no transparency.
@@ -93,14 +155,17 @@ pub fn read_mask(path: &Path) -> Result<MaskPicture, PictureError> {
 /// # Errors
 /// As [`read_picture`].
 pub fn read_transparent(path: &Path) -> Result<Option<RgbImage>, PictureError> {
-    let picture = decode(path)?;
+    decode_file(path).map(transparent)
+}
+
+fn transparent(picture: DynamicImage) -> Option<RgbImage> {
     if !picture.color().has_alpha() {
-        return Ok(None);
+        return None;
     }
     let pixels = picture.into_rgba8();
     let (width, height) = (pixels.width() as usize, pixels.height() as usize);
     let mask: Vec<u8> = pixels.pixels().flat_map(|pixel| [if pixel.0[3] < 128 { 255 } else { 0 }; 3]).collect();
-    Ok(mask.contains(&255).then_some(RgbImage { width, height, pixels: mask }))
+    mask.contains(&255).then_some(RgbImage { width, height, pixels: mask })
 }
 
 /// Whether a GIF, WebP or PNG file has several frames, of which [`read_picture`] reads the first. Files that are no such pictures have none.
@@ -116,7 +181,12 @@ pub fn is_animated(path: &Path) -> bool {
                 decoder.set_limits(limits()).ok()?;
                 Some(decoder.into_frames().take(2).filter(Result::is_ok).count() > 1)
             }
-            ImageFormat::WebP => Some(chunks_fit(path).ok()? && WebPDecoder::new(file).ok()?.has_animation()),
+            ImageFormat::WebP => {
+                let mut file = file;
+                let fits = chunks_fit(&mut file).ok()?;
+                file.rewind().ok()?;
+                Some(fits && WebPDecoder::new(file).ok()?.has_animation())
+            }
             ImageFormat::Png => PngDecoder::with_limits(file, limits()).ok()?.is_apng().ok(),
             _ => None,
         }
@@ -136,33 +206,42 @@ fn rgb(picture: DynamicImage) -> RgbImage {
     RgbImage { width, height, pixels: pixels.into_raw() }
 }
 
-fn decode(path: &Path) -> Result<DynamicImage, PictureError> {
+fn decode_file(path: &Path) -> Result<DynamicImage, PictureError> {
     let shown = path.display();
-    let unread = |error: &dyn std::fmt::Display| PictureError(format!("cannot read {shown}: {error}"));
-    let kind = std::fs::metadata(path).map_err(|error| unread(&error))?;
+    let unread = |error: std::io::Error| PictureError::new(format!("cannot read {shown}: {error}"));
+    let kind = std::fs::metadata(path).map_err(unread)?;
     if !kind.is_file() {
         let what = if kind.is_dir() { "a folder" } else { "no file but a pipe or a device" };
-        return Err(PictureError(format!("{shown} is {what}, not a picture")));
+        return Err(PictureError::new(format!("{shown} is {what}, not a picture")));
     }
-    let mut reader =
-        ImageReader::open(path).and_then(ImageReader::with_guessed_format).map_err(|error| unread(&error))?;
-    if reader.format() == Some(ImageFormat::WebP) && !chunks_fit(path).map_err(|error| unread(&error))? {
+    let file = File::open(path).map_err(unread)?;
+    decode(BufReader::new(file), &shown.to_string(), MOST_PIXELS)
+}
+
+fn decode<R: BufRead + Seek>(mut source: R, shown: &str, most_pixels: u64) -> Result<DynamicImage, PictureError> {
+    let unread = |error: &dyn std::fmt::Display| PictureError::new(format!("cannot read {shown}: {error}"));
+    let format = ImageReader::new(&mut source).with_guessed_format().map_err(|error| unread(&error))?.format();
+    if format == Some(ImageFormat::WebP) && !chunks_fit(&mut source).map_err(|error| unread(&error))? {
         let message = format!("{shown} is not a picture that can be read ({FORMATS}): it is cut off or damaged");
-        return Err(PictureError(message));
+        return Err(PictureError::new(message));
     }
-    if reader.format() == Some(ImageFormat::Jpeg) && !is_ended(path).map_err(|error| unread(&error))? {
+    if format == Some(ImageFormat::Jpeg) && !is_ended(&mut source).map_err(|error| unread(&error))? {
         let message = format!("{shown} is not a picture that can be read ({FORMATS}): it is cut off");
-        return Err(PictureError(message));
+        return Err(PictureError::new(message));
     }
-    if reader.format().is_none() {
-        return Err(PictureError(format!("{shown} is not a picture that is read ({FORMATS})")));
-    }
+    let Some(format) = format else {
+        return Err(PictureError::new(format!("{shown} is not a picture that is read ({FORMATS})")));
+    };
+    source.rewind().map_err(|error| unread(&error))?;
+    let mut reader = ImageReader::with_format(source, format);
     reader.limits(limits());
     let too_large = || {
-        let message = format!(
-            "{shown} is too large a picture: at most {LARGEST_SIDE} pixels a side and 1 GiB in memory are read"
-        );
-        PictureError(message)
+        let most = if most_pixels < MOST_PIXELS {
+            format!("at most {most_pixels} pixels are read")
+        } else {
+            format!("at most {LARGEST_SIDE} pixels a side and 1 GiB in memory are read")
+        };
+        PictureError { message: format!("{shown} is too large a picture: {most}"), is_too_large: true }
     };
     let broken = |error: ImageError| match error {
         ImageError::Limits(_) => too_large(),
@@ -170,15 +249,15 @@ fn decode(path: &Path) -> Result<DynamicImage, PictureError> {
         // Messages of decoders may have several lines.
         error => {
             let error = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-            PictureError(format!("{shown} is not a picture that can be read ({FORMATS}): {error}"))
+            PictureError::new(format!("{shown} is not a picture that can be read ({FORMATS}): {error}"))
         }
     };
     let panicked = || {
-        PictureError(format!(
+        PictureError::new(format!(
             "{shown} is not a picture that can be read ({FORMATS}): its decoder does not know what to do"
         ))
     };
-    models::contain(|| decoded(reader, &too_large, &broken)).unwrap_or_else(|| Err(panicked()))
+    models::contain(|| decoded(reader, most_pixels, &too_large, &broken)).unwrap_or_else(|| Err(panicked()))
 }
 
 /// What decoders may ask for.
@@ -190,15 +269,16 @@ fn limits() -> Limits {
 }
 
 /// What libraries make of a file, in which they may come upon something that they do not expect.
-fn decoded(
-    reader: ImageReader<BufReader<File>>,
+fn decoded<R: BufRead + Seek>(
+    reader: ImageReader<R>,
+    most_pixels: u64,
     too_large: &dyn Fn() -> PictureError,
     broken: &dyn Fn(ImageError) -> PictureError,
 ) -> Result<DynamicImage, PictureError> {
     let mut decoder = reader.into_decoder().map_err(broken)?;
     // What it will take, as it is and as RGB.
     let (width, height) = decoder.dimensions();
-    if decoder.total_bytes() > LARGEST_ALLOCATION || u64::from(width) * u64::from(height) * 3 > 3 * LARGEST_ALLOCATION {
+    if decoder.total_bytes() > LARGEST_ALLOCATION || u64::from(width) * u64::from(height) > most_pixels {
         return Err(too_large());
     }
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
@@ -209,10 +289,8 @@ fn decoded(
 
 /// Whether the chunks of a WebP file end where the file does or before. Its decoder takes as much memory for a chunk of metadata as the
 /// chunk claims to be long, up to 4 GiB, before it reads any of it.
-fn chunks_fit(path: &Path) -> std::io::Result<bool> {
-    let file = File::open(path)?;
-    let end = file.metadata()?.len();
-    let mut reader = BufReader::new(file);
+fn chunks_fit(reader: &mut (impl Read + Seek)) -> std::io::Result<bool> {
+    let end = reader.seek(SeekFrom::End(0))?;
     // A name and a length stand before the bytes of a chunk, and before the whole file.
     let mut length_at = |at: u64| -> std::io::Result<u64> {
         let mut head = [0; 8];
@@ -237,8 +315,10 @@ fn chunks_fit(path: &Path) -> std::io::Result<bool> {
 
 /// Whether a JPEG file has the mark of its end after that of its last scan: decoders take what is missing for grey. A picture in its metadata has marks
 /// of its own, before that scan.
-fn is_ended(path: &Path) -> std::io::Result<bool> {
-    let bytes = std::fs::read(path)?;
+fn is_ended(reader: &mut (impl Read + Seek)) -> std::io::Result<bool> {
+    let mut bytes = Vec::new();
+    reader.rewind()?;
+    reader.read_to_end(&mut bytes)?;
     let last = |mark: [u8; 2]| bytes.windows(2).rposition(|pair| pair == mark);
     Ok(last([0xff, 0xd9]) > last([0xff, 0xda]))
 }

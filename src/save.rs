@@ -18,7 +18,7 @@ pub enum PictureFormat {
 }
 
 /// Of JPEG: that of AUTOMATIC1111's web UI is 80, at which the colours of small drawings suffer.
-const QUALITY: u8 = 95;
+pub(crate) const QUALITY: u8 = 95;
 
 impl PictureFormat {
     /// Endings of files that are written, for messages.
@@ -35,9 +35,9 @@ impl PictureFormat {
         }
     }
 
-    /// The file's bytes, with EXIF where there is any.
-    pub(crate) fn encode(self, image: &RgbImage, exif: Vec<u8>) -> Result<Vec<u8>, PictureError> {
-        let failed = |why: &dyn std::fmt::Display| PictureError(format!("cannot encode the image: {why}"));
+    /// The file's bytes, with EXIF where there is any. The quality is of JPEG, between 1 and 100.
+    pub(crate) fn encode(self, image: &RgbImage, quality: u8, exif: Vec<u8>) -> Result<Vec<u8>, PictureError> {
+        let failed = |why: &dyn std::fmt::Display| PictureError::new(format!("cannot encode the image: {why}"));
         let (width, height) = (image.width, image.height);
         if width == 0
             || height == 0
@@ -50,7 +50,7 @@ impl PictureFormat {
         let mut bytes = Vec::new();
         let written = match self {
             Self::Png => with_exif(PngEncoder::new(&mut bytes), exif, image, [width, height]),
-            Self::Jpeg => with_exif(JpegEncoder::new_with_quality(&mut bytes, QUALITY), exif, image, [width, height]),
+            Self::Jpeg => with_exif(JpegEncoder::new_with_quality(&mut bytes, quality), exif, image, [width, height]),
             Self::WebP => with_exif(WebPEncoder::new_lossless(&mut bytes), exif, image, [width, height]),
         };
         written.map_err(|error| failed(&error))?;
@@ -96,16 +96,16 @@ impl SavePicture for RgbImage {
         let path = path.as_ref();
         let shown = path.display();
         let Some(format) = PictureFormat::of(path) else {
-            return Err(PictureError(format!("{shown} must end in {}", PictureFormat::ENDINGS)));
+            return Err(PictureError::new(format!("{shown} must end in {}", PictureFormat::ENDINGS)));
         };
-        let bytes = format.encode(self, Vec::new())?;
+        let bytes = format.encode(self, QUALITY, Vec::new())?;
         // Beside its place first, so that nobody finds half of it.
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let beside = path.with_file_name(format!(".{name}.{}", std::process::id()));
         let written = std::fs::write(&beside, bytes).and_then(|()| std::fs::rename(&beside, path));
         written.map_err(|error| {
             drop(std::fs::remove_file(&beside));
-            PictureError(format!("cannot write {shown}: {error}"))
+            PictureError::new(format!("cannot write {shown}: {error}"))
         })
     }
 }

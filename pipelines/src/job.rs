@@ -161,6 +161,13 @@ impl Job {
         self.program.ops().iter().filter_map(level).collect()
     }
 
+    /// Whether it can run in one graph with another job of the same model ([`Pipeline::start_all`](crate::Pipeline::start_all)): both have
+    /// one size and take prompts of one length, and are guided or not alike.
+    #[must_use]
+    pub fn runs_with(&self, other: &Self) -> bool {
+        self.layout == other.layout && self.shape == other.shape
+    }
+
     /// Whether it ends in noise and not in a picture.
     #[must_use]
     pub fn inverts(&self) -> bool {

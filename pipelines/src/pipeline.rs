@@ -209,7 +209,7 @@ impl Pipeline {
         let Some(first) = jobs.first() else {
             return Err(PipelineError::Request("there is nothing to run: give one job at least".into()));
         };
-        if jobs.iter().any(|job| job.layout != first.layout || job.shape != first.shape) {
+        if !jobs.iter().all(|job| job.runs_with(first)) {
             let message = "jobs that run together must have one size, and be guided or not alike";
             return Err(PipelineError::Request(message.into()));
         }

@@ -3,6 +3,7 @@
 use super::edit_args::{EditArgs, MaskArg};
 use super::error::CliError;
 use super::image_args::ImageArgs;
+use super::pictures::{Files, Pictures};
 use super::run::{self, Extents, Work};
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use pipelines::Colorize;
@@ -35,31 +36,38 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
-    let image = run::picture(&args.input)?;
-    let mask =
-        args.mask.as_ref().map(|mask| mask.read(&args.input, &image, args.invert, args.image.quiet)).transpose()?;
+    run::run(&work(args, &Files)?)
+}
+
+/// What is to be done, with the pictures that it is given.
+pub(super) fn work(args: &Args, pictures: &dyn Pictures) -> Result<Work, CliError> {
+    let image = pictures.picture(&args.input)?;
+    let mask = args
+        .mask
+        .as_ref()
+        .map(|mask| mask.read(pictures, &args.input, &image, args.invert, args.image.quiet))
+        .transpose()?;
     let picture = Extents { width: image.width, height: image.height, resize: false, can_resize: false };
     let prompt = args.words.join(" ");
-    let stem = run::stem(&args.input);
-    let mut inputs = vec![("image", args.input.as_path())];
-    inputs.extend(args.mask.as_ref().and_then(MaskArg::file).map(|file| ("mask", file)));
+    let mut inputs = vec![("image", args.input.clone())];
+    inputs.extend(args.mask.as_ref().and_then(MaskArg::file).map(|file| ("mask", file.to_owned())));
     let task = Colorize {
         mask,
         method: args.edit.method,
         replace_every: args.edit.replace_every as usize,
         ..Colorize::new(image)
     };
-    run::run(&Work {
+    Ok(Work {
         command: "colorize",
-        prompt: Some(&prompt),
-        name: if prompt.is_empty() { &stem } else { &prompt },
-        flags: &args.image,
+        name: if prompt.is_empty() { run::stem(&args.input) } else { prompt.clone() },
+        prompt: Some(prompt),
+        flags: args.image.clone(),
         task: task.into(),
         picture: Some(picture),
         told: json!({
             "mask": args.mask.as_ref().map(ToString::to_string), "invert": args.invert.then_some(true),
             "replace_every": args.edit.told(),
         }),
-        inputs: &inputs,
+        inputs,
     })
 }

@@ -3,6 +3,7 @@
 use super::error::CliError;
 use super::image_args::whole;
 use super::warnings::warn;
+use super::pictures::Pictures;
 use crate::{MaskPicture, Transparency};
 use pipelines::{Method, RgbImage};
 use std::ffi::OsString;
@@ -108,9 +109,16 @@ impl MaskArg {
     }
 
     /// The mask for a picture that was read from `input`.
-    pub(super) fn read(&self, input: &Path, image: &RgbImage, invert: bool, quiet: bool) -> Result<RgbImage, CliError> {
+    pub(super) fn read(
+        &self,
+        pictures: &dyn Pictures,
+        input: &Path,
+        image: &RgbImage,
+        invert: bool,
+        quiet: bool,
+    ) -> Result<RgbImage, CliError> {
         let mut mask = match self {
-            Self::File(path) => from_file(path, image, quiet)?,
+            Self::File(path) => from_file(pictures, path, image, quiet)?,
             Self::Box { left, top, width, height } => {
                 let inside = |at: usize, start: usize, extent: usize| at >= start && at - start < extent;
                 let pixel =
@@ -125,11 +133,9 @@ impl MaskArg {
                     (0..image.width * image.height).flat_map(|at| [if pixel(at) { 255 } else { 0 }; 3]).collect();
                 RgbImage { pixels, ..*image }
             }
-            Self::Alpha => {
-                let transparent = crate::read_transparent(input).map_err(|e| CliError::Failed(e.to_string()))?;
-                transparent
-                    .ok_or_else(|| CliError::Usage(format!("--mask alpha: {} has no transparency", input.display())))?
-            }
+            Self::Alpha => pictures
+                .transparent(input)?
+                .ok_or_else(|| CliError::Usage(format!("--mask alpha: {} has no transparency", input.display())))?,
         };
         if invert {
             mask.pixels.iter_mut().for_each(|value| *value = 255 - *value);
@@ -143,9 +149,8 @@ impl MaskArg {
     }
 }
 
-fn from_file(path: &Path, picture: &RgbImage, quiet: bool) -> Result<RgbImage, CliError> {
-    let MaskPicture { image, transparency } =
-        crate::read_mask(path).map_err(|error| CliError::Failed(error.to_string()))?;
+fn from_file(pictures: &dyn Pictures, path: &Path, picture: &RgbImage, quiet: bool) -> Result<RgbImage, CliError> {
+    let MaskPicture { image, transparency } = pictures.mask(path)?;
     let shown = path.display();
     // One of another size is resized, which must not stretch it. Rounding to whole pixels may.
     let [wide, high] = [image.width as f64 / picture.width as f64, image.height as f64 / picture.height as f64];

@@ -11,6 +11,9 @@ pub(super) enum CliError {
     /// Could not do it: exit code 1.
     #[error("{0}")]
     Failed(String),
+    /// Is given something that is larger than it takes: exit code 1.
+    #[error("{0}")]
+    TooLarge(String),
     /// Ctrl-C: exit code 130.
     #[error("stopped")]
     Interrupted,
@@ -23,7 +26,7 @@ impl CliError {
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             CliError::Usage(_) => 2,
-            CliError::Failed(_) | CliError::Pipe => 1,
+            CliError::Failed(_) | CliError::TooLarge(_) | CliError::Pipe => 1,
             CliError::Interrupted => 130,
         }
     }
@@ -43,6 +46,13 @@ impl From<PipelineError> for CliError {
             _ => message,
         };
         if error.is_usage() { CliError::Usage(message) } else { CliError::Failed(message) }
+    }
+}
+
+impl From<crate::PictureError> for CliError {
+    fn from(error: crate::PictureError) -> Self {
+        let message = error.to_string();
+        if error.is_too_large() { CliError::TooLarge(message) } else { CliError::Failed(message) }
     }
 }
 

@@ -23,16 +23,21 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
+    run::run(&work(args))
+}
+
+/// What is to be done.
+pub(super) fn work(args: &Args) -> Work {
     let prompt = run::prompt(&args.words);
     let class = args.image.class_label.map_or_else(String::new, |label| format!("class {label}"));
-    run::run(&Work {
+    Work {
         command: "generate",
-        prompt: prompt.as_deref(),
-        name: prompt.as_deref().unwrap_or(&class),
-        flags: &args.image,
+        name: prompt.clone().unwrap_or(class),
+        prompt,
+        flags: args.image.clone(),
         task: Task::default(),
         picture: None,
         told: json!({}),
-        inputs: &[],
-    })
+        inputs: Vec::new(),
+    }
 }

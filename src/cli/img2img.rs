@@ -2,6 +2,7 @@
 
 use super::error::CliError;
 use super::image_args::ImageArgs;
+use super::pictures::{Files, Pictures};
 use super::run::{self, Extents, Work};
 use pipelines::ImageToImage;
 use serde_json::json;
@@ -31,17 +32,22 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
+    run::run(&work(args, &Files)?)
+}
+
+/// What is to be done, with the pictures that it is given.
+pub(super) fn work(args: &Args, pictures: &dyn Pictures) -> Result<Work, CliError> {
     let prompt = run::prompt(&args.words);
-    let image = run::picture(&args.input)?;
+    let image = pictures.picture(&args.input)?;
     let picture = Extents { width: image.width, height: image.height, resize: args.resize, can_resize: true };
-    run::run(&Work {
+    Ok(Work {
         command: "img2img",
-        prompt: prompt.as_deref(),
-        name: prompt.as_deref().unwrap_or(&run::stem(&args.input)),
-        flags: &args.image,
+        name: prompt.clone().unwrap_or_else(|| run::stem(&args.input)),
+        prompt,
+        flags: args.image.clone(),
         task: ImageToImage { image, strength: args.strength }.into(),
         picture: Some(picture),
         told: json!({}),
-        inputs: &[("image", &args.input)],
+        inputs: vec![("image", args.input.clone())],
     })
 }

@@ -3,6 +3,7 @@
 use super::edit_args::{EditArgs, MaskArg, MaskArgs, above_none};
 use super::error::CliError;
 use super::image_args::ImageArgs;
+use super::pictures::{Files, Pictures};
 use super::run::{self, Extents, Work};
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use pipelines::Inpaint;
@@ -44,17 +45,22 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
+    run::run(&work(args, &Files)?)
+}
+
+/// What is to be done, with the pictures that it is given.
+pub(super) fn work(args: &Args, pictures: &dyn Pictures) -> Result<Work, CliError> {
     let prompt = run::prompt(&args.words);
-    let image = run::picture(&args.input)?;
-    let mask = args.mask.read(&args.input, &image, args.masks.invert, args.image.quiet)?;
+    let image = pictures.picture(&args.input)?;
+    let mask = args.mask.read(pictures, &args.input, &image, args.masks.invert, args.image.quiet)?;
     if mask.luma().iter().all(|luma| *luma >= 128) {
         let message = "the mask is white everywhere, so nothing of the picture would be kept: paint black what is to be kept, or use headwater \
                        generate";
         return Err(CliError::Usage(message.into()));
     }
     let picture = Extents { width: image.width, height: image.height, resize: args.resize, can_resize: true };
-    let mut inputs = vec![("image", args.input.as_path())];
-    inputs.extend(args.mask.file().map(|file| ("mask", file)));
+    let mut inputs = vec![("image", args.input.clone())];
+    inputs.extend(args.mask.file().map(|file| ("mask", file.to_owned())));
     let task = Inpaint {
         strength: args.strength,
         method: args.edit.method,
@@ -64,17 +70,17 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         blur: args.masks.mask_blur as usize,
         ..Inpaint::new(image, mask)
     };
-    run::run(&Work {
+    Ok(Work {
         command: "inpaint",
-        prompt: prompt.as_deref(),
-        name: prompt.as_deref().unwrap_or(&run::stem(&args.input)),
-        flags: &args.image,
+        name: prompt.clone().unwrap_or_else(|| run::stem(&args.input)),
+        prompt,
+        flags: args.image.clone(),
         task: task.into(),
         picture: Some(picture),
         told: json!({
             "mask": args.mask.to_string(), "invert": args.masks.invert.then_some(true), "mask_grow": above_none(args.masks.mask_grow),
             "mask_blur": above_none(args.masks.mask_blur), "padding": args.masks.padding, "replace_every": args.edit.told(),
         }),
-        inputs: &inputs,
+        inputs,
     })
 }

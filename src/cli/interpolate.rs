@@ -5,6 +5,7 @@ use super::error::CliError;
 use super::image_args::{ImageArgs, whole};
 use super::interrupt::{self, Interrupted};
 use super::output::{check_can_make, make_parent, slug, write_folder, write_whole};
+use super::pictures::{Files, Pictures as _};
 use super::png;
 use super::run::{self, Opened};
 use super::warnings::warn;
@@ -172,7 +173,7 @@ struct Inverted {
 
 impl Between {
     fn new(pipe: &Pipeline, request: &Request, pictures: [&Path; 2], flags: &ImageArgs) -> Result<Self, CliError> {
-        let [from, to] = pictures.map(run::picture);
+        let [from, to] = pictures.map(|path| Files.picture(path));
         let (from, to) = (from?, to?);
         let stretched = from.width * to.height != from.height * to.width;
         let (width, height) = pipe.fitted_size(from.width, from.height);

@@ -39,6 +39,7 @@ mod models;
 mod outpaint;
 mod output;
 mod picture_file;
+mod pictures;
 mod png;
 mod progress;
 mod restore;
@@ -46,6 +47,8 @@ mod run;
 mod samplers;
 mod save_steps;
 mod selftest;
+#[cfg(feature = "serve")]
+mod serve;
 mod settings;
 mod stroke;
 mod tune;
@@ -95,6 +98,9 @@ enum Command {
     Compare(Box<compare::Args>),
     /// Measure how samplers' errors fall with evaluations, over many seeds, on a model or on data whose truth is exact
     Converge(Box<converge::Args>),
+    /// Serve a web page and HTTP APIs that keep models loaded
+    #[cfg(feature = "serve")]
+    Serve(Box<serve::Args>),
     /// List the samplers, or explain one
     Samplers(samplers::Args),
     /// List the models inside this program, and what they draw
@@ -142,6 +148,8 @@ pub fn main() -> ExitCode {
         Command::Interpolate(args) => interpolate::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Converge(args) => converge::run(&args),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::run(&args),
         Command::Samplers(args) => samplers::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Devices(args) => devices::run(&args),

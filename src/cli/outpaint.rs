@@ -3,6 +3,7 @@
 use super::edit_args::EditArgs;
 use super::error::CliError;
 use super::image_args::{ImageArgs, whole};
+use super::pictures::{Files, Pictures};
 use super::run::{self, Extents, Work};
 use pipelines::Inpaint;
 use serde_json::json;
@@ -44,10 +45,12 @@ pub(super) struct Args {
     image: ImageArgs,
 }
 
-/// The most pixels of the whole.
-const MOST_PIXELS: usize = 64_000_000;
-
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
+    run::run(&work(args, &Files)?)
+}
+
+/// What is to be done, with the pictures that it is given.
+pub(super) fn work(args: &Args, pictures: &dyn Pictures) -> Result<Work, CliError> {
     if args.image.width.is_some() || args.image.height.is_some() {
         let message = "outpaint takes no --width or --height: the size follows from the picture and its margins";
         return Err(CliError::Usage(message.into()));
@@ -58,28 +61,29 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         return Err(CliError::Usage(message.into()));
     }
     let prompt = run::prompt(&args.words);
-    let inner = run::picture(&args.input)?;
+    let inner = pictures.picture(&args.input)?;
     let [left, right, top, bottom] = margins;
     let (width, height) = (inner.width + left + right, inner.height + top + bottom);
-    if width * height > MOST_PIXELS {
+    let most = pictures.most_pixels();
+    if width * height > most {
         return Err(CliError::Usage(format!(
             "{width}x{height} is too large: at most {} million pixels are made",
-            MOST_PIXELS / 1_000_000
+            most / 1_000_000
         )));
     }
     let around = Inpaint::around(&inner, margins);
     let picture = Extents { width: around.image.width, height: around.image.height, resize: false, can_resize: false };
     let task = Inpaint { method: args.edit.method, replace_every: args.edit.replace_every as usize, ..around };
-    run::run(&Work {
+    Ok(Work {
         command: "outpaint",
-        prompt: prompt.as_deref(),
-        name: prompt.as_deref().unwrap_or(&run::stem(&args.input)),
-        flags: &args.image,
+        name: prompt.clone().unwrap_or_else(|| run::stem(&args.input)),
+        prompt,
+        flags: args.image.clone(),
         task: task.into(),
         picture: Some(picture),
         told: json!({
             "left": args.left, "right": args.right, "top": args.top, "bottom": args.bottom, "replace_every": args.edit.told(),
         }),
-        inputs: &[("image", &args.input)],
+        inputs: vec![("image", args.input.clone())],
     })
 }

@@ -2,12 +2,14 @@
 
 use super::error::CliError;
 use super::png::{self, Text};
-use crate::PictureFormat as Format;
+pub(super) use crate::PictureFormat as Format;
+use crate::PictureError;
+pub(super) use crate::save::QUALITY;
 use exif::experimental::Writer;
 use exif::{Field, In, Tag, Value};
 use image::{ImageDecoder, ImageFormat, ImageReader};
 use pipelines::RgbImage;
-use std::io::Cursor;
+use std::io::{BufRead, BufReader, Cursor, Read as _, Seek};
 use std::path::Path;
 
 /// The most bytes of EXIF in JPEG: it has one segment, whose length is 16 bits, and which begins with a mark of six bytes.
@@ -15,6 +17,16 @@ const MOST_EXIF: usize = 65_000;
 
 /// The file's bytes.
 pub(super) fn encode(format: Format, image: &RgbImage, texts: &[Text<'_>]) -> Result<Vec<u8>, CliError> {
+    encode_with(format, QUALITY, image, texts)
+}
+
+/// The same with another quality, of JPEG, between 1 and 100.
+pub(super) fn encode_with(
+    format: Format,
+    quality: u8,
+    image: &RgbImage,
+    texts: &[Text<'_>],
+) -> Result<Vec<u8>, CliError> {
     let failed = |error: &dyn std::fmt::Display| CliError::Failed(format!("cannot encode the image: {error}"));
     if format == Format::Png {
         return png::encode(image, texts);
@@ -27,7 +39,7 @@ pub(super) fn encode(format: Format, image: &RgbImage, texts: &[Text<'_>]) -> Re
         exif.truncate(if exif.len() > MOST_EXIF { 0 } else { exif.len() });
         note!("note: what a JPEG can say of itself is too little for all settings: PNG keeps them");
     }
-    format.encode(image, exif).map_err(|error| CliError::Failed(error.to_string()))
+    format.encode(image, quality, exif).map_err(|error| CliError::Failed(error.to_string()))
 }
 
 /// What a file says of itself.
@@ -56,17 +68,35 @@ fn is_png(start: &[u8]) -> bool {
 
 /// Reads what it says.
 pub(super) fn read_info(path: &Path) -> Result<PictureInfo, CliError> {
-    let failed = |error: &dyn std::fmt::Display| CliError::Failed(format!("{}: {error}", path.display()));
-    let mut start = [0; 8];
-    let read = std::fs::File::open(path).and_then(|mut file| std::io::Read::read(&mut file, &mut start));
-    if is_png(&start[..read.map_err(|error| failed(&error))?]) {
-        let info = png::read_info(path)?;
+    let shown = path.display().to_string();
+    let file = std::fs::File::open(path).map_err(|error| CliError::Failed(format!("{shown}: {error}")))?;
+    read_from(BufReader::new(file), &shown, || crate::read_picture(path))
+}
+
+/// The same of a file in memory that someone sent.
+#[cfg(feature = "serve")]
+pub(super) fn read_info_of(bytes: &[u8], most_pixels: u64) -> Result<PictureInfo, CliError> {
+    let name = "the picture";
+    read_from(Cursor::new(bytes), name, || crate::PictureBytes { name, bytes, most_pixels }.picture())
+}
+
+fn read_from(
+    mut file: impl BufRead + Seek,
+    shown: &str,
+    picture: impl FnOnce() -> Result<RgbImage, PictureError>,
+) -> Result<PictureInfo, CliError> {
+    let failed = |error: &dyn std::fmt::Display| CliError::Failed(format!("{shown}: {error}"));
+    let mut start = Vec::new();
+    let read = file.by_ref().take(8).read_to_end(&mut start).and_then(|_| file.rewind());
+    read.map_err(|error| failed(&error))?;
+    if is_png(&start) {
+        let info = png::read_info(file, shown)?;
         return Ok(PictureInfo { format: "PNG", width: info.width, height: info.height, texts: info.texts });
     }
     // Reading the picture finds out whether the file is whole, which the libraries below take for granted.
-    let picture = crate::read_picture(path).map_err(|error| CliError::Failed(error.to_string()))?;
+    let picture = picture()?;
     let exif = || {
-        let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format).ok()?;
+        let reader = ImageReader::new(file).with_guessed_format().ok()?;
         let format = match reader.format()? {
             ImageFormat::Jpeg => "JPEG",
             ImageFormat::WebP => "WebP",

@@ -2,8 +2,7 @@
 
 use super::error::CliError;
 use pipelines::RgbImage;
-use std::io::BufReader;
-use std::path::Path;
+use std::io::{BufRead, Seek};
 
 /// The most bytes of a compressed text that are read.
 const LONGEST_TEXT: usize = 4 << 20;
@@ -43,11 +42,10 @@ pub(super) struct PngInfo {
 }
 
 /// Reads a PNG file's text chunks, also those that come after the picture.
-pub(super) fn read_info(path: &Path) -> Result<PngInfo, CliError> {
-    let failed = |error: &dyn std::fmt::Display| CliError::Failed(format!("{}: {error}", path.display()));
-    let file = std::fs::File::open(path).map_err(|e| failed(&e))?;
+pub(super) fn read_info(file: impl BufRead + Seek, shown: &str) -> Result<PngInfo, CliError> {
+    let failed = |error: &dyn std::fmt::Display| CliError::Failed(format!("{shown}: {error}"));
     let read = || {
-        let mut reader = ::png::Decoder::new(BufReader::new(file)).read_info()?;
+        let mut reader = ::png::Decoder::new(file).read_info()?;
         reader.finish()?;
         Ok::<_, ::png::DecodingError>(reader.info().clone())
     };
@@ -74,9 +72,8 @@ mod tests {
     fn texts_survive() {
         let image = RgbImage { width: 1, height: 2, pixels: vec![1, 2, 3, 4, 5, 6] };
         let texts = [("parameters", "café\nSteps: 3"), ("headwater", "{\"prompt\":\"红心 ❤\"}")];
-        let file = tempfile::NamedTempFile::new().expect("a temporary file");
-        std::fs::write(file.path(), encode(&image, &texts).expect("encodes")).expect("writes");
-        let info = read_info(file.path()).expect("reads");
+        let bytes = encode(&image, &texts).expect("encodes");
+        let info = read_info(std::io::Cursor::new(bytes), "the picture").expect("reads");
         assert_eq!((info.width, info.height), (1, 2));
         let want: Vec<(String, String)> = texts.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
         assert_eq!(info.texts, want);

@@ -2,6 +2,7 @@
 
 use super::error::CliError;
 use super::image_args::ImageArgs;
+use super::pictures::{Files, Pictures};
 use super::run::{self, Extents, Work};
 use pipelines::Restore;
 use serde_json::json;
@@ -26,18 +27,22 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
-    let image = run::picture(&args.input)?;
+    run::run(&work(args, &Files)?)
+}
+
+/// What is to be done, with the pictures that it is given.
+pub(super) fn work(args: &Args, pictures: &dyn Pictures) -> Result<Work, CliError> {
+    let image = pictures.picture(&args.input)?;
     let picture = Extents { width: image.width, height: image.height, resize: false, can_resize: false };
     let prompt = args.words.join(" ");
-    let stem = run::stem(&args.input);
-    run::run(&Work {
+    Ok(Work {
         command: "restore",
-        prompt: Some(&prompt),
-        name: if prompt.is_empty() { &stem } else { &prompt },
-        flags: &args.image,
+        name: if prompt.is_empty() { run::stem(&args.input) } else { prompt.clone() },
+        prompt: Some(prompt),
+        flags: args.image.clone(),
         task: Restore { image, sigma: args.sigma }.into(),
         picture: Some(picture),
         told: json!({ "sigma": args.sigma }),
-        inputs: &[("image", &args.input)],
+        inputs: vec![("image", args.input.clone())],
     })
 }

@@ -3,7 +3,7 @@
 use super::devices::device_settings;
 use super::dry_run;
 use super::error::CliError;
-use super::image_args::{ImageArgs, Seed};
+use super::image_args::{ImageArgs, Names, Seed};
 use super::interrupt::{self, Interrupted};
 use super::lora_tags;
 use super::model::LoraArg;
@@ -14,20 +14,21 @@ use super::settings::{parameters, settings_json};
 use super::warnings::warn;
 use graph::DeviceKind;
 use models::first_few;
-use pipelines::{Generated, Job, Pipeline, PromptSyntax, RgbImage, Task, Warning};
+use pipelines::{Generated, Job, Pipeline, PromptSyntax, Request, Task, Warning};
 use serde_json::json;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// An image command's work.
-pub(super) struct Work<'a> {
+#[derive(Debug)]
+pub(super) struct Work {
     /// Its name.
     pub(super) command: &'static str,
-    pub(super) prompt: Option<&'a str>,
+    pub(super) prompt: Option<String>,
     /// What a file is called where no name is asked for.
-    pub(super) name: &'a str,
-    pub(super) flags: &'a ImageArgs,
+    pub(super) name: String,
+    pub(super) flags: ImageArgs,
     /// What images are made from.
     pub(super) task: Task,
     /// Of the picture that is started from.
@@ -35,7 +36,7 @@ pub(super) struct Work<'a> {
     /// What else the command was told that the job does not know, for whoever reads the image's settings.
     pub(super) told: serde_json::Value,
     /// The files that it was read from, each with what it is.
-    pub(super) inputs: &'a [(&'static str, &'a Path)],
+    pub(super) inputs: Vec<(&'static str, PathBuf)>,
 }
 
 /// The size of a picture that is started from, and whether it may be changed.
@@ -49,38 +50,26 @@ pub(super) struct Extents {
     pub(super) can_resize: bool,
 }
 
-pub(super) fn run(work: &Work<'_>) -> Result<(), CliError> {
-    let flags = work.flags;
+pub(super) fn run(work: &Work) -> Result<(), CliError> {
+    let flags = &work.flags;
     if !flags.quiet {
         for (_, path) in work.inputs.iter().filter(|(_, path)| crate::is_animated(path)) {
             note!("note: {} is animated: its first frame is taken", path.display());
         }
     }
     let names = flags.names()?;
-    let destination = Destination::new(flags.output.as_deref(), work.name, flags.count, flags.json)?;
+    let destination = Destination::new(flags.output.as_deref(), &work.name, flags.count, flags.json)?;
     let first_seed = seed(flags);
     let seeds = (0..flags.count).map(|index| first_seed.wrapping_add(u64::from(index)));
     let destination = destination.of_seeds(seeds.clone(), flags.force)?;
     let interrupted = interrupt::install()?;
-    let Opened { pipe, prompt, loras } = open(flags, work.prompt)?;
-    check_prompt(&pipe, work)?;
-    if work.told["replace_every"].is_number() && pipe.samples_are_pictures() {
-        let message = "--replace-every is for models of latents, and this one makes pixels: leave it out";
-        return Err(CliError::Usage(message.into()));
-    }
+    let Opened { pipe, prompt, loras } = open(flags, work.prompt.as_deref())?;
+    check(&pipe, work)?;
     if !pipe.makes_pictures() && !destination.takes_samples() {
         let message = "this model makes latents, not pictures; give --output a name ending in .safetensors, or --vae an autoencoder";
         return Err(CliError::Usage(message.into()));
     }
-    let size = work.picture.filter(|picture| picture.resize).and_then(|picture| smaller(&pipe, picture));
-    let request = |seed| {
-        let mut request = flags.request(&prompt, seed, names, work.task.clone());
-        if let Some((width, height)) = size {
-            (request.width, request.height) = (Some(width), Some(height));
-        }
-        request
-    };
-    let job = |seed| Ok::<_, CliError>(pipe.job(&request(seed))?);
+    let job = |seed| Ok::<_, CliError>(pipe.job(&request(&pipe, work, &prompt, names, seed))?);
     let first = job(first_seed)?;
     let warnings = warn_of_request(&pipe, work, &first)?;
     if flags.dry_run {
@@ -118,6 +107,26 @@ pub(super) fn run(work: &Work<'_>) -> Result<(), CliError> {
         }
     }
     Ok(())
+}
+
+/// Refuses what this model has no use for.
+pub(super) fn check(pipe: &Pipeline, work: &Work) -> Result<(), CliError> {
+    check_prompt(pipe, work)?;
+    if work.told["replace_every"].is_number() && pipe.samples_are_pictures() {
+        let message = "--replace-every is for models of latents, and this one makes pixels: leave it out";
+        return Err(CliError::Usage(message.into()));
+    }
+    Ok(())
+}
+
+/// What is asked of the model for the image of one seed.
+pub(super) fn request(pipe: &Pipeline, work: &Work, prompt: &str, names: Names, seed: u64) -> Request {
+    let mut request = work.flags.request(prompt, seed, names, work.task.clone());
+    let resized = work.picture.filter(|picture| picture.resize);
+    if let Some((width, height)) = resized.and_then(|picture| smaller(pipe, picture)) {
+        (request.width, request.height) = (Some(width), Some(height));
+    }
+    request
 }
 
 /// What an image command works with.
@@ -171,7 +180,7 @@ fn smaller(pipe: &Pipeline, picture: Extents) -> Option<(usize, usize)> {
 }
 
 /// Warns of what does nothing with this model, or harm; with `--json` the warnings are in the objects and nowhere else.
-fn warn_of_request(pipe: &Pipeline, work: &Work<'_>, job: &Job) -> Result<Vec<String>, CliError> {
+fn warn_of_request(pipe: &Pipeline, work: &Work, job: &Job) -> Result<Vec<String>, CliError> {
     // Commands that keep most of a picture do without words.
     let needs_none = ["colorize", "upscale", "restore", "stroke"].contains(&work.command);
     let shown = |warning: &&Warning| !(needs_none && **warning == Warning::EmptyPrompt);
@@ -188,7 +197,7 @@ fn warn_of_request(pipe: &Pipeline, work: &Work<'_>, job: &Job) -> Result<Vec<St
 }
 
 /// Says what will take long, before it begins: a picture denoised in parts, and latents that are decoded in every step.
-fn warn_of_time(pipe: &Pipeline, work: &Work<'_>, job: &Job) -> Result<(), CliError> {
+fn warn_of_time(pipe: &Pipeline, work: &Work, job: &Job) -> Result<(), CliError> {
     let quiet = work.flags.quiet;
     let shown =
         |seconds: f64| if seconds < 90.0 { format!("{seconds:.1} s") } else { format!("{:.0} min", seconds / 60.0) };
@@ -226,9 +235,9 @@ fn warn_of_time(pipe: &Pipeline, work: &Work<'_>, job: &Job) -> Result<(), CliEr
 }
 
 /// A model that reads text needs a prompt, and another has no use for one.
-fn check_prompt(pipe: &Pipeline, work: &Work<'_>) -> Result<(), CliError> {
+fn check_prompt(pipe: &Pipeline, work: &Work) -> Result<(), CliError> {
     // An empty one is none.
-    let prompt = work.prompt.filter(|prompt| pipe.takes_prompt() || !prompt.is_empty());
+    let prompt = work.prompt.as_deref().filter(|prompt| pipe.takes_prompt() || !prompt.is_empty());
     if pipe.takes_prompt() == prompt.is_some() {
         return Ok(());
     }
@@ -314,23 +323,6 @@ fn report(
 pub(super) fn prompt(words: &[String]) -> Option<String> {
     (!words.is_empty()).then(|| words.join(" "))
 }
-
-/// A picture that a command is given.
-pub(super) fn picture(path: &Path) -> Result<RgbImage, CliError> {
-    let picture = crate::read_picture(path).map_err(|error| CliError::Failed(error.to_string()))?;
-    let RgbImage { width, height, .. } = picture;
-    if width.min(height) < SMALLEST_SIDE {
-        let shown = path.display();
-        let message = format!(
-            "{shown} has {width}x{height} pixels, which is too little to work on: {SMALLEST_SIDE} a side at least"
-        );
-        return Err(CliError::Failed(message));
-    }
-    Ok(picture)
-}
-
-/// Of a picture that is worked on: there is nothing to see on a smaller one.
-const SMALLEST_SIDE: usize = 8;
 
 /// A file's name without its ending.
 pub(super) fn stem(path: &Path) -> String {

@@ -88,6 +88,11 @@ fn explain(s: &Sampler, schedule: Option<NamedSchedule>) -> String {
     lines.join("\n")
 }
 
+/// All samplers, as a JSON array.
+pub(super) fn list() -> serde_json::Value {
+    SAMPLERS.iter().map(|s| described(s)).collect()
+}
+
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let mut stdout = std::io::stdout().lock();
     if !args.words.is_empty() {
@@ -101,8 +106,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         return Ok(());
     }
     if args.json {
-        let list: Vec<_> = SAMPLERS.iter().map(|s| described(s)).collect();
-        writeln!(stdout, "{}", serde_json::Value::from(list))?;
+        writeln!(stdout, "{}", list())?;
         return Ok(());
     }
     let width = SAMPLERS.iter().map(|s| s.name.len()).max().unwrap_or(0);

@@ -7,13 +7,13 @@ use serde_json::json;
 
 /// Everything needed to make the image again.
 pub(super) fn settings_json(
-    work: &Work<'_>,
+    work: &Work,
     job: &Job,
     generated: &Generated,
     loras: &[LoraArg],
     device: &str,
 ) -> serde_json::Value {
-    let (flags, request) = (work.flags, job.settings());
+    let (flags, request) = (&work.flags, job.settings());
     let (width, height) = size(job, generated);
     let mut settings = json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -82,7 +82,7 @@ pub(super) fn settings_json(
         settings
             .extend(told.iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.clone(), value.clone())));
     }
-    for (what, path) in work.inputs {
+    for (what, path) in &work.inputs {
         settings[*what] = json!(path.to_string_lossy());
     }
     match &request.steps {
@@ -100,10 +100,10 @@ fn size(job: &Job, generated: &Generated) -> (usize, usize) {
 }
 
 /// The text that AUTOMATIC1111's web UI and many tools read from an image.
-pub(super) fn parameters(work: &Work<'_>, job: &Job, generated: &Generated) -> String {
-    let (flags, request) = (work.flags, job.settings());
+pub(super) fn parameters(work: &Work, job: &Job, generated: &Generated) -> String {
+    let (flags, request) = (&work.flags, job.settings());
     // With the adapters that it names.
-    let mut text = work.prompt.unwrap_or_default().to_owned();
+    let mut text = work.prompt.clone().unwrap_or_default();
     if !request.negative_prompt.is_empty() {
         text += &format!("\nNegative prompt: {}", request.negative_prompt);
     }

@@ -3,6 +3,7 @@
 use super::edit_args::EditArgs;
 use super::error::CliError;
 use super::image_args::ImageArgs;
+use super::pictures::{Files, Pictures};
 use super::run::{self, Work};
 use pipelines::Upscale;
 use serde_json::json;
@@ -36,8 +37,12 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
-    let image = run::picture(&args.input)?;
-    let stem = run::stem(&args.input);
+    run::run(&work(args, &Files)?)
+}
+
+/// What is to be done, with the pictures that it is given.
+pub(super) fn work(args: &Args, pictures: &dyn Pictures) -> Result<Work, CliError> {
+    let image = pictures.picture(&args.input)?;
     let prompt = args.words.join(" ");
     let task = Upscale {
         noise_level: args.noise_level,
@@ -46,14 +51,14 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         replace_every: args.edit.replace_every as usize,
         ..Upscale::new(image)
     };
-    run::run(&Work {
+    Ok(Work {
         command: "upscale",
-        prompt: Some(&prompt),
-        name: if prompt.is_empty() { &stem } else { &prompt },
-        flags: &args.image,
+        name: if prompt.is_empty() { run::stem(&args.input) } else { prompt.clone() },
+        prompt: Some(prompt),
+        flags: args.image.clone(),
         task: task.into(),
         picture: None,
         told: json!({ "scale": args.scale, "replace_every": args.edit.told() }),
-        inputs: &[("image", &args.input)],
+        inputs: vec![("image", args.input.clone())],
     })
 }

@@ -26,6 +26,8 @@ pub use convergence::{convergence_table, write_convergence};
 #[cfg(feature = "cli")]
 pub(crate) use files::tensor_file;
 pub use folder::Recorder;
+#[cfg(feature = "serve")]
+pub(crate) use pictures::{Preview, thumbnail};
 
 use super::record::{Record, cheapest, nearest};
 use super::study::Comparison;

@@ -12,7 +12,7 @@ pub(super) const GAIN: f32 = 5.0;
 
 /// How the samples of a model become pictures.
 #[derive(Debug, Clone)]
-pub(super) enum Preview {
+pub(crate) enum Preview {
     /// They are pictures.
     Pixels,
     /// Each pixel of the preview is a linear function of its latent: red, green and blue have a weight for every channel and a constant.
@@ -21,7 +21,7 @@ pub(super) enum Preview {
 
 impl Preview {
     /// The linear map that takes latents nearest, in least squares, to the picture that an autoencoder made of them, made as small as they are.
-    pub(super) fn fit(sample: &[f32], shape: SampleShape, image: &RgbImage) -> Option<Self> {
+    pub(crate) fn fit(sample: &[f32], shape: SampleShape, image: &RgbImage) -> Option<Self> {
         let small =
             imageops::thumbnail(&buffer(image)?, u32::try_from(shape.width).ok()?, u32::try_from(shape.height).ok()?);
         let n = shape.channels + 1;
@@ -63,12 +63,12 @@ impl Preview {
     }
 
     /// A denoised image.
-    pub(super) fn denoised(&self, sample: &[f32], shape: SampleShape) -> Option<RgbImage> {
+    pub(crate) fn denoised(&self, sample: &[f32], shape: SampleShape) -> Option<RgbImage> {
         self.picture(sample, shape, 1.0, false)
     }
 
     /// A noisy sample, made as small as its noise is large: x / (1 + σ), so that both noise and image are seen.
-    pub(super) fn noisy(&self, x: &[f32], sigma: f64, is_flow: bool, shape: SampleShape) -> Option<RgbImage> {
+    pub(crate) fn noisy(&self, x: &[f32], sigma: f64, is_flow: bool, shape: SampleShape) -> Option<RgbImage> {
         #[allow(clippy::cast_possible_truncation, reason = "a picture")]
         let scale = if is_flow { 1.0 } else { (1.0 / (1.0 + sigma)) as f32 };
         self.picture(x, shape, scale, false)
@@ -109,7 +109,7 @@ pub(super) fn buffer(image: &RgbImage) -> Option<Buffer> {
 }
 
 /// A picture with neither side longer than this; a smaller one stays as it is.
-pub(super) fn thumbnail(image: &RgbImage, longest: usize) -> RgbImage {
+pub(crate) fn thumbnail(image: &RgbImage, longest: usize) -> RgbImage {
     let side = image.width.max(image.height);
     let Some(whole) = buffer(image).filter(|_| side > longest) else { return image.clone() };
     #[allow(clippy::cast_possible_truncation, reason = "shorter than the picture's own sides")]

@@ -1,0 +1,257 @@
+//! `headwater serve`: a web page and HTTP APIs in front of models that stay loaded.
+//!
+//! ```text
+//! http/       reads requests, checks who sends them, answers in the words of each API
+//!   order     checks what is asked, by the command line's own definitions (fields)
+//!   queue     jobs that wait, never more than a bound
+//!   worker    one thread for each device: takes what can be made together, step by step
+//!   ticket    a job as its owner sees it
+//! ```
+
+mod fields;
+pub(super) mod http;
+mod limits;
+mod models;
+mod order;
+mod preview;
+mod queue;
+mod sent;
+mod ticket;
+mod worker;
+
+use super::error::CliError;
+use super::image_args::{DType, gib, whole};
+use super::run;
+use http::guard::Guard;
+use limits::{LARGE_BODIES, Limits, PATIENCE};
+use models::{Models, Worksite};
+use pipelines::DeviceChoice;
+use queue::Queue;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use ticket::{Owner, Previews, Ticket, lock};
+use tokio::sync::Semaphore;
+
+/// Serve a web page and HTTP APIs that keep models loaded.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The APIs are OpenAI's Images (/v1), AUTOMATIC1111's (/sdapi/v1), and the server's own (/api), which /api/openapi.json describes."
+)]
+pub(super) struct Args {
+    /// Address to listen on; one that others reach needs --api-key
+    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
+    host: IpAddr,
+
+    /// Port to listen on; 0 takes any that is free
+    #[arg(long, default_value_t = 7868)]
+    port: u16,
+
+    /// A model to serve: a bundled model's name, a folder in diffusers' layout, a single .safetensors file, or a hub's id; repeatable, the first
+    /// being the one that requests without a model mean [default: the bundled models]
+    #[arg(short, long, value_name = "NAME|DIR|FILE|OWNER/REPO")]
+    model: Vec<PathBuf>,
+
+    /// A key that requests must have, as Bearer or as the password of Basic; repeatable. The variable HEADWATER_API_KEY gives one that no list
+    /// of processes shows
+    #[arg(long, value_name = "KEY")]
+    api_key: Vec<String>,
+
+    /// Most jobs that wait or run; more are refused, and told when to come again
+    #[arg(long, value_name = "N", default_value_t = 64, allow_negative_numbers = true, value_parser = whole::<1, 10_000>)]
+    max_queue: u32,
+
+    /// A name that the server is reached by, behind a proxy, say; repeatable
+    #[arg(long, help_heading = "Access", value_name = "NAME")]
+    allowed_host: Vec<String>,
+
+    /// Another site whose pages may use the APIs, as https://example.com; repeatable
+    #[arg(long, help_heading = "Access", value_name = "ORIGIN")]
+    allowed_origin: Vec<String>,
+
+    /// Most pixels of a picture that is sent or made
+    #[arg(long, help_heading = "Limits", value_name = "N", default_value_t = 1 << 24, allow_negative_numbers = true, value_parser = whole::<1, 64_000_000>)]
+    max_pixels: u32,
+
+    /// Most steps of an image
+    #[arg(long, help_heading = "Limits", value_name = "N", default_value_t = 1000, allow_negative_numbers = true, value_parser = whole::<1, 10_000>)]
+    max_steps: u32,
+
+    /// Most images of one job
+    #[arg(long, help_heading = "Limits", value_name = "N", default_value_t = 16, allow_negative_numbers = true, value_parser = whole::<1, 1024>)]
+    max_count: u32,
+
+    /// Most images that are made together, in one graph, be they of one job or of several; fewer where memory is short
+    #[arg(long, help_heading = "Device", value_name = "N", default_value_t = 8, allow_negative_numbers = true, value_parser = whole::<1, 1024>)]
+    batch: u32,
+
+    /// auto (the best GPU, else cpu), cpu, gpu, gpu:N, or part of an adapter's name; repeatable: jobs go to whichever device is free
+    #[arg(long, help_heading = "Device", value_name = "DEVICE", default_value = "auto")]
+    device: Vec<DeviceChoice>,
+
+    /// How weights are stored
+    #[arg(long, help_heading = "Device", value_enum, default_value_t = DType::Auto)]
+    dtype: DType,
+
+    /// Threads of the cpu device [default: all cores]
+    #[arg(short, long, help_heading = "Device", value_name = "N", allow_negative_numbers = true, value_parser = whole::<1, 1024>)]
+    threads: Option<u32>,
+
+    /// Memory that plans may hold on each device; what was used longest ago is dropped to stay below it [default: what the driver has, or what is
+    /// free]
+    #[arg(long, help_heading = "Device", value_name = "GIB", allow_negative_numbers = true, value_parser = gib)]
+    max_memory: Option<f64>,
+
+    /// Folder in which the adapters lie that prompts may name: <lora:NAME:WEIGHT> is NAME.safetensors there
+    #[arg(long, help_heading = "Model", value_name = "DIR")]
+    lora_dir: Option<PathBuf>,
+
+    /// Say nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Everything that requests and workers share.
+#[derive(Debug)]
+pub(super) struct App {
+    limits: Limits,
+    guard: Guard,
+    models: Models,
+    sites: Vec<Worksite>,
+    queue: Queue,
+    dtype: DType,
+    lora_dir: Option<PathBuf>,
+    /// For requests without a model, of owners who chose another than the first.
+    chosen: Mutex<Vec<(Owner, usize)>>,
+    /// Owners who ask how far their jobs are, and when they last did.
+    onlookers: Mutex<Vec<(Owner, Instant)>>,
+    large_bodies: Semaphore,
+    checked_at_once: Arc<Semaphore>,
+}
+
+/// Owners whose choices are remembered.
+const REMEMBERED: usize = 64;
+
+/// How long after somebody asked for a preview others are made for them.
+const LOOKING: Duration = Duration::from_secs(10);
+
+impl App {
+    /// What somebody who asks for progress now and then is shown of the next step.
+    fn asked_to_look(&self, ticket: &Ticket) -> Previews {
+        let looks = lock(&self.onlookers).iter().any(|(own, when)| *own == ticket.owner && when.elapsed() < LOOKING);
+        if looks { Previews::Denoised } else { Previews::None }
+    }
+
+    fn looks(&self, owner: &Owner) {
+        let mut onlookers = lock(&self.onlookers);
+        onlookers.retain(|(own, when)| own != owner && when.elapsed() < LOOKING);
+        onlookers.truncate(REMEMBERED);
+        onlookers.push((owner.clone(), Instant::now()));
+    }
+
+    fn choose(&self, owner: &Owner, model: usize) {
+        let mut chosen = lock(&self.chosen);
+        chosen.retain(|(own, _)| own != owner);
+        if chosen.len() >= REMEMBERED {
+            chosen.remove(0);
+        }
+        chosen.push((owner.clone(), model));
+    }
+
+    fn chosen(&self, owner: &Owner) -> Option<usize> {
+        lock(&self.chosen).iter().find(|(own, _)| own == owner).map(|(_, model)| *model)
+    }
+}
+
+pub(super) fn run(args: &Args) -> Result<(), CliError> {
+    let failed = |what: &str, error: &dyn std::fmt::Display| CliError::Failed(format!("{what}: {error}"));
+    let mut keys = args.api_key.clone();
+    keys.extend(std::env::var("HEADWATER_API_KEY").ok().filter(|key| !key.is_empty()));
+    if !args.host.is_loopback() && keys.is_empty() {
+        return Err(CliError::Usage(format!(
+            "--host {} lets others in: give a key with --api-key, or HEADWATER_API_KEY, that they must have",
+            args.host
+        )));
+    }
+    let guard = Guard::new(args.host, &args.allowed_host, &args.allowed_origin, &keys)?;
+    let address = SocketAddr::new(args.host, args.port);
+    // Before models are opened: whether the port is free is known at once.
+    let listener = std::net::TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    let listener = listener.map_err(|error| {
+        let hint = if error.kind() == std::io::ErrorKind::AddrInUse { ": choose another with --port" } else { "" };
+        CliError::Failed(format!("cannot listen on {address}: {error}{hint}"))
+    })?;
+    let app = Arc::new(open(args, guard)?);
+    let address = listener.local_addr().map_err(|error| failed("cannot tell the address", &error))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(limits::CHECKED_AT_ONCE + 4)
+        .enable_all()
+        .build()
+        .map_err(|error| failed("cannot start", &error))?;
+    let workers: Vec<_> = (0..app.sites.len())
+        .map(|at| {
+            let app = Arc::clone(&app);
+            std::thread::spawn(move || worker::work(&app, &app.sites[at]))
+        })
+        .collect();
+    // The one line on standard output, for whoever started it and waits for it.
+    run::print_line(&format!("http://{address}/"))?;
+    if !args.quiet {
+        for (site, model) in app.sites.iter().flat_map(|site| app.models.all().iter().map(move |model| (site, model))) {
+            note!("serves {} on {}", model.id, site.device().info().name);
+        }
+    }
+    let ended_by = runtime.block_on(http::server::serve(&app, listener))?;
+    // A step that takes longer than that is not waited for: nothing that it makes is wanted any more.
+    let until = Instant::now() + PATIENCE / 4;
+    while Instant::now() < until && workers.iter().any(|worker| !worker.is_finished()) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    runtime.shutdown_background();
+    match ended_by {
+        http::server::Ended::Asked => {
+            // Not by returning: a device's thread may still be in the middle of a step.
+            std::process::exit(0)
+        }
+        http::server::Ended::Interrupted => Err(CliError::Interrupted),
+    }
+}
+
+/// Opens the models on the devices: what is wrong with one is found out before the first request.
+fn open(args: &Args, guard: Guard) -> Result<App, CliError> {
+    let models = Models::open(&args.model, args.quiet)?;
+    let max_memory = args.max_memory.map(|gib| (gib * f64::from(1 << 30)) as u64);
+    let threads = args.threads.map(|n| n as usize);
+    let sites = args.device.iter().map(|choice| Worksite::open(choice, args.dtype, threads, max_memory));
+    let sites = sites.collect::<Result<Vec<_>, CliError>>()?;
+    for site in &sites {
+        for index in 0..models.all().len() {
+            site.pipeline(&models, index, &[])?;
+        }
+    }
+    let limits = Limits {
+        pixels: args.max_pixels as usize,
+        steps: args.max_steps as usize,
+        images: args.max_count,
+        batch: args.batch as usize,
+        queue: args.max_queue as usize,
+    };
+    Ok(App {
+        queue: Queue::new(limits.queue, sites.len()),
+        limits,
+        guard,
+        models,
+        sites,
+        dtype: args.dtype,
+        lora_dir: args.lora_dir.clone(),
+        chosen: Mutex::default(),
+        onlookers: Mutex::default(),
+        large_bodies: Semaphore::new(LARGE_BODIES),
+        checked_at_once: Arc::new(Semaphore::new(limits::CHECKED_AT_ONCE)),
+    })
+}
