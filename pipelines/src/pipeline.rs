@@ -222,6 +222,12 @@ impl Pipeline {
         Batch::new(&self.shared, lanes, timings)
     }
 
+    /// Keeps the plans of so many other sizes, and other numbers of samples at once, than the one that is used, as long as there is memory for
+    /// them: for a server, whose requests differ. None are kept by default.
+    pub fn keep_other_plans(&self, count: usize) {
+        self.shared.denoisers.spare(count);
+    }
+
     /// The picture of any sample of a job, a step's denoised one, say; none where this model makes no pictures.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Chores that contributors repeat: `cargo xtask test`, `cargo xtask goldens`, `cargo xtask tidy`.
 
 mod chromium;
+mod clients;
 mod run;
 mod tests;
 mod tidy;
@@ -45,6 +46,7 @@ fn test() -> Result<(), Failure> {
     let started = Instant::now();
     vulkan::ensure()?;
     chromium::ensure()?;
+    clients::ensure()?;
     tidy::check(&root())?;
     run::has_component("rustfmt", "fmt")?;
     run::has_component("clippy", "clippy")?;

@@ -6,7 +6,7 @@ use graph::{
     estimate_memory, passes,
 };
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// A device that pipelines share, on one thread or on several.
@@ -206,14 +206,18 @@ impl<S: Resident + 'static> Place<S> {
     }
 }
 
-/// Places by what their plans depend on. A plan that nobody is using goes as soon as another is wanted; runs that are under way keep theirs.
+/// Places by what their plans depend on. A plan that nobody is using goes as soon as another is wanted, unless some are to be spared; runs that are
+/// under way keep theirs.
 pub(crate) struct Places<K, S> {
+    /// The last used last.
     known: Mutex<Vec<(K, Arc<Place<S>>)>>,
+    /// How many that nobody is using stay when another is wanted.
+    spared: AtomicUsize,
 }
 
 impl<K, S> Default for Places<K, S> {
     fn default() -> Self {
-        Self { known: Mutex::default() }
+        Self { known: Mutex::default(), spared: AtomicUsize::default() }
     }
 }
 
@@ -221,13 +225,28 @@ impl<K: PartialEq + Clone, S: Resident + 'static> Places<K, S> {
     /// The place of this key. Whoever holds it keeps its plan from being replaced by another key's.
     pub(crate) fn at(&self, device: &SharedDevice, key: &K) -> Arc<Place<S>> {
         let mut known = lock(&self.known);
-        if let Some((_, place)) = known.iter().find(|(own, _)| own == key) {
-            return Arc::clone(place);
+        if let Some(at) = known.iter().position(|(own, _)| own == key) {
+            let found = known.remove(at);
+            let place = Arc::clone(&found.1);
+            known.push(found);
+            return place;
         }
-        known.retain(|(_, place)| Arc::strong_count(place) > 1);
+        let is_unused = |place: &Arc<Place<S>>| Arc::strong_count(place) == 1;
+        let unused = known.iter().filter(|(_, place)| is_unused(place)).count();
+        let mut surplus = unused.saturating_sub(self.spared.load(Ordering::Relaxed));
+        known.retain(|(_, place)| {
+            let goes = surplus > 0 && is_unused(place);
+            surplus -= usize::from(goes);
+            !goes
+        });
         let place = Arc::new(Place::new(device));
         known.push((key.clone(), Arc::clone(&place)));
         place
+    }
+
+    /// Lets as many plans stay that nobody is using when another is wanted. They still go where memory is short.
+    pub(crate) fn spare(&self, count: usize) {
+        self.spared.store(count, Ordering::Relaxed);
     }
 
     /// Lets all plans go; tells whether there were any.

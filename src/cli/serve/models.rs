@@ -84,6 +84,9 @@ pub(super) struct Worksite {
 
 type Key = (usize, Vec<LoraArg>);
 
+/// Plans that are kept besides the one in use: jobs of one image and full batches take turns, and planning takes longer than many an image.
+const OTHER_PLANS: usize = 2;
+
 /// Models with adapters that are kept open, besides those without.
 const WITH_ADAPTERS: usize = 3;
 
@@ -115,6 +118,7 @@ impl Worksite {
         }
         let files = model::with_parts(models.0[model].files.clone(), loras, None)?;
         let pipe = Pipeline::from_pretrained(&self.device, &files, self.dtype.plan_options(self.device.info())?)?;
+        pipe.keep_other_plans(OTHER_PLANS);
         let adapted = open.iter().filter(|((_, adapters), _)| !adapters.is_empty()).count();
         if !loras.is_empty()
             && adapted >= WITH_ADAPTERS

@@ -194,7 +194,9 @@ fn order(app: &App, asked: Asked) -> Result<Order, ApiError> {
     let names = work.flags.names()?;
     let plain = work.flags.prompt_syntax == Some(PromptSyntax::Plain);
     let (prompt, loras) = match &work.prompt {
-        Some(prompt) if !plain => lora_tags::take(prompt, app.lora_dir.as_deref()).map_err(without_path)?,
+        Some(prompt) if !plain => {
+            lora_tags::take(prompt, app.lora_dir.as_deref()).map_err(|error| without_path(&error))?
+        }
         prompt => (prompt.clone().unwrap_or_default(), Vec::new()),
     };
     let seed = match work.flags.seed {
@@ -206,7 +208,7 @@ fn order(app: &App, asked: Asked) -> Result<Order, ApiError> {
 }
 
 /// Messages about adapters name the server's own folder, which is nobody's business.
-fn without_path(error: error::CliError) -> ApiError {
+fn without_path(error: &error::CliError) -> ApiError {
     let message = error.to_string();
     let message = message.split(" is not there: ").next().unwrap_or_default().to_owned();
     let message = message.split(": give the folder").next().unwrap_or_default().to_owned();
@@ -214,7 +216,7 @@ fn without_path(error: error::CliError) -> ApiError {
 }
 
 /// By its id, or what the command itself would take.
-fn find_model(app: &App, id: Option<&str>, command: &str) -> Result<usize, ApiError> {
+pub(super) fn find_model(app: &App, id: Option<&str>, command: &str) -> Result<usize, ApiError> {
     match id {
         Some(id) => app.models.find(id).ok_or_else(|| {
             let known: Vec<&str> = app.models.all().iter().map(|model| model.id.as_str()).collect();

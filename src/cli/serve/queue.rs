@@ -194,28 +194,26 @@ impl Queue {
     }
 }
 
-/// Images of a job, and of those behind it that fit. A job whose images are not all taken stays first, for another worker or the next turn.
+/// Images of a job, and of those behind it that fit where they fill a batch: each number of images has a plan of its own, and few are kept. A job
+/// whose images are not all taken stays first, for another worker or the next turn.
 fn together(waiting: &mut VecDeque<Arc<Ticket>>, first: Arc<Ticket>, most: usize) -> Together {
     let own = first.take(most);
     if own.is_empty() {
         return Vec::new();
     }
     let mut room = most - own.len();
+    let fitting = || waiting.iter().filter(|other| fits(&first, other));
+    let fills = fitting().map(|other| other.open_images()).sum::<usize>() >= room;
+    let others: Vec<Arc<Ticket>> = if fills { fitting().cloned().collect() } else { Vec::new() };
     let mut together = vec![(Arc::clone(&first), own)];
-    let mut left = VecDeque::new();
-    while let Some(other) = waiting.pop_front() {
-        if room > 0 && fits(&first, &other) {
-            let images = other.take(room);
-            room -= images.len();
-            if !images.is_empty() {
-                together.push((Arc::clone(&other), images));
-            }
-        }
-        if other.open_images() > 0 {
-            left.push_back(other);
+    for other in others {
+        let images = other.take(room);
+        room -= images.len();
+        if !images.is_empty() {
+            together.push((other, images));
         }
     }
-    *waiting = left;
+    waiting.retain(|other| other.open_images() > 0);
     if first.open_images() > 0 {
         waiting.push_front(first);
     }

@@ -237,14 +237,14 @@ impl Ticket {
     }
 
     /// A step is done. Previews are JPEG files.
-    pub(super) fn step(&self, at: StepAt, mut told: Value, denoised: Option<Vec<u8>>, noisy: Option<Vec<u8>>) {
+    pub(super) fn step(&self, at: StepAt, mut told: Value, denoised: Option<Vec<u8>>, noisy: Option<&[u8]>) {
         let mut state = self.state();
         if state.phase.is_over() {
             return;
         }
         state.latest = Some(at);
         state.taken += 1;
-        for (name, preview) in [("noisy", noisy.as_deref()), ("preview", denoised.as_deref())] {
+        for (name, preview) in [("noisy", noisy), ("preview", denoised.as_deref())] {
             let Some(bytes) = preview else { continue };
             if state.preview_bytes + bytes.len() <= PREVIEW_BYTES {
                 state.preview_bytes += bytes.len();

@@ -90,7 +90,7 @@ fn make(app: &App, site: &Worksite, painter: &mut Painter, together: &Together) 
                 }
             }
             let at = StepAt { image: lane.index, step: step.index, steps: step.steps };
-            lane.ticket.step(at, told, denoised, noisy);
+            lane.ticket.step(at, told, denoised, noisy.as_deref());
         }
         if app.queue.is_closed() {
             return Ok(());

@@ -241,7 +241,8 @@ fn streamed(app: Arc<App>, lease: Lease, partial: u64, kind: &'static str) -> Re
             data["type"] = json!(name);
             data["created_at"] = json!(now());
             data["background"] = json!("opaque");
-            data["output_format"] = json!(format);
+            // Those of steps are previews, which are JPEG.
+            data["output_format"] = json!(if name.ends_with("partial_image") { "jpeg" } else { format });
             data["quality"] = json!("auto");
             vec![Sent::default().event(name).data(data.to_string())]
         };

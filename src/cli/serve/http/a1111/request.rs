@@ -2,7 +2,7 @@
 
 use super::super::super::App;
 use super::super::super::fields::{IMAGE, MASK};
-use super::super::super::order::{Asked, shortened};
+use super::super::super::order::{Asked, find_model, shortened};
 use super::super::super::sent::from_base64;
 use super::super::super::ticket::Owner;
 use super::super::error::ApiError;
@@ -128,14 +128,17 @@ pub(super) fn read(
             asked.fields.insert("eta".into(), eta);
         }
     }
+    if let Some(layers) = take("clip_skip") {
+        asked.fields.insert("clip_skip".into(), clip_skip("clip_skip", &layers)?);
+    }
     override_settings(app, &mut asked, take("override_settings"))?;
-    let send_images = flag("send_images", take("send_images"))?.unwrap_or(true);
+    let send_images = flag("send_images", take("send_images").as_ref())?.unwrap_or(true);
     if let Some(scripts) = take("alwayson_scripts") {
         no_scripts(&scripts)?;
     }
     let strength = take("denoising_strength");
     if from_picture {
-        pictures(&mut asked, &mut fields, strength)?;
+        pictures(app, &mut asked, &mut fields, strength)?;
     }
     HARMLESS.iter().for_each(|name| drop(fields.remove(*name)));
     for (name, value) in fields {
@@ -170,6 +173,14 @@ fn named(asked: &mut Asked, sampler: Option<String>, schedule: Option<String>) -
     Ok(takes_eta)
 }
 
+/// There 1 is the last layer.
+fn clip_skip(name: &str, layers: &Value) -> Result<Value, ApiError> {
+    match layers.as_u64() {
+        Some(layers @ 1..) => Ok(json!(layers - 1)),
+        _ => Err(ApiError::field(name, "must be a whole number from 1 on")),
+    }
+}
+
 /// Settings for one request: the model, and how many layers of CLIP are left out.
 fn override_settings(app: &App, asked: &mut Asked, value: Option<Value>) -> Result<(), ApiError> {
     let Some(value) = value else { return Ok(()) };
@@ -184,11 +195,9 @@ fn override_settings(app: &App, asked: &mut Asked, value: Option<Value>) -> Resu
                     .ok_or_else(|| ApiError::unknown_model(&format!("{:?} is not served here", shortened(id))))?;
                 asked.model = Some(app.models.id(found).to_owned());
             }
-            // There 1 is the last layer.
-            ("CLIP_stop_at_last_layers", value) => match value.as_u64() {
-                Some(layers @ 1..) => drop(asked.fields.insert("clip_skip".into(), json!(layers - 1))),
-                _ => return Err(ApiError::field("CLIP_stop_at_last_layers", "must be a whole number from 1 on")),
-            },
+            ("CLIP_stop_at_last_layers", value) => {
+                asked.fields.insert("clip_skip".into(), clip_skip("CLIP_stop_at_last_layers", value)?);
+            }
             _ => return Err(ApiError::field(&name, "is no setting that can be overridden here")),
         }
     }
@@ -209,7 +218,12 @@ fn no_scripts(scripts: &Value) -> Result<(), ApiError> {
 }
 
 /// The picture that is started from, with its mask.
-fn pictures(asked: &mut Asked, fields: &mut Map<String, Value>, strength: Option<Value>) -> Result<(), ApiError> {
+fn pictures(
+    app: &App,
+    asked: &mut Asked,
+    fields: &mut Map<String, Value>,
+    strength: Option<Value>,
+) -> Result<(), ApiError> {
     let mut take = |name: &str| fields.remove(name);
     let Some(Value::Array(images)) = take("init_images") else {
         return Err(ApiError::field("init_images", "must be a list of one picture in base64"));
@@ -259,6 +273,7 @@ fn pictures(asked: &mut Asked, fields: &mut Map<String, Value>, strength: Option
         },
     };
     if only_masked {
+        made_at_own_size(app, asked)?;
         asked.fields.insert("padding".into(), json!(padding.unwrap_or(0)));
     }
     match fill.unwrap_or(0) {
@@ -274,6 +289,24 @@ fn pictures(asked: &mut Asked, fields: &mut Map<String, Value>, strength: Option
     Ok(())
 }
 
+/// Where only the part around the mask is made, width and height are those of that part, and the picture keeps its own. Here the part has the
+/// size that the model was trained on.
+fn made_at_own_size(app: &App, asked: &mut Asked) -> Result<(), ApiError> {
+    let model = find_model(app, asked.model.as_deref(), "inpaint")?;
+    let own = app.sites[0].pipeline(&app.models, model, &[])?.defaults();
+    for (name, own) in [("width", own.width), ("height", own.height)] {
+        let told = asked.fields.remove(name).and_then(|side| side.as_u64());
+        if told.is_some_and(|told| Some(told) != own.map(|own| own as u64)) {
+            let own = own.map_or_else(String::new, |own| format!(", {own}"));
+            let message = format!(
+                "with inpaint_full_res must be the model's own{own}: the part around the mask is made at that size"
+            );
+            return Err(ApiError::field(name, &message));
+        }
+    }
+    Ok(())
+}
+
 fn text(name: &str, value: Option<Value>) -> Result<Option<String>, ApiError> {
     match value {
         None => Ok(None),
@@ -282,10 +315,10 @@ fn text(name: &str, value: Option<Value>) -> Result<Option<String>, ApiError> {
     }
 }
 
-fn flag(name: &str, value: Option<Value>) -> Result<Option<bool>, ApiError> {
+fn flag(name: &str, value: Option<&Value>) -> Result<Option<bool>, ApiError> {
     match value {
         None => Ok(None),
-        Some(Value::Bool(value)) => Ok(Some(value)),
+        Some(Value::Bool(value)) => Ok(Some(*value)),
         Some(_) => Err(ApiError::field(name, "must be true or false")),
     }
 }

@@ -1,0 +1,12 @@
+//! `headwater serve`, run as a program and asked over its port.
+
+#![cfg(feature = "serve")]
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod apis;
+mod behaves;
+mod clients;
+mod fuzz;
+mod load;
+mod refuses;
+mod support;
