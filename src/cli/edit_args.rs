@@ -2,8 +2,8 @@
 
 use super::error::CliError;
 use super::image_args::whole;
-use super::warnings::warn;
 use super::pictures::Pictures;
+use super::warnings::warn;
 use crate::{MaskPicture, Transparency};
 use pipelines::{Method, RgbImage};
 use std::ffi::OsString;

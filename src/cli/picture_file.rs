@@ -2,8 +2,8 @@
 
 use super::error::CliError;
 use super::png::{self, Text};
-pub(super) use crate::PictureFormat as Format;
 use crate::PictureError;
+pub(super) use crate::PictureFormat as Format;
 pub(super) use crate::save::QUALITY;
 use exif::experimental::Writer;
 use exif::{Field, In, Tag, Value};

@@ -18,6 +18,11 @@ fn form(parts: &[(&str, Option<&str>, &[u8])]) -> (String, Vec<u8>) {
     ("multipart/form-data; boundary=edge".into(), body)
 }
 
+/// A file of a form.
+fn file<'a>(name: &'a str, bytes: &'a [u8]) -> (&'a str, Option<&'a str>, &'a [u8]) {
+    (name, Some("a.png"), bytes)
+}
+
 /// A picture whose left half is transparent.
 fn half_transparent() -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -105,7 +110,6 @@ fn openai_edits_what_is_transparent() {
         );
         server.send("POST", "/v1/images/edits", &[("Content-Type", &kind)], &body)
     };
-    let file = |name: &'static str, bytes| (name, Some("a.png"), bytes);
     let edited = ask(&[file("image", &picture), file("mask", &mask)]).json();
     let (before, after) = (pixels(&picture), pixels(&from_base64(edited["data"][0]["b64_json"].as_str().unwrap())));
     let differs = |at: usize| before.pixels[3 * at..3 * at + 3] != after.pixels[3 * at..3 * at + 3];

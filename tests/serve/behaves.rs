@@ -15,7 +15,7 @@ fn endless() -> Value {
 fn the_same_seed_gives_the_commands_very_file() {
     let server = Server::start(&[]);
     let folder = tempfile::tempdir().unwrap();
-    let wanted = |arguments: &[&str], file| command(folder.path(), arguments, file);
+    let wanted = |arguments: &[&str], file: &str| command(folder.path(), arguments, file);
 
     let made = server.make(&json!({ "prompt": "a red heart", "seed": 7, "steps": 2 }));
     let heart = wanted(&["generate", "a red heart", "--seed", "7", "--steps", "2", "-o", "a.png"], "a.png");
@@ -44,8 +44,10 @@ fn the_same_seed_gives_the_commands_very_file() {
             "-o",
             "{seed}.png",
         ];
-        let file = wanted(&[&["generate", prompt], &flags[..]].concat(), &last);
-        assert!(server.image(&id, 2) == file, "the third {prompt}");
+        assert!(
+            server.image(&id, 2) == wanted(&[&["generate", prompt], &flags[..]].concat(), &last),
+            "the third {prompt}"
+        );
     }
 
     // From pictures: the file's settings name it otherwise.
