@@ -17,6 +17,10 @@ pub(crate) struct Builder {
     weights: HashMap<String, NodeId>,
     /// Results of blocks with the blocks' paths, in the order of building.
     marks: Vec<(String, NodeId)>,
+    /// Values at which the graph may be cut, by role and name.
+    seams: Vec<(&'static str, String, NodeId)>,
+    /// Roles of seams whose values the caller writes.
+    given: Vec<(&'static str, Rate)>,
     /// The first error. Everything built after it is ignored, and [`Scope::finish`] reports it.
     error: Option<GraphError>,
 }
@@ -51,6 +55,13 @@ impl Scope {
     #[must_use]
     pub fn at(&self, name: impl Display) -> Self {
         Self { builder: Rc::clone(&self.builder), path: self.full_name(&name.to_string()).into() }
+    }
+
+    /// An empty graph that is cut at every [`seam`](Self::seam) of these roles: their values are inputs, and what only they need is left out.
+    #[must_use]
+    pub fn cut(given: &[(&'static str, Rate)]) -> Self {
+        let builder = Builder { given: given.to_vec(), ..Builder::default() };
+        Self { builder: Rc::new(RefCell::new(builder)), path: Rc::from("") }
     }
 
     /// This scope's path in the checkpoint.
@@ -229,6 +240,31 @@ impl Scope {
         let builder = self.builder.borrow();
         let tensor = |id: NodeId| Tensor::new(self.clone(), id, builder.nodes[id.index()].shape.clone());
         builder.marks.iter().map(|(path, id)| (path.clone(), tensor(*id))).collect()
+    }
+
+    /// A place where the graph may be cut in two: one that ends with this value, and one that begins with it. In a graph that is [`cut`](Self::cut)
+    /// here the value is an input, named as this scope and the role (`blocks.0.attn2.cross_attention`); in all others nothing changes.
+    #[must_use]
+    pub fn seam(&self, role: &'static str, value: Tensor) -> Tensor {
+        let name = self.full_name(role);
+        let rate = self.builder.borrow().given.iter().find(|(own, _)| *own == role).map(|(_, rate)| *rate);
+        let value = match rate {
+            Some(rate) => self.input(&name, value.shape(), rate),
+            None => value,
+        };
+        if let Some(id) = value.id() {
+            self.builder.borrow_mut().seams.push((role, name, id));
+        }
+        value
+    }
+
+    /// Names and values of all seams of a role, in the order in which they were built.
+    #[must_use]
+    pub fn seams(&self, role: &str) -> Vec<(String, Tensor)> {
+        let builder = self.builder.borrow();
+        let tensor = |id: NodeId| Tensor::new(self.clone(), id, builder.nodes[id.index()].shape.clone());
+        let own = builder.seams.iter().filter(|(own, ..)| *own == role);
+        own.map(|(_, name, id)| (name.clone(), tensor(*id))).collect()
     }
 
     /// Records that the model cannot be built, for a reason the shapes do not show.

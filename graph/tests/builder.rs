@@ -80,6 +80,31 @@ fn a_name_is_one_tensor() {
     assert!(failure(s.finish(&[("y", &mixed)])).message.contains("w is used"));
 }
 
+/// Two products with a seam behind the first: whole, the first alone, and the second alone.
+#[test]
+fn a_graph_is_cut_at_its_seams() {
+    let build = |s: &Scope| {
+        let x = s.input("x", &[2, 3], Rate::Step);
+        let h = s.at("a").seam("middle", s.at("a").linear(&x, 4));
+        s.at("b").linear(&h, 5)
+    };
+    let names = |graph: &Graph| graph.weights().iter().map(|weight| weight.name.clone()).collect::<Vec<_>>();
+    let s = Scope::root();
+    let y = build(&s);
+    let [(name, middle)] = &s.seams("middle")[..] else { panic!("one seam") };
+    assert_eq!((name.as_str(), middle.shape(), s.seams("end").len()), ("a.middle", &[2, 4][..], 0));
+    let whole = s.finish(&[("y", &y)]).expect("a graph");
+    assert_eq!(names(&whole), ["a.weight", "a.bias", "b.weight", "b.bias"]);
+    let first = s.finish(&[("kept", middle)]).expect("a graph");
+    assert_eq!(names(&first), ["a.weight", "a.bias"]);
+
+    let s = Scope::cut(&[("middle", Rate::Once)]);
+    let second = s.finish(&[("y", &build(&s))]).expect("a graph");
+    assert_eq!(names(&second), ["b.weight", "b.bias"]);
+    let given = second.node(second.input("a.middle").expect("the seam is an input"));
+    assert_eq!((&given.shape[..], given.rate, second.input("x")), (&[2, 4][..], Rate::Once, None));
+}
+
 #[test]
 fn tensors_of_two_graphs_do_not_mix() {
     let (s, other) = (Scope::root(), Scope::root());

@@ -30,6 +30,7 @@ pub use networks::{
     HiddenActivation, PixArtConfig, PixArtInputs, SizeConditions, T5Config, UNet2DConditionConfig,
     UNet2DConditionInputs, UNet2DConfig, UNet2DInputs, autoencoder_kl_decode, autoencoder_kl_encode,
     autoencoder_tiny_decode, autoencoder_tiny_encode, clip_text_model, clip_text_model_with_projection,
-    dit_transformer_2d_model, pixart_transformer_2d_model, t5_encoder_model, unet_2d_condition_model, unet_2d_model,
+    dit_transformer_2d_model, pixart_transformer_2d_model, seams, t5_encoder_model, unet_2d_condition_model,
+    unet_2d_model,
 };
 pub use text::{Encoding, Tokenizer, Vocabulary};

@@ -2,6 +2,7 @@
 //! marks its result.
 
 use crate::networks::resample::Resample;
+use crate::networks::seams;
 use graph::ops::Conv2d;
 use graph::{Scope, Tensor};
 
@@ -147,10 +148,12 @@ impl Transformer2d {
     /// diffusers' `BasicTransformerBlock` as Stable Diffusion has it: self attention, attention to text, a gated network.
     fn basic_transformer_block(&self, s: &Scope, x: &Tensor, text: &Tensor) -> Tensor {
         let h = s.at("norm1").layer_norm(x, 1e-5);
-        let context = if self.only_cross_attention { text } else { &h };
-        let x = &attention(&s.at("attn1"), &h, context, self.heads) + x;
+        let cross = |s: &Scope, x: &Tensor| s.seam(seams::CROSS_ATTENTION, attention(s, x, text, self.heads));
+        let attn1 = s.at("attn1");
+        let own = if self.only_cross_attention { cross(&attn1, &h) } else { attention(&attn1, &h, &h, self.heads) };
+        let x = &own + x;
         let h = s.at("norm2").layer_norm(&x, 1e-5);
-        let x = &attention(&s.at("attn2"), &h, text, self.heads) + &x;
+        let x = &cross(&s.at("attn2"), &h) + &x;
         let h = s.at("norm3").layer_norm(&x, 1e-5);
         &feed_forward_geglu(&s.at("ff").at("net"), &h) + &x
     }

@@ -2,7 +2,7 @@
 
 use crate::config::{Inert, Rest, any, check_rest, check_sizes, only, parse, parse_class};
 use crate::error::ModelError;
-use crate::networks::transformer::{Activation, Attention, PatchEmbed, feed_forward, timestep_embedding};
+use crate::networks::transformer::{self, Activation, Attention, PatchEmbed, feed_forward, timestep_embedding};
 use graph::{Scope, Tensor};
 use serde::Deserialize;
 
@@ -150,7 +150,7 @@ pub fn dit_transformer_2d_model(s: &Scope, config: &DiTConfig, inputs: &DiTInput
     let embed = PatchEmbed { inner, patch, sample_size: config.sample_size, interpolation_scale: 1.0 };
     let hidden = embed.build(&s.at("pos_embed"), inputs.sample, rows, columns);
     let blocks = s.at("transformer_blocks");
-    let hidden = (0..config.num_layers).fold(hidden, |hidden, i| block(&blocks.at(i), config, inputs, &hidden));
+    let hidden = transformer::blocks(&blocks, config.num_layers, hidden, |s, hidden| block(s, config, inputs, hidden));
 
     // The output is modulated by the first block's embedding.
     let embedded = embedding(&blocks.at(0).at("norm1").at("emb"), config, inputs).silu();

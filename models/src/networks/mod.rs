@@ -8,6 +8,7 @@ mod clip;
 mod dit;
 mod pixart;
 mod resample;
+pub mod seams;
 mod t5;
 mod transformer;
 mod unet_2d;

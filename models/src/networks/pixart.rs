@@ -2,7 +2,8 @@
 
 use crate::config::{Inert, Rest, any, check_class, check_rest, check_sizes, only, parse};
 use crate::error::ModelError;
-use crate::networks::transformer::{Activation, Attention, PatchEmbed, feed_forward, timestep_embedding};
+use crate::networks::seams;
+use crate::networks::transformer::{Activation, Attention, PatchEmbed, blocks, feed_forward, timestep_embedding};
 use graph::{Expr, Scope, Tensor, expr::Binary};
 use serde::Deserialize;
 
@@ -214,9 +215,8 @@ pub fn pixart_transformer_2d_model(s: &Scope, config: &PixArtConfig, inputs: &Pi
     let text = caption_projection(&s.at("caption_projection"), config, inputs.encoder_hidden_states);
     let text_bias = inputs.encoder_attention_mask.map(key_bias);
 
-    let hidden = (0..config.num_layers).fold(hidden, |hidden, i| {
-        let s = s.at("transformer_blocks").at(i);
-        basic_transformer_block(&s, config, &hidden, &timestep, &text, text_bias.as_ref())
+    let hidden = blocks(&s.at("transformer_blocks"), config.num_layers, hidden, |s, hidden| {
+        basic_transformer_block(s, config, hidden, &timestep, &text, text_bias.as_ref())
     });
 
     let table = s.weight("scale_shift_table", &[2, config.inner_dim()]).chunk(0, 2);
@@ -250,7 +250,8 @@ fn basic_transformer_block(
     let x = &(&h * gate_msa) + x;
 
     // Cross attention reads the residual stream as it is; norm2 belongs to the feed-forward network.
-    let x = &attention.build(&s.at("attn2"), &x, text, text_bias) + &x;
+    let attn2 = s.at("attn2");
+    let x = &attn2.seam(seams::CROSS_ATTENTION, attention.build(&attn2, &x, text, text_bias)) + &x;
 
     let h = norm(&s.at("norm2"), config, &x).modulate(shift_mlp, scale_mlp);
     let h = feed_forward(&s.at("ff").at("net"), config.activation_fn, &h);

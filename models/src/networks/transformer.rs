@@ -1,5 +1,6 @@
 //! The blocks of diffusion transformers, over tokens `[B, S, C]`.
 
+use crate::networks::seams;
 use graph::ops::MatMul;
 use graph::{Real, Scope, Tensor};
 use serde::Deserialize;
@@ -31,6 +32,17 @@ impl Attention {
         let h = q.attention(&k, &v, self.heads, false, key_bias);
         s.at("to_out").at(0).linear(&h, inner)
     }
+}
+
+/// A transformer's blocks, one after the other, each by its scope and what it is given. The graph may be cut behind the first and behind the
+/// last, where there are more than one.
+pub(crate) fn blocks(s: &Scope, count: usize, x: Tensor, block: impl Fn(&Scope, &Tensor) -> Tensor) -> Tensor {
+    let seam = |role, x| if count > 1 { s.seam(role, x) } else { x };
+    (0..count).fold(seam(seams::BEFORE_BLOCKS, x), |x, i| match (i, block(&s.at(i), &x)) {
+        (0, x) => seam(seams::FIRST_BLOCK, x),
+        (i, x) if i + 1 == count => seam(seams::LAST_BLOCK, x),
+        (_, x) => x,
+    })
 }
 
 pub(crate) fn feed_forward(s: &Scope, activation: Activation, x: &Tensor) -> Tensor {

@@ -5,6 +5,7 @@ use crate::config::{Inert, Rest, Sides, any, check_levels, check_padding, check_
 use crate::error::ModelError;
 use crate::networks::blocks::{Norm, PixelAttention, ResnetBlock2d, downsample_2d, timestep_embedding, upsample_2d};
 use crate::networks::resample::Resample;
+use crate::networks::seams;
 use graph::expr::{Binary, Unary};
 use graph::ops::Conv2d;
 use graph::{Expr, Scope, Tensor};
@@ -400,6 +401,9 @@ fn up(
             let Some(skip) = skips.pop() else {
                 return (s.poison("more layers on the way up than on the way down"), None);
             };
+            // Pictures that skip blocks draw come from coarser levels as well: such a network is not cut.
+            let finest = level == 0 && layer == config.layers_per_block && picture.is_none() && !kind.skips();
+            h = if finest { s.seam(seams::DEEP, h) } else { h };
             let (below, beside) = (h.extent(-1), skip.extent(-1));
             let resnet = match kind {
                 UpBlockType::SkipUpBlock2D => config.skip_resnet((below + beside) / 4, channels),

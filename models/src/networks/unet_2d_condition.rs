@@ -7,6 +7,7 @@ use crate::error::ModelError;
 use crate::networks::blocks::{
     Norm, Transformer2d, downsample_2d, resnet_block_2d, timestep_embedding, upsample_2d_to,
 };
+use crate::networks::seams;
 use crate::networks::unet_2d::ClassEmbedding;
 use graph::ops::Conv2d;
 use graph::{Scope, Tensor};
@@ -425,6 +426,8 @@ pub fn unet_2d_condition_model(
         let (s, level) = (s.at("up_blocks").at(block), levels - 1 - block);
         for layer in 0..=*config.layers_per_block.of(level) {
             let Some(skip) = skips.pop() else { return s.poison("more layers on the way up than on the way down") };
+            let finest = level == 0 && layer == *config.layers_per_block.of(level);
+            h = if finest { s.seam(seams::DEEP, h) } else { h };
             let joined = Tensor::concat(&[&h, &skip], 3);
             h = resnet(&s.at("resnets").at(layer), &joined, config.block_out_channels[level]);
             if *kind == UpBlockType::CrossAttnUpBlock2D {
