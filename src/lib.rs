@@ -56,7 +56,7 @@ pub use pipelines::{
     Batch, Bench, Colorize, Constraint, DeviceChoice, DeviceSettings, Estimate, Generated, GuidanceInterval,
     ImageToImage, Inpaint, Invert, Job, KernelCache, Method, Pipeline, PipelineError, PromptSyntax, Repeats,
     Replacement, Request, Restore, RgbImage, Rng, Run, RunId, SampleShape, Settings, SharedDevice, StartingNoise, Step,
-    Stroke, Task, Timings, Tuned, Upscale, Warning, operators,
+    StepCache, Stroke, Task, Timings, Tuned, Upscale, Warning, operators,
 };
 pub use save::{PictureFormat, SavePicture};
 pub use scheduler::{NamedSampler, NamedSchedule, Program, SAMPLERS, Sampler, Sampling, Steps};

@@ -1,7 +1,7 @@
 //! The same seed, noise and sampler as diffusers give the same picture, on the CPU and on a graphics adapter.
 //!
 //! `tests/goldens/make_pipelines.py`, `make_pictures.py`, `make_latents.py` and
-//! `make_noise_pipelines.py` made the checkpoints and pictures.
+//! `make_noise_pipelines.py` made the checkpoints and pictures, `make_step_caches.py` those where values are kept from step to step.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -21,6 +21,8 @@ struct Case {
     name: String,
     request: Request,
     timesteps: Vec<f64>,
+    /// Evaluations with values of others, where some are kept.
+    reused: Option<u64>,
     width: usize,
     height: usize,
     pixels: Vec<u8>,
@@ -60,9 +62,11 @@ fn read_case(folder: &Path, case: &serde_json::Value) -> Case {
             rng: Rng::TorchCpu,
             prompt_syntax: case["prompt_syntax"].as_str().map(|name| name.parse().unwrap()),
             clip_skip: case["clip_skip"].as_u64().map_or(0, |n| usize::try_from(n).unwrap()),
+            step_cache: case["step_cache"].as_str().map(|cache| cache.parse().unwrap()),
             class_label: case["class_label"].as_u64().map(|label| usize::try_from(label).unwrap()),
             ..Request::default()
         },
+        reused: case["reused"].as_u64(),
         timesteps: case["timesteps"].as_array().unwrap().iter().map(|t| t.as_f64().unwrap()).collect(),
         width,
         height,
@@ -103,6 +107,7 @@ fn compare(device: &SharedDevice, files: &ModelFiles, cases: &[Case], what: &str
         check_timesteps(job.program(), case, what);
         let run = pipe.start(&job).unwrap_or_else(|e| panic!("{what}, {}: {e}", case.name));
         let generated = run.finish().unwrap_or_else(|e| panic!("{what}, {}: {e}", case.name));
+        assert_eq!(generated.reused as u64, case.reused.unwrap_or(0), "{what}, {}: reused", case.name);
         let image = generated.image.expect("a picture");
         assert_eq!((image.width, image.height), (case.width, case.height), "{what}, {}", case.name);
         let differences = image.pixels.iter().zip(&case.pixels).map(|(a, b)| (i32::from(*a) - i32::from(*b)).abs());
@@ -205,4 +210,27 @@ fn cfg_plus_plus_takes_its_noise_from_the_negative_prompt() {
     assert!(differ(&plain, &draw("euler", red, "", 1.0)) > 0.1, "the prompts make different pictures");
     assert!(differ(&plain, &draw("euler_cfg_pp", red, blue, 0.0)) < 1e-4);
     assert!(differ(&draw("euler", red, "", 1.0), &draw("euler_cfg_pp", red, red, 0.5)) < 1e-4);
+}
+
+/// What diffusers, DeepCache and T-GATE make where values are kept from step to step, and in how many evaluations they used them.
+fn step_caches(device: &SharedDevice, name: &str) {
+    let entries = std::fs::read_dir(goldens().join("step_caches")).expect("golden pictures");
+    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    folders.sort();
+    for folder in folders {
+        let checkpoint = folder.file_name().unwrap();
+        let files = ModelFiles::folder(goldens().join("pipelines").join(checkpoint)).unwrap();
+        compare(device, &files, &cases(&folder), &format!("{name}, {}", checkpoint.display()));
+    }
+}
+
+#[test]
+fn step_caches_on_the_cpu() {
+    step_caches(&cpu(), "cpu");
+}
+
+#[test]
+fn step_caches_on_an_adapter() {
+    let device = adapter();
+    step_caches(&device, &device.info().name.clone());
 }

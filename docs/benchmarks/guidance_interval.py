@@ -31,16 +31,21 @@ def distance(one, other):
     return math.sqrt(sum((a - b) ** 2 for a, b in zip(one, other)) / len(one))
 
 
+def cpu_seconds(command):
+    """What a command prints, and the CPU seconds that it takes."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return done.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def make(program, folder, prompt, row):
     """The pictures, how often the network predicted for each, and the CPU seconds."""
     own = ["--guidance", "1"] if row == "off" else ["--guidance", "3", "--guidance-interval", row]
     command = [program, "generate", prompt, "-m", "icons-64", "--device", "cpu", "-t", "1", "--steps", str(STEPS)]
     command += ["-s", "1", "-n", str(SEEDS), "--batch", "1", "--json", "-q", "-o", f"{folder}/{{seed}}.safetensors", *own]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    told = [json.loads(line) for line in done.stdout.splitlines()]
+    done, seconds = cpu_seconds(command)
+    told = [json.loads(line) for line in done.splitlines()]
     return [sample(one["path"]) for one in told], told[0]["predictions"], seconds
 
 

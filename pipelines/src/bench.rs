@@ -200,8 +200,8 @@ impl Batch {
     fn bench(&mut self, repeats: Repeats<'_>) -> Result<Bench, PipelineError> {
         self.reach_model()?;
         let samples = self.samples_at_once();
-        let guided = self.is_guided();
-        self.with_denoiser(guided, |denoiser, evaluations| {
+        let mode = self.mode().unwrap_or_default();
+        self.with_denoiser(mode, |denoiser, evaluations| {
             let run = |denoiser: &mut Denoiser| denoiser.denoise(evaluations).map(drop);
             repeats.bench(samples, denoiser, run, |denoiser| {
                 let mut nodes = denoiser.profile()?;

@@ -1,5 +1,6 @@
 //! What a network is conditioned on besides its sample and the time, as numbers.
 
+use crate::reuse::Part;
 use graph::shape::numel;
 
 /// One named condition of a sample.
@@ -56,6 +57,8 @@ pub(crate) struct Layout {
     pub(crate) conditions: Vec<(&'static str, Vec<usize>)>,
     /// Channels that the network sees behind the sample's own.
     pub(crate) concatenated: usize,
+    /// What of D(x; σ) is computed.
+    pub(crate) part: Part,
 }
 
 impl Layout {
@@ -69,9 +72,9 @@ impl Layout {
         self.rows() * self.samples
     }
 
-    /// The same where the network predicts once for each sample, with the prompt alone.
-    pub(crate) fn unguided(&self) -> Self {
-        Self { guided: false, ..self.clone() }
+    /// The same of one part, with guidance or where the network predicts once for each sample, with the prompt alone.
+    pub(crate) fn of(&self, guided: bool, part: Part) -> Self {
+        Self { guided, part, ..self.clone() }
     }
 
     /// Whether a conditioning is for a graph of this layout, which may leave out the negative prompt's row.
@@ -88,7 +91,8 @@ impl Layout {
     }
 
     /// One condition of all samples as the graph takes it: the first row of every sample, then the second of every sample; of a network that
-    /// predicts once, only the last, which is the prompt's. A place that no sample has repeats the first's.
+    /// predicts once, only the last, which is the prompt's, or the negative prompt's where it no longer looks at text. A place that no sample has
+    /// repeats the first's.
     pub(crate) fn gather(&self, samples: &[&Conditioning], condition: usize) -> Vec<f32> {
         let row = numel(&self.conditions[condition].1);
         let mut data = Vec::with_capacity(self.batch() * row);
@@ -96,8 +100,9 @@ impl Layout {
             for sample in 0..self.samples {
                 let own = samples.get(sample).unwrap_or(&samples[0]);
                 let given = &own.conditions[condition].data;
-                let rows = &given[given.len() - self.rows() * row..];
-                data.extend_from_slice(&rows[at * row..(at + 1) * row]);
+                // T-GATE leaves the first row, of the negative prompt, in the graph.
+                let start = if self.part.predicts_once() { 0 } else { given.len() - self.rows() * row };
+                data.extend_from_slice(&given[start + at * row..start + (at + 1) * row]);
             }
         }
         data

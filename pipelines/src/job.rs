@@ -9,6 +9,8 @@ use crate::parts::{Prompt, PromptSyntax, Size};
 use crate::picture::nhwc_from_nchw;
 use crate::picture::tiles::Grid;
 use crate::request::StartingNoise;
+use crate::reuse::Part;
+use crate::step_cache::StepCache;
 use crate::tasks::Prepared;
 use crate::warning::Warning;
 use scheduler::{NamedSchedule, Op, Program, Sampling, Steps};
@@ -58,6 +60,8 @@ pub struct Settings {
     pub guidance_scale: f64,
     /// The noise levels at which guidance acts, where it does not at all.
     pub guidance_interval: Option<GuidanceInterval>,
+    /// What is kept from one step for the next, where something is.
+    pub step_cache: Option<StepCache>,
     /// Seed of the noise.
     pub seed: u64,
     /// Whose noise the seed means.
@@ -134,8 +138,40 @@ impl Job {
     /// sampler chooses its own steps.
     #[must_use]
     pub fn predictions(&self) -> Option<usize> {
-        let of = |op: &Op| if let Op::Denoise { sigma, .. } = op { self.predictions_at(*sigma) } else { 0 };
-        self.program.is_fixed().then(|| self.program.ops().iter().map(of).sum())
+        let level = |op: &Op| if let Op::Denoise { sigma, .. } = op { Some(*sigma) } else { None };
+        let levels = self.program.ops().iter().filter_map(level);
+        let gate = if let Some(StepCache::TGate { gate }) = self.settings.step_cache { gate } else { usize::MAX };
+        let of = |(i, sigma)| 1 + usize::from(i < gate && self.is_guided_at(sigma));
+        self.program.is_fixed().then(|| levels.enumerate().map(of).sum())
+    }
+
+    /// What is kept from one evaluation for the next; none where that would be used in no evaluation.
+    pub(crate) fn step_cache(&self) -> Option<StepCache> {
+        self.settings.step_cache.filter(|cache| match cache {
+            StepCache::TGate { gate } => self.evaluations().is_none_or(|all| all > *gate),
+            StepCache::Deep { interval } => *interval > 1,
+            StepCache::FirstBlock { .. } => true,
+        })
+    }
+
+    /// The layouts of all graphs that it may need, the largest first.
+    pub(crate) fn layouts(&self) -> Vec<Layout> {
+        let guided = if self.guidance_may_rest() { &[true, false][..] } else { &[self.layout.guided] };
+        let parts = self.step_cache().map_or(&[Part::Whole][..], StepCache::parts);
+        let mut all: Vec<Layout> = Vec::new();
+        for (part, guided) in parts.iter().flat_map(|part| guided.iter().map(move |guided| (*part, *guided))) {
+            let layout = self.layout.of(guided && !part.predicts_once(), part);
+            if !all.contains(&layout) {
+                all.push(layout);
+            }
+        }
+        all
+    }
+
+    /// The same with every evaluation whole: what a step cache comes near to.
+    #[must_use]
+    pub fn without_step_cache(&self) -> Self {
+        Self { settings: Settings { step_cache: None, ..self.settings.clone() }, ..self.clone() }
     }
 
     /// Whether the network predicts twice at this noise level.
@@ -143,15 +179,11 @@ impl Job {
         self.layout.guided && self.settings.guidance_interval.is_none_or(|interval| interval.contains(sigma))
     }
 
-    /// How often the network predicts in an evaluation at this noise level.
-    pub(crate) fn predictions_at(&self, sigma: f64) -> usize {
-        1 + usize::from(self.is_guided_at(sigma))
-    }
-
     /// Whether guidance may rest at some noise level.
-    pub(crate) fn guidance_may_rest(&self) -> bool {
-        let all = || self.predictions().is_some_and(|count| Some(count) == self.evaluations().map(|own| 2 * own));
-        self.layout.guided && self.settings.guidance_interval.is_some() && !all()
+    fn guidance_may_rest(&self) -> bool {
+        let rests = |op: &Op| if let Op::Denoise { sigma, .. } = op { !self.is_guided_at(*sigma) } else { false };
+        let may = !self.program.is_fixed() || self.program.ops().iter().any(rests);
+        self.layout.guided && self.settings.guidance_interval.is_some() && may
     }
 
     /// The noise level of every step.

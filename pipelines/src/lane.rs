@@ -1,12 +1,13 @@
 //! One sample on its way: its sampler, its noise, and what its task does to it.
 
 use crate::conditioning::{Conditioning, SampleShape};
-use crate::denoiser::Evaluation;
+use crate::denoiser::{Evaluation, Mode};
 use crate::edit::{Constraint, Replacement};
 use crate::error::PipelineError;
 use crate::job::Job;
 use crate::noise::Noise;
 use crate::picture::nhwc_from_nchw;
+use crate::reuse::{Part, Reuse};
 use crate::run::RunId;
 use scheduler::{Ask, Event, Prediction, Stepper};
 
@@ -35,6 +36,8 @@ pub(crate) struct Lane {
     pub(crate) predictions: usize,
     /// Steps that were reported.
     pub(crate) steps: usize,
+    /// What is kept from one evaluation for the next, if something is.
+    reuse: Option<Reuse>,
 }
 
 /// The most evaluations of a sampler that chooses its own steps. On a model whose values jump it would shorten them without end.
@@ -80,6 +83,7 @@ impl Lane {
             asked: 0,
             predictions: 0,
             steps: 0,
+            reuse: job.step_cache().map(Reuse::new),
         }
     }
 
@@ -146,21 +150,54 @@ impl Lane {
         match self.stepper.ask() {
             Ask::Denoise { x, sigma, timestep, .. } if self.state == State::Denoise => {
                 let guided = self.job.is_guided_at(sigma);
-                Some(Evaluation { x, sigma, timestep, prediction, guided })
+                let part = self.reuse.as_ref().map_or(Part::Whole, |own| own.next(1 + usize::from(guided)));
+                let mode = Mode { guided: guided && !part.predicts_once(), part };
+                let given = self.reuse.as_ref().map_or(&[][..], |own| own.given(part));
+                Some(Evaluation { x, sigma, timestep, prediction, mode, given })
             }
             _ => None,
         }
     }
 
-    /// Whether it waits for the model with guidance, or without.
-    pub(crate) fn awaits(&mut self, guided: bool) -> bool {
-        self.evaluation().is_some_and(|evaluation| evaluation.guided == guided)
+    /// How it waits for the model, if it does.
+    pub(crate) fn mode(&mut self) -> Option<Mode> {
+        self.evaluation().map(|evaluation| evaluation.mode)
+    }
+
+    /// Whether it keeps what the model gives at seams in this mode.
+    pub(crate) fn keeps(&self, mode: Mode) -> bool {
+        self.reuse.as_ref().is_some_and(|own| own.keeps(mode.part))
+    }
+
+    /// Keeps that, seam by seam.
+    pub(crate) fn keep(&mut self, mode: Mode, values: Vec<Vec<f32>>) {
+        if let Some(own) = &mut self.reuse {
+            own.keep(mode.part, mode.predictions(), values);
+        }
+    }
+
+    /// What it has kept for the rest of the run, seam by seam.
+    pub(crate) fn kept_for_good(&self) -> &[Vec<f32>] {
+        self.reuse.as_ref().map_or(&[], Reuse::kept_for_good)
+    }
+
+    /// Evaluations that were answered with values of others.
+    pub(crate) fn reused(&self) -> usize {
+        self.reuse.as_ref().map_or(0, |own| own.reused)
     }
 
     /// Takes the model's answer, and what it is without guidance.
-    pub(crate) fn answer(&mut self, denoised: &[f32], unguided: Option<&[f32]>) -> Result<(), PipelineError> {
+    pub(crate) fn answer(
+        &mut self,
+        mode: Mode,
+        denoised: &[f32],
+        unguided: Option<&[f32]>,
+    ) -> Result<(), PipelineError> {
         if let Ask::Denoise { sigma, out, .. } = self.stepper.ask() {
-            self.predictions += self.job.predictions_at(sigma);
+            self.predictions += mode.predictions();
+            if let Some(own) = &mut self.reuse {
+                own.answer(mode.part);
+            }
             out.copy_from_slice(denoised);
             if let Some(replacement) = &mut self.replacement {
                 replacement.replace(out, sigma)?;

@@ -107,7 +107,7 @@ pub(crate) fn run_key(layout: &Layout, conditioning: &Conditioning) -> u64 {
 /// The same of one question.
 pub(crate) fn key(run: u64, asked: &Evaluation<'_>) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (run, asked.guided).hash(&mut hasher);
+    (run, asked.mode).hash(&mut hasher);
     // These hold all that the prediction's kind and the noise level mean to the graph.
     let scalings = asked.prediction.scalings(asked.sigma, asked.timestep);
     for value in [scalings.c_skip, scalings.c_out, scalings.c_in, scalings.c_noise] {

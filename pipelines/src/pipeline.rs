@@ -52,7 +52,8 @@ pub struct Pipeline {
 pub struct Estimate {
     /// Of the text encoders.
     pub text: MemoryUse,
-    /// Of the network with its scalings and guidance; where that acts in an interval, also of the same without it.
+    /// Of the network with its scalings and guidance; where that acts in an interval, also of the same without it, and where values are kept from step
+    /// to step, of all parts that are run by themselves.
     pub denoiser: MemoryUse,
     /// Of the autoencoder's half that makes pictures.
     pub decoder: MemoryUse,
@@ -290,11 +291,10 @@ impl Pipeline {
     /// When the model cannot be built at this size.
     pub fn estimate(&self, job: &Job, samples: usize) -> Result<Estimate, PipelineError> {
         let Shared { host, model, .. } = self.shared.as_ref();
-        let layout = Layout { samples, ..job.layout.clone() };
-        let of = |layout: &Layout| Ok::<_, PipelineError>(host.estimate(&self.shared.graph(layout)?, model.weights()));
-        let mut denoiser = of(&layout)?;
-        if job.guidance_may_rest() {
-            denoiser = add(denoiser, of(&layout.unguided())?);
+        let mut denoiser = MemoryUse::default();
+        for layout in job.layouts() {
+            let graph = self.shared.graph(&Layout { samples, ..layout })?;
+            denoiser = add(denoiser, host.estimate(&graph, model.weights()));
         }
         let text = model.text.as_ref().map(|text| text.estimate(host, job.settings.clip_skip)).transpose()?;
         let decoder = model.autoencoder.as_ref().map(|own| own.estimate(host, job.shape)).transpose()?;
@@ -319,7 +319,7 @@ impl Shared {
         (task.kind().defaults(&self.model, own), steps)
     }
 
-    fn graph(&self, layout: &Layout) -> Result<Graph, PipelineError> {
+    pub(crate) fn graph(&self, layout: &Layout) -> Result<Graph, PipelineError> {
         denoiser_graph(layout, &self.model.network.build, self.model.pixels_per_element())
     }
 
@@ -411,7 +411,7 @@ impl Shared {
     /// The picture of a run that has ended.
     pub(crate) fn finish(&self, lane: Lane, mut timings: Timings) -> Result<Generated, PipelineError> {
         let (run, steps, evaluations, shape) = (lane.id, lane.steps, lane.evaluations(), lane.shape());
-        let predictions = lane.predictions;
+        let (predictions, reused) = (lane.predictions, lane.reused());
         let (job, sample) = lane.finish()?;
         let decoding = Instant::now();
         let image = self.picture(&job, &sample)?;
@@ -420,7 +420,7 @@ impl Shared {
             Some(Finished { image, repainted }) => (Some(image), repainted),
             None => (None, None),
         };
-        Ok(Generated { run, sample, shape, image, steps, evaluations, predictions, timings, repainted })
+        Ok(Generated { run, sample, shape, image, steps, evaluations, predictions, reused, timings, repainted })
     }
 
     /// The picture of a sample, if it is one or can be decoded to one.

@@ -3,6 +3,7 @@
 use crate::guidance::GuidanceInterval;
 use crate::noise::Rng;
 use crate::parts::PromptSyntax;
+use crate::step_cache::StepCache;
 use crate::tasks::Task;
 use scheduler::{NamedSampler, NamedSchedule, Steps};
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub struct Request {
     pub guidance_scale: Option<f64>,
     /// The noise levels at which guidance acts; all if absent. Outside it the network predicts once and not twice.
     pub guidance_interval: Option<GuidanceInterval>,
+    /// What is kept from one step for the next instead of being computed; nothing if absent.
+    pub step_cache: Option<StepCache>,
     /// The same seed, model and settings give the same picture.
     pub seed: u64,
     /// Whose noise the seed means.

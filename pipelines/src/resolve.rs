@@ -1,6 +1,7 @@
 //! From a request to a job: everything that a request leaves open is decided here, once.
 
 use crate::conditioning::{Layout, SampleShape};
+use crate::denoiser::has_kept;
 use crate::edit::Method;
 use crate::error::PipelineError;
 use crate::job::{Job, Settings, Text};
@@ -9,6 +10,8 @@ use crate::parts::{Prompt, Size, TextEncoders};
 use crate::picture::tiles::Grid;
 use crate::pipeline::Shared;
 use crate::request::{Request, StartingNoise};
+use crate::reuse::Part;
+use crate::step_cache::StepCache;
 use crate::tasks::{Prepared, Range, Stepping, Wanted};
 use crate::warning::warnings;
 use scheduler::{Frame, Limit, NamedSchedule, Sampling, Steps, TimestepMap};
@@ -30,6 +33,7 @@ pub(crate) fn resolve(shared: &Shared, request: &Request) -> Result<Job, Pipelin
         eta: request.eta,
         guidance_scale: request.guidance_scale.unwrap_or(own.guidance_scale),
         guidance_interval: request.guidance_interval,
+        step_cache: request.step_cache.map(StepCache::check).transpose()?,
         seed: request.seed,
         rng: request.rng,
         clip_skip: request.clip_skip,
@@ -74,11 +78,33 @@ pub(crate) fn resolve(shared: &Shared, request: &Request) -> Result<Job, Pipelin
         guided,
         conditions: model.condition_shapes(tokens),
         concatenated: model.network.concatenated.channels(),
+        part: Part::Whole,
     };
     let dropped = text.as_ref().map_or(0, |text| text.dropped);
     let warnings = warnings(shared, request, &settings, &stepping, (&layout, bin, dropped))?;
     let noise = request.noise.clone();
-    Ok(Job { settings, sampling, program, noise, shape, grid, layout, clips, bin, text, prepared, warnings })
+    let job = Job { settings, sampling, program, noise, shape, grid, layout, clips, bin, text, prepared, warnings };
+    check_step_cache(shared, &job)?;
+    Ok(job)
+}
+
+/// Whether the network has the seams that the step cache needs.
+fn check_step_cache(shared: &Shared, job: &Job) -> Result<(), PipelineError> {
+    let Some(cache) = job.settings.step_cache else { return Ok(()) };
+    let refuse = |why: &str| Err(PipelineError::Request(format!("the step cache {cache} is not possible: {why}")));
+    if job.grid.is_some() {
+        return refuse("a picture this large is denoised in parts");
+    }
+    for part in cache.parts() {
+        if part.kept().is_some() && !has_kept(&shared.graph(&job.layout.of(job.layout.guided, *part))?) {
+            return refuse(match cache {
+                StepCache::FirstBlock { .. } => "this model is no transformer of several blocks",
+                StepCache::TGate { .. } => "this model attends to no text",
+                StepCache::Deep { .. } => "this model is no UNet whose levels it could skip",
+            });
+        }
+    }
+    Ok(())
 }
 
 /// How a run steps, as far as the request and the model say it before the task has its say.

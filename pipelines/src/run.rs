@@ -1,7 +1,7 @@
 //! Jobs that are running: steppers that their caller resumes.
 
 use crate::conditioning::{Conditioning, Layout, SampleShape};
-use crate::denoiser::{Denoiser, Evaluation};
+use crate::denoiser::{Denoiser, Evaluation, Mode};
 use crate::devices::residency::{Place, is_full};
 use crate::error::PipelineError;
 use crate::lane::{Lane, State};
@@ -76,6 +76,8 @@ pub struct Generated {
     pub evaluations: usize,
     /// How often the network predicted: in each evaluation once, and twice where classifier-free guidance acted.
     pub predictions: usize,
+    /// How many evaluations used values that a [`StepCache`](crate::StepCache) had kept.
+    pub reused: usize,
     /// How long it took.
     pub timings: Timings,
     /// Of inpainting, the whole picture as the model made it, before what the mask keeps was put back to the bit.
@@ -149,9 +151,9 @@ pub struct Batch {
     layout: Layout,
     /// The parts that each sample is denoised in, if not as a whole.
     grid: Option<Grid>,
-    place: Arc<Place<Denoiser>>,
-    /// The same without guidance, for noise levels where it rests. It is planned when the first of those comes.
-    resting: Option<(Layout, Arc<Place<Denoiser>>)>,
+    /// Plans of D(x; σ): the whole of it, or its parts where values are kept from step to step; with guidance, and without where it may rest. The
+    /// first is there from the beginning, the others from when they are first needed.
+    places: Vec<(Layout, Arc<Place<Denoiser>>)>,
     /// Names the group's conditions in the denoiser, which other runs may use in between.
     owner: u64,
     started: Instant,
@@ -173,7 +175,14 @@ impl Batch {
     /// Plans for as many lanes at once as there is room for.
     pub(crate) fn new(shared: &Arc<Shared>, lanes: Vec<Lane>, mut timings: Timings) -> Result<Self, PipelineError> {
         let planning = Instant::now();
-        let mut layout = lanes[0].job.layout.clone();
+        let mut layouts = lanes[0].job.layouts();
+        let others: Vec<Layout> = lanes[1..].iter().flat_map(|lane| lane.job.layouts()).collect();
+        for other in others {
+            if !layouts.contains(&other) {
+                layouts.push(other);
+            }
+        }
+        let mut layout = layouts[0].clone();
         let grid = lanes[0].job.grid.clone();
         let all = grid.as_ref().map_or(lanes.len(), |grid| grid.tiles().count());
         layout.samples = if grid.is_some() { all.min(PARTS_AT_ONCE) } else { all };
@@ -190,29 +199,17 @@ impl Batch {
             }
         };
         timings.prepare += planning.elapsed();
-        let resting = lanes.iter().any(|lane| lane.job.guidance_may_rest()).then(|| {
-            let layout = layout.unguided();
+        let mut places = vec![(layout.clone(), place)];
+        for other in &layouts[1..] {
+            let layout = layout.of(other.guided, other.part);
             let place = shared.denoisers.at(&shared.host.shared, &layout);
-            (layout, place)
-        });
+            places.push((layout, place));
+        }
         let (shared, owner, started) = (Arc::clone(shared), RunId::new().0, Instant::now());
         let (memo, taken_over, saved) = (None, 0, Duration::ZERO);
         let group = 0..0;
-        let mut batch = Self {
-            shared,
-            lanes,
-            group,
-            layout,
-            grid,
-            place,
-            resting,
-            owner,
-            started,
-            timings,
-            memo,
-            taken_over,
-            saved,
-        };
+        let mut batch =
+            Self { shared, lanes, group, layout, grid, places, owner, started, timings, memo, taken_over, saved };
         batch.group = batch.group_from(0);
         Ok(batch)
     }
@@ -224,7 +221,11 @@ impl Batch {
     }
 
     /// Shares the answers of its one run with whoever has the same memo.
+    /// A run that keeps values from step to step shares none: its answers depend on what was asked before.
     pub(crate) fn sharing(mut self, memo: &Memo) -> Self {
+        if self.lanes.iter().any(|lane| lane.job.step_cache().is_some()) {
+            return self;
+        }
         let key = memo::run_key(&self.layout, &self.lanes[self.group.start].conditioning);
         self.memo = Some((memo.clone(), key));
         self
@@ -306,53 +307,66 @@ impl Batch {
         Ok(())
     }
 
-    /// Runs the model for every lane of the group that waits for it: once, or where guidance acts on some of them and rests on others, once for
-    /// each of the two.
+    /// Runs the model for every lane of the group that waits for it: once, or once for each mode where they wait for it in several, as where guidance
+    /// acts on some of them and rests on others.
     fn denoise(&mut self) -> Result<(), PipelineError> {
-        for guided in [true, false] {
-            if self.lanes[self.group.clone()].iter_mut().any(|lane| lane.awaits(guided)) {
-                self.denoise_where(guided)?;
-            }
+        while let Some(mode) = self.mode() {
+            self.denoise_where(mode)?;
         }
         Ok(())
     }
 
-    /// The same for those that wait for it with guidance, or without.
-    fn denoise_where(&mut self, guided: bool) -> Result<(), PipelineError> {
-        let unguided = guided && self.lanes[self.group.clone()].iter().any(|lane| lane.job.program.wants_unguided());
+    /// The same for those that wait for it in this mode.
+    fn denoise_where(&mut self, mode: Mode) -> Result<(), PipelineError> {
+        let group = &mut self.lanes[self.group.clone()];
+        let wants_unguided = group.iter().any(|lane| lane.job.program.wants_unguided());
+        let unguided = mode.guided && mode.part.denoises() && wants_unguided;
+        let keeps = group.iter_mut().any(|lane| lane.keeps(mode) && lane.mode() == Some(mode));
         if let Some(grid) = self.grid.clone() {
-            return self.denoise_parts(&grid, guided, unguided);
+            return self.denoise_parts(&grid, mode, unguided);
         }
         if self.take_over(unguided)? {
             return Ok(());
         }
         let memo = self.memo.clone();
-        let (denoised, unguided) = self.with_denoiser(guided, |denoiser, evaluations| {
+        let (denoised, unguided, kept) = self.with_denoiser(mode, |denoiser, evaluations| {
             let started = Instant::now();
             let denoised = denoiser.denoise(evaluations)?;
             let unguided = unguided.then(|| denoiser.unguided()).transpose()?;
+            let kept = if keeps { denoiser.kept()? } else { Vec::new() };
             if let (Some((memo, run)), [Some(asked)]) = (memo, evaluations) {
                 memo.put(memo::key(run, asked), asked.x, &denoised, unguided.as_deref(), started.elapsed());
             }
-            Ok((denoised, unguided))
+            Ok((denoised, unguided, kept))
         })?;
         let size = self.layout.shape.numel();
         let group = &mut self.lanes[self.group.clone()];
+        let mut kept = kept.into_iter();
         for (i, lane) in group.iter_mut().enumerate() {
-            if !lane.awaits(guided) {
+            let kept = kept.next();
+            if lane.mode() != Some(mode) {
                 continue;
             }
-            let own = i * size..(i + 1) * size;
-            lane.answer(&denoised[own.clone()], unguided.as_ref().map(|all| &all[own]))?;
+            if let Some(values) = kept.filter(|_| lane.keeps(mode)) {
+                lane.keep(mode, values);
+                if mode.part.keeps_for_good() {
+                    // Plans write what holds for a whole generation when their owner changes.
+                    self.owner = RunId::new().0;
+                }
+            }
+            if mode.part.denoises() {
+                let own = i * size..(i + 1) * size;
+                lane.answer(mode, &denoised[own.clone()], unguided.as_ref().map(|all| &all[own]))?;
+            }
         }
         Ok(())
     }
 
     /// Runs the model once for every part of the group's one lane. The whole is the mean of its parts, each counting less towards its edges
     /// (Bar-Tal et al. 2023, *MultiDiffusion*, equation 5).
-    fn denoise_parts(&mut self, grid: &Grid, guided: bool, unguided: bool) -> Result<(), PipelineError> {
+    fn denoise_parts(&mut self, grid: &Grid, mode: Mode, unguided: bool) -> Result<(), PipelineError> {
         let (part, places) = (self.layout.shape, self.layout.samples);
-        let (whole, unguided) = self.with_denoiser(guided, |denoiser, evaluations| {
+        let (whole, unguided) = self.with_denoiser(mode, |denoiser, evaluations| {
             let Some(Some(evaluation)) = evaluations.first() else { return Ok((Vec::new(), None)) };
             let shape = grid.whole(part);
             let (mut blend, mut plain) = (Blend::new(shape), unguided.then(|| Blend::new(shape)));
@@ -373,7 +387,7 @@ impl Batch {
         })?;
         let lane = &mut self.lanes[self.group.start];
         if lane.state() == State::Denoise {
-            lane.answer(&whole, unguided.as_deref())?;
+            lane.answer(mode, &whole, unguided.as_deref())?;
         }
         Ok(())
     }
@@ -387,30 +401,28 @@ impl Batch {
         if needs_unguided && answer.unguided.is_none() {
             return Ok(false);
         }
-        lane.answer(&answer.denoised, answer.unguided.as_deref())?;
+        let mode = asked.mode;
+        lane.answer(mode, &answer.denoised, answer.unguided.as_deref())?;
         self.taken_over += 1;
         self.saved += answer.took;
         Ok(true)
     }
 
-    /// Whether guidance acts on the first lane that waits for the model.
-    pub(crate) fn is_guided(&mut self) -> bool {
-        let lanes = &mut self.lanes[self.group.clone()];
-        lanes.iter_mut().find_map(Lane::evaluation).map_or(self.layout.guided, |evaluation| evaluation.guided)
+    /// How the first lane waits for the model that does.
+    pub(crate) fn mode(&mut self) -> Option<Mode> {
+        self.lanes[self.group.clone()].iter_mut().find_map(Lane::mode)
     }
 
-    /// Works with the denoiser with guidance, or without, which holds the group's conditions, and with what its lanes wait for from it.
+    /// Works with the denoiser of this mode, which holds the group's conditions, and with what its lanes wait for from it.
     pub(crate) fn with_denoiser<R>(
         &mut self,
-        guided: bool,
+        mode: Mode,
         work: impl FnOnce(&mut Denoiser, &[Option<Evaluation<'_>>]) -> Result<R, PipelineError>,
     ) -> Result<R, PipelineError> {
         let group = &mut self.lanes[self.group.clone()];
         let (shared, owner) = (&self.shared, self.owner);
-        let (layout, place) = match &self.resting {
-            Some((layout, place)) if !guided => (layout, place),
-            _ => (&self.layout, &self.place),
-        };
+        let own = |layout: &Layout| (layout.guided, layout.part) == (mode.guided, mode.part);
+        let (layout, place) = self.places.iter().find(|(layout, _)| own(layout)).unwrap_or(&self.places[0]);
         // Planning is no part of the steps' time.
         let planned = Cell::new(Duration::ZERO);
         let result = place.with(
@@ -422,10 +434,10 @@ impl Batch {
             },
             |denoiser| {
                 let conditionings: Vec<&Conditioning> = group.iter().map(|lane| &lane.conditioning).collect();
-                denoiser.condition(owner, &conditionings)?;
-                let own = |lane: &mut Lane| lane.awaits(guided);
-                let evaluations: Vec<_> =
-                    group.iter_mut().map(|lane| if own(lane) { lane.evaluation() } else { None }).collect();
+                let kept: Vec<&[Vec<f32>]> = group.iter().map(Lane::kept_for_good).collect();
+                denoiser.condition(owner, &conditionings, &kept)?;
+                let own = |evaluation: &Evaluation<'_>| evaluation.mode == mode;
+                let evaluations: Vec<_> = group.iter_mut().map(|lane| lane.evaluation().filter(own)).collect();
                 work(denoiser, &evaluations)
             },
         );
@@ -442,7 +454,7 @@ impl Batch {
         while self.go_on()?.is_some() {}
         let (shared, timings) = (self.shared, self.timings);
         // Decoding may need the denoiser's memory.
-        drop((self.place, self.resting));
+        drop(self.places);
         let finished = self.lanes.into_iter().filter(Lane::is_finished);
         finished.map(|lane| shared.finish(lane, timings)).collect()
     }

@@ -93,6 +93,7 @@ fn by_headwater(json: &str) -> Told {
         ("sampler", "sampler"),
         ("guidance", "guidance"),
         ("guidance_interval", "guidance-interval"),
+        ("step_cache", "step-cache"),
         ("seed", "seed"),
         ("rng", "rng"),
         ("dtype", "dtype"),

@@ -25,6 +25,7 @@ pub(super) fn print(pipe: &Pipeline, job: &Job, seeds: &[u64], flags: &ImageArgs
             "steps": job.steps(), "evaluations": job.evaluations(), "predictions": job.predictions(),
             "sigmas": sigmas,
             "guidance": settings.guidance_scale, "guidance_interval": settings.guidance_interval.map(|own| own.to_string()),
+            "step_cache": settings.step_cache.map(|own| own.to_string()),
             "strength": settings.strength, "class_label": settings.class_label,
             "noise_level": settings.noise_level, "parts": job.parts(), "method": settings.method.map(|method| method.name()), "tokens_dropped": job.tokens_dropped(),
             "warnings": job.warnings().iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -49,8 +50,11 @@ pub(super) fn print(pipe: &Pipeline, job: &Job, seeds: &[u64], flags: &ImageArgs
     if let Some(method) = settings.method {
         writeln!(stdout, "method       {method}")?;
     }
-    if settings.guidance_interval.is_some() {
+    if settings.guidance_interval.is_some() || settings.step_cache.is_some() {
         writeln!(stdout, "predictions  {} for each image", counted(job.predictions()))?;
+    }
+    if let Some(cache) = settings.step_cache {
+        writeln!(stdout, "step cache   {cache}")?;
     }
     let interval = settings.guidance_interval.map_or(String::new(), |own| format!(", in the interval {own}"));
     writeln!(stdout, "guidance     {}{interval}", settings.guidance_scale)?;

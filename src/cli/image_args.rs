@@ -5,7 +5,7 @@ use super::kernel;
 use super::model::{self, EmbeddingArg, LoraArg, Wanted};
 use clap::{Args, ValueEnum};
 use graph::{Activations, DeviceInfo, PlanOptions, Storage};
-use pipelines::{DeviceChoice, GuidanceInterval, PromptSyntax, Request, Rng, Task};
+use pipelines::{DeviceChoice, GuidanceInterval, PromptSyntax, Request, Rng, StepCache, Task};
 use scheduler::{NamedSampler, NamedSchedule, Steps};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -42,6 +42,12 @@ pub(super) struct ImageArgs {
     /// bound [default: everywhere]
     #[arg(long, help_heading = "Sampling", value_name = "LO,HI", allow_hyphen_values = true)]
     pub(super) guidance_interval: Option<GuidanceInterval>,
+
+    /// Use values of one evaluation of the network again in others, which is faster and moves the image: first-block:0.1 computes a transformer's first
+    /// block alone where that has changed by less (first block cache), t-gate:10 keeps what attention to the text gives from the tenth evaluation
+    /// on and drops guidance (T-GATE), deep:3 computes a UNet's coarser levels in every third evaluation (DeepCache) [default: none]
+    #[arg(long, help_heading = "Sampling", value_name = "KIND:N", allow_hyphen_values = true)]
+    pub(super) step_cache: Option<StepCache>,
 
     /// The number that the noise is drawn from: the same seed makes the same image again; -1 or random draws one
     /// [default: random; printed and stored in the image]
@@ -299,6 +305,7 @@ impl ImageArgs {
             eta: self.eta,
             guidance_scale: self.guidance,
             guidance_interval: self.guidance_interval,
+            step_cache: self.step_cache,
             seed,
             rng: self.rng,
             clip_skip: self.clip_skip as usize,

@@ -27,6 +27,7 @@ pub(super) fn settings_json(
         "sampler": job.sampling().sampler.name,
         "evaluations": generated.evaluations,
         "predictions": generated.predictions,
+        "reused": generated.reused,
         "guidance": request.guidance_scale,
         "seed": request.seed,
         "rng": flags.rng.name(),
@@ -53,6 +54,9 @@ pub(super) fn settings_json(
     }
     if let Some(interval) = request.guidance_interval {
         settings["guidance_interval"] = json!(interval.to_string());
+    }
+    if let Some(cache) = request.step_cache {
+        settings["step_cache"] = json!(cache.to_string());
     }
     if let Some(eta) = request.eta {
         settings["eta"] = json!(eta);

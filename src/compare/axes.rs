@@ -1,6 +1,6 @@
 //! What a comparison varies: axes, their values, and what they are called.
 
-use pipelines::{GuidanceInterval, Request};
+use pipelines::{GuidanceInterval, Request, StepCache};
 use scheduler::{NamedSampler, NamedSchedule, Steps};
 use std::fmt;
 
@@ -17,6 +17,8 @@ pub enum AxisName {
     Guidance,
     /// Noise levels at which guidance acts.
     GuidanceInterval,
+    /// What is kept from one step for the next.
+    StepCache,
     /// Share of fresh noise.
     Eta,
     /// Which checkpoint.
@@ -37,6 +39,7 @@ impl AxisName {
             Self::Schedule => "schedule",
             Self::Guidance => "guidance",
             Self::GuidanceInterval => "guidance interval",
+            Self::StepCache => "step cache",
             Self::Eta => "eta",
             Self::Model => "model",
             Self::Prompt => "prompt",
@@ -60,6 +63,8 @@ pub enum Value {
     Guidance(f64),
     /// Noise levels at which guidance acts.
     GuidanceInterval(GuidanceInterval),
+    /// What is kept from one step for the next, or nothing.
+    StepCache(Option<StepCache>),
     /// Share of fresh noise.
     Eta(f64),
     /// A model, by the name that it has in the comparison.
@@ -80,6 +85,7 @@ impl Value {
             Self::Schedule(_) => AxisName::Schedule,
             Self::Guidance(_) => AxisName::Guidance,
             Self::GuidanceInterval(_) => AxisName::GuidanceInterval,
+            Self::StepCache(_) => AxisName::StepCache,
             Self::Eta(_) => AxisName::Eta,
             Self::Model(_) => AxisName::Model,
             Self::Prompt(_) => AxisName::Prompt,
@@ -100,6 +106,7 @@ impl Value {
             Self::Schedule(schedule) => schedule.name().into(),
             Self::Guidance(value) | Self::Eta(value) => value.to_string(),
             Self::GuidanceInterval(interval) => interval.to_string(),
+            Self::StepCache(cache) => cache.map_or("off".into(), |cache| cache.to_string()),
             Self::Model(name) | Self::Prompt(name) => name.clone(),
             Self::Seed(seed) => seed.to_string(),
         }
@@ -114,6 +121,7 @@ impl Value {
             Self::Steps(_) => format!("{label} steps"),
             Self::Guidance(_) => format!("guidance {label}"),
             Self::GuidanceInterval(_) => format!("guided in {label}"),
+            Self::StepCache(None) => "no step cache".into(),
             Self::Eta(_) => format!("eta {label}"),
             Self::Seed(_) => format!("seed {label}"),
             Self::Prompt(_) => format!("\u{201c}{label}\u{201d}"),
@@ -129,6 +137,7 @@ impl Value {
             Self::Schedule(schedule) => request.schedule = Some(*schedule),
             Self::Guidance(scale) => request.guidance_scale = Some(*scale),
             Self::GuidanceInterval(interval) => request.guidance_interval = Some(*interval),
+            Self::StepCache(cache) => request.step_cache = *cache,
             Self::Eta(eta) => request.eta = Some(*eta),
             Self::Prompt(prompt) => request.prompt.clone_from(prompt),
             Self::Seed(seed) => request.seed = *seed,

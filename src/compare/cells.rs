@@ -144,6 +144,7 @@ fn settings(model: &str, request: &Request, job: Option<&Job>, budget: Option<us
         budget,
         guidance: own.map_or(request.guidance_scale.unwrap_or(1.0), |own| own.guidance_scale),
         guidance_interval: request.guidance_interval.map(|interval| interval.to_string()),
+        step_cache: request.step_cache.map(|cache| cache.to_string()),
         eta: request.eta,
         seed: request.seed,
     }
@@ -181,6 +182,7 @@ fn id_of(values: &[Value], varied: &[AxisName]) -> String {
             Value::Seed(seed) => format!("seed {seed}"),
             Value::Guidance(scale) => format!("guidance {scale}"),
             Value::GuidanceInterval(interval) => format!("guided {interval}"),
+            Value::StepCache(None) => "no step cache".into(),
             Value::Eta(eta) => format!("eta {eta}"),
             Value::Steps(steps) => format!("{steps} steps"),
             other => other.label(),

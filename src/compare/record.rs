@@ -99,6 +99,9 @@ pub struct CellSettings {
     /// Noise levels at which guidance acts, where that was asked for.
     #[cfg_attr(feature = "report", serde(default))]
     pub guidance_interval: Option<String>,
+    /// What is kept from one step for the next, where something is.
+    #[cfg_attr(feature = "report", serde(default))]
+    pub step_cache: Option<String>,
     /// The share of fresh noise that was asked for.
     pub eta: Option<f64>,
     /// Seed of the noise.
@@ -158,6 +161,9 @@ impl Record {
         }
         if varies(&|own| format!("{:?}", own.guidance_interval)) {
             method += &format!(", guided in {}", own.guidance_interval.as_deref().unwrap_or("all"));
+        }
+        if let Some(cache) = own.step_cache.as_ref().filter(|_| varies(&|own| format!("{:?}", own.step_cache))) {
+            method += &format!(", {cache}");
         }
         if let Some(eta) = own.eta.filter(|_| varies(&|own| format!("{:?}", own.eta))) {
             method += &format!(", eta {eta}");

@@ -483,13 +483,15 @@ fn distance(job: &Job, sample: &[f32], path: &Reference) -> Option<f64> {
 
 /// The path that a cell is compared with, by this model: the cell's own, or that of another model from the same noise.
 fn reference_of(models: &[Model], base: &Request, cell: &Cell, model: usize) -> Option<ReferenceOf> {
-    let own = cell.job.as_ref().ok()?;
+    let own = &cell.job.as_ref().ok()?.without_step_cache();
     let job = if model == cell.model {
         own.with_sampling(reference::sampling(own).ok()?)
     } else {
         let mut request = base.clone();
-        let kept =
-            |name: AxisName| !matches!(name, AxisName::Sampler | AxisName::Budget | AxisName::Schedule | AxisName::Eta);
+        let kept = |name: AxisName| {
+            use AxisName::{Budget, Eta, Sampler, Schedule, StepCache};
+            !matches!(name, Sampler | Budget | Schedule | Eta | StepCache)
+        };
         cell.values.iter().filter(|value| kept(value.axis())).for_each(|value| value.apply(&mut request));
         (request.sampler, request.steps, request.schedule, request.eta) = (None, None, None, None);
         let job = models[model].pipe.job(&request).ok()?;

@@ -304,6 +304,35 @@ fn an_interval_of_guidance_is_kept_with_the_picture() {
     assert!(pixels("all.png") == pixels("plain.png") && pixels("some.png") != pixels("plain.png"));
 }
 
+/// What a picture says of values that were kept from step to step, and what a dry run says before.
+#[test]
+fn a_step_cache_is_kept_with_the_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let make = |more: &[&str]| {
+        let teacher = ["generate", "a rocket", "--device", "cpu", "-m", "icons-64", "--steps", "6", "--guidance", "3"];
+        let made = succeed(here, &[&teacher[..], &["--seed", "4", "--json"], more].concat());
+        serde_json::from_str::<serde_json::Value>(made.stdout.trim()).unwrap_or_default()
+    };
+    let gate = ["--step-cache", "t-gate:4"];
+    let plan = make(&[&gate[..], &["--dry-run"]].concat());
+    assert_eq!((&plan["step_cache"], &plan["predictions"]), (&"t-gate:4".into(), &10.into()));
+    let made = make(&[&gate[..], &["-o", "some.png"]].concat());
+    assert_eq!(
+        (&made["predictions"], &made["reused"], &made["step_cache"]),
+        (&10.into(), &2.into(), &"t-gate:4".into())
+    );
+    succeed(here, &["generate", "--device", "cpu", "--from", "some.png", "-o", "again.png"]);
+    let read = |name: &str| std::fs::read(here.join(name)).unwrap();
+    assert!(read("some.png") == read("again.png"));
+    assert_eq!(make(&["-o", "plain.png"])["reused"], 0);
+    make(&["-o", "never.png", "--step-cache", "first-block:0"]);
+    make(&["-o", "always.png", "--step-cache", "first-block:100"]);
+    let pixels = |name: &str| headwater::read_picture(&here.join(name)).unwrap().pixels;
+    assert!(pixels("never.png") == pixels("plain.png"));
+    assert!(pixels("some.png") != pixels("plain.png") && pixels("always.png") != pixels("plain.png"));
+}
+
 /// Whatever cannot be written to standard error, the picture is made.
 #[cfg(target_os = "linux")]
 #[test]
@@ -357,7 +386,7 @@ fn bad_requests_end_with_one_sentence() {
     let here = folder.path();
     std::fs::write(here.join("model.ckpt"), [0x80, 0x02, 0x63]).unwrap();
     std::fs::create_dir(here.join("empty")).unwrap();
-    let cases: [(&[&str], i32, &str); 33] = [
+    let cases: [(&[&str], i32, &str); 37] = [
         (&["--model", "no/such/folder"], 1, "no/such/folder"),
         (&["--model", "empty"], 1, "model_index.json"),
         (&["--model", "model.ckpt"], 1, "pickle"),
@@ -386,6 +415,10 @@ fn bad_requests_end_with_one_sentence() {
         (&["--guidance-interval", "-1,2"], 2, "-1,2 is no guidance interval"),
         (&["--guidance-interval", "nan,2"], 2, "is no guidance interval"),
         (&["--guidance-interval", "2"], 2, "give LO,HI"),
+        (&["--step-cache", "deep:0"], 2, "deep:0 is no step cache"),
+        (&["--step-cache", "-1"], 2, "-1 is no step cache"),
+        (&["--step-cache", "t-gate:1.5"], 2, "t-gate:1.5 is no step cache"),
+        (&["--step-cache", "deep:3"], 2, "the step cache deep:3 is not possible: this model is no UNet"),
         (&["--output", "model.ckpt/x.png"], 2, "model.ckpt is a file"),
         (&["--clip-skip", "99"], 2, "clip_skip = 99 is not possible"),
         (&["--clip-skip", "-1"], 2, "--clip-skip"),

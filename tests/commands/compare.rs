@@ -127,6 +127,7 @@ fn every_axis_makes_a_grid_and_what_cannot_run_is_a_row() {
             2,
             0,
         ),
+        (&["--samplers", "euler,heun", "--steps", "3", "--step-cache", "off,deep:2,t-gate:2,first-block:0.1"], 8, 2),
         (&["--samplers", "euler", "--steps", "3", "--schedules", "karras,normal"], 2, 0),
         (&["--samplers", "rk45,euler", "--steps", "2", "--draws", "1"], 2, 0),
     ] {

@@ -9,4 +9,5 @@ mod guidance;
 mod pathwise;
 mod runs;
 mod sharing;
+mod step_cache;
 mod warnings;

@@ -5,7 +5,9 @@ use crate::cli::error::CliError;
 use crate::cli::image_args::{DType, Seed, gib, number, pixels, whole};
 use crate::cli::model::{self, EmbeddingArg, LoraArg, Wanted};
 use crate::compare::{Axis, Model, Value};
-use pipelines::{DeviceChoice, GuidanceInterval, Pipeline, PromptSyntax, Request, Rng, SharedDevice};
+use pipelines::{
+    DeviceChoice, GuidanceInterval, Pipeline, PipelineError, PromptSyntax, Request, Rng, SharedDevice, StepCache,
+};
 use scheduler::{NamedSampler, NamedSchedule, SAMPLERS};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -40,6 +42,10 @@ pub(in crate::cli) struct Args {
     /// Noise levels at which guidance acts, 0,inf being all; repeatable [default: all]
     #[arg(long, help_heading = "Axes", value_name = "LO,HI", allow_hyphen_values = true)]
     pub(super) guidance_interval: Vec<GuidanceInterval>,
+
+    /// What is kept from one evaluation for others, off being nothing: first-block:THRESHOLD, t-gate:N or deep:N [default: off]
+    #[arg(long, visible_alias = "step-cache", help_heading = "Axes", value_name = "A,B,…", value_delimiter = ',', value_parser = step_cache)]
+    pub(super) step_caches: Vec<Kept>,
 
     /// Shares of fresh noise, of samplers that have one [default: the sampler's]
     #[arg(long, help_heading = "Axes", value_name = "X,X,…", value_delimiter = ',', allow_negative_numbers = true, value_parser = number)]
@@ -114,6 +120,17 @@ pub(in crate::cli) struct Args {
     /// No progress, no table
     #[arg(short, long)]
     pub(super) quiet: bool,
+}
+
+/// A step cache, or none.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kept(Option<StepCache>);
+
+fn step_cache(text: &str) -> Result<Kept, String> {
+    if text == "off" {
+        return Ok(Kept(None));
+    }
+    text.parse().map(|cache| Kept(Some(cache))).map_err(|error: PipelineError| error.to_string())
 }
 
 /// What all cells share.
@@ -235,6 +252,7 @@ impl Args {
             schedules?,
             self.guidance.iter().copied().map(Value::Guidance).collect(),
             self.guidance_interval.iter().copied().map(Value::GuidanceInterval).collect(),
+            self.step_caches.iter().map(|kept| Value::StepCache(kept.0)).collect(),
             self.eta.iter().copied().map(Value::Eta).collect(),
             models,
             prompts,

@@ -120,6 +120,9 @@ impl Summary {
         {
             parts.push(format!("guided in {interval}"));
         }
+        if let Some(cache) = first.step_cache.as_ref().filter(|_| same(&|own| format!("{:?}", own.step_cache))) {
+            parts.push(cache.clone());
+        }
         if same(&|own| own.seed.to_string()) {
             parts.push(format!("seed {}", first.seed));
         }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// The columns of `steps.csv`. Numbers of a whole cell stand in each of its rows.
 const COLUMNS: &str = "sampler,steps,step,nfe,sigma,seconds,error_x,error_final,error_denoised,change,nfe_total,seconds_total,psnr,ssim,path,\
-                       spread,schedule,guidance,guidance_interval,eta,seed,model,prompt,cell,note";
+                       spread,schedule,guidance,guidance_interval,step_cache,eta,seed,model,prompt,cell,note";
 
 fn write_csv(out: &mut dyn Write, records: &[Record]) -> std::io::Result<()> {
     writeln!(out, "{COLUMNS}")?;
@@ -49,6 +49,7 @@ fn row(record: &Record, step: Option<&StepRecord>) -> String {
         own.schedule.clone(),
         own.guidance.to_string(),
         own.guidance_interval.clone().unwrap_or_default(),
+        own.step_cache.clone().unwrap_or_default(),
         number(own.eta),
         own.seed.to_string(),
         own.model.clone(),
