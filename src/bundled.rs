@@ -9,33 +9,46 @@ pub struct Bundled {
     pub name: &'static str,
     /// One line for a list.
     pub summary: &'static str,
-    files: &'static [(&'static str, &'static [u8])],
+    files: &'static [File],
 }
 
-/// Every bundled model has the same parts.
+/// Every bundled model has the same parts. Those behind the semicolon are the same files as of the model that they are named after, and lie in the
+/// program once: a consistency model reads text as the model that it was distilled from.
 #[cfg(feature = "bundled")]
 macro_rules! embed {
-    ($folder:literal) => {
+    ($folder:literal, text of $text:ident) => {
         embed!($folder:
             "model_index.json",
             "scheduler/scheduler_config.json",
-            "text_encoder/config.json",
-            "text_encoder/model.safetensors",
-            "tokenizer/merges.txt",
-            "tokenizer/special_tokens_map.json",
-            "tokenizer/tokenizer_config.json",
-            "tokenizer/vocab.json",
             "transformer/config.json",
             "transformer/diffusion_pytorch_model.safetensors",
             "vocabulary.json",
             "README.md",
-            "NOTICE.md",
+            "NOTICE.md";
+            $text[0], $text[1], $text[2], $text[3], $text[4], $text[5],
         )
     };
-    ($folder:literal: $($file:literal),+ $(,)?) => {
-        &[$(($file, include_bytes!(concat!("../assets/models/", $folder, "/", $file)))),+]
+    ($folder:literal: $($file:literal),+; $($shared:expr),+ $(,)?) => {
+        &[$(embed!(file $folder, $file)),+, $($shared),+]
+    };
+    (file $folder:literal, $file:literal) => {
+        ($file, include_bytes!(concat!("../assets/models/", $folder, "/", $file)))
     };
 }
+
+/// A file's path in its model's folder, and what it holds.
+type File = (&'static str, &'static [u8]);
+
+/// The text encoder and the tokenizer of both models.
+#[cfg(feature = "bundled")]
+static TEXT: [File; 6] = [
+    embed!(file "icons-64", "text_encoder/config.json"),
+    embed!(file "icons-64", "text_encoder/model.safetensors"),
+    embed!(file "icons-64", "tokenizer/merges.txt"),
+    embed!(file "icons-64", "tokenizer/special_tokens_map.json"),
+    embed!(file "icons-64", "tokenizer/tokenizer_config.json"),
+    embed!(file "icons-64", "tokenizer/vocab.json"),
+];
 
 /// The model that pictures are made with when none is named: one step is enough.
 pub const DEFAULT: &str = "icons-64-consistency";
@@ -45,20 +58,20 @@ pub const DIFFUSION: &str = "icons-64";
 
 /// All of them; none where the feature `bundled` is off.
 #[cfg(not(feature = "bundled"))]
-pub const BUNDLED: &[Bundled] = &[];
+pub static BUNDLED: &[Bundled] = &[];
 
-/// All of them; none where the feature `bundled` is off.
+/// All of them; none where the feature `bundled` is off. A static, as every crate that names a constant gets its own copy of all files.
 #[cfg(feature = "bundled")]
-pub const BUNDLED: &[Bundled] = &[
+pub static BUNDLED: &[Bundled] = &[
     Bundled {
         name: DEFAULT,
         summary: "64x64 icons and emoji from text in one to four steps; a consistency model distilled from icons-64",
-        files: embed!("icons-64-consistency"),
+        files: embed!("icons-64-consistency", text of TEXT),
     },
     Bundled {
         name: DIFFUSION,
         summary: "the same in twenty steps, by any sampler; a pixel-space diffusion transformer",
-        files: embed!("icons-64"),
+        files: embed!("icons-64", text of TEXT),
     },
 ];
 
