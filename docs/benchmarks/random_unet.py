@@ -1,4 +1,4 @@
-"""A checkpoint to measure time with: a UNet of Stable Diffusion 1.5's blocks at 0.4 of its channels (137 million random weights) for latents of 32 x 32,
+"""A checkpoint to measure time with: a UNet of Stable Diffusion 1.5's blocks at 0.4 of its channels (135 million random weights) for latents of 32 x 32,
 beside the other parts of the tiny golden pipeline: python random_unet.py FOLDER. What it draws means nothing.
 """
 
