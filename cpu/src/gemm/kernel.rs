@@ -234,3 +234,57 @@ pub(crate) fn store<I: Isa>(isa: I, value: I::F32, data: &mut [f32], at: usize) 
         rest.copy_from_slice(&whole[..rest.len()]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sums of products by these instructions, which other machines have too: for each number of rows, and panels of one and of two vectors.
+    fn check<I: Isa>(isa: I) {
+        const LEFT: usize = 3;
+        let lanes = isa.f32().len();
+        let value = |i: usize| ((i * 37 % 101) as f32 - 50.0) / 64.0;
+        let a: Vec<Row> = (0..40).map(|i| std::array::from_fn(|k| value(i * 7 + k))).collect();
+        for rows in 1..=a.len() {
+            for columns in [1, lanes - 1, lanes, lanes + 1, 2 * lanes] {
+                let (from, depth, width) = (5, 19, if columns <= lanes { lanes } else { 2 * lanes });
+                let b: Vec<f32> = (0..depth * width).map(|i| value(i * 3 + 1)).collect();
+                let bias: Vec<f32> = (0..LEFT + columns).map(|i| value(i + 11)).collect();
+                let stride = LEFT + columns + 2;
+                let mut out = vec![9.0; rows * stride];
+                for start in [Start::Bias(&bias), Start::Add] {
+                    let piece = Piece { a: &a[..rows], from, depth, b: &b, column: LEFT, columns, start };
+                    let out = &mut Strided { data: &mut out, stride };
+                    Tiles { piece, out, row: 0 }.eval(isa);
+                }
+                for (i, row) in out.chunks_exact(stride).enumerate() {
+                    for (j, got) in row.iter().enumerate() {
+                        let wanted = match j.checked_sub(LEFT).filter(|j| *j < columns) {
+                            None => 9.0,
+                            Some(j) => {
+                                bias[LEFT + j]
+                                    + 2.0 * (0..depth).map(|k| a[i][from + k] * b[k * width + j]).sum::<f32>()
+                            }
+                        };
+                        assert!(
+                            (got - wanted).abs() < 1e-4,
+                            "{lanes} lanes, {rows} by {columns}, ({i}, {j}): {got}, not {wanted}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_machine_s_instructions_sum_products() {
+        check(rten_simd::isa::GenericIsa::new());
+        #[cfg(target_arch = "x86_64")]
+        {
+            rten_simd::isa::Avx2Isa::new().map_or((), check);
+            rten_simd::isa::Avx512Isa::new().map_or((), check);
+        }
+        #[cfg(target_arch = "aarch64")]
+        rten_simd::isa::ArmNeonIsa::new().map_or((), check);
+    }
+}
