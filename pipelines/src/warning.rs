@@ -105,7 +105,7 @@ pub(crate) fn warnings(
 fn is_distilled(shared: &Shared) -> bool {
     let network = &shared.model.network;
     let own = shared.model.defaults().guidance_scale.unwrap_or(network.defaults.guidance_scale);
-    let steps_directly = shared.scheduler().default_sampler().is_ok_and(|own| crate::tasks::is_direct(own));
+    let steps_directly = shared.scheduler().default_sampler().is_ok_and(crate::tasks::is_direct);
     network.guidance == Guidance::ClassifierFree && (own <= 1.0 || steps_directly)
 }
 
@@ -120,6 +120,8 @@ fn far_from_trained(shared: &Shared, stepping: &Stepping, layout: &Layout, bin: 
     let made = Size { height: layout.shape.height * per, width: layout.shape.width * per };
     let trained = model.default_size();
     let is_small = 2 * made.height * made.width < trained.height * trained.width;
-    (is_small || is_much_larger(model, stepping.latents, made))
-        .then(|| Warning::FarFromTrained { made: [made.width, made.height], trained: [trained.width, trained.height] })
+    (is_small || is_much_larger(model, stepping.latents, made)).then_some(Warning::FarFromTrained {
+        made: [made.width, made.height],
+        trained: [trained.width, trained.height],
+    })
 }

@@ -3,7 +3,7 @@
 mod chromium;
 mod clients;
 mod run;
-mod tests;
+mod suite;
 mod tidy;
 mod vulkan;
 
@@ -58,7 +58,7 @@ fn test() -> Result<(), Failure> {
     }
     cargo("documentation", &["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings").run()?;
     fuzz(&["20"])?;
-    tests::run()?;
+    suite::run()?;
     println!("all checks passed in {:.0} s", started.elapsed().as_secs_f64());
     Ok(())
 }

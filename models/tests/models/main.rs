@@ -1,5 +1,6 @@
 //! All tests of this crate in one program: fourteen would be linked one by one, and run one after the other.
 
+#![recursion_limit = "256"] // of published configurations, which are long literals
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod checkpoint;

@@ -1,7 +1,5 @@
 //! Published checkpoints: their configurations are read, and the graphs have as many parameters as the models have in PyTorch.
 
-#![recursion_limit = "256"]
-
 use graph::{Rate, Scope, Tensor};
 use models::{
     AddedConditions, AutoencoderKlConfig, AutoencoderTinyConfig, ClipHiddenState, ClipTextConfig, T5Config,
