@@ -181,6 +181,8 @@ pub(super) fn parse(said: &Said<'_>, fields: &Map<String, Value>) -> Result<Comm
         return Err(ApiError::field("command", &format!("must be one of {}", COMMANDS.join(", "))));
     };
     let mut arguments: Vec<OsString> = vec!["headwater".into(), said.command.into()];
+    // What a person at a terminal is told is nothing for the server's own.
+    arguments.push("--quiet".into());
     arguments.push(format!("--model={}", said.model).into());
     arguments.push(format!("--dtype={}", said.dtype).into());
     for (name, value) in fields {
