@@ -68,6 +68,17 @@ const HARMLESS: &[&str] = &[
     "user",
 ];
 
+/// Fields that say nothing where there is no mask, which clients send with text to image, too.
+const OF_MASKS: &[&str] = &[
+    "mask_blur",
+    "mask_blur_x",
+    "mask_blur_y",
+    "inpainting_fill",
+    "inpaint_full_res",
+    "inpaint_full_res_padding",
+    "inpainting_mask_invert",
+];
+
 /// Fields that may only have a value that asks for nothing.
 fn asks_for_nothing(name: &str, value: &Value) -> Option<bool> {
     let number = |wanted: f64| value.as_f64().is_some_and(|own| (own - wanted).abs() < 1e-9);
@@ -139,6 +150,8 @@ pub(super) fn read(
     let strength = take("denoising_strength");
     if from_picture {
         pictures(app, &mut asked, &mut fields, strength)?;
+    } else {
+        OF_MASKS.iter().for_each(|name| drop(fields.remove(*name)));
     }
     HARMLESS.iter().for_each(|name| drop(fields.remove(*name)));
     for (name, value) in fields {
