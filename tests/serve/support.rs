@@ -12,24 +12,24 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A running server, which ends with the test.
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
-    pub address: String,
+    pub(crate) address: String,
 }
 
 impl Server {
-    pub fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         Self::start_with(&mut Self::command(arguments))
     }
 
-    pub fn command(arguments: &[&str]) -> Command {
+    pub(crate) fn command(arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_headwater"));
         command.args(["serve", "--port", "0", "--device", "cpu", "--quiet"]).args(arguments);
         command.env_remove("HEADWATER_API_KEY").stdin(Stdio::null());
         command
     }
 
-    pub fn start_with(command: &mut Command) -> Self {
+    pub(crate) fn start_with(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
@@ -43,26 +43,26 @@ impl Server {
     }
 
     /// A request with nothing unusual about it.
-    pub fn request(&self, method: &str, path: &str, body: &Value) -> Response {
+    pub(crate) fn request(&self, method: &str, path: &str, body: &Value) -> Response {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         self.send(method, path, &[("Content-Type", "application/json")], body.as_bytes())
     }
 
-    pub fn get(&self, path: &str) -> Response {
+    pub(crate) fn get(&self, path: &str) -> Response {
         self.request("GET", path, &Value::Null)
     }
 
-    pub fn post(&self, path: &str, body: &Value) -> Response {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Response {
         self.request("POST", path, body)
     }
 
     /// A request with these headers, one of which may be another host.
-    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+    pub(crate) fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
         Response::read(self.begin(method, path, headers, body))
     }
 
     /// The same, whose answer is not read yet.
-    pub fn begin(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> TcpStream {
+    pub(crate) fn begin(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> TcpStream {
         let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
         if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
             head += &format!("Host: {}\r\n", self.address);
@@ -72,7 +72,7 @@ impl Server {
     }
 
     /// Any bytes at all.
-    pub fn raw(&self, bytes: &[u8]) -> TcpStream {
+    pub(crate) fn raw(&self, bytes: &[u8]) -> TcpStream {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         // A server may answer, and hang up, before it has read all.
@@ -81,14 +81,14 @@ impl Server {
     }
 
     /// Submits a job of the own API, and gives its id.
-    pub fn submit(&self, job: &Value) -> String {
+    pub(crate) fn submit(&self, job: &Value) -> String {
         let response = self.post("/api/jobs", job);
         assert_eq!(response.status, 202, "{}", response.text());
         response.json()["id"].as_str().unwrap().to_owned()
     }
 
     /// Waits until a job is over, and gives it.
-    pub fn wait(&self, id: &str) -> Value {
+    pub(crate) fn wait(&self, id: &str) -> Value {
         let started = Instant::now();
         loop {
             let job = self.get(&format!("/api/jobs/{id}")).json();
@@ -101,7 +101,7 @@ impl Server {
     }
 
     /// Waits until a job has begun.
-    pub fn wait_for_step(&self, id: &str) {
+    pub(crate) fn wait_for_step(&self, id: &str) {
         let started = Instant::now();
         while self.get(&format!("/api/jobs/{id}")).json()["steps_taken"] == 0 {
             assert!(started.elapsed() < PATIENCE);
@@ -110,27 +110,27 @@ impl Server {
     }
 
     /// The image of a finished job.
-    pub fn image(&self, id: &str, index: usize) -> Vec<u8> {
+    pub(crate) fn image(&self, id: &str, index: usize) -> Vec<u8> {
         let response = self.get(&format!("/api/jobs/{id}/images/{index}"));
         assert_eq!(response.status, 200, "{}", response.text());
         response.body
     }
 
     /// Makes images by the own API.
-    pub fn make(&self, job: &Value) -> Vec<Vec<u8>> {
+    pub(crate) fn make(&self, job: &Value) -> Vec<Vec<u8>> {
         let id = self.submit(job);
         let done = self.wait(&id);
         assert_eq!(done["state"], "done", "{done}");
         (0..done["images"].as_array().unwrap().len()).map(|index| self.image(&id, index)).collect()
     }
 
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
         assert!(status.success());
     }
 
     /// Waits for its end; tells how it ended, and what it said on standard error.
-    pub fn end(&mut self) -> (ExitStatus, String) {
+    pub(crate) fn end(&mut self) -> (ExitStatus, String) {
         let status = self.child.wait().unwrap();
         let mut said = String::new();
         self.child.stderr.as_mut().unwrap().read_to_string(&mut said).unwrap();
@@ -138,7 +138,7 @@ impl Server {
     }
 
     /// Kilobytes that it holds in memory.
-    pub fn resident_kb(&self) -> Option<u64> {
+    pub(crate) fn resident_kb(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
         line.trim().split(' ').next()?.parse().ok()
@@ -154,15 +154,15 @@ impl Drop for Server {
 
 /// An answer.
 #[derive(Debug)]
-pub struct Response {
-    pub status: u16,
-    pub headers: HashMap<String, String>,
-    pub body: Vec<u8>,
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) headers: HashMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Response {
     /// Reads to the end of the connection.
-    pub fn read(mut stream: TcpStream) -> Self {
+    pub(crate) fn read(mut stream: TcpStream) -> Self {
         let mut bytes = Vec::new();
         // A server that hangs up on more than it reads resets the connection, after its answer.
         drop(stream.read_to_end(&mut bytes));
@@ -180,16 +180,16 @@ impl Response {
         Self { status, headers, body }
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
     /// Server-sent events: name, id, data.
-    pub fn events(&self) -> Vec<(String, Option<usize>, Value)> {
+    pub(crate) fn events(&self) -> Vec<(String, Option<usize>, Value)> {
         let text = self.text();
         let events = text.split("\n\n").filter(|event| event.contains("data: "));
         let field = |event: &str, name: &str| {
@@ -219,7 +219,7 @@ fn unchunked(mut rest: &[u8]) -> Vec<u8> {
 }
 
 /// Runs a command as people do, and gives the file that it wrote.
-pub fn command(folder: &Path, arguments: &[&str], file: &str) -> Vec<u8> {
+pub(crate) fn command(folder: &Path, arguments: &[&str], file: &str) -> Vec<u8> {
     let output = Command::new(env!("CARGO_BIN_EXE_headwater"))
         .args(arguments)
         .args(["--device", "cpu"])
@@ -232,18 +232,18 @@ pub fn command(folder: &Path, arguments: &[&str], file: &str) -> Vec<u8> {
 }
 
 /// The pixels of a picture file.
-pub fn pixels(bytes: &[u8]) -> headwater::RgbImage {
+pub(crate) fn pixels(bytes: &[u8]) -> headwater::RgbImage {
     headwater::PictureBytes { name: "the picture", bytes, most_pixels: 1 << 24 }.picture().unwrap()
 }
 
 /// A picture file in base64.
-pub fn base64(bytes: &[u8]) -> String {
+pub(crate) fn base64(bytes: &[u8]) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
 /// The reverse.
-pub fn from_base64(text: &str) -> Vec<u8> {
+pub(crate) fn from_base64(text: &str) -> Vec<u8> {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.decode(text).unwrap()
 }
