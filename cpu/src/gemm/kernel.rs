@@ -281,10 +281,10 @@ mod tests {
         check(rten_simd::isa::GenericIsa::new());
         #[cfg(target_arch = "x86_64")]
         {
-            rten_simd::isa::Avx2Isa::new().map_or((), check);
-            rten_simd::isa::Avx512Isa::new().map_or((), check);
+            rten_simd::isa::Avx2Isa::new().into_iter().for_each(check);
+            rten_simd::isa::Avx512Isa::new().into_iter().for_each(check);
         }
         #[cfg(target_arch = "aarch64")]
-        rten_simd::isa::ArmNeonIsa::new().map_or((), check);
+        rten_simd::isa::ArmNeonIsa::new().into_iter().for_each(check);
     }
 }
