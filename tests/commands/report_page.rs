@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+use crate::common;
 use serde_json::Value;
-use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -50,14 +50,6 @@ const USE: &str = r#"<script>
 })();
 </script>"#;
 
-/// The browser's name, where one is installed.
-fn chromium() -> Option<&'static str> {
-    ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| {
-        let version = Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        version.is_ok_and(|status| status.success())
-    })
-}
-
 /// The page's document when its scripts are done.
 fn document(browser: &str, page: &Path, fragment: &str, profile: &Path) -> String {
     let profile = format!("--user-data-dir={}", profile.display());
@@ -80,11 +72,7 @@ fn list(value: &Value) -> Vec<&str> {
 
 #[test]
 fn the_page_works_in_a_browser() {
-    let Some(browser) = chromium() else {
-        // Past the capture of output, for whoever counts what was skipped.
-        drop(writeln!(std::io::stderr(), "skipped: no Chromium is installed (on Debian: apt-get install chromium)"));
-        return;
-    };
+    let Some(browser) = common::chromium() else { return };
     let folder = tempfile::tempdir().unwrap();
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/pipelines/pixels");
     let status = Command::new(env!("CARGO_BIN_EXE_headwater"))

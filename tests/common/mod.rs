@@ -9,6 +9,7 @@
 
 use headwater::{RgbImage, read_picture};
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -79,4 +80,17 @@ pub fn write_mask(path: &Path, width: usize, height: usize, anew: impl Fn(usize,
     let pixels: Vec<u8> = (0..width * height).map(|i| if anew(i % width, i / width) { 255 } else { 0 }).collect();
     encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
     fs::write(path, bytes).unwrap();
+}
+
+/// The name of a headless browser, where one is installed; otherwise it says that a test is skipped.
+pub fn chromium() -> Option<&'static str> {
+    let found = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| {
+        let version = Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        version.is_ok_and(|status| status.success())
+    });
+    if found.is_none() {
+        // Past the capture of output, for whoever counts what was skipped.
+        drop(writeln!(std::io::stderr(), "skipped: no Chromium is installed (on Debian: apt-get install chromium)"));
+    }
+    found
 }

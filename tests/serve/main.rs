@@ -5,8 +5,15 @@
 
 mod apis;
 mod behaves;
+#[cfg(unix)]
+mod browser;
 mod clients;
+#[cfg(unix)]
+#[path = "../common/mod.rs"]
+mod common;
 mod fuzz;
 mod load;
+#[cfg(unix)]
+mod page;
 mod refuses;
 mod support;

@@ -2,7 +2,8 @@
 
 use super::super::super::picture_file::Format;
 use super::super::App;
-use super::super::order::Asked;
+use super::super::fields::COMMANDS;
+use super::super::order::{self, Asked};
 use super::super::ticket::{Owner, Ticket};
 use super::error::{ApiError, Dialect};
 use super::lease::Lease;
@@ -130,8 +131,10 @@ async fn models(State(app): Shared) -> Result<Json<Value>, ApiError> {
         let pipe = app.sites[0].pipeline(&app.models, index, &[])?;
         let own = pipe.defaults();
         let steps = if let Some(scheduler::Steps::Count(count)) = own.steps { Some(count) } else { None };
+        let takes = |command: &&&str| order::find_model(&app, None, command).is_ok_and(|own| own == index);
+        let default_of: Vec<&&str> = COMMANDS.iter().filter(takes).collect();
         list.push(json!({
-            "id": model.id, "summary": model.summary, "default": index == 0, "takes_prompt": pipe.takes_prompt(),
+            "id": model.id, "summary": model.summary, "default": index == 0, "default_of": default_of, "takes_prompt": pipe.takes_prompt(),
             "classes": pipe.classes(), "makes_pixels": pipe.samples_are_pictures(),
             "defaults": { "width": own.width, "height": own.height, "steps": steps, "guidance": own.guidance_scale },
         }));

@@ -214,7 +214,7 @@ fn paths() -> Value {
                 },
             },
         },
-        "/api/models": { "get": { "operationId": "models", "summary": "List the models", "responses": { "200": json_of("Each with its own defaults", json!({ "type": "object" })) } } },
+        "/api/models": { "get": { "operationId": "models", "summary": "List the models", "responses": { "200": json_of("Each with its own defaults, and the commands that take it where none is named (default_of)", json!({ "type": "object" })) } } },
         "/api/samplers": { "get": { "operationId": "samplers", "summary": "List samplers and schedules", "responses": { "200": json_of("As headwater samplers --json", json!({ "type": "object" })) } } },
         "/api/info": { "get": { "operationId": "info", "summary": "Version, devices, limits", "responses": { "200": json_of("Of this server", json!({ "type": "object" })) } } },
     })

@@ -10,21 +10,39 @@ use sha2::{Digest as _, Sha256};
 use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
 
-/// Its script and style are inside it; nothing comes from elsewhere.
-const PAGE: &str = include_str!("../page.html");
+/// Its document, with marks where its style and its script belong.
+const DOCUMENT: &str = include_str!("../page/page.html");
+
+/// The parts of its script, in order.
+const SCRIPT: [&str; 8] = [
+    include_str!("../page/transport.js"),
+    include_str!("../page/files.js"),
+    include_str!("../page/store.js"),
+    include_str!("../page/form.js"),
+    include_str!("../page/mask.js"),
+    include_str!("../page/stage.js"),
+    include_str!("../page/compare.js"),
+    include_str!("../page/main.js"),
+];
+
+/// The whole: style and script are inside it, and nothing comes from elsewhere.
+static PAGE: LazyLock<String> = LazyLock::new(|| {
+    let page = DOCUMENT.replace("/*{style}*/", include_str!("../page/page.css"));
+    page.replace("/*{script}*/", &SCRIPT.join("\n"))
+});
 
 pub(super) fn routes() -> Router<Arc<super::App>> {
     Router::new().route("/", get(page))
 }
 
 async fn page() -> Response {
-    ([(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"))], PAGE).into_response()
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"))], PAGE.as_str()).into_response()
 }
 
 /// What the page may do: run its own scripts, which are known by their hashes, use its own styles, and ask this server.
 pub(super) fn policy() -> HeaderValue {
     static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
-        let policy = policy_of(PAGE);
+        let policy = policy_of(&PAGE);
         HeaderValue::from_str(&policy).unwrap_or_else(|_| HeaderValue::from_static("default-src 'none'"))
     });
     POLICY.clone()
@@ -73,5 +91,6 @@ mod tests {
         for part in [" src=\"http", " href=\"http", "@import", "url(http", " style=\"", " onclick=", " onload="] {
             assert!(!PAGE.contains(part), "{part}");
         }
+        assert!(!PAGE.contains("/*{"), "every mark is filled in");
     }
 }

@@ -1,0 +1,343 @@
+//! The page in a real browser: headless Chromium, where there is one.
+
+use super::browser::Browser;
+use super::support::{Server, command, from_base64, pixels};
+use serde_json::json;
+use std::process::{Command, Stdio};
+
+/// A server and a browser that shows its page.
+fn open() -> Option<(Server, Browser)> {
+    let mut browser = Browser::start()?;
+    let server = Server::start(&[]);
+    // What is dragged over must be in sight.
+    let desk = json!({ "width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": false });
+    browser.call("Emulation.setDeviceMetricsOverride", &desk);
+    browser.open(&format!("http://{}/", server.address));
+    browser.until("document.getElementById('model').options.length === 2");
+    Some((server, browser))
+}
+
+/// Submits the form, and waits until its job is over.
+fn generate(browser: &mut Browser) {
+    browser.click("#generate");
+    browser.until("!isBusy");
+    assert_eq!(browser.shown("problem"), "");
+    assert_eq!(browser.shown("status"), "Done");
+}
+
+/// A file that the page holds, by an expression whose value is a Blob or a promise of one.
+fn blob(browser: &mut Browser, expression: &str) -> Vec<u8> {
+    let url = browser.text(&format!("(async () => dataUrl(await {expression}))()"));
+    from_base64(url.split_once(',').unwrap().1)
+}
+
+const RESULT: &str = "image().blob";
+
+#[test]
+fn a_picture_is_made_scrubbed_kept_and_restored() {
+    let Some((_server, mut browser)) = open() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    // Quotes for the shell, and letters that no tEXt chunk holds.
+    let prompt = "it's a red heart \u{2764}";
+    browser.fill("prompt", prompt);
+    browser.fill("seed", "18446744073709551615");
+    browser.fill("steps", "3");
+    generate(&mut browser);
+
+    let made = blob(&mut browser, RESULT);
+    let arguments = ["generate", prompt, "--seed", "18446744073709551615", "--steps", "3", "-o", "command.png", "-q"];
+    assert!(made == command(folder.path(), &arguments, "command.png"), "the command's very file");
+
+    // Every step is in the filmstrip, and the result after them.
+    assert_eq!(browser.eval("document.querySelectorAll('#strip img').length"), 4);
+    let result = browser.text("document.getElementById('shown').src");
+    browser.fill("scrub", "0");
+    let first = browser.text("document.getElementById('shown').src");
+    assert!(first.starts_with("data:image/jpeg;base64,") && result.starts_with("blob:"), "{first:.40} {result}");
+    let spoken = browser.text("document.getElementById('scrub').getAttribute('aria-valuetext')");
+    assert!(spoken.starts_with("step 1, noise level "), "{spoken}");
+    browser.click("[data-view=noisy]");
+    let noisy = browser.text("document.getElementById('shown').src");
+    assert!(noisy.starts_with("data:image/jpeg;base64,") && noisy != first);
+
+    // The command that is copied, run by a shell, makes the same file.
+    browser.eval("globalThis.copied = null; navigator.clipboard.writeText = async (text) => { copied = text; }");
+    browser.click("#copy");
+    browser.until("copied");
+    let line = browser.text("copied").replacen("headwater", "\"$0\"", 1);
+    let status = Command::new("sh")
+        .args(["-c", &format!("{line} --device cpu -q -o copied.png"), env!("CARGO_BIN_EXE_headwater")])
+        .current_dir(folder.path())
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success(), "{line}");
+    assert!(std::fs::read(folder.path().join("copied.png")).unwrap() == made, "{line}");
+
+    // The file alone brings all of it back.
+    browser.click("#start-over");
+    assert_eq!(browser.text("document.getElementById('prompt').value"), "");
+    browser.drop_file("made.png", "image/png", &made);
+    browser.until("document.getElementById('status').textContent.includes('restored')");
+    assert_eq!(browser.text("document.getElementById('prompt').value"), prompt);
+    assert_eq!(browser.text("document.getElementById('seed').value"), "18446744073709551615");
+    assert_eq!(browser.text("document.getElementById('model').value"), "icons-64-consistency");
+    generate(&mut browser);
+    assert!(pixels(&blob(&mut browser, RESULT)) == pixels(&made), "the same picture again");
+
+    // Both are in the history, also after a reload, with their steps.
+    let address = browser.text("location.href");
+    browser.open(&address);
+    browser.click("#tab-history");
+    browser.until("document.querySelectorAll('#shelf li').length === 2");
+    browser.click("#shelf li:last-child .open");
+    browser.until("!document.getElementById('create').hidden && image().url");
+    assert_eq!(browser.eval("document.querySelectorAll('#strip img').length"), 4);
+    assert!(blob(&mut browser, RESULT) == made);
+    assert_eq!(browser.wrong, Vec::<String>::new());
+}
+
+#[test]
+fn a_job_is_cancelled_and_what_is_refused_is_said() {
+    let Some((server, mut browser)) = open() else { return };
+    browser.fill("prompt", "a red heart");
+    browser.fill("model", "icons-64");
+    browser.fill("steps", "900");
+    browser.click("#generate");
+    browser.until("run && run.images[0].steps.length > 1");
+    browser.call("Input.dispatchKeyEvent", &json!({ "type": "keyDown", "key": "Escape", "code": "Escape" }));
+    browser.until("!isBusy");
+    assert_eq!(browser.shown("status"), "Cancelled");
+    let client = browser.text("kept.get('client')");
+    let jobs = server.send("GET", "/api/jobs", &[("X-Headwater-Client", client.as_str())], b"").json();
+    assert_eq!(jobs["jobs"][0]["state"], "cancelled", "{jobs}");
+
+    assert_eq!(browser.wrong, Vec::<String>::new());
+    browser.fill("steps", "5000");
+    browser.click("#generate");
+    browser.until("!isBusy");
+    assert_eq!(browser.shown("problem"), "Steps must be 1000 at most");
+    assert_eq!(browser.text("document.getElementById('steps').getAttribute('aria-invalid')"), "true");
+    // Chromium itself writes of an answer of 422 to the console.
+    assert!(browser.wrong.len() == 1 && browser.wrong[0].contains("422"), "{:?}", browser.wrong);
+    // A job is asked for by what has no control of its own, too.
+    browser.fill("steps", "2");
+    browser.fill("sampler", "ddim");
+    browser.fill("extra", "rng=torch-cpu\neta=0.5");
+    generate(&mut browser);
+    assert_eq!(browser.eval("[image().told.settings.rng, image().told.settings.eta]"), json!(["torch-cpu", 0.5]));
+}
+
+#[test]
+fn what_the_brush_paints_is_made_anew_and_the_rest_kept() {
+    let Some((_server, mut browser)) = open() else { return };
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/bundled/icons-64/ddim.png");
+    let picture = std::fs::read(golden).unwrap();
+    browser.click("[value=inpaint]");
+    browser.drop_file("picture.png", "image/png", &picture);
+    browser.until("given && !document.getElementById('mask').hidden");
+    browser.fill("prompt", "a yellow star");
+    browser.fill("steps", "4");
+    browser.fill("brush", "25");
+
+    // Without a mask nothing is sent.
+    browser.click("#generate");
+    browser.until("!isBusy");
+    assert!(browser.shown("problem").starts_with("Paint over"), "{}", browser.shown("problem"));
+
+    browser.drag("mask", [0.3, 0.4], [0.7, 0.6]);
+    let drawn = pixels(&blob(&mut browser, "mask.file()"));
+    // Keys paint, too, and each stroke can be taken back.
+    browser.eval("document.getElementById('mask').focus()");
+    for (key, code) in [("ArrowUp", "ArrowUp"); 8].into_iter().chain([(" ", "Space")]) {
+        browser.call("Input.dispatchKeyEvent", &json!({ "type": "keyDown", "key": key, "code": code }));
+    }
+    assert!(pixels(&blob(&mut browser, "mask.file()")) != drawn, "a dot above");
+    browser.click("#invert");
+    let inverted = pixels(&blob(&mut browser, "mask.file()"));
+    browser.click("#undo");
+    browser.click("#undo");
+    assert!(pixels(&blob(&mut browser, "mask.file()")) == drawn);
+
+    generate(&mut browser);
+    let (before, after) = (pixels(&picture), pixels(&blob(&mut browser, RESULT)));
+    assert_eq!((after.width, after.height), (before.width, before.height));
+    let (mut changed, mut painted) = (0, 0);
+    for at in 0..before.width * before.height {
+        let of = |image: &headwater::RgbImage| <[u8; 3]>::try_from(&image.pixels[3 * at..3 * at + 3]).unwrap();
+        assert!([[0; 3], [255; 3]].contains(&of(&drawn)), "a mask is black and white");
+        if of(&drawn) == [0; 3] {
+            assert_eq!(of(&before), of(&after), "pixel {at} is kept");
+        } else {
+            painted += 1;
+            changed += usize::from(of(&before) != of(&after));
+            assert!(of(&inverted) == [0; 3], "inverted at {at}");
+        }
+    }
+    // A quarter of the side wide, half of it long.
+    assert!(painted > 400 && painted < 1200 && changed > painted / 2, "{changed} of {painted}");
+
+    // The other tasks on the same picture; those of the sides show the room that they make.
+    browser.click("[value=outpaint]");
+    browser.fill("left", "8");
+    browser.fill("right", "0");
+    generate(&mut browser);
+    assert_eq!(browser.eval("[image().told.width, image().told.height]"), json!([before.width + 8, before.height]));
+    browser.click("[value=colorize]");
+    generate(&mut browser);
+    browser.click("[value=upscale]");
+    browser.fill("steps", "1");
+    generate(&mut browser);
+    assert_eq!(browser.eval("[image().told.width, image().told.height]"), json!([2 * before.width, 2 * before.height]));
+    assert_eq!(browser.wrong, Vec::<String>::new());
+}
+
+#[test]
+fn samplers_are_compared_from_the_same_noise() {
+    let Some((_server, mut browser)) = open() else { return };
+    browser.click("#tab-compare");
+    browser.fill("c-prompt", "a rocket");
+    browser.fill("c-steps", "2, 3");
+    browser.fill("c-seed", "5");
+    browser.eval(
+        "for (const box of document.querySelectorAll('#c-samplers input')) box.checked = ['euler', 'euler_ancestral'].includes(box.value)",
+    );
+    browser.click("#c-run");
+    browser.until("document.getElementById('c-status').textContent.startsWith('Done')");
+    assert_eq!(browser.shown("c-problem"), "");
+    let headings = browser.eval("[...document.querySelectorAll('#sheet th')].map((cell) => cell.textContent)");
+    let mut headings: Vec<&str> = headings.as_array().unwrap().iter().map(|cell| cell.as_str().unwrap()).collect();
+    headings[2..].sort_unstable();
+    assert_eq!(headings, ["2 steps", "3 steps", "euler", "euler_ancestral"]);
+    let sources = "[...document.querySelectorAll('#sheet img')].map((picture) => picture.src)";
+    let ends = browser.eval(sources);
+    assert!(ends.as_array().unwrap().iter().all(|source| source.as_str().unwrap().starts_with("blob:")), "{ends}");
+    // At the first noise level all of them ask the model the same question.
+    browser.fill("c-level", "0");
+    let firsts = browser.eval(sources);
+    let firsts: Vec<&str> = firsts.as_array().unwrap().iter().map(|source| source.as_str().unwrap()).collect();
+    assert!(firsts.iter().all(|source| source.starts_with("data:image/jpeg;base64,")), "{firsts:?}");
+    assert!(firsts.len() == 4 && firsts.iter().all(|source| *source == firsts[0]), "the same noise");
+
+    // A cell is the command's picture, and opens as one that was made.
+    let folder = tempfile::tempdir().unwrap();
+    browser.click("#sheet tbody tr:first-child td:last-child .cell");
+    browser.until("!document.getElementById('create').hidden && image().url");
+    let sampler = browser.text("document.getElementById('sampler').value");
+    let arguments = [
+        "generate",
+        "a rocket",
+        "-m",
+        "icons-64",
+        "--sampler",
+        &sampler,
+        "--steps",
+        "3",
+        "-s",
+        "5",
+        "-o",
+        "a.png",
+        "-q",
+    ];
+    assert!(blob(&mut browser, RESULT) == command(folder.path(), &arguments, "a.png"));
+    assert_eq!(browser.eval("document.querySelectorAll('#strip img').length"), 4);
+    assert_eq!(browser.wrong, Vec::<String>::new());
+}
+
+#[test]
+fn it_fits_a_phone_and_names_every_control() {
+    let Some((_server, mut browser)) = open() else { return };
+    let phone = json!({ "width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": true });
+    browser.call("Emulation.setDeviceMetricsOverride", &phone);
+    browser.eval("document.getElementById('more').open = document.getElementById('c-more').open = true");
+    for (tab, command) in
+        [("create", "generate"), ("create", "inpaint"), ("create", "outpaint"), ("compare", ""), ("history", "")]
+    {
+        browser.click(&format!("#tab-{tab}"));
+        if !command.is_empty() {
+            browser.click(&format!("[value={command}]"));
+        }
+        assert_eq!(browser.eval("document.documentElement.scrollWidth <= innerWidth"), true, "{tab} {command}");
+        let tree = browser.call("Accessibility.getFullAXTree", &json!({}));
+        let mut controls = 0;
+        for node in tree["nodes"].as_array().unwrap() {
+            let role = node["role"]["value"].as_str().unwrap_or_default();
+            if [
+                "button",
+                "textbox",
+                "spinbutton",
+                "slider",
+                "combobox",
+                "radio",
+                "checkbox",
+                "tab",
+                "tabpanel",
+                "application",
+            ]
+            .contains(&role)
+                && node["ignored"] == false
+            {
+                controls += 1;
+                assert!(!node["name"]["value"].as_str().unwrap_or_default().is_empty(), "{tab} {command}: {node}");
+            }
+        }
+        assert!(controls >= 5, "{controls}");
+    }
+    // Colours follow the system until they are chosen.
+    let dark = json!({ "features": [{ "name": "prefers-color-scheme", "value": "dark" }] });
+    let paper = "getComputedStyle(document.documentElement).backgroundColor";
+    let light = browser.text(paper);
+    browser.call("Emulation.setEmulatedMedia", &dark);
+    let followed = browser.text(paper);
+    assert_ne!(light, followed);
+    browser.click("#theme");
+    assert_eq!(browser.text(paper), light);
+    assert_eq!(browser.text("document.getElementById('theme').getAttribute('aria-label')"), "Colours: light");
+    assert_eq!(browser.wrong, Vec::<String>::new());
+}
+
+#[test]
+fn settings_of_other_tools_are_understood() {
+    let Some((_server, mut browser)) = open() else { return };
+    // As AUTOMATIC1111's web UI writes them.
+    let text = "a rocket,\nblue\nNegative prompt: text, \"frame\"\nSteps: 12, Sampler: Euler a, Schedule type: Karras, CFG scale: 4.5, Seed: 11, \
+                Size: 64x96, Model hash: 1a2b, Model: \"other, model\", Clip skip: 2, RNG: CPU, Version: v1.10";
+    let told = browser.eval(&format!("fromParameters({})", json!(text)));
+    let want = json!({
+        "prompt": "a rocket,\nblue", "negative_prompt": "text, \"frame\"", "steps": "12", "sampler": "Euler a", "schedule": "Karras",
+        "guidance": "4.5", "seed": "11", "width": "64", "height": "96", "model": "other, model", "clip_skip": 1, "rng": "torch-cpu",
+    });
+    assert_eq!(told, want);
+    assert_eq!(browser.eval(&format!("restore(fromParameters({}))", json!(text))), false, "this model is not served");
+    let fields = browser.eval("fieldsOf()");
+    assert_eq!(fields["sampler"], "euler_ancestral");
+    assert_eq!(
+        (&fields["schedule"], &fields["seed"], &fields["clip_skip"]),
+        (&json!("karras"), &json!(11), &json!("1"))
+    );
+
+    // Text chunks of all three kinds, the compressed ones made by the browser's own deflate; damaged ones are none.
+    let texts = browser.eval(
+        "(async () => {
+           const bytes = (text) => new TextEncoder().encode(text);
+           const deflated = async (text) => new Uint8Array(await new Response(
+             new Blob([text]).stream().pipeThrough(new CompressionStream('deflate'))).arrayBuffer());
+           const chunk = (kind, ...parts) => new Blob([new Uint8Array([0, 0, 0, 0]), kind, ...parts, new Uint8Array(4)]).arrayBuffer().then((buffer) => {
+             new DataView(buffer).setUint32(0, buffer.byteLength - 12);
+             return buffer;
+           });
+           return textsOf(new Blob([
+             new Uint8Array([0x89, 0x50, 0x4e, 0x47, 13, 10, 26, 10]),
+             await chunk('tEXt', 'a\\0', new Uint8Array([0xe9])),
+             await chunk('zTXt', 'b\\0\\0', await deflated('plain')),
+             await chunk('iTXt', 'c\\0\\0\\0\\0\\0', bytes('\u{2764}')),
+             await chunk('iTXt', 'd\\0\\x01\\0en\\0\\0', await deflated(bytes('\u{2764}\u{2764}'))),
+             await chunk('zTXt', 'e\\0\\0', 'no deflate'),
+             await chunk('tEXt', 'no end'),
+             new Uint8Array([0x7f, 255, 255, 255, 1, 2]),
+           ]));
+         })()",
+    );
+    assert_eq!(texts, json!({ "a": "é", "b": "plain", "c": "❤", "d": "❤❤" }));
+    assert_eq!(browser.wrong, Vec::<String>::new());
+}
