@@ -230,7 +230,7 @@ fn decode<R: BufRead + Seek>(mut source: R, shown: &str, most_pixels: u64) -> Re
         return Err(PictureError::new(message));
     }
     let Some(format) = format else {
-        return Err(PictureError::new(format!("{shown} is not a picture that is read ({FORMATS})")));
+        return Err(PictureError::new(format!("{shown} is not a picture that can be read ({FORMATS})")));
     };
     source.rewind().map_err(|error| unread(&error))?;
     let mut reader = ImageReader::with_format(source, format);

@@ -504,7 +504,7 @@ fn names_mean_what_they_did() {
     let place = Place::new();
     fs::create_dir_all(place.path("tiny/model")).unwrap();
     place.fail(place.info(), &["tiny/model", "model_index.json"]);
-    fs::remove_dir(place.path("tiny/model")).unwrap();
+    fs::remove_dir_all(place.path("tiny")).unwrap();
     let model = |name: &str| place.command(&[GENERATE, &["--model", name]].concat());
     for name in ["foo", "./tiny/model", "no/such/folder", "../tiny", "out/model.safetensors"] {
         place.fail(model(name), &["there is no model", name, "icons-64", "OWNER/REPO"]);

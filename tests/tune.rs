@@ -40,7 +40,7 @@ fn tune(folder: &Path) -> String {
 
 fn picture(folder: &Path, name: &str, kernel: &str) -> (headwater::RgbImage, String) {
     let model = model("stable_diffusion");
-    let arguments = ["generate", "a fox", "-m", &model, "--steps", "2", "--seed", "5", "-v", "-o", name];
+    let arguments = ["generate", "a fox", "-m", &model, "--steps", "2", "--seed", "5", "-v", "--force", "-o", name];
     let (_, err) = succeed(folder, kernel, &arguments);
     (read(folder, name), err)
 }

@@ -8,8 +8,8 @@ use cpu::CpuDevice;
 use graph::ops::Conv2d;
 use graph::random::{RandomGraph, random_graph};
 use graph::{
-    Convolution, Device, DeviceError, DeviceKind, Graph, MemoryWeights, Node, Op, Plan as _, PlanOptions, Rate, Scope,
-    Storage, StorageType, Tile, WeightSource, WeightView, estimate_memory, passes,
+    Convolution, Device, DeviceError, DeviceKind, Graph, MemoryWeights, Plan as _, PlanOptions, Rate, Scope, Storage,
+    StorageType, Tile, WeightSource, WeightView, estimate_memory, passes,
 };
 use std::borrow::Cow;
 
@@ -115,19 +115,6 @@ fn kernels_are_kept_alike_for_every_way_to_convolve() {
     }
 }
 
-/// Room for the keys and values of the largest attention, in panels of some columns each, of which no machine has more than 64.
-fn attention_room(graph: &Graph) -> u64 {
-    let room = |node: &Node| match &node.op {
-        Op::Attention(attention) => {
-            let [batch, keys, width] = graph.node(node.inputs[1]).shape[..] else { panic!("keys have three axes") };
-            let depth = width / attention.heads;
-            batch * attention.heads * (keys.next_multiple_of(64) * depth + depth.next_multiple_of(64) * keys)
-        }
-        _ => 0,
-    };
-    graph.nodes().iter().map(room).max().unwrap_or(0) as u64 * 4
-}
-
 #[test]
 fn plans_hold_what_was_estimated_and_little_more() {
     for seed in 0..40 {
@@ -136,7 +123,9 @@ fn plans_hold_what_was_estimated_and_little_more() {
         let held = plan(&graph, &weights).memory();
         let estimated = estimate_memory(&graph, &weights, PlanOptions::default(), DeviceKind::Cpu);
         assert!(estimated.weights <= held.weights && held.weights <= 2 * estimated.weights, "{seed}: {held:?}");
-        let room = estimated.activations..=estimated.activations + attention_room(&graph);
+        // Attention needs room that is counted for the widest registers there are; those of a graph for adapters have none.
+        let without = estimate_memory(&graph, &weights, PlanOptions::default(), DeviceKind::Other).activations;
+        let room = without..=estimated.activations;
         assert!(room.contains(&held.activations), "{seed}: {held:?} beside {estimated:?}");
     }
 }

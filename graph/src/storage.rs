@@ -2,7 +2,7 @@
 //! same numbers and memory is known before it is taken.
 
 use crate::device::{Activations, DeviceKind, MemoryUse, PlanOptions, Storage};
-use crate::graph::Graph;
+use crate::graph::{Graph, Node};
 use crate::op::Op;
 use crate::ops::MatMul;
 use crate::passes;
@@ -141,8 +141,8 @@ pub fn half_values(graph: &Graph, options: PlanOptions) -> Vec<bool> {
 
 /// What a plan of an optimised graph will hold on such a device, without making it.
 ///
-/// An estimate: values count as singles, devices round buffers up, and some need a little room of their own (parameters of kernels, scratch memory of
-/// attention) or keep a weight twice that is read in two ways.
+/// An estimate: values count as singles, devices round buffers up, and some need a little room of their own (parameters of kernels) or keep a weight
+/// twice that is read in two ways.
 #[must_use]
 pub fn estimate_memory(
     graph: &Graph,
@@ -163,8 +163,22 @@ pub fn estimate_memory(
             _ => {}
         }
     }
+    if device == DeviceKind::Cpu {
+        memory.activations +=
+            4 * graph.nodes().iter().map(|node| attention_room(graph, node)).max().unwrap_or(0) as u64;
+    }
     memory.activations += 4 * Slots::assign(graph).sizes().iter().map(|size| *size as u64).sum::<u64>();
     memory
+}
+
+/// Elements of the room in which the native executor lays out an attention's keys and values, in panels of as many columns as there are on a machine
+/// with the widest registers.
+fn attention_room(graph: &Graph, node: &Node) -> usize {
+    const PANEL: usize = 32;
+    let Op::Attention(attention) = &node.op else { return 0 };
+    let [batch, keys, width] = graph.node(node.inputs[1]).shape[..] else { return 0 };
+    let depth = width / attention.heads;
+    batch * attention.heads * (keys.next_multiple_of(PANEL) * depth + depth.next_multiple_of(PANEL) * keys)
 }
 
 #[cfg(test)]

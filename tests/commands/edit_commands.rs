@@ -100,7 +100,7 @@ fn bad_pictures_and_strengths_are_one_sentence() {
         ("nowhere.png", "cannot read nowhere.png: No such file"),
         (".", ". is a folder, not a picture"),
         ("garbage.png", "garbage.png is not a picture that can be read (PNG, JPEG, WebP, BMP, GIF or TIFF)"),
-        ("empty", "empty is not a picture that is read (PNG, JPEG, WebP, BMP, GIF or TIFF)"),
+        ("empty", "empty is not a picture that can be read (PNG, JPEG, WebP, BMP, GIF or TIFF)"),
         ("half.webp", "half.webp is not a picture that can be read"),
         ("palette.png", "palette.png is not a picture that can be read"),
         ("metadata.webp", "metadata.webp is not a picture that can be read"),

@@ -222,7 +222,7 @@ fn unchunked(mut rest: &[u8]) -> Vec<u8> {
 pub(crate) fn command(folder: &Path, arguments: &[&str], file: &str) -> Vec<u8> {
     let output = Command::new(env!("CARGO_BIN_EXE_headwater"))
         .args(arguments)
-        .args(["--device", "cpu"])
+        .args(["--device", "cpu", "--force"])
         .current_dir(folder)
         .stdin(Stdio::null())
         .output()

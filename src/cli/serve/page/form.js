@@ -27,7 +27,7 @@ const FIELDS = ["prompt", "model", "negative_prompt", "steps", "guidance", "samp
 const TEXTS = ["prompt", "model", "negative_prompt", "sampler", "schedule", "seed"];
 
 /** What files say of themselves that is no setting: how they were made, and by what. */
-const TOLD = ["version", "command", "evaluations", "predictions", "dtype", "device", "image", "mask", "loras", "embeddings", "vae", "variant", "config"];
+const TOLD = ["version", "command", "evaluations", "predictions", "reused", "dtype", "device", "image", "mask", "loras", "embeddings", "vae", "variant", "config"];
 
 const command = () => new FormData($("form")).get("command");
 const model = () => known.models.find((one) => one.id === $("model").value) ?? known.models[0];
