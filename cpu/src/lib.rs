@@ -8,6 +8,7 @@
 //! Winograd's transforms; attention's scores never leave the cache. Elementwise expressions become short programs over blocks that stay in
 //! the first-level cache. Rayon spreads the work over all cores.
 
+mod clock;
 mod compile;
 mod device;
 mod eval;

@@ -1,3 +1,4 @@
+use crate::clock::Clock;
 use crate::compile::{Compiled, Step, compile, zeros};
 use crate::kernels::Tools;
 use crate::parallel::Threads;
@@ -5,7 +6,6 @@ use graph::shape::numel;
 use graph::{
     DeviceError, Graph, MemoryUse, NodeId, NodeTime, Op, Plan, PlanOptions, Rate, Slots, WeightSource, passes,
 };
-use std::time::Instant;
 
 /// A graph bound to the processor: weights packed, memory reserved. Running it allocates no memory for tensors.
 pub struct CpuPlan {
@@ -42,7 +42,7 @@ impl CpuPlan {
         Ok(CpuPlan { threads, graph, slots, compiled, buffers, heads, written, settled: false, ran: false })
     }
 
-    fn run_timed(&mut self, done: &mut (dyn FnMut(&Graph, NodeId, f64) + Send)) -> Result<(), DeviceError> {
+    fn run_timed(&mut self, done: &mut (dyn FnMut(&Graph, NodeId, Clock) + Send)) -> Result<(), DeviceError> {
         self.check_written()?;
         self.ran = false;
         let CpuPlan { threads, graph, slots, compiled, buffers, heads, settled, .. } = self;
@@ -52,9 +52,9 @@ impl CpuPlan {
                 if *settled && graph.node(step.id).rate == Rate::Once {
                     continue;
                 }
-                let start = Instant::now();
+                let start = Clock::now();
                 run_step(step, graph, slots, &compiled.leaves, buffers, &mut tools);
-                done(graph, step.id, start.elapsed().as_secs_f64());
+                done(graph, step.id, start);
             }
         });
         self.settled = true;
@@ -105,7 +105,8 @@ impl Plan for CpuPlan {
     fn profile(&mut self) -> Result<Vec<NodeTime>, DeviceError> {
         self.settled = false;
         let mut times = Vec::with_capacity(self.compiled.steps.len());
-        self.run_timed(&mut |graph, id, seconds| {
+        self.run_timed(&mut |graph, id, start| {
+            let (seconds, processor) = start.elapsed();
             let (node, cost) = (graph.node(id), graph.node_cost(id));
             times.push(NodeTime {
                 op: node.op.name(),
@@ -113,6 +114,7 @@ impl Plan for CpuPlan {
                 path: node.path.clone(),
                 rate: node.rate,
                 seconds,
+                processor,
                 flops: cost.flops,
                 bytes: cost.elements * size_of::<f32>() as u64,
             });

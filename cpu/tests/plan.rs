@@ -55,6 +55,9 @@ fn a_profile_tells_of_every_operation() {
     let product = times.iter().find(|time| time.op == "matmul").unwrap();
     assert_eq!((product.rate, product.flops), (Rate::Once, 24));
     assert!(times.iter().all(|time| time.seconds >= 0.0));
+    if cfg!(unix) {
+        assert!(times.iter().all(|time| time.processor.is_some_and(|seconds| seconds >= 0.0)));
+    }
     assert_eq!(graph::Plan::read(&mut plan, "y").unwrap(), [6.0; 4]);
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Times the parts of one checkpoint on the CPU in Headwater and in every peer that is installed, in turn, each in a process of its own.
 
-    python docs/benchmarks/peers.py FOLDER [--size 512] [--repeats 5] [--rounds 3] [--program target/release/headwater] [--out peers.json]
+    python docs/benchmarks/peers.py FOLDER [--size 512] [--repeats 5] [--rounds 3] [--program target/release/headwater] [--out peers.json] [--chart peers.svg]
 
 Peers: diffusers on PyTorch, and ONNX Runtime where FOLDER holds graphs as `optimum-cli export onnx` names them (unet/model.onnx,
 text_encoder/model.onnx, vae_decoder/model.onnx). What is missing is skipped with a line. FOLDER is in diffusers' layout, of a UNet (Stable Diffusion 1, 2
@@ -87,6 +87,27 @@ def onnxruntime(folder, size, batch, repeats):
     return result
 
 
+def chart(rows, sides, title):
+    """-> an SVG of bars: seconds of every side in every part, each part on a scale of its own, so that parts of milliseconds are seen."""
+    bar, gap, left, width = 18, 26, 130, 420
+    colours = ("#2f6fde", "#9aa3ad", "#d39b3c", "#5b9d6b")
+    parts, y = [], 44
+    for row in rows:
+        parts.append(f'<text x="8" y="{y + 13}" font-weight="600">{row["part"]}</text>')
+        slowest = max(row[side]["median"] for side in sides if side in row)
+        for side, colour in zip(sides, colours):
+            if side not in row:
+                continue
+            seconds = row[side]["median"]
+            length = width * seconds / slowest
+            parts.append(f'<rect x="{left}" y="{y}" width="{length:.1f}" height="{bar - 4}" rx="2" fill="{colour}"/>')
+            parts.append(f'<text x="{left + length + 6:.1f}" y="{y + 11}">{side} {seconds:.3g} s</text>')
+            y += bar
+        y += gap - bar // 2
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 170} {y}" font-family="sans-serif" font-size="12" fill="#777">'
+    return "\n".join([head, f'<text x="8" y="22" font-size="14">{title}</text>', *parts, "</svg>", ""])
+
+
 PEERS = {"diffusers": (diffusers, ("torch", "diffusers", "transformers")), "onnxruntime": (onnxruntime, ("onnxruntime", "numpy"))}
 
 
@@ -117,6 +138,7 @@ def main():
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--program", default="target/release/headwater")
     p.add_argument("--out", default="peers.json")
+    p.add_argument("--chart", help="an SVG of bars")
     p.add_argument("--child", choices=PEERS, help=argparse.SUPPRESS)
     p.add_argument("--batch", type=int, default=1, help=argparse.SUPPRESS)
     a = p.parse_args()
@@ -183,6 +205,9 @@ def main():
         for name in peers:
             cells += [f"{peaks[name] / 1e9:.2f} GB", f"{peaks[name] / peaks['headwater']:.2f}"]
         print("| peak memory | " + " | ".join(cells) + " |")
+    if a.chart:
+        title = f"{pathlib.Path(a.folder).name}, {a.size} × {a.size}, CPU, f32: seconds, less is better"
+        pathlib.Path(a.chart).write_text(chart(rows, ("headwater", *peers), title))
     pathlib.Path(a.out).write_text(json.dumps({"folder": a.folder, "size": a.size, "ceilings": ceilings, "rows": rows, "memory": memory}, indent=1) + "\n")
 
 

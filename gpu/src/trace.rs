@@ -184,6 +184,7 @@ impl GpuPlan {
                 kernel: dispatch.pipeline.kernel,
                 rate: node.rate,
                 seconds: time.as_secs_f64(),
+                processor: None,
                 flops: cost.flops,
                 bytes: cost.elements * size_of::<f32>() as u64,
             }

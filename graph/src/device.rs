@@ -112,6 +112,9 @@ pub struct NodeTime {
     pub rate: Rate,
     /// Seconds it took alone.
     pub seconds: f64,
+    /// Seconds that processors spent in this program meanwhile, over all of its threads; none where the device is no processor or the system does not
+    /// tell.
+    pub processor: Option<f64>,
     /// Floating-point operations.
     pub flops: u64,
     /// Bytes read and written, each operand once, in single precision.

@@ -33,10 +33,13 @@ const LEAST_SECONDS: f64 = 0.2;
 impl Grouping {
     /// Share of the threads' time in which they worked. A thread that waits for work by asking for it again and again counts as working.
     #[allow(clippy::cast_precision_loss, reason = "a number of threads")]
+    fn share(&self, processor: Option<f64>, seconds: &[f64]) -> Option<f64> {
+        Some((processor? / (seconds.iter().sum::<f64>() * self.threads? as f64)).min(1.0))
+    }
+
+    /// The same of hundredths of a second.
     fn busy(&self, processor: Option<f64>, seconds: &[f64]) -> Option<f64> {
-        let wall: f64 = seconds.iter().sum();
-        let share = processor? / (wall * self.threads? as f64);
-        (wall >= LEAST_SECONDS).then_some(share.min(1.0))
+        self.share(processor, seconds).filter(|_| seconds.iter().sum::<f64>() >= LEAST_SECONDS)
     }
 
     fn group(&self, node: &graph::NodeTime) -> String {
@@ -48,6 +51,7 @@ impl Grouping {
     /// A part, then its groups, the slowest first.
     fn rows(&self, part: &str, bench: &Bench) -> Vec<Row> {
         let mut groups: BTreeMap<String, Row> = BTreeMap::new();
+        let mut processor: BTreeMap<String, Option<f64>> = BTreeMap::new();
         let row = |group| Row {
             suite: Suite::Meso,
             part: part.to_owned(),
@@ -61,9 +65,11 @@ impl Grouping {
         for (i, nodes) in bench.profiles.iter().enumerate() {
             for node in nodes {
                 let name = self.group(node);
-                let group = groups.entry(name.clone()).or_insert_with(|| row(Some(name)));
+                let group = groups.entry(name.clone()).or_insert_with(|| row(Some(name.clone())));
                 group.seconds.resize(i + 1, 0.0);
                 group.seconds[i] += node.seconds;
+                let spent = processor.entry(name).or_insert(Some(0.0));
+                *spent = spent.zip(node.processor).map(|(sum, own)| sum + own);
                 // Every profile is of the same operations.
                 if i == 0 {
                     group.count += 1;
@@ -71,6 +77,9 @@ impl Grouping {
                     group.bytes += node.bytes;
                 }
             }
+        }
+        for (name, group) in &mut groups {
+            group.busy = self.share(processor.get(name).copied().flatten(), &group.seconds);
         }
         let mut groups: Vec<Row> = groups.into_values().collect();
         groups.sort_by(|a, b| b.spread().median.total_cmp(&a.spread().median));

@@ -66,7 +66,7 @@ pub(super) struct Args {
     #[arg(long, help_heading = "Access", value_name = "NAME")]
     allowed_host: Vec<String>,
 
-    /// Another site whose pages may use the APIs, as https://example.com; repeatable
+    /// Another site whose pages may use the APIs, by scheme and host; repeatable
     #[arg(long, help_heading = "Access", value_name = "ORIGIN")]
     allowed_origin: Vec<String>,
 
