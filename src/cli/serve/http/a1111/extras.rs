@@ -75,8 +75,15 @@ pub(super) async fn single(State(app): Shared, Extension(owner): Extension<Owner
     } else if mode == 1.0 {
         let side = |name: &str, value: Option<f64>| value.ok_or_else(|| ApiError::field(name, "is missing"));
         let whole = |value: f64| json!(value.round().clamp(0.0, 1e9) as u64);
-        asked.fields.insert("width".into(), whole(side("upscaling_resize_w", width)?));
-        asked.fields.insert("height".into(), whole(side("upscaling_resize_h", height)?));
+        let (width, height) = (side("upscaling_resize_w", width)?, side("upscaling_resize_h", height)?);
+        // Models that were not trained to enlarge know whole numbers of times only.
+        match times(&image, width, height) {
+            Some(scale) => drop(asked.fields.insert("scale".into(), json!(scale))),
+            None => {
+                asked.fields.insert("width".into(), whole(width));
+                asked.fields.insert("height".into(), whole(height));
+            }
+        }
     } else {
         return Err(ApiError::field("resize_mode", "must be 0 or 1").into());
     }
@@ -85,6 +92,14 @@ pub(super) async fn single(State(app): Shared, Extension(owner): Extension<Owner
     let made = lease.pictures().await?;
     let image = made.first().map(|made| STANDARD.encode(&made.bytes)).unwrap_or_default();
     Ok(Json(json!({ "html_info": "", "image": image })))
+}
+
+/// How many times as large as the picture this size is, where that is a whole number of times.
+fn times(image: &[u8], width: f64, height: f64) -> Option<f64> {
+    let reader = image::ImageReader::new(std::io::Cursor::new(image)).with_guessed_format().ok()?;
+    let (own_width, own_height) = reader.into_dimensions().ok()?;
+    let scale = width / f64::from(own_width);
+    (scale >= 1.0 && scale.fract() == 0.0 && scale == height / f64::from(own_height)).then_some(scale)
 }
 
 /// Decodes a picture to see that it is one.
