@@ -5,6 +5,7 @@ use crate::gemm::{Matrix, Panels};
 use crate::kernels::{
     Attend, Convolve, Join, Kernel, Normalize, NormalizeGroups, Permute, Product, Right, Rows, Take, Winograd,
 };
+use crate::memory::Memory;
 use crate::parallel::Threads;
 use crate::weights::{self, InOrder};
 use graph::ops::{GroupNorm, MatMul};
@@ -26,7 +27,7 @@ pub(crate) struct Compiled {
     /// In running order, reshapes and leaves left out.
     pub(crate) steps: Vec<Step>,
     /// Inputs, weights and constants by node number; empty for all other nodes.
-    pub(crate) leaves: Vec<Vec<f32>>,
+    pub(crate) leaves: Vec<Memory<f32>>,
     pub(crate) packs: Vec<Panels>,
     /// Bytes of weights and constants, packed or not.
     pub(crate) weight_bytes: u64,
@@ -92,23 +93,31 @@ pub(crate) fn compile(
         match &node.op {
             Op::Weight(weight) => {
                 let kept = kept[id.index()];
-                let tensor = weights::load(source, weight, kept)?;
+                let tensor = weights::load(source, weight)?;
                 let mut packs = Vec::new();
                 for (place, key) in own {
-                    let matrix = key.matrix(InOrder::new(&tensor, weight));
-                    packs.push((place, Panels::pack_weight(&matrix, kept)));
+                    let matrix = key.matrix(InOrder::new(&tensor, weight, key.transposed));
+                    match Panels::pack_weight(&matrix, kept) {
+                        Some(panels) => packs.push((place, panels)),
+                        None => weights::check(&tensor, weight, kept)?,
+                    }
+                }
+                // What is packed was looked at on the way.
+                if packs.is_empty() {
+                    weights::check(&tensor, weight, kept)?;
                 }
                 let whole = read_whole[id.index()];
-                let data = if whole { weights::singles(tensor, weight, kept) } else { Vec::new() };
+                let data = if whole { weights::singles(tensor, weight, kept).into() } else { Memory::default() };
                 source.release(&weight.name);
                 Ok(Leaf { data, packs })
             }
             Op::Constant(constant) => {
                 let packs = own.map(|(place, key)| (place, Panels::pack(key.matrix(&constant.data)))).collect();
-                Ok(Leaf { data: if read_whole[id.index()] { constant.data.clone() } else { Vec::new() }, packs })
+                let data = if read_whole[id.index()] { constant.data.clone().into() } else { Memory::default() };
+                Ok(Leaf { data, packs })
             }
             Op::Input(input) => Ok(Leaf { data: zeros(numel(&input.shape), device)?, packs: Vec::new() }),
-            _ => Ok(Leaf { data: Vec::new(), packs: Vec::new() }),
+            _ => Ok(Leaf { data: Memory::default(), packs: Vec::new() }),
         }
     };
     // Each thread reads and packs a weight at a time. The first error in the graph's order is the one that is told.
@@ -126,13 +135,14 @@ pub(crate) fn compile(
             packed[place] = Some(panels);
         }
     }
-    compiled.packs = packed.into_iter().flatten().collect();
+    compiled.packs =
+        packed.into_iter().map(|panels| panels.expect("every weight that can be kept is packed")).collect();
     Ok(compiled)
 }
 
 /// What is kept of an input, a weight or a constant.
 struct Leaf {
-    data: Vec<f32>,
+    data: Memory<f32>,
     /// Its packed forms, by their place in the order of all.
     packs: Vec<(usize, Panels)>,
 }
@@ -211,12 +221,9 @@ fn heads(steps: &[Step]) -> usize {
 }
 
 /// Zeroed memory for this many elements, or an error when the system has no memory left.
-pub(crate) fn zeros(len: usize, device: &str) -> Result<Vec<f32>, DeviceError> {
-    let mut memory = Vec::new();
-    memory.try_reserve_exact(len).map_err(|_| DeviceError::OutOfMemory {
+pub(crate) fn zeros(len: usize, device: &str) -> Result<Memory<f32>, DeviceError> {
+    Memory::zeroed(len).ok_or_else(|| DeviceError::OutOfMemory {
         device: device.to_owned(),
         doing: format!("reserving {} MiB for activations", len.saturating_mul(size_of::<f32>()) >> 20),
-    })?;
-    memory.resize(len, 0.0);
-    Ok(memory)
+    })
 }

@@ -17,6 +17,7 @@ mod info;
 mod kernels;
 mod layout;
 mod math;
+mod memory;
 mod parallel;
 mod plan;
 mod program;

@@ -1,6 +1,7 @@
 use crate::clock::Clock;
 use crate::compile::{Compiled, Step, compile, zeros};
 use crate::kernels::Tools;
+use crate::memory::Memory;
 use crate::parallel::Threads;
 use graph::shape::numel;
 use graph::{
@@ -14,8 +15,8 @@ pub struct CpuPlan {
     slots: Slots,
     compiled: Compiled,
     /// One buffer per slot.
-    buffers: Vec<Vec<f32>>,
-    heads: Vec<f32>,
+    buffers: Vec<Memory<f32>>,
+    heads: Memory<f32>,
     /// By node number: whether this input was written.
     written: Vec<bool>,
     /// Whether values of rate `Once` are up to date.
@@ -75,7 +76,13 @@ impl CpuPlan {
 }
 
 /// The value of a node: in its slot, or in its leaf's own memory.
-fn value<'a>(id: NodeId, graph: &Graph, slots: &Slots, leaves: &'a [Vec<f32>], buffers: &'a [Vec<f32>]) -> &'a [f32] {
+fn value<'a>(
+    id: NodeId,
+    graph: &Graph,
+    slots: &Slots,
+    leaves: &'a [Memory<f32>],
+    buffers: &'a [Memory<f32>],
+) -> &'a [f32] {
     match slots.of(id) {
         Some(slot) => &buffers[slot.0][..numel(&graph.node(id).shape)],
         None => &leaves[slots.root(id).index()],
@@ -86,8 +93,8 @@ fn run_step(
     step: &Step,
     graph: &Graph,
     slots: &Slots,
-    leaves: &[Vec<f32>],
-    buffers: &mut [Vec<f32>],
+    leaves: &[Memory<f32>],
+    buffers: &mut [Memory<f32>],
     tools: &mut Tools<'_>,
 ) {
     let slot = slots.of(step.id).expect("only leaves own no slot, and they are no steps").0;

@@ -3,19 +3,14 @@
 use graph::ops::Weight;
 use graph::shape::numel;
 use graph::{DeviceError, Kept, StorageType, WeightSource, WeightView, q8_0};
-use half::f16;
 use std::borrow::Cow;
 use std::ops::Range;
 
 /// The least magnitude that rounds to infinity in half precision: halfway from the largest half to the next power of two.
 const BEYOND_HALF: f32 = 65520.0;
 
-/// The checkpoint's tensor of that name, when it has the shape that the model needs and all of its values are finite and can be kept so.
-pub(crate) fn load<'a>(
-    source: &'a dyn WeightSource,
-    weight: &Weight,
-    kept: Kept,
-) -> Result<WeightView<'a>, DeviceError> {
+/// The checkpoint's tensor of that name, when it has the shape that the model needs.
+pub(crate) fn load<'a>(source: &'a dyn WeightSource, weight: &Weight) -> Result<WeightView<'a>, DeviceError> {
     let Weight { name, shape, .. } = weight;
     let error = |reason: String| DeviceError::Weight { name: name.to_owned(), reason };
     let view = source.weight(name).ok_or_else(|| error("is missing from the checkpoint".into()))?;
@@ -26,44 +21,62 @@ pub(crate) fn load<'a>(
     if bytes != wanted {
         return Err(error(format!("holds {bytes} bytes and its shape {shape:?} needs {wanted}")));
     }
-    let (limit, instead) = match kept {
-        Kept::F16 if view.storage != StorageType::F16 => (BEYOND_HALF, "half precision"),
-        Kept::Q8_0 => (127.0 * BEYOND_HALF, "what blocks of eight bits can scale"),
-        _ => (f32::INFINITY, ""),
+    Ok(view)
+}
+
+/// An error unless all of a tensor's values are finite and can be kept so.
+pub(crate) fn check(view: &WeightView<'_>, weight: &Weight, kept: Kept) -> Result<(), DeviceError> {
+    let instead = match kept {
+        Kept::Q8_0 => "what blocks of eight bits can scale",
+        _ => "half precision",
     };
-    match first(&view, limit) {
-        None => Ok(view),
-        Some((at, value)) if !value.is_finite() => {
-            Err(error(format!("element {at} is {value}, so the checkpoint is damaged")))
-        }
-        Some((at, value)) => {
-            Err(error(format!("element {at} is {value}, beyond {instead}; keep weights in single precision (f32)")))
-        }
+    let limit = limit(view.storage, kept);
+    let size = view.storage.size();
+    let runs = view.bytes.chunks(RUN * size);
+    let Some((run, values)) = runs.enumerate().find(|(_, run)| exceed(view.storage, run, limit)) else {
+        return Ok(());
+    };
+    let mut widened = [0.0; RUN];
+    let widened = &mut widened[..values.len() / size];
+    view.storage.widen(values, widened);
+    let beyond = |value: &f32| value.is_nan() || value.abs() >= limit;
+    let at = widened.iter().position(beyond).expect("one of them was found to be beyond the limit");
+    let (at, value) = (run * RUN + at, widened[at]);
+    let reason = if value.is_finite() {
+        format!("element {at} is {value}, beyond {instead}; keep weights in single precision (f32)")
+    } else {
+        format!("element {at} is {value}, so the checkpoint is damaged")
+    };
+    Err(DeviceError::Weight { name: weight.name.clone(), reason })
+}
+
+/// Elements that are looked at without an exit, many at a time.
+const RUN: usize = 1024;
+
+/// The least magnitude that cannot be kept so.
+pub(crate) fn limit(storage: StorageType, kept: Kept) -> f32 {
+    match kept {
+        Kept::F16 if storage != StorageType::F16 => BEYOND_HALF,
+        Kept::Q8_0 => 127.0 * BEYOND_HALF,
+        _ => f32::INFINITY,
     }
 }
 
-/// The first value of at least this magnitude, or that is no number.
-fn first(view: &WeightView<'_>, limit: f32) -> Option<(usize, f32)> {
-    let (pairs, _) = view.bytes.as_chunks();
-    let (fours, _) = view.bytes.as_chunks();
-    let exceeds = |value: f32| value.is_nan() || value.abs() >= limit;
-    let upper = |bytes| f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16);
-    match view.storage {
-        StorageType::F32 => {
-            find(fours, |bytes| exceeds(f32::from_le_bytes(bytes))).map(|at| (at, f32::from_le_bytes(fours[at])))
-        }
-        StorageType::Bf16 => find(pairs, |bytes| exceeds(upper(bytes))).map(|at| (at, upper(pairs[at]))),
+/// Whether one of these values has at least this magnitude or is no number.
+pub(crate) fn exceed(storage: StorageType, bytes: &[u8], limit: f32) -> bool {
+    let (pairs, _) = bytes.as_chunks();
+    let (fours, _) = bytes.as_chunks();
+    let beyond = |value: f32| value.is_nan() || value.abs() >= limit;
+    match storage {
+        StorageType::F32 => any(fours, |bytes| beyond(f32::from_le_bytes(bytes))),
+        StorageType::Bf16 => any(pairs, |bytes| beyond(f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16))),
         // Every finite half is below every limit; the others have all bits of the exponent.
-        StorageType::F16 => find(pairs, |bytes| u16::from_le_bytes(bytes) & 0x7c00 == 0x7c00)
-            .map(|at| (at, f16::from_le_bytes(pairs[at]).to_f32())),
+        StorageType::F16 => any(pairs, |bytes| u16::from_le_bytes(bytes) & 0x7c00 == 0x7c00),
     }
 }
 
-/// The first element for which this holds. Elements are looked at in runs without an exit, many at a time.
-fn find<T: Copy>(all: &[T], holds: impl Fn(T) -> bool) -> Option<usize> {
-    const RUN: usize = 1024;
-    let (i, run) = all.chunks(RUN).enumerate().find(|(_, run)| run.iter().fold(false, |any, one| any | holds(*one)))?;
-    run.iter().position(|one| holds(*one)).map(|at| i * RUN + at)
+fn any<T: Copy>(all: &[T], holds: impl Fn(T) -> bool) -> bool {
+    all.iter().fold(false, |any, one| any | holds(*one))
 }
 
 /// All of a weight's values as singles, rounded to what is kept of them.
@@ -79,20 +92,25 @@ pub(crate) fn singles(tensor: WeightView<'_>, weight: &Weight, kept: Kept) -> Ve
     }
 }
 
-/// A weight's values, put in order some rows at a time where that is possible: a second copy of a large weight takes time and memory.
+/// A weight's values. Where only the axes behind the first are in another order, they are put in order while they are read: a second copy of
+/// a large weight takes time and memory.
 pub(crate) struct InOrder<'a> {
     tensor: WeightView<'a>,
-    axes: &'a [usize],
     first: usize,
+    /// For each element of a row the place where it belongs; none where they lie in order.
+    places: Option<Vec<usize>>,
 }
 
 impl<'a> InOrder<'a> {
-    pub(crate) fn new(tensor: &'a WeightView<'_>, weight: &'a Weight) -> InOrder<'a> {
+    /// `by_rows` says whether rows are read one by one.
+    pub(crate) fn new(tensor: &'a WeightView<'_>, weight: &'a Weight, by_rows: bool) -> InOrder<'a> {
         let tensor = borrowed(tensor);
-        if weight.axes.first() == Some(&0) {
-            InOrder { tensor, axes: &weight.axes, first: weight.rows.start }
+        let in_order = weight.axes.iter().copied().eq(0..weight.axes.len());
+        if in_order || (by_rows && weight.axes.first() == Some(&0)) {
+            let places = (!in_order).then(|| places(&weight.shape, &weight.axes));
+            InOrder { tensor, first: weight.rows.start, places }
         } else {
-            InOrder { tensor: weight.value(tensor), axes: &[], first: 0 }
+            InOrder { tensor: weight.value(tensor), first: 0, places: None }
         }
     }
 
@@ -101,11 +119,26 @@ impl<'a> InOrder<'a> {
         self.tensor.storage
     }
 
-    /// The values in some rows of the first axis.
-    pub(crate) fn rows(&self, rows: Range<usize>) -> WeightView<'_> {
-        let some = borrowed(&self.tensor).rows(&(self.first + rows.start..self.first + rows.end));
-        if self.axes.is_empty() { some } else { some.permuted(self.axes) }
+    /// Some rows of `k` elements as they are stored, and where each element of a row belongs.
+    pub(crate) fn rows(&self, rows: Range<usize>, k: usize) -> (&[u8], Option<&[usize]>) {
+        let row = k * self.tensor.storage.size();
+        (&self.tensor.bytes[(self.first + rows.start) * row..(self.first + rows.end) * row], self.places.as_deref())
     }
+}
+
+/// Where each element of a row belongs when the axes behind the first are in another order.
+fn places(shape: &[usize], axes: &[usize]) -> Vec<usize> {
+    let mut strides = vec![0; shape.len()];
+    let mut elements = 1;
+    for axis in axes[1..].iter().rev() {
+        strides[*axis] = elements;
+        elements *= shape[*axis];
+    }
+    let mut places = vec![0];
+    for (extent, stride) in shape.iter().zip(strides).skip(1) {
+        places = places.iter().flat_map(|place| (0..*extent).map(move |i| place + i * stride)).collect();
+    }
+    places
 }
 
 /// The same tensor without a copy of its bytes.

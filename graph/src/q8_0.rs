@@ -31,8 +31,7 @@ impl Block {
         let scale = largest / 127.0;
         let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
         let rounded = f16::from_f32(scale);
-        #[allow(clippy::cast_possible_truncation, reason = "the product is between −127 and 127")]
-        let quants = values.map(|value| (value * inverse).round() as i8);
+        let quants = values.map(|value| nearest(value * inverse));
         rounded.is_finite().then_some(Block { scale: rounded, quants })
     }
 
@@ -61,6 +60,14 @@ impl Block {
         let scale = f16::from_le_bytes([bytes[0], bytes[1]]);
         Block { scale, quants: std::array::from_fn(|i| i8::from_le_bytes([bytes[2 + i]])) }
     }
+}
+
+/// The whole number next to one between −127 and 127, halves away from zero. `f32::round` is a call for each number on processors that
+/// have no instruction for it; here the cast cuts off what is behind the point, and what is added is the largest single below a half, so
+/// that nothing below a half is rounded up.
+#[allow(clippy::cast_possible_truncation, reason = "it is between −127 and 127")]
+fn nearest(value: f32) -> i8 {
+    (value + 0.5f32.next_down().copysign(value)) as i8
 }
 
 /// Whether rows of so many values are whole blocks. Weights with other rows stay in half precision, as in llama.cpp.
@@ -132,6 +139,17 @@ mod tests {
         values[..5].copy_from_slice(&[127.0, 0.5, -0.5, 2.5, -2.5]);
         let block = Block::quantize(&values).expect("it is small");
         assert_eq!(block.quants[..5], [127, 1, -1, 3, -3]);
+    }
+
+    #[test]
+    fn nearest_is_what_the_standard_library_rounds_to() {
+        for half in -254i16..=254 {
+            let half = f32::from(half) / 2.0;
+            for value in [half.next_down().next_down(), half.next_down(), half, half.next_up(), half + 0.25, half + 0.1]
+            {
+                assert_eq!(f32::from(nearest(value)), value.round().clamp(-127.0, 127.0), "{value}");
+            }
+        }
     }
 
     #[test]
