@@ -2,8 +2,10 @@
 """Times the parts of one checkpoint on the CPU in Headwater and in every peer that is installed, in turn, each in a process of its own.
 
     python docs/benchmarks/peers.py FOLDER [--size 512] [--repeats 5] [--rounds 3] [--program target/release/headwater] [--out peers.json] [--chart peers.svg]
+        [--sd-cpp build/bin/sd-cli]
 
-Peers: diffusers on PyTorch, and ONNX Runtime where FOLDER holds graphs as `optimum-cli export onnx` names them (unet/model.onnx,
+Peers: stable-diffusion.cpp, as --sd-cpp names its program (built with -DGGML_LLAMAFILE=ON, which is its quickest; with its flash attention);
+diffusers on PyTorch, and ONNX Runtime where FOLDER holds graphs as `optimum-cli export onnx` names them (unet/model.onnx,
 text_encoder/model.onnx, vae_decoder/model.onnx). What is missing is skipped with a line. FOLDER is in diffusers' layout, of a UNet (Stable Diffusion 1, 2
 or XL); its weights may be random. All compute in f32: reading one prompt, one step of the network (of both predictions where the model is guided
 by default), decoding. Every round is one process of each, so that whatever else the machine does meets all alike; a figure is the median over
@@ -16,9 +18,11 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 PARTS = ("prompt encode", "step", "latent decode")
@@ -87,6 +91,23 @@ def onnxruntime(folder, size, batch, repeats):
     return result
 
 
+def stable_diffusion_cpp(folder, size, batch, repeats):
+    """The same, out of what its program says: that many pictures of one step. It computes the two predictions of a guided step one after the other."""
+    program = os.environ["SD_CPP"]
+    with tempfile.TemporaryDirectory() as out:
+        flags = ["-p", "", "--steps", "1", "-W", str(size), "-H", str(size), "--cfg-scale", "7.5" if batch == 2 else "1", "--type", "f32", "--diffusion-fa"]
+        command = [program, "-m", folder, *flags, "-b", str(repeats), "-v", "-o", f"{out}/picture.png"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise SystemExit(done.stdout[-2000:])
+    found = lambda pattern, unit: [float(seconds) * unit for seconds in re.findall(pattern, done.stdout)]
+    return {
+        "prompt encode": found(r"computing condition graph completed, taking (\d+) ms", 1e-3),
+        "step": found(r"sampling completed, taking ([\d.]+)s", 1),
+        "latent decode": found(r"latent \d+ decoded, taking ([\d.]+)s", 1),
+    }
+
+
 def chart(rows, sides, title):
     """-> an SVG of bars: seconds of every side in every part, each part on a scale of its own, so that parts of milliseconds are seen."""
     bar, gap, left, width = 18, 26, 130, 420
@@ -108,7 +129,11 @@ def chart(rows, sides, title):
     return "\n".join([head, f'<text x="8" y="22" font-size="14">{title}</text>', *parts, "</svg>", ""])
 
 
-PEERS = {"diffusers": (diffusers, ("torch", "diffusers", "transformers")), "onnxruntime": (onnxruntime, ("onnxruntime", "numpy"))}
+PEERS = {
+    "diffusers": (diffusers, ("torch", "diffusers", "transformers")),
+    "onnxruntime": (onnxruntime, ("onnxruntime", "numpy")),
+    "stable-diffusion.cpp": (stable_diffusion_cpp, ()),
+}
 
 
 def missing(name, folder):
@@ -118,6 +143,8 @@ def missing(name, folder):
         return f"{', '.join(lacks)} not installed"
     if name == "onnxruntime" and not (pathlib.Path(folder) / "unet/model.onnx").is_file():
         return f"{folder} holds no unet/model.onnx"
+    if name == "stable-diffusion.cpp" and "SD_CPP" not in os.environ:
+        return "--sd-cpp names no program of it"
     return None
 
 
@@ -139,11 +166,14 @@ def main():
     p.add_argument("--program", default="target/release/headwater")
     p.add_argument("--out", default="peers.json")
     p.add_argument("--chart", help="an SVG of bars")
+    p.add_argument("--sd-cpp", help="stable-diffusion.cpp's sd-cli")
     p.add_argument("--child", choices=PEERS, help=argparse.SUPPRESS)
     p.add_argument("--batch", type=int, default=1, help=argparse.SUPPRESS)
     a = p.parse_args()
     if a.child:
         return print(json.dumps(PEERS[a.child][0](a.folder, a.size, a.batch, a.repeats)))
+    if a.sd_cpp:
+        os.environ["SD_CPP"] = a.sd_cpp
     peers = []
     for name in PEERS:
         why = missing(name, a.folder)
