@@ -35,6 +35,16 @@ impl PictureFormat {
         }
     }
 
+    /// The ending of a file, without its dot.
+    #[cfg(feature = "serve")]
+    pub(crate) fn ending(self) -> &'static str {
+        match self {
+            Self::Png => "png",
+            Self::Jpeg => "jpg",
+            Self::WebP => "webp",
+        }
+    }
+
     /// The file's bytes, with EXIF where there is any. The quality is of JPEG, between 1 and 100.
     pub(crate) fn encode(self, image: &RgbImage, quality: u8, exif: Vec<u8>) -> Result<Vec<u8>, PictureError> {
         let failed = |why: &dyn std::fmt::Display| PictureError::new(format!("cannot encode the image: {why}"));

@@ -64,7 +64,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     }
     check_replaced(to, &args.source)?;
     interrupt::install()?;
-    let wanted = Wanted { config: args.config.as_deref(), variant: args.variant.as_deref(), quiet: false };
+    let wanted = Wanted { config: args.config.as_deref(), variant: args.variant.as_deref(), ..Wanted::default() };
     let files = model::with_parts(model::open(&args.source, wanted)?, &args.lora, args.vae.as_deref())?;
     let storage = args.dtype.map(|dtype| match dtype {
         DType::F32 => StorageType::F32,

@@ -1,3 +1,4 @@
+use graph::DeviceError;
 use models::GivenApart;
 use pipelines::PipelineError;
 use thiserror::Error;
@@ -14,6 +15,12 @@ pub(super) enum CliError {
     /// Is given something that is larger than it takes: exit code 1.
     #[error("{0}")]
     TooLarge(String),
+    /// The device failed, and not what was asked of it: exit code 1.
+    #[error("{0}")]
+    Device(String, Trouble),
+    /// Is not at its end, and goes on when it is run again: exit code 75, which is EX_TEMPFAIL of sysexits.h.
+    #[error("{0}")]
+    TryAgain(String),
     /// Ctrl-C: exit code 130.
     #[error("stopped")]
     Interrupted,
@@ -26,10 +33,28 @@ impl CliError {
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             CliError::Usage(_) => 2,
-            CliError::Failed(_) | CliError::TooLarge(_) | CliError::Pipe => 1,
+            CliError::Failed(_) | CliError::TooLarge(_) | CliError::Device(..) | CliError::Pipe => 1,
+            CliError::TryAgain(_) => 75,
             CliError::Interrupted => 130,
         }
     }
+
+    /// How the device failed, if it did: another try may succeed.
+    pub(super) fn trouble(&self) -> Option<Trouble> {
+        match self {
+            CliError::Device(_, trouble) => Some(*trouble),
+            _ => None,
+        }
+    }
+}
+
+/// How a device failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// It had no room for this.
+    Memory,
+    /// It, or its driver, is in no state for other work.
+    Broken,
 }
 
 impl From<PipelineError> for CliError {
@@ -45,7 +70,14 @@ impl From<PipelineError> for CliError {
             _ if error.is_precision() => format!("{message}; try --dtype f32"),
             _ => message,
         };
-        if error.is_usage() { CliError::Usage(message) } else { CliError::Failed(message) }
+        match &error {
+            PipelineError::Device(DeviceError::Lost { .. } | DeviceError::Failed { .. }) => {
+                CliError::Device(message, Trouble::Broken)
+            }
+            PipelineError::Device(DeviceError::OutOfMemory { .. }) => CliError::Device(message, Trouble::Memory),
+            _ if error.is_usage() => CliError::Usage(message),
+            _ => CliError::Failed(message),
+        }
     }
 }
 

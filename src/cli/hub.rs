@@ -2,8 +2,9 @@
 
 use super::error::{CliError, one_line};
 use super::interrupt;
+use super::model::Wanted;
 use super::progress::Download;
-use crate::hub::{Hub, HubError, HubId};
+use crate::hub::{Hub, HubError, HubId, Settings};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -14,11 +15,13 @@ const PATIENCE: Duration = Duration::from_millis(50);
 
 /// The folder or file in the hub's cache that a name means, downloaded if need be; `None` where the name is no hub's id or
 /// something here has it.
-pub(super) fn locate(name: &Path, variant: Option<&str>, quiet: bool) -> Result<Option<PathBuf>, CliError> {
+pub(super) fn locate(name: &Path, wanted: Wanted<'_>) -> Result<Option<PathBuf>, CliError> {
+    let Wanted { variant, quiet, offline, .. } = wanted;
     let Some(name) = name.to_str().filter(|text| !name.exists() && is_meant(text)) else { return Ok(None) };
     check_is_no_path(name)?;
     let id: HubId = name.parse()?;
-    let hub = Hub::from_env()?;
+    let settings = Settings::from_env()?;
+    let hub = Hub::new(Settings { offline: settings.offline || offline, ..settings })?;
 
     let variant = variant.map(str::to_owned);
     // On a thread of its own: a server that says nothing would keep us from hearing Ctrl-C.
@@ -82,6 +85,12 @@ fn near(name: &str) -> Option<PathBuf> {
     let named = entries.filter_map(|entry| Some((entry.path(), entry.file_name().into_string().ok()?)));
     let distances = named.map(|(path, name)| (strsim::damerau_levenshtein(&name, wanted), path));
     distances.min().filter(|(distance, _)| *distance <= 3).map(|(_, path)| path)
+}
+
+/// Whether a name may be a hub's: no file here has it, and it looks like no path.
+#[cfg(feature = "serve")]
+pub(super) fn is_id(name: &Path) -> bool {
+    name.to_str().is_some_and(|text| !name.exists() && is_meant(text) && check_is_no_path(text).is_ok())
 }
 
 /// Whether a name is a hub's id rather than a path that is not there: two parts or a file, relative, and `@` or not.

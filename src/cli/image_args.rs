@@ -270,8 +270,12 @@ impl DType {
 impl ImageArgs {
     /// The model's files, with the adapters that the flags and the prompt name.
     pub(super) fn open_model(&self, loras: &[LoraArg]) -> Result<models::ModelFiles, CliError> {
-        let wanted =
-            Wanted { config: self.config.as_deref(), variant: self.variant.as_deref(), quiet: self.is_quiet() };
+        let wanted = Wanted {
+            config: self.config.as_deref(),
+            variant: self.variant.as_deref(),
+            quiet: self.is_quiet(),
+            offline: false,
+        };
         let files = model::with_parts(model::open(&self.model, wanted)?, loras, self.vae.as_deref())?;
         model::with_embeddings(files, &self.embedding)
     }

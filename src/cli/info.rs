@@ -1,6 +1,7 @@
 //! `headwater info`: what a file or folder holds.
 
 use super::error::{CliError, one_line, printable};
+use super::model::Wanted;
 use super::{hub, picture_file};
 use models::{Checkpoint, Lora, ModelFiles, ModelIndex};
 use pipelines::Method;
@@ -21,7 +22,11 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let bundled = args.file.to_str().and_then(crate::bundled::find);
-    let downloaded = if bundled.is_some() { None } else { hub::locate(&args.file, None, args.json)? };
+    let downloaded = if bundled.is_some() {
+        None
+    } else {
+        hub::locate(&args.file, Wanted { quiet: args.json, ..Wanted::default() })?
+    };
     let path = downloaded.as_ref().unwrap_or(&args.file);
     let report = if let Some(model) = bundled {
         folder(&model.files())?
@@ -123,6 +128,17 @@ fn folder(files: &ModelFiles) -> Result<Report, CliError> {
         json["family"] = json!(family);
     }
     Ok(Report { text, json })
+}
+
+/// The lines that tell of a model's parts; an error where something keeps it from being used.
+#[cfg(feature = "serve")]
+pub(super) fn parts(files: &ModelFiles) -> Result<Vec<String>, CliError> {
+    let report = folder(files)?;
+    let problem = report.text.lines().find_map(|line| line.strip_prefix("problem: "));
+    match problem {
+        Some(problem) => Err(CliError::Failed(problem.to_owned())),
+        None => Ok(report.text.lines().map(str::to_owned).collect()),
+    }
 }
 
 /// A file of tensors: a whole model, an adapter, a word that textual inversion learnt, or whatever else.

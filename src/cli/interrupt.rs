@@ -18,8 +18,13 @@ impl Interrupted {
 }
 
 pub(super) fn install() -> Result<Interrupted, CliError> {
+    install_with(CODE)
+}
+
+/// The same with another exit code for who asks twice.
+pub(super) fn install_with(code: i32) -> Result<Interrupted, CliError> {
     let flag = Arc::new(AtomicBool::new(false));
-    listen(&flag).map_err(|error| CliError::Failed(format!("cannot listen for Ctrl-C: {error}")))?;
+    listen(&flag, code).map_err(|error| CliError::Failed(format!("cannot listen for Ctrl-C: {error}")))?;
     Ok(INSTALLED.get_or_init(|| Interrupted(flag)).clone())
 }
 
@@ -32,7 +37,7 @@ pub(super) fn pressed() -> bool {
 const CODE: i32 = 130;
 
 #[cfg(unix)]
-fn listen(flag: &Arc<AtomicBool>) -> std::io::Result<()> {
+fn listen(flag: &Arc<AtomicBool>, code: i32) -> std::io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let ignored = ignored_signals();
     for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -41,7 +46,7 @@ fn listen(flag: &Arc<AtomicBool>) -> std::io::Result<()> {
             continue;
         }
         // In this order: the first signal finds the flag down and puts it up, the second finds it up and ends the program.
-        signal_hook::flag::register_conditional_shutdown(signal, CODE, Arc::clone(flag))?;
+        signal_hook::flag::register_conditional_shutdown(signal, code, Arc::clone(flag))?;
         signal_hook::flag::register(signal, Arc::clone(flag))?;
     }
     Ok(())
@@ -56,11 +61,11 @@ fn ignored_signals() -> u64 {
 }
 
 #[cfg(not(unix))]
-fn listen(flag: &Arc<AtomicBool>) -> Result<(), ctrlc::Error> {
+fn listen(flag: &Arc<AtomicBool>, code: i32) -> Result<(), ctrlc::Error> {
     let handler = Arc::clone(flag);
     ctrlc::set_handler(move || {
         if handler.swap(true, Ordering::Relaxed) {
-            std::process::exit(CODE);
+            std::process::exit(code);
         }
     })
 }

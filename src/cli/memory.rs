@@ -1,4 +1,4 @@
-//! How much memory this machine has to spare.
+//! How much memory this machine has to spare, and how much this process holds.
 
 /// Bytes that a program could take now without pushing others out, or its control group's limit; none where the system does not say.
 pub(super) fn available() -> Option<u64> {
@@ -10,6 +10,12 @@ pub(super) fn available() -> Option<u64> {
         Some(number("memory.max")?.saturating_sub(number("memory.current")?.saturating_sub(files)))
     };
     Some(group().map_or(system, |group| group.min(system)))
+}
+
+/// Bytes that this process holds; none where the system does not say.
+#[cfg(feature = "serve")]
+pub(super) fn resident() -> Option<u64> {
+    field(&read("/proc/self/status")?, "VmRSS:")?.checked_mul(1024)
 }
 
 fn read(path: &str) -> Option<String> {

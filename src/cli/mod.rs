@@ -101,6 +101,9 @@ enum Command {
     /// Serve a web page and HTTP APIs that keep models loaded
     #[cfg(feature = "serve")]
     Serve(Box<serve::Args>),
+    /// Make the images of jobs that come as JSON lines, on one machine or on many
+    #[cfg(feature = "serve")]
+    Worker(Box<serve::lines::Args>),
     /// List the samplers, or explain one
     Samplers(samplers::Args),
     /// List the models inside this program, and what they draw
@@ -150,6 +153,8 @@ pub fn main() -> ExitCode {
         Command::Converge(args) => converge::run(&args),
         #[cfg(feature = "serve")]
         Command::Serve(args) => serve::run(&args),
+        #[cfg(feature = "serve")]
+        Command::Worker(args) => serve::lines::run(&args),
         Command::Samplers(args) => samplers::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Devices(args) => devices::run(&args),

@@ -17,6 +17,8 @@ pub(super) struct Wanted<'a> {
     pub(super) variant: Option<&'a str>,
     /// No progress of a download.
     pub(super) quiet: bool,
+    /// No download, whatever the environment says.
+    pub(super) offline: bool,
 }
 
 /// The files behind a model argument: a bundled name, a folder in diffusers' layout, a single file, or a hub's id.
@@ -25,7 +27,7 @@ pub(super) fn open(name: &Path, wanted: Wanted<'_>) -> Result<ModelFiles, CliErr
     let files = if let Some(model) = name.to_str().and_then(bundled::find) {
         model.files()
     } else {
-        let downloaded = hub::locate(name, wanted.variant, wanted.quiet)?;
+        let downloaded = hub::locate(name, wanted)?;
         let path = downloaded.as_deref().unwrap_or(name);
         if path.is_dir() {
             ModelFiles::folder(path)?

@@ -14,4 +14,6 @@ mod convolutions;
 mod edit_commands;
 mod files;
 mod report_page;
+#[cfg(all(unix, feature = "serve"))]
+mod worker;
 mod zero_shot_commands;

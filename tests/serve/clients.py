@@ -13,6 +13,7 @@ import requests
 from openai import OpenAI
 from openapi_spec_validator import validate
 from PIL import Image
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from sd_backend_client.api.a1111_webservice import A1111Webservice
 from sd_backend_client.api.detect import connect_to_backend
 from sd_backend_client.api.webui.diffusion_request_body import DiffusionRequestBody
@@ -158,6 +159,16 @@ def silly_tavern() -> None:
     assert requests.post(f"{url}/interrupt").status_code == 200
 
 
+def prometheus() -> None:
+    """Its own parser, which refuses histograms that do not add up, among others."""
+    families = {family.name: family for family in text_string_to_metric_families(requests.get(f"http://{OPEN}/metrics").text)}
+    assert families["headwater_steps"].type == "counter" and families["headwater_steps"].samples[0].value > 0
+    assert families["headwater_job_seconds"].type == "histogram"
+    assert families["process_resident_memory_bytes"].samples[0].value > 1 << 20
+    assert requests.get(f"http://{KEYED}/metrics").status_code == 401
+    assert requests.get(f"http://{KEYED}/metrics", headers={"Authorization": "Bearer secret"}).status_code == 200
+
+
 def document() -> None:
     with open(DOCUMENT, encoding="utf-8") as file:
         validate(json.load(file))
@@ -169,5 +180,6 @@ if __name__ == "__main__":
     sd_backend_client()
     open_webui()
     silly_tavern()
+    prometheus()
     document()
     print("all clients are served")

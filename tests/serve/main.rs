@@ -13,6 +13,7 @@ mod clients;
 mod common;
 mod fuzz;
 mod load;
+mod operations;
 #[cfg(unix)]
 mod page;
 mod refuses;

@@ -319,7 +319,7 @@ impl Fixed {
 
     /// A model with the adapters and parts that all of them get.
     pub(in crate::cli) fn open(&self, name: &Path, device: &SharedDevice, quiet: bool) -> Result<Model, CliError> {
-        let wanted = Wanted { config: None, variant: self.variant.as_deref(), quiet };
+        let wanted = Wanted { variant: self.variant.as_deref(), quiet, ..Wanted::default() };
         let files = model::with_parts(model::open(name, wanted)?, &self.lora, self.vae.as_deref())?;
         let files = model::with_embeddings(files, &self.embedding)?;
         let pipe = Pipeline::from_pretrained(device, &files, self.dtype.plan_options(device.info())?)?;

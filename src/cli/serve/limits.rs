@@ -15,6 +15,10 @@ pub(super) struct Limits {
     pub(super) batch: usize,
     /// Jobs that wait or run.
     pub(super) queue: usize,
+    /// How long a job that is over is kept.
+    pub(super) kept_for: Duration,
+    /// How long a client may take nothing of its answer.
+    pub(super) write: Duration,
 }
 
 /// Bytes of a request. Two pictures of sixteen million pixels fit where they compress at all.
@@ -52,9 +56,6 @@ pub(super) const KEPT_BYTES: usize = 256 << 20;
 
 /// See [`KEPT_BYTES`].
 pub(super) const KEPT_JOBS: usize = 500;
-
-/// How long a job that is over is kept.
-pub(super) const KEPT_FOR: Duration = Duration::from_secs(3600);
 
 /// For the head of a request to arrive.
 pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(15);

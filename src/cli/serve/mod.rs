@@ -6,11 +6,16 @@
 //!   queue     jobs that wait, never more than a bound
 //!   worker    one thread for each device: takes what can be made together, step by step
 //!   ticket    a job as its owner sees it
+//! lines/      `headwater worker`: the same jobs from JSON lines in place of requests
 //! ```
 
+mod check;
 mod fields;
+mod hosting;
 pub(super) mod http;
 mod limits;
+pub(super) mod lines;
+mod metrics;
 mod models;
 mod order;
 mod preview;
@@ -20,12 +25,13 @@ mod ticket;
 mod worker;
 
 use super::error::CliError;
-use super::image_args::{DType, gib, whole};
+use super::image_args::{DType, whole};
 use super::run;
+use hosting::Hosting;
 use http::guard::Guard;
-use limits::{LARGE_BODIES, Limits, PATIENCE};
+use limits::{Limits, PATIENCE};
+use metrics::Metrics;
 use models::{Models, Worksite};
-use pipelines::DeviceChoice;
 use queue::Queue;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -48,10 +54,8 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 7868)]
     port: u16,
 
-    /// A model to serve: a bundled model's name, a folder in diffusers' layout, a single .safetensors file, or a hub's id; repeatable, the first
-    /// being the one that requests without a model mean [default: the bundled models]
-    #[arg(short, long, value_name = "NAME|DIR|FILE|OWNER/REPO")]
-    model: Vec<PathBuf>,
+    #[command(flatten)]
+    hosting: Hosting,
 
     /// A key that requests must have, as Bearer or as the password of Basic; repeatable. The variable HEADWATER_API_KEY gives one that no list
     /// of processes shows
@@ -82,30 +86,17 @@ pub(super) struct Args {
     #[arg(long, help_heading = "Limits", value_name = "N", default_value_t = 16, allow_negative_numbers = true, value_parser = whole::<1, 1024>)]
     max_count: u32,
 
-    /// Most images that are made together, in one graph, be they of one job or of several; fewer where memory is short
-    #[arg(long, help_heading = "Device", value_name = "N", default_value_t = 8, allow_negative_numbers = true, value_parser = whole::<1, 1024>)]
-    batch: u32,
+    /// Seconds for which a job that is over is kept for whoever asks for its images; less where they are many
+    #[arg(long, help_heading = "Limits", value_name = "SECONDS", default_value_t = 3600, allow_negative_numbers = true, value_parser = whole::<1, 604_800>)]
+    keep: u32,
 
-    /// auto (the best GPU, else cpu), cpu, gpu, gpu:N, or part of an adapter's name; repeatable: jobs go to whichever device is free
-    #[arg(long, help_heading = "Device", value_name = "DEVICE", default_value = "auto")]
-    device: Vec<DeviceChoice>,
+    /// Seconds for which a client may take nothing of its answer before the connection is closed
+    #[arg(long, help_heading = "Limits", value_name = "SECONDS", default_value_t = 30, allow_negative_numbers = true, value_parser = whole::<1, 86_400>)]
+    write_timeout: u32,
 
-    /// How weights are stored
-    #[arg(long, help_heading = "Device", value_enum, default_value_t = DType::Auto)]
-    dtype: DType,
-
-    /// Threads of the cpu device [default: all cores]
-    #[arg(short, long, help_heading = "Device", value_name = "N", allow_negative_numbers = true, value_parser = whole::<1, 1024>)]
-    threads: Option<u32>,
-
-    /// Memory that plans may hold on each device; what was used longest ago is dropped to stay below it [default: what the driver has, or what is
-    /// free]
-    #[arg(long, help_heading = "Device", value_name = "GIB", allow_negative_numbers = true, value_parser = gib)]
-    max_memory: Option<f64>,
-
-    /// Folder in which the adapters lie that prompts may name: <lora:NAME:WEIGHT> is NAME.safetensors there
-    #[arg(long, help_heading = "Model", value_name = "DIR")]
-    lora_dir: Option<PathBuf>,
+    /// Only say what would be served, and what is wrong with that: exit code 0, or 2
+    #[arg(long)]
+    check: bool,
 
     /// Say nothing but errors
     #[arg(short, long)]
@@ -128,6 +119,7 @@ pub(super) struct App {
     onlookers: Mutex<Vec<(Owner, Instant)>>,
     large_bodies: Semaphore,
     checked_at_once: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
 }
 
 /// Owners whose choices are remembered.
@@ -164,28 +156,60 @@ impl App {
     }
 }
 
-pub(super) fn run(args: &Args) -> Result<(), CliError> {
-    let failed = |what: &str, error: &dyn std::fmt::Display| CliError::Failed(format!("{what}: {error}"));
-    let mut keys = args.api_key.clone();
-    keys.extend(std::env::var("HEADWATER_API_KEY").ok().filter(|key| !key.is_empty()));
-    if !args.host.is_loopback() && keys.is_empty() {
-        return Err(CliError::Usage(format!(
-            "--host {} lets others in: give a key with --api-key, or HEADWATER_API_KEY, that they must have",
-            args.host
-        )));
+impl Args {
+    /// The keys that requests must have one of.
+    fn keys(&self) -> Vec<String> {
+        let mut keys = self.api_key.clone();
+        keys.extend(std::env::var("HEADWATER_API_KEY").ok().filter(|key| !key.is_empty()));
+        keys
     }
-    let guard = Guard::new(args.host, &args.allowed_host, &args.allowed_origin, &keys)?;
-    let address = SocketAddr::new(args.host, args.port);
+
+    /// Who may ask.
+    fn guard(&self) -> Result<Guard, CliError> {
+        let keys = self.keys();
+        if !self.host.is_loopback() && keys.is_empty() {
+            return Err(CliError::Usage(format!(
+                "--host {} lets others in: give a key with --api-key, or HEADWATER_API_KEY, that they must have",
+                self.host
+            )));
+        }
+        Guard::new(self.host, &self.allowed_host, &self.allowed_origin, &keys)
+    }
+
+    fn listener(&self) -> Result<std::net::TcpListener, CliError> {
+        let address = SocketAddr::new(self.host, self.port);
+        let listener = std::net::TcpListener::bind(address).and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        });
+        listener.map_err(|error| {
+            let hint = if error.kind() == std::io::ErrorKind::AddrInUse { ": choose another with --port" } else { "" };
+            CliError::Failed(format!("cannot listen on {address}: {error}{hint}"))
+        })
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            pixels: self.max_pixels as usize,
+            steps: self.max_steps as usize,
+            images: self.max_count,
+            batch: self.hosting.batch as usize,
+            queue: self.max_queue as usize,
+            kept_for: Duration::from_secs(u64::from(self.keep)),
+            write: Duration::from_secs(u64::from(self.write_timeout)),
+        }
+    }
+}
+
+pub(super) fn run(args: &Args) -> Result<(), CliError> {
+    if args.check {
+        return check::run(args);
+    }
+    let failed = |what: &str, error: &dyn std::fmt::Display| CliError::Failed(format!("{what}: {error}"));
+    let guard = args.guard()?;
     // Before models are opened: whether the port is free is known at once.
-    let listener = std::net::TcpListener::bind(address).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    });
-    let listener = listener.map_err(|error| {
-        let hint = if error.kind() == std::io::ErrorKind::AddrInUse { ": choose another with --port" } else { "" };
-        CliError::Failed(format!("cannot listen on {address}: {error}{hint}"))
-    })?;
-    let app = Arc::new(open(args, guard)?);
+    let listener = args.listener()?;
+    let app = Arc::new(args.hosting.open(args.limits(), guard, args.quiet)?);
     let address = listener.local_addr().map_err(|error| failed("cannot tell the address", &error))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -193,12 +217,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         .enable_all()
         .build()
         .map_err(|error| failed("cannot start", &error))?;
-    let workers: Vec<_> = (0..app.sites.len())
-        .map(|at| {
-            let app = Arc::clone(&app);
-            std::thread::spawn(move || worker::work(&app, &app.sites[at]))
-        })
-        .collect();
+    let workers = worker::start(&app);
     // The one line on standard output, for whoever started it and waits for it.
     run::print_line(&format!("http://{address}/"))?;
     if !args.quiet {
@@ -208,10 +227,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     }
     let ended_by = runtime.block_on(http::server::serve(&app, listener))?;
     // A step that takes longer than that is not waited for: nothing that it makes is wanted any more.
-    let until = Instant::now() + PATIENCE / 4;
-    while Instant::now() < until && workers.iter().any(|worker| !worker.is_finished()) {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    worker::wait(&workers, PATIENCE / 4);
     runtime.shutdown_background();
     match ended_by {
         http::server::Ended::Asked => {
@@ -220,38 +236,4 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         }
         http::server::Ended::Interrupted => Err(CliError::Interrupted),
     }
-}
-
-/// Opens the models on the devices: what is wrong with one is found out before the first request.
-fn open(args: &Args, guard: Guard) -> Result<App, CliError> {
-    let models = Models::open(&args.model, args.quiet)?;
-    let max_memory = args.max_memory.map(|gib| (gib * f64::from(1 << 30)) as u64);
-    let threads = args.threads.map(|n| n as usize);
-    let sites = args.device.iter().map(|choice| Worksite::open(choice, args.dtype, threads, max_memory));
-    let sites = sites.collect::<Result<Vec<_>, CliError>>()?;
-    for site in &sites {
-        for index in 0..models.all().len() {
-            site.pipeline(&models, index, &[])?;
-        }
-    }
-    let limits = Limits {
-        pixels: args.max_pixels as usize,
-        steps: args.max_steps as usize,
-        images: args.max_count,
-        batch: args.batch as usize,
-        queue: args.max_queue as usize,
-    };
-    Ok(App {
-        queue: Queue::new(limits.queue, sites.len()),
-        limits,
-        guard,
-        models,
-        sites,
-        dtype: args.dtype,
-        lora_dir: args.lora_dir.clone(),
-        chosen: Mutex::default(),
-        onlookers: Mutex::default(),
-        large_bodies: Semaphore::new(LARGE_BODIES),
-        checked_at_once: Arc::new(Semaphore::new(limits::CHECKED_AT_ONCE)),
-    })
 }

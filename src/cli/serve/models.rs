@@ -63,7 +63,7 @@ impl Models {
 }
 
 /// A bundled name and a hub's id are themselves; of a path it is the last part, without a file's ending.
-fn id_of(name: &Path) -> String {
+pub(super) fn id_of(name: &Path) -> String {
     let text = name.to_string_lossy();
     if bundled::find(&text).is_some() || !name.exists() {
         return text.into_owned();

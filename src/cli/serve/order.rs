@@ -154,7 +154,7 @@ pub(super) fn accept(app: &App, asked: Asked, owner: Owner) -> Result<Arc<Ticket
     if first.steps().is_some_and(|steps| steps > app.limits.steps) {
         return Err(ApiError::field("steps", &format!("must be {} at most", app.limits.steps)));
     }
-    let ticket = Ticket::new(owner, task_id, order, first);
+    let ticket = Ticket::new(owner, task_id, order, first, &app.metrics);
     app.queue.push(&ticket)?;
     Ok(ticket)
 }

@@ -1,7 +1,7 @@
 //! Between the requests and the devices: jobs that wait, in order, never more than a bound.
 
-use super::limits::{HELD_BYTES, KEPT_BYTES, KEPT_FOR, KEPT_JOBS};
-use super::ticket::{Owner, Ticket, lock};
+use super::limits::{HELD_BYTES, KEPT_BYTES, KEPT_JOBS};
+use super::ticket::{Owner, Phase, Ticket, lock};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,6 +13,8 @@ pub(super) struct Queue {
     /// Jobs that wait or run.
     most: usize,
     workers: usize,
+    /// How long a job that is over is kept.
+    kept_for: Duration,
     jobs: Mutex<Jobs>,
     arrived: Condvar,
     /// Told whenever a place in the queue changes.
@@ -44,10 +46,11 @@ pub(super) enum Refused {
 pub(super) type Together = Vec<(Arc<Ticket>, Vec<u32>)>;
 
 impl Queue {
-    pub(super) fn new(most: usize, workers: usize) -> Self {
+    pub(super) fn new(most: usize, workers: usize, kept_for: Duration) -> Self {
         Self {
             most,
             workers: workers.max(1),
+            kept_for,
             jobs: Mutex::new(Jobs { pace: 1.0, ..Jobs::default() }),
             arrived: Condvar::new(),
             moved: watch::channel(0).0,
@@ -127,7 +130,7 @@ impl Queue {
         let mut bytes: usize = jobs.over.iter().map(|ticket| ticket.kept_bytes()).sum();
         let now = Instant::now();
         while let Some(oldest) = jobs.over.front() {
-            let is_old = oldest.ended().is_some_and(|ended| now.duration_since(ended) > KEPT_FOR);
+            let is_old = oldest.ended().is_some_and(|ended| now.duration_since(ended) > self.kept_for);
             if jobs.over.len() <= KEPT_JOBS && bytes <= KEPT_BYTES && !is_old {
                 break;
             }
@@ -169,6 +172,13 @@ impl Queue {
         lock(&self.jobs).live.clone()
     }
 
+    /// How many jobs wait, and how many run.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let jobs = lock(&self.jobs);
+        let count = |phase| jobs.live.iter().filter(|ticket| ticket.phase() == phase).count();
+        (count(Phase::Queued), count(Phase::Running))
+    }
+
     /// Told whenever a place changes.
     pub(super) fn watch(&self) -> watch::Receiver<u64> {
         self.moved.subscribe()
@@ -186,7 +196,7 @@ impl Queue {
         let live = jobs.live.clone();
         drop(jobs);
         self.arrived.notify_all();
-        live.iter().for_each(|ticket| ticket.fail("the server ended before the job did"));
+        live.iter().for_each(|ticket| ticket.fail("the server ended before the job did", None));
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -1,10 +1,13 @@
 //! A job as its owner sees it: where it stands, what happened so far, and its pictures.
 
+use super::super::error::Trouble;
 use super::super::image_args::Names;
 use super::super::model::LoraArg;
 use super::super::picture_file::Format;
 use super::super::run::Work;
 use super::limits::PREVIEW_BYTES;
+use super::metrics::Metrics;
+use axum::body::Bytes;
 use pipelines::Job;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
@@ -91,7 +94,8 @@ impl Order {
 /// A picture that was made, as a file.
 #[derive(Debug)]
 pub(super) struct Made {
-    pub(super) bytes: Vec<u8>,
+    /// Shared with the answers that send it.
+    pub(super) bytes: Bytes,
     pub(super) seed: u64,
     pub(super) width: usize,
     pub(super) height: usize,
@@ -131,6 +135,8 @@ struct State {
     taken: usize,
     made: Vec<Option<Arc<Made>>>,
     error: Option<String>,
+    /// How the device failed, if that was it.
+    trouble: Option<Trouble>,
     started: Option<Instant>,
     ended: Option<Instant>,
 }
@@ -152,6 +158,8 @@ pub(super) struct Ticket {
     /// What a client calls the job itself.
     pub(super) task_id: Option<String>,
     pub(super) created: SystemTime,
+    asked: Instant,
+    metrics: Arc<Metrics>,
     pub(super) order: Order,
     /// Of the first image: what its model makes of the order. Others differ by their seeds.
     pub(super) first: Job,
@@ -163,13 +171,21 @@ pub(super) struct Ticket {
 }
 
 impl Ticket {
-    pub(super) fn new(owner: Owner, task_id: Option<String>, order: Order, first: Job) -> Arc<Self> {
+    pub(super) fn new(
+        owner: Owner,
+        task_id: Option<String>,
+        order: Order,
+        first: Job,
+        metrics: &Arc<Metrics>,
+    ) -> Arc<Self> {
         let count = order.count();
         Arc::new(Self {
             id: unguessable(),
             owner,
             task_id,
             created: SystemTime::now(),
+            asked: Instant::now(),
+            metrics: Arc::clone(metrics),
             order,
             first,
             watchers: Mutex::default(),
@@ -183,6 +199,7 @@ impl Ticket {
                 taken: 0,
                 made: (0..count).map(|_| None).collect(),
                 error: None,
+                trouble: None,
                 started: None,
                 ended: None,
             }),
@@ -215,7 +232,7 @@ impl Ticket {
         lock(&self.open).clear();
         let mut state = self.state();
         if !state.phase.is_over() {
-            over(&mut state, Phase::Cancelled, None);
+            self.over(&mut state, Phase::Cancelled, None);
         }
         drop(state);
         self.notify();
@@ -230,6 +247,7 @@ impl Ticket {
         if state.phase == Phase::Queued {
             state.phase = Phase::Running;
             state.started = Some(Instant::now());
+            self.metrics.begun(self.asked.elapsed());
             push(&mut state, "started", &json!({ "id": self.id }));
         }
         drop(state);
@@ -244,6 +262,7 @@ impl Ticket {
         }
         state.latest = Some(at);
         state.taken += 1;
+        self.metrics.step();
         for (name, preview) in [("noisy", noisy), ("preview", denoised.as_deref())] {
             let Some(bytes) = preview else { continue };
             if state.preview_bytes + bytes.len() <= PREVIEW_BYTES {
@@ -270,22 +289,35 @@ impl Ticket {
             "url": self.image_url(index), "settings": made.settings,
         });
         state.made[index as usize] = Some(Arc::new(made));
+        self.metrics.image();
         push(&mut state, "image", &told);
         if state.made.iter().all(Option::is_some) {
-            over(&mut state, Phase::Done, None);
+            self.over(&mut state, Phase::Done, None);
         }
         drop(state);
         self.notify();
     }
 
-    pub(super) fn fail(&self, error: &str) {
+    pub(super) fn fail(&self, error: &str, trouble: Option<Trouble>) {
         lock(&self.open).clear();
         let mut state = self.state();
         if !state.phase.is_over() {
-            over(&mut state, Phase::Failed, Some(error));
+            state.trouble = trouble;
+            self.over(&mut state, Phase::Failed, Some(error));
         }
         drop(state);
         self.notify();
+    }
+
+    fn over(&self, state: &mut State, phase: Phase, error: Option<&str>) {
+        state.phase = phase;
+        state.error = error.map(str::to_owned);
+        state.ended = Some(Instant::now());
+        self.metrics.over(phase, state.started.map(|started| started.elapsed()));
+        match error {
+            Some(error) => push(state, "failed", &json!({ "error": error })),
+            None => push(state, phase.name(), &json!({})),
+        }
     }
 
     pub(super) fn image_url(&self, index: u32) -> String {
@@ -298,6 +330,11 @@ impl Ticket {
 
     pub(super) fn error(&self) -> Option<String> {
         self.state().error.clone()
+    }
+
+    /// How the device failed, where it failed by that.
+    pub(super) fn trouble(&self) -> Option<Trouble> {
+        self.state().trouble
     }
 
     pub(super) fn preview(&self) -> Option<(u32, Arc<[u8]>)> {
@@ -404,16 +441,6 @@ impl Ticket {
 
 fn push(state: &mut State, name: &'static str, data: &Value) {
     state.events.push(Event { name, data: data.to_string().into() });
-}
-
-fn over(state: &mut State, phase: Phase, error: Option<&str>) {
-    state.phase = phase;
-    state.error = error.map(str::to_owned);
-    state.ended = Some(Instant::now());
-    match error {
-        Some(error) => push(state, "failed", &json!({ "error": error })),
-        None => push(state, phase.name(), &json!({})),
-    }
 }
 
 /// 128 random bits.

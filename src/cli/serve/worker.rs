@@ -13,10 +13,30 @@ use pipelines::{Generated, Job, Pipeline, RunId};
 use serde_json::json;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// A thread for each device.
+pub(super) fn start(app: &Arc<App>) -> Vec<JoinHandle<()>> {
+    let one = |at| {
+        let app = Arc::clone(app);
+        std::thread::spawn(move || work(&app, &app.sites[at]))
+    };
+    (0..app.sites.len()).map(one).collect()
+}
+
+/// Waits until all have ended, but not for longer than that. Tells whether they have.
+pub(super) fn wait(workers: &[JoinHandle<()>], most: Duration) -> bool {
+    let until = Instant::now() + most;
+    let is_working = || workers.iter().any(|worker| !worker.is_finished());
+    while Instant::now() < until && is_working() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    !is_working()
+}
 
 /// Works until the queue is closed.
-pub(super) fn work(app: &App, site: &Worksite) {
+fn work(app: &App, site: &Worksite) {
     let mut painter = Painter::default();
     while let Some(together) = app.queue.next(app.limits.batch) {
         let started = Instant::now();
@@ -36,7 +56,7 @@ fn attempt(app: &App, site: &Worksite, painter: &mut Painter, together: &Togethe
         result.unwrap_or_else(|_| Err(CliError::Failed("the program failed at this; please report it".into())));
     let Err(error) = result else { return };
     match together.as_slice() {
-        [(ticket, _)] => ticket.fail(&error.to_string()),
+        [(ticket, _)] => ticket.fail(&error.to_string(), error.trouble()),
         several => several.iter().for_each(|one| attempt(app, site, painter, &vec![one.clone()])),
     }
 }
@@ -133,5 +153,5 @@ fn made(lane: &Lane, generated: &Generated, device: &str) -> Result<Made, CliErr
     let texts = [("parameters", &*parameters), ("headwater", &*text)];
     let bytes = picture_file::encode_with(order.format, order.quality, image, &texts)?;
     let (width, height) = (image.width, image.height);
-    Ok(Made { bytes, seed: lane.job.settings().seed, width, height, settings, parameters })
+    Ok(Made { bytes: bytes.into(), seed: lane.job.settings().seed, width, height, settings, parameters })
 }

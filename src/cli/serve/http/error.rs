@@ -136,7 +136,8 @@ impl From<CliError> for ApiError {
         match error {
             CliError::TooLarge(message) => Self::too_large(message),
             CliError::Usage(message) | CliError::Failed(message) => Self::invalid(None, in_fields(&message)),
-            CliError::Interrupted | CliError::Pipe => Refused::Closed.into(),
+            CliError::Device(message, _) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "device", message),
+            CliError::Interrupted | CliError::TryAgain(_) | CliError::Pipe => Refused::Closed.into(),
         }
     }
 }

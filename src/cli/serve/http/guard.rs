@@ -205,6 +205,7 @@ pub(super) async fn check(State(app): State<Arc<App>>, mut request: Request, nex
             (response, origin)
         }
     };
+    app.metrics.response(response.status().as_u16());
     protect(response.headers_mut(), path == "/");
     if let Some(origin) = origin {
         let headers = response.headers_mut();

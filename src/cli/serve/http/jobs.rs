@@ -36,6 +36,12 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/api/info", get(info))
         .route("/api/openapi.json", get(async |State(app): Shared| Json(openapi::document(&app.limits))))
         .route("/healthz", get(async || "ok\n"))
+        .route("/metrics", get(metrics))
+}
+
+async fn metrics(State(app): Shared) -> Response {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], app.metrics.text(&app)).into_response()
 }
 
 fn told(app: &App, ticket: &Ticket) -> Value {

@@ -14,6 +14,7 @@ pub(super) mod server;
 
 use super::App;
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::from_fn_with_state;
@@ -52,6 +53,6 @@ pub(super) fn data_url(media: &str, bytes: &[u8]) -> String {
 }
 
 /// A file as a response.
-fn file(media: &'static str, bytes: Vec<u8>) -> Response {
+fn file(media: &'static str, bytes: Bytes) -> Response {
     ([(axum::http::header::CONTENT_TYPE, HeaderValue::from_static(media))], bytes).into_response()
 }

@@ -217,5 +217,16 @@ fn paths() -> Value {
         "/api/models": { "get": { "operationId": "models", "summary": "List the models", "responses": { "200": json_of("Each with its own defaults, and the commands that take it where none is named (default_of)", json!({ "type": "object" })) } } },
         "/api/samplers": { "get": { "operationId": "samplers", "summary": "List samplers and schedules", "responses": { "200": json_of("As headwater samplers --json", json!({ "type": "object" })) } } },
         "/api/info": { "get": { "operationId": "info", "summary": "Version, devices, limits", "responses": { "200": json_of("Of this server", json!({ "type": "object" })) } } },
+        "/metrics": { "get": {
+            "operationId": "metrics",
+            "summary": "Queue, times, steps, memory, for Prometheus",
+            "responses": { "200": { "description": "In the OpenMetrics text format", "content": { "application/openmetrics-text": { "schema": { "type": "string" } } } } },
+        } },
+        "/healthz": { "get": {
+            "operationId": "healthz",
+            "summary": "Whether the server answers; needs no key",
+            "security": [],
+            "responses": { "200": { "description": "ok", "content": { "text/plain": { "schema": { "type": "string" } } } } },
+        } },
     })
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 
 /// What ended the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,10 +54,13 @@ pub(in super::super) async fn serve(app: &Arc<App>, listener: std::net::TcpListe
         };
         // Small answers are whole.
         let _ = stream.set_nodelay(true);
+        let mut stream = TimeoutStream::new(stream);
+        // Whoever takes nothing of an answer would hold it, and a connection, for as long as it likes.
+        stream.set_write_timeout(Some(app.limits.write));
         let service = TowerToHyperService::new(router.clone());
         let mut server = http1::Builder::new();
         server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD);
-        let connection = graceful.watch(server.serve_connection(TokioIo::new(stream), service));
+        let connection = graceful.watch(server.serve_connection(TokioIo::new(Box::pin(stream)), service));
         tokio::spawn(async move {
             let _permit = permit;
             // Whatever ends a connection is its client's matter.
