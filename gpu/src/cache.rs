@@ -5,6 +5,7 @@
 use crate::inner::Inner;
 use crate::trusted;
 use std::fs::File;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -78,7 +79,8 @@ fn write(file: &Path, data: &[u8], most_bytes: u64) -> std::io::Result<()> {
         std::fs::create_dir_all(folder)?;
         trim(folder, file, room)?;
     }
-    let beside = file.with_extension(format!("{}.part", std::process::id()));
+    // A name that nobody else has: processes in containers have the same number, and one process may have several devices.
+    let beside = file.with_extension(format!("{:016x}.part", RandomState::new().build_hasher().finish()));
     let contents = [&MAGIC[..], &checksum(data).to_le_bytes(), data].concat();
     let renamed = std::fs::write(&beside, contents).and_then(|()| std::fs::rename(&beside, file));
     if renamed.is_err() {
@@ -141,6 +143,25 @@ mod tests {
             std::fs::write(&file, &damaged).unwrap();
             assert_eq!(read(&file), None, "damaged at byte {at}");
         }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn several_that_write_at_once_leave_one_that_is_whole() {
+        let folder = std::env::temp_dir().join(format!("headwater-cache-several-{}", std::process::id()));
+        let file = folder.join("a_cache");
+        let contents = [vec![1_u8; 100_000], vec![2; 150_000], vec![3; 50_000]];
+        write(&file, &contents[0], 1 << 20).expect("a temporary folder can be written");
+        std::thread::scope(|scope| {
+            for data in &contents {
+                scope.spawn(|| (0..40).for_each(|_| write(&file, data, 1 << 20).expect("writes")));
+            }
+            for _ in 0..200 {
+                let found = super::read(&file, 1 << 20);
+                assert!(found.is_some_and(|found| contents.contains(&found)), "a file that is not whole");
+            }
+        });
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "nothing is left beside it");
         std::fs::remove_dir_all(&folder).unwrap();
     }
 
