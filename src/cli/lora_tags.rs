@@ -53,6 +53,21 @@ fn find(tag: &str, folder: Option<&Path>) -> Result<LoraArg, CliError> {
     Ok(LoraArg::new(file, weight))
 }
 
+/// The names that prompts may say, sorted; none where the folder cannot be read.
+#[cfg(feature = "serve")]
+pub(super) fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let name = |file: PathBuf| {
+        let name = file.file_stem()?.to_str()?.to_owned();
+        // A tag ends at the first of these.
+        let is_sayable = !name.starts_with('.') && !name.contains(['<', '>', ':']);
+        (file.extension()? == "safetensors" && is_sayable && file.is_file()).then_some(name)
+    };
+    let mut names: Vec<String> = entries.filter_map(|entry| name(entry.path())).collect();
+    names.sort();
+    names
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,6 +83,10 @@ mod tests {
         let file = |name: &str| folder.path().join(format!("{name}.safetensors"));
         assert_eq!(words, "a cat , red fox");
         assert_eq!(loras, [LoraArg::new(file("style"), 0.8), LoraArg::new(file("my style"), 1.0)]);
+        std::fs::write(folder.path().join(".hidden.safetensors"), "").expect("writes");
+        std::fs::write(folder.path().join("notes.txt"), "").expect("writes");
+        #[cfg(feature = "serve")]
+        assert_eq!(names(folder.path()), ["my style", "style"]);
         let plain = "a  cat <b> <lora: x, <b> <lora";
         assert_eq!(take(plain).expect("no tag"), (plain.to_owned(), Vec::new()));
         for (prompt, part) in [

@@ -68,6 +68,18 @@ impl LoraArg {
     pub(super) fn new(file: PathBuf, weight: f64) -> Self {
         Self { file, weight }
     }
+
+    /// The same by its file's name alone, for whoever should not know where it lies.
+    #[cfg(feature = "serve")]
+    pub(super) fn named(&self) -> Self {
+        Self { file: self.file.file_name().unwrap_or_default().into(), weight: self.weight }
+    }
+
+    /// A message in which the file has its name alone.
+    #[cfg(feature = "serve")]
+    pub(super) fn without_folder(&self, message: &str) -> String {
+        message.replace(&self.file.display().to_string(), &self.named().file.display().to_string())
+    }
 }
 
 impl FromStr for LoraArg {

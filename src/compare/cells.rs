@@ -154,12 +154,13 @@ fn settings(model: &str, request: &Request, job: Option<&Job>, budget: Option<us
 const DIRECT: [&str; 4] = ["lcm", "tcd", "consistency", "one_step"];
 
 /// Whether a model's own sampler is one of those. The ODE of its answers is not the one that it was distilled from.
-fn is_direct(pipe: &Pipeline) -> bool {
+pub(crate) fn is_direct(pipe: &Pipeline) -> bool {
     let own = pipe.job(&Request { prompt: String::new(), ..pipe.defaults_for(pipe.any_task()) });
     own.is_ok_and(|job| DIRECT.contains(&job.sampling().sampler.name))
 }
 
-fn path_of(job: &Job, is_direct: bool) -> Path {
+/// What kind of path a job takes, by a model that maps noise to pictures at once or not.
+pub(crate) fn path_of(job: &Job, is_direct: bool) -> Path {
     let (sampler, program) = (job.sampling().sampler, job.program());
     let draws = if program.is_fixed() { program.draws() > 0 } else { sampler.stochastic };
     if draws {

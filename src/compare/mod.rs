@@ -46,3 +46,8 @@ pub use metrics::{psnr, rms, ssim};
 pub use record::{CellSettings, Nearest, Path, Record, StepRecord, cheapest, nearest, ranked, slope};
 pub use reference::{Point, Reference, TOLERANCE};
 pub use study::{CompareError, Comparison, Event, Made, Options};
+#[cfg(feature = "serve")]
+pub(crate) use {
+    cells::{is_direct, path_of},
+    reference::{Recording, job_of, name_of},
+};

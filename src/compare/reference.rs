@@ -1,7 +1,9 @@
 //! The path that deterministic samplers approximate: the probability-flow ODE, solved so finely that its own error does not count.
 
+use super::metrics::rms;
 use pipelines::{Job, SampleShape, Step};
 use scheduler::{Sampling, Schedule, TimestepMap, sampler, sigmas};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// What the error of each step may be, root mean square over the elements, absolute and as a share of the element: scipy's and score_sde's rtol and atol.
 /// (On the bundled diffusion model a tolerance of a tenth moves the end of the path by 1.4e-5.)
@@ -59,6 +61,25 @@ pub(super) fn sampling(job: &Job) -> Result<Sampling, scheduler::Error> {
     Ok(Sampling { sampler: rk45, schedule, settings, ..own.clone() })
 }
 
+/// The job that solves the path of another, by the same model; none where there is no such path: from a schedule that falls to 0 at once, say.
+pub(crate) fn job_of(own: &Job) -> Option<Job> {
+    let own = own.without_step_cache();
+    Some(own.with_sampling(sampling(&own).ok()?))
+}
+
+/// Names a path: equal where model, start, conditions and guidance are.
+pub(crate) fn name_of(model: &str, job: &Job, wants_unguided: bool) -> String {
+    let (settings, schedule) = (job.settings(), &job.sampling().schedule);
+    let mut hasher = DefaultHasher::new();
+    let start = (schedule.sigmas[0].to_bits(), schedule.init_noise_sigma.to_bits());
+    let text = (&settings.prompt, &settings.negative_prompt, settings.clip_skip, settings.class_label);
+    let rest = (settings.width, settings.height, settings.guidance_scale.to_bits(), wants_unguided);
+    settings.guidance_interval.map(|interval| interval.to_bits()).hash(&mut hasher);
+    (model, start, text, rest, settings.seed, settings.rng.name()).hash(&mut hasher);
+    settings.prompt_syntax.map(|syntax| syntax.name()).hash(&mut hasher);
+    format!("reference-{:08x}", hasher.finish() & 0xFFFF_FFFF)
+}
+
 /// The smallest noise level that a model was trained on.
 fn smallest(map: &TimestepMap) -> f64 {
     match map {
@@ -71,21 +92,33 @@ fn smallest(map: &TimestepMap) -> f64 {
 
 /// A path that is being solved.
 #[derive(Debug, Default)]
-pub(super) struct Recording {
+pub(crate) struct Recording {
     nodes: Vec<Node>,
     evaluations: usize,
 }
 
 impl Recording {
-    pub(super) fn push(&mut self, step: &Step<'_>) {
+    pub(crate) fn push(&mut self, step: &Step<'_>) {
         self.evaluations = step.evaluations;
         let (x, denoised) = (step.x.to_vec(), step.denoised.to_vec());
         self.nodes.push(Node { log_sigma: step.sigma.ln(), x, denoised });
     }
 
-    pub(super) fn finish(self, end: Vec<f32>, shape: SampleShape) -> Reference {
+    /// Bytes of what it holds.
+    #[cfg(feature = "serve")]
+    pub(crate) fn bytes(&self) -> usize {
+        bytes(&self.nodes)
+    }
+
+    pub(crate) fn finish(self, end: Vec<f32>, shape: SampleShape) -> Reference {
         Reference { nodes: self.nodes, end, shape, evaluations: self.evaluations }
     }
+}
+
+/// Of the samples of some nodes.
+#[cfg(feature = "serve")]
+fn bytes(nodes: &[Node]) -> usize {
+    nodes.iter().map(|node| size_of_val(&*node.x) + size_of_val(&*node.denoised)).sum()
 }
 
 impl Reference {
@@ -139,6 +172,31 @@ impl Reference {
         let x = self.sum(window.iter().zip(&weights).map(|(node, (w, v))| (node, w + v, -v)));
         let denoised = self.sum(window.iter().zip(lagrange(&levels, at)).map(|(node, w)| (node, 0.0, w)));
         Some(Point { x, denoised })
+    }
+
+    /// Root mean square of a job's final sample minus the path at the level where its sampler ends; none above the first level.
+    pub(crate) fn distance(&self, job: &Job, sample: &[f32]) -> Option<f64> {
+        let schedule = &job.sampling().schedule;
+        let last = schedule.sigmas.last().copied().unwrap_or(0.0);
+        if last == 0.0 || !job.program().is_fixed() {
+            return Some(rms(sample, self.end()));
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "samples are f32")]
+        let scale = schedule.final_scale as f32;
+        let point = self.at(last)?;
+        Some(rms(sample, &point.x.iter().map(|v| v * scale).collect::<Vec<_>>()))
+    }
+
+    /// Bytes of what it holds.
+    #[cfg(feature = "serve")]
+    pub(crate) fn bytes(&self) -> usize {
+        bytes(&self.nodes)
+    }
+
+    /// The noise levels at which the solver stopped, and its denoised images there.
+    #[cfg(feature = "serve")]
+    pub(crate) fn levels(&self) -> impl ExactSizeIterator<Item = (f64, &[f32])> {
+        self.nodes.iter().map(|node| (node.log_sigma.exp(), node.denoised.as_slice()))
     }
 
     /// Σ a x + b D over nodes.

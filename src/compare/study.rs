@@ -5,9 +5,8 @@ use super::cells::{self, Cell, Model, ReferenceOf};
 use super::metrics::{psnr, rms, ssim};
 use super::record::{Path, Record, StepRecord};
 use super::reference::{self, Point, Recording, Reference};
-use pipelines::{Generated, Job, Memo, PipelineError, Request, RgbImage, Run, SampleShape, Step};
+use pipelines::{Generated, Memo, PipelineError, Request, RgbImage, Run, SampleShape, Step};
 use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -390,7 +389,7 @@ impl Comparison {
         let own = &self.cells[cell];
         let mut record = Record { steps, nfe: evaluations, taken_over, seconds, ..Record::new(own) };
         if let Some(known) = self.known_of(cell).filter(|known| known.path.shape() == shape) {
-            record.error_final = own.job.as_ref().ok().and_then(|job| distance(job, &sample, &known.path));
+            record.error_final = own.job.as_ref().ok().and_then(|job| known.path.distance(job, &sample));
             if let (Some(image), Some(truth)) = (&image, &known.picture) {
                 (record.psnr, record.ssim) = (psnr(image, truth), ssim(image, truth));
             }
@@ -468,24 +467,11 @@ fn numbers(step: &Step<'_>) -> StepRecord {
     }
 }
 
-/// From a final sample to where the reference is at the level where the sampler ends.
-fn distance(job: &Job, sample: &[f32], path: &Reference) -> Option<f64> {
-    let schedule = &job.sampling().schedule;
-    let last = schedule.sigmas.last().copied().unwrap_or(0.0);
-    if last == 0.0 || !job.program().is_fixed() {
-        return Some(rms(sample, path.end()));
-    }
-    #[allow(clippy::cast_possible_truncation, reason = "samples are f32")]
-    let scale = schedule.final_scale as f32;
-    let point = path.at(last)?;
-    Some(rms(sample, &point.x.iter().map(|v| v * scale).collect::<Vec<_>>()))
-}
-
 /// The path that a cell is compared with, by this model: the cell's own, or that of another model from the same noise.
 fn reference_of(models: &[Model], base: &Request, cell: &Cell, model: usize) -> Option<ReferenceOf> {
-    let own = &cell.job.as_ref().ok()?.without_step_cache();
+    let own = cell.job.as_ref().ok()?;
     let job = if model == cell.model {
-        own.with_sampling(reference::sampling(own).ok()?)
+        reference::job_of(own)?
     } else {
         let mut request = base.clone();
         let kept = |name: AxisName| {
@@ -500,15 +486,7 @@ fn reference_of(models: &[Model], base: &Request, cell: &Cell, model: usize) -> 
     if job.shape() != own.shape() {
         return None;
     }
-    let (settings, schedule) = (job.settings(), &job.sampling().schedule);
-    let mut hasher = DefaultHasher::new();
-    let start = (schedule.sigmas[0].to_bits(), schedule.init_noise_sigma.to_bits());
-    let text = (&settings.prompt, &settings.negative_prompt, settings.clip_skip, settings.class_label);
-    let rest = (settings.width, settings.height, settings.guidance_scale.to_bits(), own.program().wants_unguided());
-    settings.guidance_interval.map(|interval| interval.to_bits()).hash(&mut hasher);
-    (&models[model].name, start, text, rest, settings.seed, settings.rng.name()).hash(&mut hasher);
-    settings.prompt_syntax.map(|syntax| syntax.name()).hash(&mut hasher);
-    let id = format!("reference-{:08x}", hasher.finish() & 0xFFFF_FFFF);
+    let id = reference::name_of(&models[model].name, &job, own.program().wants_unguided());
     Some(ReferenceOf { id, model, job })
 }
 

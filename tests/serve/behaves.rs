@@ -275,3 +275,45 @@ fn the_document_of_the_api_is_the_one_beside_the_docs() {
     let written: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     assert!(told == written, "docs/openapi.json is old: run this test with UPDATE_OPENAPI=1");
 }
+
+/// A model that maps noise to pictures at once has no ODE of its own; its pictures are made all the same.
+#[test]
+fn what_has_no_ode_has_no_error() {
+    let server = Server::start(&[]);
+    let id = server.submit(&json!({ "prompt": "a red heart", "steps": 1, "seed": 3, "reference": true }));
+    let job = server.wait(&id);
+    assert_eq!((&job["state"], &job["images"][0]["error"]), (&json!("done"), &json!(null)), "{job}");
+    assert!(job["images"][0].as_object().unwrap().contains_key("error"));
+    let events = server.get(&format!("/api/jobs/{id}/events")).events();
+    let names: Vec<&str> = events.iter().map(|(name, ..)| name.as_str()).filter(|name| *name != "queued").collect();
+    assert_eq!(names, ["started", "reference", "step", "image", "done"]);
+    let of = |name: &str| &events.iter().find(|(own, ..)| own == name).unwrap().2;
+    assert_eq!((&of("reference")["path"], &of("reference")["reference"]), (&json!("other"), &json!(null)));
+    assert_eq!(of("step")["error"], json!(null));
+}
+
+/// Two devices take jobs from one queue, and a picture is the same whichever made it, with adapters too.
+#[test]
+fn devices_share_a_queue() {
+    let goldens = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens");
+    let (model, loras) = (format!("{goldens}/pipelines/stable_diffusion"), format!("{goldens}/loras"));
+    let server = Server::start(&["--device", "cpu", "-m", &model, "--lora-dir", &loras, "--batch", "1"]);
+    assert_eq!(server.get("/api/info").json()["devices"].as_array().unwrap().len(), 2);
+    let long = json!({ "prompt": "a red square", "steps": 900 });
+    let endless = server.submit(&long);
+    server.wait_for_step(&endless);
+    // The second device makes these while the first is busy.
+    let prompts = ["a red square", "a red square <lora:peft:0.8>"];
+    let made = prompts.map(|prompt| server.make(&json!({ "prompt": prompt, "steps": 3, "seed": 5 })));
+    let state = server.get(&format!("/api/jobs/{endless}")).json()["state"].clone();
+    assert_eq!(state, "running");
+    server.request("DELETE", &format!("/api/jobs/{endless}"), &Value::Null);
+    assert!(made[0] != made[1], "an adapter changes the picture");
+    for (prompt, made) in prompts.iter().zip(&made) {
+        let jobs = [(); 4].map(|()| server.submit(&json!({ "prompt": prompt, "steps": 3, "seed": 5 })));
+        for id in jobs {
+            assert_eq!(server.wait(&id)["state"], "done");
+            assert!(server.image(&id, 0) == made[0], "the same picture");
+        }
+    }
+}

@@ -153,6 +153,13 @@ fn bad_input_is_one_sentence() {
             "box",
         ),
         (json!({ "prompt": "a", "previews": "all" }), 422, "previews", "true"),
+        (json!({ "prompt": "a", "reference": "yes" }), 422, "reference", "true or false"),
+        (
+            json!({ "prompt": "a", "command": "img2img", "image": claims(64, 64), "reference": true }),
+            422,
+            "reference",
+            "generate alone",
+        ),
         (json!({ "prompt": "a", "format": "gif" }), 422, "format", "png"),
         (json!({ "prompt": "a", "quality": 101 }), 422, "quality", "100"),
     ] {
@@ -240,4 +247,30 @@ fn requests_that_are_too_large_or_never_end_hold_nothing_up() {
         drop(server.raw(line.as_bytes()));
     }
     assert_eq!(server.get("/healthz").status, 200);
+}
+
+/// Adapters are known by their names: neither refusals nor files say where they or models lie.
+#[test]
+fn adapters_are_names_without_folders() {
+    let goldens = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens");
+    let (model, loras) = (format!("{goldens}/pipelines/stable_diffusion"), format!("{goldens}/loras"));
+    let server = Server::start(&["-m", &model, "--lora-dir", &loras]);
+    let listed = server.get("/api/info").json()["loras"].clone();
+    assert_eq!(listed, json!(["locon", "peft", "processor", "xl-diffusers", "xl-kohya"]));
+    let theirs = server.get("/sdapi/v1/loras").json();
+    assert_eq!(theirs[1]["name"], "peft");
+    // Of another model, and one that is not there.
+    for (name, part) in [("xl-kohya", "xl-kohya.safetensors: is a LoRA for another model"), ("none", "does not have")] {
+        let response = server.post("/api/jobs", &json!({ "prompt": format!("a <lora:{name}:1>") }));
+        let text = response.text();
+        assert_eq!((response.status, &response.json()["error"]["param"]), (422, &json!("prompt")), "{text}");
+        assert!(text.contains(part) && !text.contains("goldens"), "{text}");
+    }
+    let id = server.submit(&json!({ "prompt": "a red square <lora:peft:0.5>", "steps": 1 }));
+    let job = server.wait(&id);
+    assert_eq!(job["images"][0]["settings"]["loras"], json!([{ "file": "peft.safetensors", "weight": 0.5 }]), "{job}");
+    assert!(
+        !job.to_string().contains("goldens") && !String::from_utf8_lossy(&server.image(&id, 0)).contains("goldens")
+    );
+    assert!(!theirs.to_string().contains("goldens"));
 }

@@ -51,6 +51,18 @@ pub(super) const PREVIEW_SIDE: usize = 512;
 /// Bytes of the previews that a job keeps.
 pub(super) const PREVIEW_BYTES: usize = 24 << 20;
 
+/// Bytes of a solution of the ODE, which holds two samples for each step of its solver: some hundred of them.
+pub(super) const PATH_BYTES: usize = 256 << 20;
+
+/// Bytes of the solutions that a device keeps.
+pub(super) const PATHS_BYTES: usize = 256 << 20;
+
+/// Noise levels of a solution of which there are pictures, about.
+pub(super) const LEVELS: usize = 24;
+
+/// How often a job is told how far its solution is.
+pub(super) const SOLVING_TOLD: Duration = Duration::from_millis(150);
+
 /// Bytes of the jobs that are over and whose pictures are kept, and how many of those jobs there are.
 pub(super) const KEPT_BYTES: usize = 256 << 20;
 

@@ -20,6 +20,7 @@ mod models;
 mod order;
 mod preview;
 mod queue;
+mod reference;
 mod sent;
 mod ticket;
 mod worker;
@@ -140,6 +141,11 @@ impl App {
         onlookers.retain(|(own, when)| own != owner && when.elapsed() < LOOKING);
         onlookers.truncate(REMEMBERED);
         onlookers.push((owner.clone(), Instant::now()));
+    }
+
+    /// The adapters that prompts may name.
+    fn loras(&self) -> Vec<String> {
+        self.lora_dir.as_deref().map_or_else(Vec::new, super::lora_tags::names)
     }
 
     fn choose(&self, owner: &Owner, model: usize) {

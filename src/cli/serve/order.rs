@@ -3,6 +3,7 @@
 
 use super::super::image_args::{ImageArgs, Seed};
 use super::super::lora_tags;
+use super::super::model::LoraArg;
 use super::super::picture_file::{self, Format};
 use super::super::run::{self, Work};
 use super::super::{Command, colorize, error, generate, img2img, inpaint, outpaint, restore, stroke, upscale};
@@ -31,6 +32,7 @@ pub(super) struct Asked {
     /// Everything else by the names of the command line's flags.
     pub(super) fields: Map<String, Value>,
     pub(super) previews: Previews,
+    pub(super) reference: bool,
     pub(super) is_detached: bool,
     pub(super) format: Format,
     pub(super) quality: u8,
@@ -47,6 +49,7 @@ impl Asked {
             mask: None,
             fields: Map::new(),
             previews: Previews::None,
+            reference: false,
             is_detached: false,
             format: Format::Png,
             quality: picture_file::QUALITY,
@@ -91,13 +94,8 @@ impl Asked {
                         _ => return Err(ApiError::field("previews", "must be true, false, \"denoised\" or \"both\"")),
                     };
                 }
-                "detached" => {
-                    asked.is_detached = match value {
-                        Value::Null => false,
-                        Value::Bool(value) => value,
-                        _ => return Err(ApiError::field("detached", "must be true or false")),
-                    };
-                }
+                "reference" => asked.reference = switch(&name, &value)?,
+                "detached" => asked.is_detached = switch(&name, &value)?,
                 "format" => {
                     if let Some(name) = text(&name, value)? {
                         asked.format = format(&name)?;
@@ -110,6 +108,14 @@ impl Asked {
             }
         }
         Ok(asked)
+    }
+}
+
+fn switch(name: &str, value: &Value) -> Result<bool, ApiError> {
+    match value {
+        Value::Null => Ok(false),
+        Value::Bool(value) => Ok(*value),
+        _ => Err(ApiError::field(name, "must be true or false")),
     }
 }
 
@@ -141,7 +147,9 @@ pub(super) fn accept(app: &App, asked: Asked, owner: Owner) -> Result<Arc<Ticket
     let task_id = asked.task_id.clone();
     let order = order(app, asked)?;
     // What a job is does not depend on the device that will run it.
-    let pipe = app.sites[0].pipeline(&app.models, order.model, &order.loras)?;
+    let pipe = app.sites[0].pipeline(&app.models, order.model, &order.loras);
+    let pipe =
+        pipe.map_err(|error| if order.loras.is_empty() { error.into() } else { misfit(&error, &order.loras) })?;
     run::check(&pipe, &order.work)?;
     if !pipe.makes_pictures() {
         return Err(ApiError::field("model", "makes latents, not pictures: serve it with its autoencoder"));
@@ -160,7 +168,10 @@ pub(super) fn accept(app: &App, asked: Asked, owner: Owner) -> Result<Arc<Ticket
 }
 
 fn order(app: &App, asked: Asked) -> Result<Order, ApiError> {
-    let Asked { command, prompt, sent, fields, previews, is_detached, format, quality, .. } = asked;
+    let Asked { command, prompt, sent, fields, previews, reference, is_detached, format, quality, .. } = asked;
+    if reference && command != "generate" {
+        return Err(ApiError::field("reference", "is for generate alone: its images begin with noise"));
+    }
     let model = find_model(app, asked.model.as_deref(), &command)?;
     for (name, text) in
         [("prompt", prompt.as_deref()), ("negative_prompt", fields.get("negative_prompt").and_then(Value::as_str))]
@@ -204,7 +215,7 @@ fn order(app: &App, asked: Asked) -> Result<Order, ApiError> {
         Some(Seed::Random) | None => run::random_seed(),
     };
     let weight = weight(&work);
-    Ok(Order { work, model, names, prompt, loras, seed, format, quality, previews, is_detached, weight })
+    Ok(Order { work, model, names, prompt, loras, seed, format, quality, previews, reference, is_detached, weight })
 }
 
 /// Messages about adapters name the server's own folder, which is nobody's business.
@@ -213,6 +224,13 @@ fn without_path(error: &error::CliError) -> ApiError {
     let message = message.split(" is not there: ").next().unwrap_or_default().to_owned();
     let message = message.split(": give the folder").next().unwrap_or_default().to_owned();
     ApiError::field("prompt", &format!("asks for an adapter that this server does not have ({message})"))
+}
+
+/// An adapter that is there, but not for this model, or damaged. Paths of either are nobody's business.
+fn misfit(error: &error::CliError, loras: &[LoraArg]) -> ApiError {
+    let message = loras.iter().fold(error.to_string(), |message, lora| lora.without_folder(&message));
+    let message = message.split(", are not in ").next().unwrap_or_default().to_owned();
+    ApiError::field("prompt", &format!("asks for an adapter that does not fit: {message}"))
 }
 
 /// By its id, or what the command itself would take.

@@ -5,7 +5,7 @@ use super::limits::PREVIEW_SIDE;
 use crate::compare::report::{Preview, thumbnail};
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, ImageEncoder as _};
-use pipelines::{Generated, Job, Pipeline, RgbImage, Step};
+use pipelines::{Generated, Job, Pipeline, RgbImage, SampleShape, Step};
 use scheduler::Frame;
 use std::collections::HashMap;
 
@@ -19,16 +19,23 @@ pub(super) struct Painter {
 }
 
 impl Painter {
-    /// The map of a model. Where there is none yet, this step is decoded for it, once.
-    pub(super) fn of(&mut self, pipe: &Pipeline, model: usize, job: &Job, step: &Step<'_>) -> Option<Preview> {
+    /// The map of a model. Where there is none yet, this denoised sample is decoded for it, once.
+    pub(super) fn of(
+        &mut self,
+        pipe: &Pipeline,
+        model: usize,
+        job: &Job,
+        denoised: &[f32],
+        shape: SampleShape,
+    ) -> Option<Preview> {
         if pipe.samples_are_pictures() {
             return Some(Preview::Pixels);
         }
         if let Some(map) = self.maps.get(&model) {
             return Some(map.clone());
         }
-        let image = pipe.decode(job, step.denoised).ok().flatten()?;
-        let map = Preview::fit(step.denoised, step.shape, &image)?;
+        let image = pipe.decode(job, denoised).ok().flatten()?;
+        let map = Preview::fit(denoised, shape, &image)?;
         self.maps.insert(model, map.clone());
         Some(map)
     }
@@ -45,9 +52,9 @@ impl Painter {
         }
     }
 
-    /// The denoised image of a step, a JPEG file.
-    pub(super) fn denoised(&self, map: &Preview, step: &Step<'_>) -> Option<Vec<u8>> {
-        jpeg(&map.denoised(step.denoised, step.shape)?)
+    /// A denoised image, a JPEG file.
+    pub(super) fn denoised(&self, map: &Preview, denoised: &[f32], shape: SampleShape) -> Option<Vec<u8>> {
+        jpeg(&map.denoised(denoised, shape)?)
     }
 
     /// Its noisy sample.
@@ -56,7 +63,8 @@ impl Painter {
     }
 }
 
-fn jpeg(image: &RgbImage) -> Option<Vec<u8>> {
+/// A JPEG file, as small as previews are.
+pub(super) fn jpeg(image: &RgbImage) -> Option<Vec<u8>> {
     let small = thumbnail(image, PREVIEW_SIDE);
     let mut bytes = Vec::new();
     let (width, height) = (u32::try_from(small.width).ok()?, u32::try_from(small.height).ok()?);

@@ -235,6 +235,8 @@ fn fits(first: &Ticket, other: &Ticket) -> bool {
     let evaluations = first.first.evaluations();
     first.order.model == other.order.model
         && first.order.loras == other.order.loras
+        // Nobody waits for a solution that another asked for.
+        && first.order.reference == other.order.reference
         && evaluations.is_some()
         && evaluations == other.first.evaluations()
         && first.first.runs_with(&other.first)

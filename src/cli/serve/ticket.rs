@@ -75,6 +75,8 @@ pub(super) struct Order {
     pub(super) format: Format,
     pub(super) quality: u8,
     pub(super) previews: Previews,
+    /// Whether its images are compared with the solution of the probability-flow ODE.
+    pub(super) reference: bool,
     /// Whether it goes on when nobody watches any more.
     pub(super) is_detached: bool,
     /// Bytes of the pictures that it holds.
@@ -103,6 +105,21 @@ pub(super) struct Made {
     pub(super) settings: Value,
     /// The same as AUTOMATIC1111's web UI writes it.
     pub(super) parameters: String,
+    /// How far it is from the solution of the probability-flow ODE, where that was asked for, and there is one.
+    pub(super) error: Option<Option<f64>>,
+}
+
+impl Made {
+    /// As the own API tells it.
+    fn json(&self, index: u32, url: &str) -> Value {
+        let mut told = json!({
+            "index": index, "seed": self.seed, "width": self.width, "height": self.height, "url": url, "settings": self.settings,
+        });
+        if let Some(error) = self.error {
+            told["error"] = json!(error);
+        }
+        told
+    }
 }
 
 /// Something that happened, as server-sent events tell it.
@@ -254,6 +271,17 @@ impl Ticket {
         self.notify();
     }
 
+    /// Something else happened.
+    pub(super) fn tell(&self, name: &'static str, data: &Value) {
+        let mut state = self.state();
+        if state.phase.is_over() {
+            return;
+        }
+        push(&mut state, name, data);
+        drop(state);
+        self.notify();
+    }
+
     /// A step is done. Previews are JPEG files.
     pub(super) fn step(&self, at: StepAt, mut told: Value, denoised: Option<Vec<u8>>, noisy: Option<&[u8]>) {
         let mut state = self.state();
@@ -284,10 +312,7 @@ impl Ticket {
         if state.phase.is_over() {
             return;
         }
-        let told = json!({
-            "index": index, "seed": made.seed, "width": made.width, "height": made.height,
-            "url": self.image_url(index), "settings": made.settings,
-        });
+        let told = made.json(index, &self.image_url(index));
         state.made[index as usize] = Some(Arc::new(made));
         self.metrics.image();
         push(&mut state, "image", &told);
@@ -415,10 +440,7 @@ impl Ticket {
         let images = state.made.iter().enumerate().filter_map(|(index, made)| {
             let made = made.as_ref()?;
             let index = u32::try_from(index).ok()?;
-            Some(json!({
-                "index": index, "seed": made.seed, "width": made.width, "height": made.height,
-                "url": self.image_url(index), "settings": made.settings,
-            }))
+            Some(made.json(index, &self.image_url(index)))
         });
         let created = self.created.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         json!({

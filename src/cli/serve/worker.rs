@@ -1,6 +1,7 @@
 //! The one thread that works on a device: takes images that can be made together, and tells their jobs what happens.
 
 use super::super::error::CliError;
+use super::super::model::LoraArg;
 use super::super::picture_file;
 use super::super::run;
 use super::super::settings::{parameters, settings_json};
@@ -8,7 +9,9 @@ use super::App;
 use super::models::Worksite;
 use super::preview::Painter;
 use super::queue::Together;
+use super::reference::Paths;
 use super::ticket::{Made, Previews, StepAt, Ticket};
+use crate::compare::{Reference, rms};
 use pipelines::{Generated, Job, Pipeline, RunId};
 use serde_json::json;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,29 +38,36 @@ pub(super) fn wait(workers: &[JoinHandle<()>], most: Duration) -> bool {
     !is_working()
 }
 
+/// What a worker keeps from one job for the next.
+#[derive(Debug, Default)]
+struct Desk {
+    painter: Painter,
+    paths: Paths,
+}
+
 /// Works until the queue is closed.
 fn work(app: &App, site: &Worksite) {
-    let mut painter = Painter::default();
+    let mut desk = Desk::default();
     while let Some(together) = app.queue.next(app.limits.batch) {
         let started = Instant::now();
         let images = together.iter().map(|(_, images)| images.len()).sum();
         together.iter().for_each(|(ticket, _)| ticket.begin());
-        attempt(app, site, &mut painter, &together);
+        attempt(app, site, &mut desk, &together);
         app.queue.made(images, started.elapsed());
         app.queue.tidy();
     }
 }
 
 /// Makes the images of some jobs; where that fails, those of each job alone: what is wrong with one is no matter of the others.
-fn attempt(app: &App, site: &Worksite, painter: &mut Painter, together: &Together) {
+fn attempt(app: &App, site: &Worksite, desk: &mut Desk, together: &Together) {
     // A panic is a fault of ours, and ends the jobs that met it, not the server.
-    let result = catch_unwind(AssertUnwindSafe(|| make(app, site, painter, together)));
+    let result = catch_unwind(AssertUnwindSafe(|| make(app, site, desk, together)));
     let result =
         result.unwrap_or_else(|_| Err(CliError::Failed("the program failed at this; please report it".into())));
     let Err(error) = result else { return };
     match together.as_slice() {
         [(ticket, _)] => ticket.fail(&error.to_string(), error.trouble()),
-        several => several.iter().for_each(|one| attempt(app, site, painter, &vec![one.clone()])),
+        several => several.iter().for_each(|one| attempt(app, site, desk, &vec![one.clone()])),
     }
 }
 
@@ -68,27 +78,35 @@ struct Lane {
     job: Job,
     run: RunId,
     stopped: bool,
+    /// The path that it is compared with.
+    path: Option<Arc<Reference>>,
 }
 
-fn make(app: &App, site: &Worksite, painter: &mut Painter, together: &Together) -> Result<(), CliError> {
+fn make(app: &App, site: &Worksite, desk: &mut Desk, together: &Together) -> Result<(), CliError> {
+    let Desk { painter, paths } = desk;
     let order = &together[0].0.order;
     let pipe = site.pipeline(&app.models, order.model, &order.loras)?;
     let mut wanted = Vec::new();
     for (ticket, images) in together {
         for index in images.iter().filter(|_| !ticket.phase().is_over()) {
-            wanted.push((Arc::clone(ticket), *index, job(&pipe, ticket, *index)?));
+            let job = job(&pipe, ticket, *index)?;
+            let path =
+                if ticket.order.reference { paths.of(app, &pipe, painter, ticket, (*index, &job))? } else { None };
+            wanted.push((Arc::clone(ticket), *index, job, path));
         }
     }
+    // Solving a path takes a while, in which jobs may have ended.
+    wanted.retain(|(ticket, ..)| !ticket.phase().is_over());
     if wanted.is_empty() {
         return Ok(());
     }
-    let jobs: Vec<Job> = wanted.iter().map(|(.., job)| job.clone()).collect();
+    let jobs: Vec<Job> = wanted.iter().map(|(_, _, job, _)| job.clone()).collect();
     let mut batch = pipe.start_all(&jobs)?;
     drop(jobs);
     let mut lanes: Vec<Lane> = wanted
         .into_iter()
         .zip(batch.ids())
-        .map(|((ticket, index, job), run)| Lane { ticket, index, job, run, stopped: false })
+        .map(|((ticket, index, job, path), run)| Lane { ticket, index, job, run, stopped: false, path })
         .collect();
     while let Some(step) = batch.next()? {
         if let Some(lane) = lanes.iter().find(|lane| lane.run == step.run) {
@@ -100,11 +118,15 @@ fn make(app: &App, site: &Worksite, painter: &mut Painter, together: &Together) 
             if step.steps == 0 {
                 told["steps"] = serde_json::Value::Null;
             }
+            if order.reference {
+                let path = lane.path.as_ref().filter(|path| path.shape() == step.shape);
+                told["error"] = json!(path.and_then(|path| Some(rms(step.x, &path.at(step.sigma)?.x))));
+            }
             let wanted = order.previews.max(app.asked_to_look(&lane.ticket));
             let (mut denoised, mut noisy) = (None, None);
             if wanted != Previews::None {
-                let preview = painter.of(&pipe, order.model, &lane.job, &step);
-                denoised = preview.as_ref().and_then(|preview| painter.denoised(preview, &step));
+                let preview = painter.of(&pipe, order.model, &lane.job, step.denoised, step.shape);
+                denoised = preview.as_ref().and_then(|preview| painter.denoised(preview, step.denoised, step.shape));
                 if wanted == Previews::Both {
                     noisy = preview.as_ref().and_then(|preview| painter.noisy(preview, &lane.job, &step));
                 }
@@ -147,11 +169,14 @@ fn made(lane: &Lane, generated: &Generated, device: &str) -> Result<Made, CliErr
     let Some(image) = &generated.image else {
         return Err(CliError::Failed("this model makes latents, not pictures".into()));
     };
-    let settings = settings_json(&order.work, &lane.job, generated, &order.loras, device);
+    let loras: Vec<LoraArg> = order.loras.iter().map(LoraArg::named).collect();
+    let settings = settings_json(&order.work, &lane.job, generated, &loras, device);
     let parameters = parameters(&order.work, &lane.job, generated);
     let text = settings.to_string();
     let texts = [("parameters", &*parameters), ("headwater", &*text)];
     let bytes = picture_file::encode_with(order.format, order.quality, image, &texts)?;
     let (width, height) = (image.width, image.height);
-    Ok(Made { bytes: bytes.into(), seed: lane.job.settings().seed, width, height, settings, parameters })
+    let path = lane.path.as_ref().filter(|path| path.shape() == generated.shape);
+    let error = order.reference.then(|| path.and_then(|path| path.distance(&lane.job, &generated.sample)));
+    Ok(Made { bytes: bytes.into(), seed: lane.job.settings().seed, width, height, settings, parameters, error })
 }

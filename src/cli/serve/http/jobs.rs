@@ -163,6 +163,7 @@ async fn info(State(app): Shared) -> Json<Value> {
         "version": env!("CARGO_PKG_VERSION"),
         "devices": devices.collect::<Vec<_>>(),
         "live": app.queue.live().len(),
+        "loras": app.loras(),
         "limits": {
             "pixels": limits.pixels, "steps": limits.steps, "count": limits.images, "queue": limits.queue,
             "batch": limits.batch, "prompt": super::super::limits::PROMPT, "body": super::super::limits::BODY,

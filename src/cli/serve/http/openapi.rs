@@ -82,6 +82,15 @@ fn command_schema(command: &str, limits: &Limits) -> Value {
             "description": "Whether events of steps carry pictures: of the denoised image (preview), and with both of the noisy sample, too (noisy)",
         }),
     );
+    if command == "generate" {
+        put(
+            "reference",
+            json!({
+                "type": "boolean", "default": false,
+                "description": "Whether the probability-flow ODE is solved from the same noise, and steps and images say how far they are from it (error)",
+            }),
+        );
+    }
     put(
         "detached",
         json!({ "type": "boolean", "default": false, "description": "Whether the job goes on when those who watched its events have left" }),
@@ -118,6 +127,7 @@ fn image_schema() -> Value {
             "index": { "type": "integer" }, "seed": { "type": "integer" }, "width": { "type": "integer" }, "height": { "type": "integer" },
             "url": { "type": "string", "description": "Where it is, below this server" },
             "settings": { "type": "object", "description": "Everything needed to make it again, as the file itself says" },
+            "error": { "type": ["number", "null"], "description": "With reference: root mean square of its sample minus the solution of the ODE; null where there is none" },
         },
     })
 }

@@ -23,6 +23,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/sdapi/v1/cmd-flags", get(async || Json(json!({ "api": true }))))
         .route("/sdapi/v1/scripts", get(async || Json(json!({ "txt2img": [], "img2img": [] }))))
         .route("/sdapi/v1/embeddings", get(async || Json(json!({ "loaded": {}, "skipped": {} }))))
+        .route("/sdapi/v1/loras", get(loras))
         .route("/sdapi/v1/memory", get(memory));
     // Things that there are none of here.
     for name in [
@@ -31,7 +32,6 @@ pub(super) fn routes() -> Router<Arc<App>> {
         "realesrgan-models",
         "prompt-styles",
         "latent-upscale-modes",
-        "loras",
         "sd-vae",
         "script-info",
     ] {
@@ -71,6 +71,13 @@ fn schedulers() -> Value {
 async fn models(State(app): Shared) -> Json<Value> {
     let one = |id: &str| json!({ "title": id, "model_name": id, "hash": null, "sha256": null, "filename": id, "config": null });
     Json(app.models.all().iter().map(|model| one(&model.id)).collect())
+}
+
+async fn loras(State(app): Shared) -> Json<Value> {
+    // Where they lie is nobody's business.
+    let one =
+        |name: &String| json!({ "name": name, "alias": name, "path": format!("{name}.safetensors"), "metadata": {} });
+    Json(app.loras().iter().map(one).collect())
 }
 
 fn options_of(app: &App, owner: &Owner) -> Map<String, Value> {
