@@ -1,19 +1,25 @@
 //! The page in a real browser: headless Chromium, where there is one.
 
 use super::browser::Browser;
+use super::common::{goldens, model, succeed};
 use super::support::{Server, command, from_base64, pixels};
 use serde_json::json;
 use std::process::{Command, Stdio};
 
 /// A server and a browser that shows its page.
 fn open() -> Option<(Server, Browser)> {
+    open_with(&[])
+}
+
+/// The same of a server with these flags.
+fn open_with(arguments: &[&str]) -> Option<(Server, Browser)> {
     let mut browser = Browser::start()?;
-    let server = Server::start(&[]);
+    let server = Server::start(arguments);
     // What is dragged over must be in sight.
     let desk = json!({ "width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": false });
     browser.call("Emulation.setDeviceMetricsOverride", &desk);
     browser.open(&format!("http://{}/", server.address));
-    browser.until("document.getElementById('model').options.length === 2");
+    browser.until("known.models.length > 0");
     Some((server, browser))
 }
 
@@ -177,6 +183,23 @@ fn what_the_brush_paints_is_made_anew_and_the_rest_kept() {
     // A quarter of the side wide, half of it long.
     assert!(painted > 400 && painted < 1200 && changed > painted / 2, "{changed} of {painted}");
 
+    // Noise is taken off, and strokes become pictures, as by the commands.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("picture.png"), &picture).unwrap();
+    browser.fill("seed", "3");
+    for (task, sigma) in [("restore", "0.4"), ("stroke", "2.5")] {
+        browser.click(&format!("[value={task}]"));
+        browser.fill("sigma", sigma);
+        browser.fill("steps", "2");
+        generate(&mut browser);
+        let arguments =
+            [task, "picture.png", "a yellow star", "--sigma", sigma, "--steps", "2", "-s", "3", "-o", "made.png", "-q"];
+        let own = command(folder.path(), &arguments, "made.png");
+        assert!(pixels(&blob(&mut browser, RESULT)) == pixels(&own), "{task}");
+    }
+    browser.fill("seed", "");
+    browser.fill("steps", "4");
+
     // The other tasks on the same picture; those of the sides show the room that they make.
     browser.click("[value=outpaint]");
     browser.fill("left", "8");
@@ -202,6 +225,7 @@ fn samplers_are_compared_from_the_same_noise() {
     browser.eval(
         "for (const box of document.querySelectorAll('#c-samplers input')) box.checked = ['euler', 'euler_ancestral'].includes(box.value)",
     );
+    browser.eval("document.getElementById('c-errors').checked = false");
     browser.click("#c-run");
     browser.until("document.getElementById('c-status').textContent.startsWith('Done')");
     assert_eq!(browser.shown("c-problem"), "");
@@ -250,9 +274,14 @@ fn it_fits_a_phone_and_names_every_control() {
     let phone = json!({ "width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": true });
     browser.call("Emulation.setDeviceMetricsOverride", &phone);
     browser.eval("document.getElementById('more').open = document.getElementById('c-more').open = true");
-    for (tab, command) in
-        [("create", "generate"), ("create", "inpaint"), ("create", "outpaint"), ("compare", ""), ("history", "")]
-    {
+    for (tab, command) in [
+        ("create", "generate"),
+        ("create", "inpaint"),
+        ("create", "outpaint"),
+        ("create", "stroke"),
+        ("compare", ""),
+        ("history", ""),
+    ] {
         browser.click(&format!("#tab-{tab}"));
         if !command.is_empty() {
             browser.click(&format!("[value={command}]"));
@@ -340,4 +369,254 @@ fn settings_of_other_tools_are_understood() {
     );
     assert_eq!(texts, json!({ "a": "é", "b": "plain", "c": "❤", "d": "❤❤" }));
     assert_eq!(browser.wrong, Vec::<String>::new());
+}
+
+/// The page's errors, at the end and at every level, are those that the command writes into its table.
+#[test]
+fn errors_against_the_ode_are_the_commands() {
+    let model = model("pixels");
+    let Some((_server, mut browser)) = open_with(&["-m", &model]) else { return };
+    browser.click("#tab-compare");
+    browser.fill("c-prompt", "a red square");
+    browser.fill("c-steps", "4, 6");
+    browser.fill("c-guidance", "1");
+    browser.fill("c-seed", "7");
+    let samplers = ["euler", "heun", "dpmpp_2m", "euler_ancestral"];
+    browser.click("#c-run");
+    browser.until("document.getElementById('c-status').textContent.startsWith('Done')");
+    assert_eq!(browser.shown("c-problem"), "");
+
+    let folder = tempfile::tempdir().unwrap();
+    let list = samplers.join(",");
+    let arguments = [
+        "compare",
+        "a red square",
+        "--models",
+        &model,
+        "--samplers",
+        &list,
+        "--steps",
+        "4,6",
+        "--guidance",
+        "1",
+        "--seeds",
+        "7",
+        "--draws",
+        "1",
+        "-o",
+        "out",
+        "-q",
+    ];
+    succeed(folder.path(), &arguments);
+    let table = std::fs::read_to_string(folder.path().join("out/steps.csv")).unwrap();
+    let mut rows = table.lines().map(|line| line.split(',').collect::<Vec<_>>());
+    let head = rows.next().unwrap();
+    let column = |row: &[&str], name: &str| row[head.iter().position(|own| *own == name).unwrap()].to_owned();
+    let rows: Vec<Vec<&str>> = rows.collect();
+    assert_eq!(rows.iter().filter(|row| column(row, "step") == "1").count(), 8);
+    let cell =
+        |sampler: &str, steps: usize| format!("#c-rows tr[data-sampler={sampler}] td:nth-of-type({})", steps / 2 - 1);
+    for row in &rows {
+        let (sampler, steps) = (column(row, "sampler"), column(row, "steps").parse::<usize>().unwrap());
+        let error: f64 = column(row, "error_final").parse().unwrap();
+        let error = browser.text(&format!("decimal({error})"));
+        let shown = browser.text(&format!("document.querySelector('{} b').textContent", cell(&sampler, steps)));
+        let said = if sampler == "euler_ancestral" { format!("{error} away") } else { format!("error {error}") };
+        assert!(shown.starts_with(&said), "{sampler}, {steps} steps: {shown}, not {said}");
+    }
+    // The nearest of each column is marked, and columns sort by error; what draws noise has none, and comes last.
+    for steps in [4, 6] {
+        let of = |row: &&Vec<&str>| column(row, "steps") == steps.to_string() && column(row, "path") == "ode";
+        let mut errors: Vec<(f64, String)> = rows
+            .iter()
+            .filter(of)
+            .filter(|row| column(row, "step") == "1")
+            .map(|row| (column(row, "error_final").parse().unwrap(), column(row, "sampler")))
+            .collect();
+        errors.sort_by(|a, b| a.0.total_cmp(&b.0));
+        assert!(
+            browser.eval(&format!("document.querySelector('{}').className", cell(&errors[0].1, steps))) == "nearest"
+        );
+        browser.click(&format!("#sheet th[data-count='{steps}'] button"));
+        let order = browser.eval("[...document.querySelectorAll('#c-rows th')].map((head) => head.textContent)");
+        let mut want: Vec<&str> = errors.iter().map(|(_, sampler)| sampler.as_str()).collect();
+        want.push("euler_ancestral");
+        assert_eq!(order, json!(want));
+    }
+    // The solution stands below, and at the second level of Euler's method its error there is shown.
+    assert_eq!(browser.eval("document.querySelectorAll('#c-solution img:not([hidden])').length"), 2);
+    let second = rows
+        .iter()
+        .find(|row| column(row, "sampler") == "euler" && column(row, "steps") == "6" && column(row, "step") == "2");
+    let (sigma, error) = (column(second.unwrap(), "sigma"), column(second.unwrap(), "error_x"));
+    let at = browser.eval(&format!("sheet.levels().findIndex((level) => Math.abs(level / {sigma} - 1) < 1e-6)"));
+    browser.fill("c-level", &at.to_string());
+    let error = browser.text(&format!("decimal({error})"));
+    let shown = browser.text(&format!("document.querySelector('{} b').textContent", cell("euler", 6)));
+    assert!(shown == format!("error {error}") || shown == format!("error {error}, nearest"), "{shown}, not {error}");
+    assert_eq!(browser.wrong, Vec::<String>::new());
+}
+
+/// Of a model whose samples are latents: diffusers' picture, and previews that look like it.
+#[test]
+fn previews_of_latents_look_like_their_picture() {
+    let model = model("stable_diffusion");
+    let loras = goldens().join("loras");
+    let Some((_server, mut browser)) = open_with(&["-m", &model, "--lora-dir", loras.to_str().unwrap()]) else {
+        return;
+    };
+    browser.fill("prompt", "a red square on a blue background");
+    for (id, value) in [("seed", "20"), ("steps", "8"), ("sampler", "euler"), ("guidance", "2")] {
+        browser.fill(id, value);
+    }
+    // The first picture is what later previews are fitted to.
+    generate(&mut browser);
+    generate(&mut browser);
+    let picture = pixels(&blob(&mut browser, RESULT));
+    let last = browser.text("image().steps.at(-1).preview");
+    let last = pixels(&from_base64(last.split_once(',').unwrap().1));
+    // A latent is a place of two by two pixels here.
+    assert_eq!((2 * last.width, 2 * last.height), (picture.width, picture.height));
+    let mut small = vec![0.0; 3 * last.width * last.height];
+    for (i, value) in picture.pixels.iter().enumerate() {
+        let (c, x, y) = (i % 3, i / 3 % picture.width, i / 3 / picture.width);
+        small[(y / 2 * last.width + x / 2) * 3 + c] += f64::from(*value) / 4.0;
+    }
+    let mean = |c: usize| small.iter().skip(c).step_by(3).sum::<f64>() / (small.len() / 3) as f64;
+    let means = [mean(0), mean(1), mean(2)];
+    let spread: f64 = small.iter().enumerate().map(|(i, v)| (v - means[i % 3]).powi(2)).sum();
+    let left: f64 = small.iter().zip(&last.pixels).map(|(v, own)| (v - f64::from(*own)).powi(2)).sum();
+    // Most of what the picture shows, the preview explains (the coefficient of determination).
+    assert!(left < 0.5 * spread, "{left} of {spread}");
+
+    // An adapter is put into the prompt by its name, changes the picture as it does the command's, and is in the file.
+    browser.fill("lora", "peft");
+    assert_eq!(
+        browser.text("document.getElementById('prompt').value"),
+        "a red square on a blue background <lora:peft:1>"
+    );
+    generate(&mut browser);
+    let adapted = blob(&mut browser, RESULT);
+    assert!(pixels(&adapted) != picture, "an adapter changes the picture");
+    let folder = tempfile::tempdir().unwrap();
+    let lora = loras.join("peft.safetensors");
+    let arguments = [
+        "generate",
+        "a red square on a blue background",
+        "-m",
+        &model,
+        "--lora",
+        lora.to_str().unwrap(),
+        "--sampler",
+        "euler",
+        "--steps",
+        "8",
+        "--guidance",
+        "2",
+        "-s",
+        "20",
+        "-o",
+        "a.png",
+        "-q",
+    ];
+    assert!(pixels(&adapted) == pixels(&command(folder.path(), &arguments, "a.png")));
+    browser.click("#start-over");
+    browser.drop_file("adapted.png", "image/png", &adapted);
+    browser.until("document.getElementById('status').textContent.includes('restored')");
+    assert_eq!(
+        browser.text("document.getElementById('prompt').value"),
+        "a red square on a blue background <lora:peft:1>"
+    );
+    assert_eq!(browser.wrong, Vec::<String>::new());
+}
+
+#[test]
+fn what_is_dropped_and_is_no_picture_changes_nothing() {
+    let Some((_server, mut browser)) = open_with(&["--max-pixels", "5000"]) else { return };
+    browser.click("#generate");
+    browser.until("!isBusy");
+    assert_eq!(browser.shown("problem"), "Say what the picture shows.");
+    assert_eq!(browser.text("document.activeElement.id"), "prompt");
+    for (name, media, bytes) in [("notes.txt", "text/plain", &b"hello"[..]), ("false.png", "image/png", &b"hello"[..])]
+    {
+        browser.drop_file(name, media, bytes);
+        browser.until(&format!("document.getElementById('problem').textContent.includes('{name}')"));
+        assert_eq!(
+            browser.shown("problem"),
+            format!("\u{201c}{name}\u{201d} is no picture that this browser can read.")
+        );
+        assert_eq!(browser.eval("[command(), given]"), json!(["generate", null]));
+    }
+    // More pixels than the server takes: said before they are decoded.
+    let large = blob(&mut browser, "pngOf(canvasOf(100, 51))");
+    browser.drop_file("large.png", "image/png", &large);
+    browser.until("document.getElementById('problem').textContent.includes('large.png')");
+    assert!(browser.shown("problem").contains("100 \u{d7} 51 pixels"), "{}", browser.shown("problem"));
+    assert_eq!(browser.eval("[command(), given]"), json!(["generate", null]));
+    let fits = blob(&mut browser, "pngOf(canvasOf(100, 50))");
+    browser.drop_file("fits.png", "image/png", &fits);
+    browser.until("given && command() === 'img2img'");
+    assert_eq!(browser.shown("problem"), "");
+    assert_eq!(browser.wrong, Vec::<String>::new());
+}
+
+#[test]
+fn a_job_outlives_a_reload_waits_for_room_and_ends_with_its_server() {
+    let model = model("stable_diffusion");
+    let Some((server, mut browser)) = open_with(&["-m", &model, "--max-queue", "1"]) else { return };
+    browser.fill("prompt", "a red square");
+    browser.fill("steps", "900");
+    browser.click("#generate");
+    // Twice: the first reload must not forget it.
+    for _ in 0..2 {
+        browser.until("run && run.images[0].steps.length > 2");
+        let id = browser.text("run.id");
+        browser.eval("globalThis.isOld = true");
+        browser.call("Page.reload", &json!({}));
+        browser.until("!globalThis.isOld && document.readyState === 'complete' && run && isBusy");
+        assert_eq!(browser.text("run.id"), id);
+        assert_eq!(browser.text("document.getElementById('prompt').value"), "a red square");
+    }
+    browser.click("#cancel");
+    browser.until("!isBusy");
+    assert_eq!(browser.shown("status"), "Cancelled");
+
+    // Somebody else's job fills the queue: the page waits until there is room.
+    let other = server.submit(&json!({ "prompt": "a red square", "steps": 900, "detached": true }));
+    browser.fill("steps", "2");
+    browser.click("#generate");
+    browser.until("document.getElementById('status').textContent.startsWith('The server is busy')");
+    server.request("DELETE", &format!("/api/jobs/{other}"), &serde_json::Value::Null);
+    browser.until("!isBusy");
+    assert_eq!((browser.shown("problem"), browser.shown("status")), (String::new(), "Done".to_owned()));
+
+    browser.fill("steps", "900");
+    browser.click("#generate");
+    browser.until("current.id && run.id === current.id && run.images[0].steps.length > 2");
+    drop(server);
+    browser.until("document.getElementById('status').textContent.startsWith('The server does not answer')");
+    browser.until("!isBusy");
+    assert_eq!(browser.shown("problem"), "The connection to the server was lost.");
+    assert_eq!(browser.shown("status"), "");
+    // What was made before is still there.
+    assert!(browser.eval("run.images[0].steps.length").as_u64().unwrap() > 2);
+}
+
+/// How soon the page shows something: `cargo test --release --test serve first_paint -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement, which asserts nothing about time"]
+fn first_paint() {
+    let Some((server, mut browser)) = open() else { return };
+    let mut seen = Vec::new();
+    for _ in 0..15 {
+        browser.call("Page.navigate", &json!({ "url": "about:blank" }));
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        browser.open(&format!("http://{}/", server.address));
+        browser.until("performance.getEntriesByName('first-contentful-paint').length");
+        seen.push(
+            browser.eval("performance.getEntriesByName('first-contentful-paint')[0].startTime").as_f64().unwrap(),
+        );
+    }
+    seen.sort_by(f64::total_cmp);
+    println!("first contentful paint: best {:.0} ms, median {:.0} ms of {}", seen[0], seen[seen.len() / 2], seen.len());
 }

@@ -14,13 +14,14 @@ use std::sync::{Arc, LazyLock};
 const DOCUMENT: &str = include_str!("../page/page.html");
 
 /// The parts of its script, in order.
-const SCRIPT: [&str; 8] = [
+const SCRIPT: [&str; 9] = [
     include_str!("../page/transport.js"),
     include_str!("../page/files.js"),
     include_str!("../page/store.js"),
     include_str!("../page/form.js"),
     include_str!("../page/mask.js"),
     include_str!("../page/stage.js"),
+    include_str!("../page/sheet.js"),
     include_str!("../page/compare.js"),
     include_str!("../page/main.js"),
 ];

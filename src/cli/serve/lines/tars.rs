@@ -237,6 +237,7 @@ mod tests {
                 height: 8,
                 settings,
                 parameters: String::new(),
+                error: None,
             })
         };
         let id = Id::new(id).expect("an id");

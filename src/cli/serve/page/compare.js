@@ -1,4 +1,4 @@
-// The sheet of `headwater compare`, live: a row for each sampler, a column for each number of steps, all from the same noise.
+// The tab of comparisons, `headwater compare` live: what is asked for, and the jobs that make the sheet.
 
 const comparison = (() => {
   /** Those of the command's default that tell most apart. */
@@ -9,17 +9,18 @@ const comparison = (() => {
   let asked = null;
   let isStopped = false;
   let isRunning = false;
-  /** The noise level that is shown; null is the end. */
-  let level = null;
+  /** Ids of the jobs that run. */
+  const live = new Set();
 
   const chosen = () => [...$("c-samplers").querySelectorAll(":checked")].map((box) => box.value);
+  const own = () => known.models.find((one) => one.id === $("c-model").value);
 
   function enter() {
     if ($("c-prompt").value === "") $("c-prompt").value = $("prompt").value;
-    if (!isRunning && cells.length === 0 && $("c-model").dataset.begun === undefined && known.models.length > 0) {
+    if (!isRunning && sheet.isEmpty() && $("c-model").dataset.begun === undefined && known.models.length > 0) {
       $("c-model").dataset.begun = "";
-      const own = known.models.find((one) => one.default_of.includes("img2img")) ?? known.models[0];
-      $("c-model").value = isChosen ? model().id : own.id;
+      const usual = known.models.find((one) => one.default_of.includes("img2img")) ?? known.models[0];
+      $("c-model").value = isChosen ? model().id : usual.id;
       $("c-samplers").replaceChildren(...known.samplers.map((one) => {
         const box = make("input", { type: "checkbox", value: one.name, checked: FIRST.includes(one.name) });
         return make("label", { title: one.summary }, box, one.name);
@@ -31,9 +32,8 @@ const comparison = (() => {
 
   function list() { $("c-chosen").textContent = chosen().join(", ") || "none"; }
   function adaptModel() {
-    const one = known.models.find((own) => own.id === $("c-model").value);
-    $("c-guidance").placeholder = one?.defaults.guidance ?? "the model’s";
-    $("c-prompt").disabled = one ? !one.takes_prompt : false;
+    $("c-guidance").placeholder = own()?.defaults.guidance ?? "the model’s";
+    $("c-prompt").disabled = own() ? !own().takes_prompt : false;
   }
 
   /** What is asked for, from the form. */
@@ -47,150 +47,143 @@ const comparison = (() => {
     const seed = $("c-seed").value.trim();
     if (seed !== "" && !/^\d+$/.test(seed)) throw new Refusal("The seed must be a whole number.", { field: "c-seed" });
     const shared = { model: $("c-model").value };
-    if (!$("c-prompt").disabled && $("c-prompt").value.trim()) shared.prompt = $("c-prompt").value.trim();
+    if (!$("c-prompt").disabled) {
+      shared.prompt = $("c-prompt").value.trim();
+      if (shared.prompt === "") throw new Refusal("Say what the pictures show.", { field: "c-prompt" });
+    }
+    if ($("c-guidance").validity.badInput) throw new Refusal("Guidance must be a number.", { field: "c-guidance" });
     if ($("c-guidance").value !== "") shared.guidance = Number($("c-guidance").value);
-    return { samplers, steps: [...new Set(steps)], shared, seed };
+    return { samplers, steps: [...new Set(steps)], shared, seed, errors: $("c-errors").checked };
   }
 
-  function commandLineOf({ samplers, steps, shared: { prompt, model, ...others }, seed }) {
-    const job = { command: "compare", prompt, model, samplers: samplers.join(","), steps: steps.join(","), ...others, ...(seed === "" ? {} : { seed }) };
+  function commandLineOf({ samplers, steps, shared: { prompt, model, ...others }, seed, errors }) {
+    const job = { command: "compare", prompt, model, samplers: samplers.join(","), steps: steps.join(","), ...others, ...(seed === "" ? {} : { seed }), no_reference: !errors };
     return commandLine(job, "").replace(/^headwater compare ''/, "headwater compare");
   }
 
-  function table() {
-    const head = make("tr", {}, make("td"), ...asked.steps.map((count) => make("th", { scope: "col", textContent: `${count} step${count === 1 ? "" : "s"}` })));
-    const rows = asked.samplers.map((sampler) => make("tr", {}, make("th", { scope: "row", textContent: sampler }),
-      ...cells.filter((cell) => cell.sampler === sampler).map((cell) => cell.place)));
-    $("sheet").replaceChildren(make("caption", { className: "skip", textContent: "Pictures by sampler and number of steps" }), make("thead", {}, head), make("tbody", {}, ...rows));
-    $("sheet").style.setProperty("--columns", asked.steps.length);
-    $("sheet").hidden = false;
-    $("c-empty").hidden = true;
-  }
-
-  function cellOf(sampler, count) {
-    const picture = make("img", { alt: "", hidden: true });
-    const note = make("small", { textContent: "waits" });
-    const button = make("button", { type: "button", className: "cell", disabled: true }, make("span", {}, picture), note);
-    const cell = { sampler, count, picture, note, button, place: make("td", {}, button), frames: [], told: null, blob: null, url: null, id: null };
-    button.addEventListener("click", () => {
-      select("create");
-      restore({ ...cell.told.settings, ...cell.job, seed: cell.told.seed });
-      show({ job: cell.job, told: cell.told, blob: cell.blob, steps: cell.frames });
-      $("stage").focus();
-    });
-    return cell;
-  }
-
-  /** What a cell shows at the noise level that the slider points at: the last step that began at it or above. */
-  function draw(cell) {
-    const frame = level === null ? null : cell.frames.filter((own) => own.sigma >= level * (1 - 1e-9)).at(-1) ?? cell.frames[0];
-    const source = level === null ? cell.url ?? cell.frames.at(-1)?.preview : frame?.preview;
-    cell.picture.hidden = !source;
-    if (source) cell.picture.src = source;
-    const last = cell.frames.at(-1);
-    if (last && !cell.wrong) {
-      const own = frame ?? last;
-      cell.note.textContent = `${own.evaluations} eval. · ${own.seconds.toFixed(1)} s${cell.isOver ? "" : " …"}`;
-    }
-    cell.button.setAttribute("aria-label", `${cell.sampler}, ${cell.count} steps: ${cell.note.textContent}`);
-  }
-
-  /** The noise levels of all cells, from the first to the last. */
-  let levels = [];
-  function measure() {
-    levels = [...new Set(cells.flatMap((cell) => cell.frames.map((frame) => frame.sigma)))].sort((a, b) => b - a);
-    const wasEnd = level === null;
-    $("c-level").max = levels.length;
-    $("c-level").value = wasEnd ? levels.length : levels.findIndex((own) => own <= level);
-    $("c-levels").hidden = levels.length === 0;
-    tellLevel();
-  }
-  function tellLevel() {
-    const text = level === null ? "the end" : `σ ${decimal(level)}`;
-    $("c-sigma").textContent = text;
-    $("c-level").setAttribute("aria-valuetext", text);
-  }
-  $("c-level").addEventListener("input", () => {
-    level = levels[Number($("c-level").value)] ?? null;
-    tellLevel();
-    cells.forEach(draw);
-  });
-
-  async function produce(cell) {
-    cell.job = { command: "generate", ...asked.shared, sampler: cell.sampler, steps: cell.count, seed: asked.seed };
+  /** Runs a job, and waits for its end; null where it was stopped. A full queue is waited for: others wait, too. */
+  async function follow(job, tell) {
     let told = null;
     while (told === null && !isStopped) {
       try {
-        told = await transport.submit({ ...cell.job, previews: true });
+        told = await transport.submit(job);
       } catch (error) {
-        // The queue is full: others wait, too.
         if (error.status !== 429) throw error;
         await pause(error.retryAfter);
       }
     }
-    if (told === null) { cell.note.textContent = "stopped"; return; }
-    cell.id = told.id;
+    if (told === null) return null;
+    live.add(told.id);
+    // It was stopped while it was submitted.
+    if (isStopped) transport.cancel(told.id).catch(() => {});
+    let end = null;
+    try {
+      await transport.watch(told.id, (event, data) => {
+        if (event === "failed") throw new Refusal(data.error);
+        if (event === "done" || event === "cancelled") end = event;
+        tell(event, data);
+      });
+    } finally { live.delete(told.id); }
+    return end === "done" ? told : null;
+  }
+
+  async function produce(cell) {
+    cell.job = { command: "generate", ...asked.shared, sampler: cell.sampler, steps: cell.count, seed: asked.seed };
     let file = null;
-    await transport.watch(told.id, (event, data) => {
-      if (event === "step") { cell.frames.push(data); measure(); draw(cell); }
+    const done = await follow({ ...cell.job, previews: true }, (event, data) => {
+      if (event === "step") { cell.frames[data.step] = data; sheet.measure(); sheet.draw(cell); }
       if (event === "image") { cell.told = data; file = transport.image(data); }
-      if (event === "failed") throw new Refusal(data.error);
-      if (event === "cancelled") cell.wrong = cell.note.textContent = "stopped";
     });
+    if (!done) { cell.wrong = "stopped"; return; }
     cell.isOver = true;
-    if (file) {
-      cell.blob = await file;
-      cell.url = URL.createObjectURL(cell.blob);
-      cell.button.disabled = false;
-    }
-    draw(cell);
+    cell.blob = await file;
+    cell.url = URL.createObjectURL(cell.blob);
+  }
+
+  /** Makes a cell again, the same picture, beside the solution of the ODE: a few steps more beside the solver's hundreds, and pictures came before. */
+  async function measure(cell) {
+    if (!cell.isOver || cell.wrong) return;
+    const job = { ...cell.job, reference: true, previews: !sheet.isSolved(cell.count) };
+    await follow(job, (event, data) => {
+      if (event === "solving") $("c-detail").textContent = `Solving the ODE: σ ${decimal(data.sigma)}, ${data.evaluations} evaluations`;
+      if (event === "reference") {
+        $("c-detail").textContent = "";
+        cell.path = data.path;
+        sheet.solve(cell.count, data);
+      }
+      if (event === "step" && cell.frames[data.step]) cell.frames[data.step].error = data.error;
+      if (event === "image") cell.error = data.error;
+    });
+  }
+
+  /** Does something with all cells, some at a time, column by column: those that evaluate the model equally often are made together. */
+  async function each(what, doing) {
+    const waiting = asked.steps.flatMap((count) => cells.filter((cell) => cell.count === count));
+    const total = waiting.length;
+    let done = 0;
+    const work = async () => {
+      for (let cell; !isStopped && (cell = waiting.shift());) {
+        try {
+          await doing(cell);
+        } catch (error) {
+          cell.wrong = error instanceof Refusal ? error.message : `The page failed at this: ${error.message}`;
+          cell.place.classList.add("wrong");
+          if (!(error instanceof Refusal)) console.error(error);
+        }
+        sheet.drawAll();
+        done++;
+        $("c-status").textContent = `${what} ${done} of ${total} · seed ${asked.seed}`;
+      }
+    };
+    await Promise.all(Array.from({ length: AT_ONCE }, work));
+    return waiting;
+  }
+
+  function busy(now) {
+    isRunning = now;
+    // Not `disabled`, which takes the keyboard's focus away.
+    $("c-run").setAttribute("aria-disabled", now);
+    if (!now && document.activeElement === $("c-stop")) $("c-run").focus();
+    $("c-stop").hidden = !now;
   }
 
   async function start() {
     if (isRunning) return;
     $("c-problem").textContent = "";
-    try { asked = read(); } catch (error) { $("c-problem").textContent = error.message; $(error.field).focus?.(); return; }
+    try { asked = read(); } catch (error) { problem(error); return; }
     asked.seed = asked.seed === "" ? drawSeed() : Number.isSafeInteger(Number(asked.seed)) ? Number(asked.seed) : asked.seed;
-    cells.forEach((cell) => { if (cell.url) URL.revokeObjectURL(cell.url); });
-    cells = asked.samplers.flatMap((sampler) => asked.steps.map((count) => cellOf(sampler, count)));
-    level = null;
     isStopped = false;
-    isRunning = true;
-    $("c-run").disabled = true;
-    $("c-stop").hidden = false;
-    table();
-    measure();
-    // Column by column: those that evaluate the model equally often are made together.
-    const waiting = asked.steps.flatMap((count) => cells.filter((cell) => cell.count === count));
-    const total = cells.length;
-    const work = async () => {
-      for (let cell; !isStopped && (cell = waiting.shift());) {
-        try {
-          await produce(cell);
-        } catch (error) {
-          cell.wrong = cell.note.textContent = error.message;
-          cell.place.classList.add("wrong");
-          draw(cell);
-        }
-        $("c-status").textContent = `${cells.filter((own) => own.isOver || own.wrong).length} of ${total} · seed ${asked.seed}`;
-      }
-    };
-    await Promise.all(Array.from({ length: AT_ONCE }, work));
-    waiting.forEach((cell) => { cell.note.textContent = "stopped"; });
-    isRunning = false;
-    $("c-run").disabled = false;
-    $("c-stop").hidden = true;
+    busy(true);
+    cells = sheet.begin(asked.samplers, asked.steps, (cell) => {
+      select("create");
+      restore({ ...cell.told.settings, ...cell.job, seed: cell.told.seed });
+      show({ job: cell.job, told: cell.told, blob: cell.blob, steps: cell.frames });
+      $("stage").focus();
+    });
+    for (const cell of await each("Picture", produce)) cell.wrong = "stopped";
+    if (asked.errors && !isStopped) await each("Errors of picture", measure);
+    sheet.drawAll();
+    $("c-detail").textContent = "";
+    busy(false);
     $("c-status").textContent = `${isStopped ? "Stopped" : "Done"} · seed ${asked.seed}`;
+  }
+
+  function problem(error) {
+    $("c-problem").textContent = error.message;
+    const field = $(error.field);
+    if (field?.matches("details")) field.open = true;
+    (field?.querySelector("summary") ?? field)?.focus();
   }
 
   $("compare-form").addEventListener("submit", (event) => { event.preventDefault(); start(); });
   $("c-stop").addEventListener("click", () => {
     isStopped = true;
-    for (const cell of cells) if (cell.id && !cell.isOver && !cell.wrong) transport.cancel(cell.id).catch(() => {});
+    for (const id of live) transport.cancel(id).catch(() => {});
   });
   $("c-copy").addEventListener("click", () => {
+    $("c-problem").textContent = "";
     try { copy(commandLineOf(asked && !isRunning ? { ...read(), seed: $("c-seed").value.trim() || asked.seed } : read()), (text) => { $("c-status").textContent = text; }); }
-    catch (error) { $("c-problem").textContent = error.message; }
+    catch (error) { problem(error); }
   });
   $("c-samplers").addEventListener("change", list);
   $("c-model").addEventListener("change", adaptModel);

@@ -71,6 +71,7 @@ function fromParameters(text) {
 
 /** The settings inside a PNG file; null where it has none. */
 async function settingsIn(file) {
+  if (file.size > known.limits.body) return null;
   const texts = await textsOf(file);
   try { if (texts.headwater) return parsed(texts.headwater); } catch { /* Another tool may use the word. */ }
   return texts.parameters ? fromParameters(texts.parameters) : null;
@@ -86,17 +87,35 @@ const dataUrl = (blob) => new Promise((resolve, reject) => {
 const canvasOf = (width, height) => Object.assign(document.createElement("canvas"), { width, height });
 const pngOf = (canvas) => new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 
+/** A picture that an element shows. Its size is known before its pixels are decoded, which for a hostile one may take all memory. */
+const shownBy = (url) => new Promise((resolve, reject) => {
+  const element = new Image();
+  element.onload = () => resolve(element);
+  element.onerror = () => reject(new TypeError("no picture"));
+  element.src = url;
+});
+
 /** A picture to edit: { name, blob, url, width, height }. What the server does not read but this browser does becomes a PNG. */
 async function pictureOf(file, name = file.name || "picture.png") {
-  let bitmap;
-  try { bitmap = await createImageBitmap(file); } catch { throw new Refusal(`${name} is no picture that this browser can read.`, { field: "image" }); }
-  const { width, height } = bitmap;
-  let blob = file;
-  if (!["image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif"].includes(file.type)) {
-    const canvas = canvasOf(width, height);
-    canvas.getContext("2d").drawImage(bitmap, 0, 0);
-    blob = await pngOf(canvas);
+  const { pixels, body } = known.limits;
+  // In base64 it is a third longer, and a mask goes with it.
+  if (file.size > body * 0.7) throw new Refusal(`“${name}” has ${Math.ceil(file.size / 1e6)} MB, more than this server reads.`, { field: "picture" });
+  let url = URL.createObjectURL(file);
+  try {
+    const element = await shownBy(url).catch(() => { throw new Refusal(`“${name}” is no picture that this browser can read.`, { field: "picture" }); });
+    const { naturalWidth: width, naturalHeight: height } = element;
+    if (width * height > pixels) throw new Refusal(`“${name}” has ${width} × ${height} pixels, more than the ${pixels} that this server takes.`, { field: "picture" });
+    let blob = file;
+    if (!["image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif"].includes(file.type)) {
+      const canvas = canvasOf(width, height);
+      canvas.getContext("2d").drawImage(element, 0, 0, width, height);
+      blob = await pngOf(canvas);
+      URL.revokeObjectURL(url);
+      url = URL.createObjectURL(blob);
+    }
+    return { name, blob, url, width, height };
+  } catch (error) {
+    URL.revokeObjectURL(url);
+    throw error;
   }
-  bitmap.close();
-  return { name, blob, url: URL.createObjectURL(blob), width, height };
 }

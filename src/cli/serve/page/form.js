@@ -16,14 +16,14 @@ function say(text, aloud = true) {
 }
 
 /** What there is to choose from; filled when the page begins. */
-const known = { models: [], samplers: [], schedules: [] };
+const known = { models: [], samplers: [], schedules: [], limits: { pixels: 1 << 24, body: 32 << 20 } };
 
 /** The picture that is edited: see `pictureOf`. */
 let given = null;
 
 /** Fields with a control of their own. Every other field of a job is a line of the further settings. */
 const FIELDS = ["prompt", "model", "negative_prompt", "steps", "guidance", "sampler", "schedule", "seed", "width", "height", "count", "class_label",
-  "strength", "mask_grow", "mask_blur", "left", "right", "top", "bottom", "scale"];
+  "strength", "mask_grow", "mask_blur", "left", "right", "top", "bottom", "scale", "sigma"];
 const TEXTS = ["prompt", "model", "negative_prompt", "sampler", "schedule", "seed"];
 
 /** What files say of themselves that is no setting: how they were made, and by what. */
@@ -35,6 +35,8 @@ const model = () => known.models.find((one) => one.id === $("model").value) ?? k
 /** Whether a control says something for this command. */
 const counts = (control) => !control.closest("[data-for], .field")?.hidden && !control.closest("[data-for]")?.hidden;
 
+const isShown = (control) => control.getClientRects().length > 0;
+
 function wrong(message, field = null) {
   $("problem").textContent = message.charAt(0).toUpperCase() + message.slice(1);
   for (const control of $("form").elements) control.removeAttribute("aria-invalid");
@@ -42,6 +44,7 @@ function wrong(message, field = null) {
   if (!control?.matches("input, select, textarea")) return;
   control.setAttribute("aria-invalid", "true");
   if (control.closest("details")) control.closest("details").open = true;
+  if (isShown(control)) control.focus({ preventScroll: true });
 }
 
 /** The fields of a job, without its pictures. */
@@ -69,6 +72,7 @@ async function jobOf(mask) {
     if (!control.validity?.badInput) continue;
     throw new Refusal(`${control.labels?.[0]?.textContent ?? "A field"} must be a number.`, { field: control.id });
   }
+  if (WORDS.includes(job.command) && model()?.takes_prompt && !job.prompt) throw new Refusal("Say what the picture shows.", { field: "prompt" });
   if (job.command === "generate") return job;
   if (!given) throw new Refusal("Choose a picture first: drop it here, paste it, or pick a file.", { field: "picture" });
   job.image = await dataUrl(given.blob);
@@ -126,6 +130,11 @@ function restore(settings) {
     control.value = name === "sampler" ? samplerNamed(value) : value;
     if (name === "schedule" && control.value === "") control.value = String(value).toLowerCase();
   }
+  // A prompt is told without the adapters that it names.
+  for (const { file, weight } of settings.loras ?? []) {
+    const name = String(file).split(/[\\/]/).at(-1).replace(/\.safetensors$/, "");
+    if (![":", ">"].some((end) => $("prompt").value.includes(`<lora:${name}${end}`))) $("prompt").value = `${$("prompt").value} <lora:${name}:${weight}>`.trimStart();
+  }
   const served = !settings.model || known.models.some((one) => one.id === settings.model);
   if (served && settings.model) chooseModel(settings.model);
   if (!served) chooseModel(null);
@@ -150,6 +159,27 @@ function chooseModel(id) {
   $("model").value = id ?? own?.id ?? known.models[0]?.id ?? "";
 }
 
+/** What each task is called where it begins, and what it does. */
+const TASKS = {
+  generate: ["Generate", ""],
+  img2img: ["Change", "A picture like the one that is given, as the prompt says."],
+  inpaint: ["Inpaint", "What the brush covers is made anew; the rest stays as it is."],
+  outpaint: ["Outpaint", "The picture goes on beyond its edges."],
+  colorize: ["Colorize", "New colours; the brightness of every pixel stays."],
+  upscale: ["Upscale", "More pixels, with new detail."],
+  restore: ["Restore", "Noise is taken off a picture that has some."],
+  stroke: ["Stroke", "A painting of a few strokes becomes a picture in its colours."],
+};
+
+/** Tasks that need a prompt where the model takes one; the others keep most of a picture. */
+const WORDS = ["generate", "img2img", "inpaint", "outpaint"];
+
+/** Of the tasks that have a noise level: what it is where nothing is said, and what it means. */
+const NOISE = {
+  restore: ["measured in the picture", "Of the picture’s noise: its standard deviation, where black is −1 and white 1. 0.2 is 25 levels of 255."],
+  stroke: ["5.38", "That is put over the painting, where black is −1 and white 1: the more, the freer the picture."],
+};
+
 /** Shows what the command and the model take, and the model's own values where nothing is said. */
 function adapt() {
   if (!isChosen) chooseModel(null);
@@ -157,12 +187,18 @@ function adapt() {
   const { defaults = {}, takes_prompt = true, classes = null, summary = "" } = model() ?? {};
   $("model-help").textContent = summary;
   $("prompt").disabled = !takes_prompt;
+  $("prompt").placeholder = WORDS.includes(command()) ? "a red heart" : "what it shows, if you like";
   $("prompt-help").hidden = takes_prompt;
   $("prompt-help").textContent = "This model takes no prompt.";
   $("negative").hidden = !takes_prompt;
+  $("lora-field").hidden = !takes_prompt || $("lora").options.length < 2;
   $("class-field").hidden = classes === null;
   const own = { ...defaults };
   if (command() !== "generate") own.width = own.height = "picture’s";
   for (const name of ["steps", "guidance", "width", "height"]) $(name).placeholder = own[name] ?? "the model’s";
-  $("generate").textContent = { generate: "Generate", img2img: "Change", inpaint: "Inpaint", outpaint: "Outpaint", colorize: "Colorize", upscale: "Upscale" }[command()];
+  const [verb, help] = TASKS[command()];
+  $("generate").textContent = verb;
+  $("task-help").textContent = help;
+  $("task-help").hidden = help === "";
+  [$("sigma").placeholder, $("sigma-help").textContent] = NOISE[command()] ?? ["", ""];
 }

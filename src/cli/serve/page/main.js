@@ -7,7 +7,9 @@ const current = { id: null, isCancelled: false };
 function busy(now) {
   isBusy = now;
   Object.assign(current, { id: null, isCancelled: false });
-  $("generate").disabled = now;
+  // Not `disabled`, which takes the keyboard's focus away.
+  $("generate").setAttribute("aria-disabled", now);
+  if (!now && document.activeElement === $("cancel")) $("generate").focus();
   $("cancel").hidden = !now;
   $("progress").hidden = !now;
   if (!now) document.title = "Headwater";
@@ -22,13 +24,8 @@ function progress(share) {
 /** A job that this tab waits for: after a reload it is watched again. */
 const pending = {
   set(told) { try { sessionStorage.setItem("headwater-pending", JSON.stringify(told)); } catch { /* Then a reload ends it. */ } },
-  take() {
-    try {
-      const told = sessionStorage.getItem("headwater-pending");
-      sessionStorage.removeItem("headwater-pending");
-      return told ? JSON.parse(told) : null;
-    } catch { return null; }
-  },
+  get() { try { return JSON.parse(sessionStorage.getItem("headwater-pending")); } catch { return null; } },
+  forget() { try { sessionStorage.removeItem("headwater-pending"); } catch { /* There is nothing. */ } },
 };
 
 /** What is kept of a job: all but its pictures, which may be large. */
@@ -42,7 +39,8 @@ async function generate() {
   try {
     say("Asking …");
     const job = await jobOf(mask);
-    const told = await transport.submit({ ...job, previews: "both" });
+    const told = await submitted({ ...job, previews: "both" });
+    if (!told) { say("Cancelled"); return; }
     const kept = { ...withoutPictures(job), ...(job.mask ? { mask: true } : {}) };
     replace(newRun(kept, told.id, told.count ?? 1));
     pending.set({ job: kept, id: told.id, count: run.count });
@@ -50,9 +48,23 @@ async function generate() {
   } catch (error) {
     refused(error);
   } finally {
-    pending.take();
+    pending.forget();
     busy(false);
   }
+}
+
+/** The job, once there is room for it in the queue; null where it was cancelled before. */
+async function submitted(job) {
+  while (!current.isCancelled) {
+    try {
+      return await transport.submit(job);
+    } catch (error) {
+      if (error.status !== 429) throw error;
+      say(`The server is busy with others: trying again in ${error.retryAfter} s`);
+      await Promise.race([pause(error.retryAfter), new Promise((resolve) => $("cancel").addEventListener("click", resolve, { once: true }))]);
+    }
+  }
+  return null;
 }
 
 function refused(error) {
@@ -70,6 +82,7 @@ async function follow(one) {
   const arriving = [];
   await transport.watch(one.id, (event, data) => {
     if (event === "queued") { say(data.position === 0 ? "Next in line" : `Waiting: ${data.position} before`); return; }
+    if (event === "lost") { say("The server does not answer: trying again …"); return; }
     if (event === "started") say("Started");
     if (event === "step") {
       const { steps } = one.images[data.image];
@@ -133,6 +146,12 @@ $("form").addEventListener("input", (event) => {
   if (["left", "right", "top", "bottom"].includes(event.target.name)) render();
   event.target.removeAttribute("aria-invalid");
 });
+$("lora").addEventListener("change", () => {
+  if ($("lora").value === "") return;
+  $("prompt").value = `${$("prompt").value.trimEnd()} <lora:${$("lora").value}:1>`.trimStart();
+  $("lora").value = "";
+  $("prompt").focus();
+});
 const drawSeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
 $("dice").addEventListener("click", () => { $("seed").value = drawSeed(); });
 $("start-over").addEventListener("click", () => { $("form").reset(); isChosen = false; wrong(""); adapt(); render(); });
@@ -148,19 +167,20 @@ $("reuse").addEventListener("click", async () => {
   await give(blob, `seed-${told.seed}.png`);
 });
 
-/** Takes a picture to edit. */
+/** Takes a picture to edit; false where it is none. */
 async function give(file, name) {
   try {
     const picture = await pictureOf(file, name);
     if (given) URL.revokeObjectURL(given.url);
     given = picture;
-  } catch (error) { refused(error); return; }
+  } catch (error) { refused(error); return false; }
   Object.assign($("given"), { src: given.url, alt: given.name, hidden: false });
   $("well-text").textContent = `${given.name}, ${given.width} × ${given.height}. Choose another`;
   mask.fit(given.width, given.height);
   view.side = "input";
   wrong("");
   render();
+  return true;
 }
 
 /** A file that was dropped: one that says how it was made has its settings restored, any other is to be edited. */
@@ -169,14 +189,20 @@ async function take(file) {
   select("create");
   const settings = takesPicture() ? null : await settingsIn(file);
   if (settings) return bringBack(file, settings);
-  if (!takesPicture()) { $("form").querySelector("[value=img2img]").checked = true; adapt(); }
-  await give(file);
+  const wasGiven = await give(file);
+  if (!wasGiven || takesPicture()) return;
+  $("form").querySelector("[value=img2img]").checked = true;
+  adapt();
+  render();
 }
 
 async function bringBack(file, settings) {
   wrong("");
+  let size;
+  try { size = await pictureOf(file); } catch (error) { refused(error); return; }
+  const { width, height } = size;
+  URL.revokeObjectURL(size.url);
   const served = restore(settings);
-  const { width, height } = await pictureOf(file);
   const { model, ...job } = { command: settings.command ?? "generate", ...fieldsOf() };
   show({ job: { ...job, ...(served && model ? { model } : {}) }, told: { settings, seed: settings.seed ?? "unknown", width, height }, blob: file });
   say(`The settings of ${file.name || "the picture"} are restored${served ? "" : `; this server does not have its model, ${settings.model}`}`);
@@ -189,7 +215,7 @@ $("restore").addEventListener("change", async (event) => {
   if (!file || isBusy) return;
   const settings = await settingsIn(file);
   if (settings) await bringBack(file, settings);
-  else wrong(`${file.name} does not say how it was made.`);
+  else wrong(`“${file.name}” does not say how it was made.`);
 });
 let depth = 0;
 const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
@@ -259,34 +285,58 @@ function theme(name) {
   else document.documentElement.dataset.theme = name;
   $("theme").lastElementChild.textContent = name[0].toUpperCase() + name.slice(1);
   $("theme").setAttribute("aria-label", `Colours: ${name}`);
-  kept.set("theme", name);
-  mask.draw();
 }
-$("theme").addEventListener("click", () => theme(THEMES[(THEMES.indexOf(kept.get("theme") ?? "system") + 1) % THEMES.length]));
+const themeKept = () => THEMES.find((name) => name === kept.get("theme")) ?? "system";
+$("theme").addEventListener("click", () => {
+  const name = THEMES[(THEMES.indexOf(themeKept()) + 1) % THEMES.length];
+  kept.set("theme", name);
+  theme(name);
+  mask.draw();
+});
+
+/** After the first frame, which shows the document as it is: nothing that asks for styles or answers keeps it waiting. */
+const painted = () => new Promise((resolve) => {
+  requestAnimationFrame(() => setTimeout(resolve));
+  // A tab in the background paints nothing.
+  setTimeout(resolve, 300);
+});
+
+/** Goes on watching what was made when the page was loaded again. */
+async function resume() {
+  const before = pending.get();
+  if (!before) return;
+  restore(before.job);
+  run = newRun(before.job, before.id, before.count);
+  busy(true);
+  progress(null);
+  try {
+    await follow(run);
+  } catch (error) {
+    // A server that was started again knows nothing of it.
+    if (error.status === 404) { run = null; say("The picture that was being made is gone"); render(); } else refused(error);
+  } finally {
+    pending.forget();
+    busy(false);
+  }
+}
 
 async function begin() {
-  theme(THEMES.find((name) => name === kept.get("theme")) ?? "system");
+  theme(themeKept());
+  await painted();
   adapt();
   try {
     const [models, { samplers, schedules }, info] = await Promise.all([transport.models(), transport.samplers(), transport.info()]);
-    Object.assign(known, { models, samplers, schedules });
+    Object.assign(known, { models, samplers, schedules, limits: info.limits });
     const option = (value) => make("option", { value, textContent: value });
     for (const list of ["model", "c-model"]) $(list).replaceChildren(...models.map((one) => option(one.id)));
     for (const one of samplers) $("sampler").append(Object.assign(option(one.name), { title: one.summary }));
     $("schedule").append(...schedules.map(option));
+    $("lora").append(...(info.loras ?? []).map(option));
     $("place").textContent = info.devices.map((one) => one.name).join(", ");
     $("count").max = info.limits.count;
     $("steps").max = info.limits.steps;
     adapt();
-    const before = pending.take();
-    if (before) {
-      restore(before.job);
-      run = newRun(before.job, before.id, before.count);
-      busy(true);
-      progress(null);
-      // It may be over for so long that it is forgotten.
-      await follow(run).catch(() => say("")).finally(() => busy(false));
-    }
+    await resume();
   } catch (error) { refused(error); }
 }
 

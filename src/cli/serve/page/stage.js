@@ -24,10 +24,10 @@ function press(group, name, value) {
 
 const decimal = (number) => Number(number.toPrecision(3)).toString();
 
-/** Gives the frame the picture's shape, and shows small pictures as pixels. */
-function shape(width, height) {
+/** Gives the frame the picture's shape, and shows small pictures as pixels, but for previews of latents: theirs are no pixels of the picture. */
+function shape(width, height, isLatent = false) {
   $("frame").style.setProperty("--ratio", width / height);
-  $("frame").classList.toggle("small", Math.max(width, height) <= 256);
+  $("frame").classList.toggle("small", Math.max(width, height) <= 256 && !isLatent);
 }
 
 function renderInput() {
@@ -141,7 +141,11 @@ function render() {
 }
 
 // What a picture's own size is decides how the frame looks.
-$("shown").addEventListener("load", () => { if (!isInput()) shape($("shown").naturalWidth, $("shown").naturalHeight); });
+$("shown").addEventListener("load", () => {
+  if (isInput()) return;
+  const isLatent = $("shown").src.startsWith("data:") && known.models.find((one) => one.id === run.job.model)?.makes_pixels === false;
+  shape($("shown").naturalWidth, $("shown").naturalHeight, isLatent);
+});
 
 $("scrub").addEventListener("input", () => {
   const at = Number($("scrub").value);

@@ -5,7 +5,8 @@
 //   samplers()          promise of { samplers, schedules }, as of /api/samplers
 //   info()              promise of { version, devices, limits }
 //   submit(job)         promise of a job that waits, { id, count, … }; rejected with a Refusal
-//   watch(id, tell)     calls tell(event, data) for everything that happens to the job, from its beginning; resolved after the last
+//   watch(id, tell)     calls tell(event, data) for everything that happens to the job, from its beginning; resolved after the last. "lost" is told
+//                       while whoever makes the picture is not reached; rejected when that goes on
 //   cancel(id)          asks that the job end at its next step
 //   image(told)         promise of a Blob: the file of an image, as the event `image` tells it
 
@@ -77,7 +78,9 @@ const transport = (() => {
       try {
         response = await ask(`/api/jobs/${id}/events`, last === null ? {} : { headers: { "Last-Event-ID": last } });
       } catch (error) {
+        if (error.status === 404 && last !== null) throw new Refusal("The server was started again, and knows nothing of this job any more.", { status: 404 });
         if (error.status) throw error;
+        tell("lost", {});
         continue;
       }
       if (response.status === 204) return;
