@@ -17,4 +17,6 @@ mod operations;
 #[cfg(unix)]
 mod page;
 mod refuses;
+#[cfg(unix)]
+mod sheet;
 mod support;
