@@ -109,11 +109,18 @@ row 'one file of it is in the help' 0 'OWNER/REPO/FILE' '$H generate --help'
 row 'a mistyped bundled model' 1 'did you mean icons-64\?' '$H generate "a fox" -m icon-64'
 row 'a pickle' 1 'pickle' 'printf "\200\002c" > model.ckpt; $H generate "a fox" -m model.ckpt'
 
+# Many pictures, and a server.
+row 'a file of jobs' 0 '1 done \(0 of them before\)' 'echo "{\"id\": 1, \"prompt\": \"a fox\"}" | $H worker - -o many --device cpu'
+row 'the same again' 0 '1 done \(1 of them before\)' 'echo "{\"id\": 1, \"prompt\": \"a fox\"}" | $H worker - -o many --device cpu'
+row 'a job that is none' 2 '1 jobs cannot be made, and many/results' 'echo "{\"prompt\": \"a fox\"}" | $H worker - -o many --device cpu'
+row 'what a server would serve' 0 'icons-64: inside this program' '$H serve --check --port 0 --device cpu'
+row 'one that others reach without a key' 2 'give a key' '$H serve --check --port 0 --device cpu --host 0.0.0.0'
+
 # Help.
 row 'help lists completions and man' 0 '^  completions ' '$H --help'
 row 'completions' 0 'complete -F' '$H completions bash'
 row 'a manual page' 0 '^.TH headwater-generate 1' '$H man generate'
-row 'all of them' 0 'headwater-upscale.1' '$H man --dir man && ls man | tail -n 2'
+row 'all of them' 0 'headwater-worker.1' '$H man --dir man && ls man | tail -n 2'
 
 echo
 echo "$((rows - failures)) of $rows as they should be"

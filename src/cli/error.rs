@@ -19,6 +19,7 @@ pub(super) enum CliError {
     #[error("{0}")]
     Device(String, Trouble),
     /// Is not at its end, and goes on when it is run again: exit code 75, which is EX_TEMPFAIL of sysexits.h.
+    #[cfg(feature = "serve")]
     #[error("{0}")]
     TryAgain(String),
     /// Ctrl-C: exit code 130.
@@ -34,12 +35,14 @@ impl CliError {
         match self {
             CliError::Usage(_) => 2,
             CliError::Failed(_) | CliError::TooLarge(_) | CliError::Device(..) | CliError::Pipe => 1,
+            #[cfg(feature = "serve")]
             CliError::TryAgain(_) => 75,
             CliError::Interrupted => 130,
         }
     }
 
     /// How the device failed, if it did: another try may succeed.
+    #[cfg(feature = "serve")]
     pub(super) fn trouble(&self) -> Option<Trouble> {
         match self {
             CliError::Device(_, trouble) => Some(*trouble),

@@ -9,7 +9,10 @@ const ENVIRONMENT: &str = "target/clients-venv";
 pub(crate) fn ensure() -> Result<(), Failure> {
     let environment = root().join(ENVIRONMENT);
     let has_all = |program: &str| {
-        succeeds(program, &["-c", "import openai, webuiapi, sd_backend_client, openapi_spec_validator, requests"])
+        succeeds(
+            program,
+            &["-c", "import openai, openapi_spec_validator, prometheus_client, requests, sd_backend_client, webuiapi"],
+        )
     };
     let program = environment.join("bin/python");
     if has_all(&program.to_string_lossy()) {
