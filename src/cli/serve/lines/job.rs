@@ -73,8 +73,9 @@ pub(super) fn asked(id: &Id, mut fields: Map<String, Value>, most_pixels: usize)
         fields.insert("seed".into(), json!(id.seed()));
     }
     // About whoever watches: nobody does.
-    fields.shift_remove("previews");
-    fields.shift_remove("detached");
+    for told in ["previews", "reference", "detached"] {
+        fields.shift_remove(told);
+    }
     let files: Vec<_> = [("image_file", IMAGE), ("mask_file", MASK)]
         .into_iter()
         .filter_map(|(field, name)| Some((field, name, fields.shift_remove(field)?)))
