@@ -90,11 +90,13 @@ fn write(file: &Path, data: &[u8], most_bytes: u64) -> std::io::Result<()> {
 }
 
 /// Removes the files of other adapters and drivers, those first that were written longest ago, until they hold no more than `room`.
-/// What is not such a file is left alone.
+/// What is not such a file is left alone, and what another process has removed or renamed meanwhile is no longer there to count.
 fn trim(folder: &Path, but: &Path, room: u64) -> std::io::Result<()> {
     let mut others = Vec::new();
     for entry in std::fs::read_dir(folder)? {
-        let (path, about) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?)))?;
+        let entry = entry?;
+        let Some(about) = unless_gone(entry.metadata())? else { continue };
+        let path = entry.path();
         let mut magic = [0; MAGIC.len()];
         let ours = about.is_file() && File::open(&path).and_then(|mut file| file.read_exact(&mut magic)).is_ok();
         if ours && magic == MAGIC && path != but {
@@ -107,10 +109,18 @@ fn trim(folder: &Path, but: &Path, room: u64) -> std::io::Result<()> {
         if held <= room {
             break;
         }
-        std::fs::remove_file(path)?;
+        unless_gone(std::fs::remove_file(path))?;
         held -= bytes;
     }
     Ok(())
+}
+
+/// None where there is no such file.
+fn unless_gone<T>(found: std::io::Result<T>) -> std::io::Result<Option<T>> {
+    match found {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
+    }
 }
 
 /// FNV-1a: against damage, not against malice; whoever may write to the folder may replace the program's other files too.
