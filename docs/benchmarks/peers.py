@@ -92,15 +92,18 @@ def onnxruntime(folder, size, batch, repeats):
 
 
 def stable_diffusion_cpp(folder, size, batch, repeats):
-    """The same, out of what its program says: that many pictures of one step. It computes the two predictions of a guided step one after the other."""
-    program = os.environ["SD_CPP"]
+    """The same, out of what its program says: that many pictures of one step, by the checkpoint as one file. It computes the two predictions of a guided
+    step one after the other. The first of each is left out: it reads the weights."""
+    program, ours = os.environ["SD_CPP"], os.environ["HEADWATER"]
     with tempfile.TemporaryDirectory() as out:
+        model = f"{out}/model.safetensors"
+        subprocess.run([ours, "convert", folder, model], check=True, stdout=sys.stderr)
         flags = ["-p", "", "--steps", "1", "-W", str(size), "-H", str(size), "--cfg-scale", "7.5" if batch == 2 else "1", "--type", "f32", "--diffusion-fa"]
-        command = [program, "-m", folder, *flags, "-b", str(repeats), "-v", "-o", f"{out}/picture.png"]
+        command = [program, "-m", model, *flags, "-b", str(repeats + 1), "-v", "-o", f"{out}/picture.png"]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         raise SystemExit(done.stdout[-2000:])
-    found = lambda pattern, unit: [float(seconds) * unit for seconds in re.findall(pattern, done.stdout)]
+    found = lambda pattern, unit: [float(seconds) * unit for seconds in re.findall(pattern, done.stdout)[1:]]
     return {
         "prompt encode": found(r"computing condition graph completed, taking (\d+) ms", 1e-3),
         "step": found(r"sampling completed, taking ([\d.]+)s", 1),
@@ -173,7 +176,7 @@ def main():
     if a.child:
         return print(json.dumps(PEERS[a.child][0](a.folder, a.size, a.batch, a.repeats)))
     if a.sd_cpp:
-        os.environ["SD_CPP"] = a.sd_cpp
+        os.environ |= {"SD_CPP": a.sd_cpp, "HEADWATER": a.program}
     peers = []
     for name in PEERS:
         why = missing(name, a.folder)
