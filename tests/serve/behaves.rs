@@ -299,7 +299,7 @@ fn devices_share_a_queue() {
     let (model, loras) = (format!("{goldens}/pipelines/stable_diffusion"), format!("{goldens}/loras"));
     let server = Server::start(&["--device", "cpu", "-m", &model, "--lora-dir", &loras, "--batch", "1"]);
     assert_eq!(server.get("/api/info").json()["devices"].as_array().unwrap().len(), 2);
-    let long = json!({ "prompt": "a red square", "steps": 900 });
+    let long = json!({ "prompt": "a red square", "steps": 900, "width": 128, "height": 128 });
     let endless = server.submit(&long);
     server.wait_for_step(&endless);
     // The second device makes these while the first is busy.

@@ -426,6 +426,9 @@ fn a_job_outlives_a_reload_waits_for_room_and_ends_with_its_server() {
     let model = model("stable_diffusion");
     let Some((server, mut browser)) = open_with(&["-m", &model, "--max-queue", "1"]) else { return };
     browser.fill("prompt", "a red square");
+    // Of a size that takes minutes, however quick the machine and slow the browser.
+    browser.fill("width", "128");
+    browser.fill("height", "128");
     browser.fill("steps", "900");
     browser.click("#generate");
     // Twice: the first reload must not forget it.
@@ -443,7 +446,8 @@ fn a_job_outlives_a_reload_waits_for_room_and_ends_with_its_server() {
     assert_eq!(browser.shown("status"), "Cancelled");
 
     // Somebody else's job fills the queue: the page waits until there is room.
-    let other = server.submit(&json!({ "prompt": "a red square", "steps": 900, "detached": true }));
+    let other = server
+        .submit(&json!({ "prompt": "a red square", "steps": 900, "width": 128, "height": 128, "detached": true }));
     browser.fill("steps", "2");
     browser.click("#generate");
     browser.until("document.getElementById('status').textContent.startsWith('The server is busy')");
