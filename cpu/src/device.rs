@@ -1,7 +1,7 @@
 use crate::info;
 use crate::parallel::Threads;
 use crate::plan::CpuPlan;
-use graph::{Device, DeviceError, DeviceInfo, Graph, Plan, PlanOptions, WeightSource, convolution_ways};
+use graph::{Device, DeviceError, DeviceInfo, Graph, Plan, PlanOptions, WeightSource, Work, convolution_ways};
 use rayon::ThreadPoolBuilder;
 use std::sync::Arc;
 
@@ -51,13 +51,13 @@ impl Device for CpuDevice {
         &self.info
     }
 
-    fn plan(
-        &self,
-        graph: &Graph,
-        weights: &dyn WeightSource,
+    fn plan_async<'a>(
+        &'a self,
+        graph: &'a Graph,
+        weights: &'a dyn WeightSource,
         options: PlanOptions,
-    ) -> Result<Box<dyn Plan>, DeviceError> {
-        Ok(Box::new(self.plan_native(graph, weights, options)?))
+    ) -> Work<'a, Box<dyn Plan>> {
+        Box::pin(async move { Ok(Box::new(self.plan_native(graph, weights, options)?) as Box<dyn Plan>) })
     }
 
     fn ways(&self, graph: &Graph, _: &dyn WeightSource, _: PlanOptions) -> Vec<Vec<&'static str>> {

@@ -4,9 +4,7 @@ use crate::kernels::Tools;
 use crate::memory::Memory;
 use crate::parallel::Threads;
 use graph::shape::numel;
-use graph::{
-    DeviceError, Graph, MemoryUse, NodeId, NodeTime, Op, Plan, PlanOptions, Rate, Slots, WeightSource, passes,
-};
+use graph::{DeviceError, Graph, MemoryUse, NodeId, Op, Plan, PlanOptions, Rate, Slots, WeightSource, Work, passes};
 
 /// A graph bound to the processor: weights packed, memory reserved. Running it allocates no memory for tensors.
 pub struct CpuPlan {
@@ -63,6 +61,16 @@ impl CpuPlan {
         Ok(())
     }
 
+    /// An output of the last run.
+    fn value_of(&self, output: &str) -> Result<Vec<f32>, DeviceError> {
+        let unknown = || DeviceError::Binding(format!("the graph has no output {output}"));
+        let id = self.graph.output(output).ok_or_else(unknown)?;
+        if !self.ran {
+            return Err(DeviceError::Binding(format!("output {output} was read before the graph ran")));
+        }
+        Ok(value(id, &self.graph, &self.slots, &self.compiled.leaves, &self.buffers).to_vec())
+    }
+
     fn check_written(&self) -> Result<(), DeviceError> {
         let missing = self.graph.iter().find_map(|(id, node)| match &node.op {
             Op::Input(input) if !self.written[id.index()] => Some(&input.name),
@@ -109,13 +117,14 @@ fn run_step(
 }
 
 impl Plan for CpuPlan {
-    fn profile(&mut self) -> Result<Vec<NodeTime>, DeviceError> {
+    #[cfg(not(target_family = "wasm"))]
+    fn profile(&mut self) -> Result<Vec<graph::NodeTime>, DeviceError> {
         self.settled = false;
         let mut times = Vec::with_capacity(self.compiled.steps.len());
         self.run_timed(&mut |graph, id, start| {
             let (seconds, processor) = start.elapsed();
             let (node, cost) = (graph.node(id), graph.node_cost(id));
-            times.push(NodeTime {
+            times.push(graph::NodeTime {
                 op: node.op.name(),
                 kernel: "native",
                 path: node.path.clone(),
@@ -147,17 +156,12 @@ impl Plan for CpuPlan {
         Ok(())
     }
 
-    fn run(&mut self) -> Result<(), DeviceError> {
-        self.run_timed(&mut |_, _, _| {})
+    fn run_async(&mut self) -> Work<'_, ()> {
+        Box::pin(async { self.run_timed(&mut |_, _, _| {}) })
     }
 
-    fn read(&mut self, output: &str) -> Result<Vec<f32>, DeviceError> {
-        let unknown = || DeviceError::Binding(format!("the graph has no output {output}"));
-        let id = self.graph.output(output).ok_or_else(unknown)?;
-        if !self.ran {
-            return Err(DeviceError::Binding(format!("output {output} was read before the graph ran")));
-        }
-        Ok(value(id, &self.graph, &self.slots, &self.compiled.leaves, &self.buffers).to_vec())
+    fn read_async<'a>(&'a mut self, output: &'a str) -> Work<'a, Vec<f32>> {
+        Box::pin(async move { self.value_of(output) })
     }
 
     fn memory(&self) -> MemoryUse {

@@ -1,5 +1,7 @@
 //! Which adapters a machine has, and which one a request means.
 
+#[cfg(not(target_family = "wasm"))]
+use graph::block_on;
 use graph::{DeviceError, DeviceInfo, DeviceKind};
 use std::str::FromStr;
 
@@ -7,12 +9,15 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backends(wgpu::Backends);
 
-const NATIVE: wgpu::Backends =
-    wgpu::Backends::VULKAN.union(wgpu::Backends::METAL).union(wgpu::Backends::DX12).union(wgpu::Backends::GL);
+const ALL: wgpu::Backends = wgpu::Backends::VULKAN
+    .union(wgpu::Backends::METAL)
+    .union(wgpu::Backends::DX12)
+    .union(wgpu::Backends::GL)
+    .union(wgpu::Backends::BROWSER_WEBGPU);
 
 impl Default for Backends {
     fn default() -> Self {
-        Self(NATIVE)
+        Self(ALL)
     }
 }
 
@@ -92,11 +97,9 @@ impl Adapter {
 /// How much of the memory that a driver reports may be used.
 const BUDGET_PERCENT: u8 = 95;
 
-/// All adapters that can run compute shaders, the best first: discrete before integrated, virtual, unknown and software
-/// ones, and the machine's native interface before OpenGL. `gpu:N` counts in this order.
-#[must_use]
-pub fn adapters(backends: Backends) -> Vec<Adapter> {
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+/// The interfaces of this system, or of the browser.
+fn instance(backends: Backends) -> wgpu::Instance {
+    wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends: backends.0,
         // No debug layers: validation by wgpu itself is always on. Indirect dispatch, whose validation lowers the limit
         // of buffer sizes, is never used.
@@ -108,8 +111,27 @@ pub fn adapters(backends: Backends) -> Vec<Adapter> {
             for_device_loss: None,
         },
         ..wgpu::InstanceDescriptor::new_without_display_handle()
-    });
-    let mut found: Vec<Adapter> = pollster::block_on(instance.enumerate_adapters(backends.0))
+    })
+}
+
+/// The adapter that the system, or the browser, gives to whoever wants a fast one. A browser does not say which others there are.
+///
+/// # Errors
+/// [`DeviceError::NoAdapter`] when it gives none.
+pub async fn request(backends: Backends) -> Result<Adapter, DeviceError> {
+    let wanted =
+        wgpu::RequestAdapterOptions { power_preference: wgpu::PowerPreference::HighPerformance, ..Default::default() };
+    let found = instance(backends).request_adapter(&wanted).await;
+    let handle = found.map_err(|error| DeviceError::NoAdapter(format!("no graphics adapter was found: {error}")))?;
+    Ok(Adapter { info: describe(&handle), handle })
+}
+
+/// All adapters that can run compute shaders, the best first: discrete before integrated, virtual, unknown and software
+/// ones, and the machine's native interface before OpenGL. `gpu:N` counts in this order.
+#[cfg(not(target_family = "wasm"))]
+#[must_use]
+pub fn adapters(backends: Backends) -> Vec<Adapter> {
+    let mut found: Vec<Adapter> = block_on(instance(backends).enumerate_adapters(backends.0))
         .into_iter()
         .filter(|adapter| adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS))
         .map(|handle| Adapter { info: describe(&handle), handle })
@@ -119,6 +141,7 @@ pub fn adapters(backends: Backends) -> Vec<Adapter> {
 }
 
 /// The best adapter, if there is any. Callers that prefer the native executor to a software adapter look at its kind.
+#[cfg(not(target_family = "wasm"))]
 #[must_use]
 pub fn best(backends: Backends) -> Option<Adapter> {
     adapters(backends).into_iter().next()
@@ -128,6 +151,7 @@ pub fn best(backends: Backends) -> Option<Adapter> {
 ///
 /// # Errors
 /// [`DeviceError::NoAdapter`] with a sentence that lists what there is.
+#[cfg(not(target_family = "wasm"))]
 pub fn choose(backends: Backends, choice: &Choice) -> Result<Adapter, DeviceError> {
     let mut found = adapters(backends);
     let infos: Vec<&DeviceInfo> = found.iter().map(Adapter::info).collect();
@@ -136,6 +160,7 @@ pub fn choose(backends: Backends, choice: &Choice) -> Result<Adapter, DeviceErro
 }
 
 /// The position of the adapter a request means.
+#[cfg(not(target_family = "wasm"))]
 fn find(infos: &[&DeviceInfo], choice: &Choice) -> Result<usize, DeviceError> {
     if infos.is_empty() {
         return Err(DeviceError::NoAdapter(
@@ -165,6 +190,7 @@ fn find(infos: &[&DeviceInfo], choice: &Choice) -> Result<usize, DeviceError> {
 }
 
 /// Position of a kind in the order of preference.
+#[cfg(not(target_family = "wasm"))]
 fn rank(kind: DeviceKind) -> u8 {
     match kind {
         DeviceKind::DiscreteGpu => 0,
@@ -199,7 +225,8 @@ fn describe(adapter: &wgpu::Adapter) -> DeviceInfo {
     ];
     let features = adapter.features();
     DeviceInfo {
-        name: info.name,
+        // Browsers may tell nothing, so that pages do not know people by their machines.
+        name: if info.name.is_empty() { "the browser's adapter".into() } else { info.name },
         kind,
         backend: backend.into(),
         driver: [info.driver, info.driver_info].into_iter().filter(|s| !s.is_empty()).collect::<Vec<_>>().join(" "),

@@ -5,6 +5,7 @@ use crate::memory::Uploader;
 use crate::pipeline::{Part, Pipeline, params_size};
 use crate::plan::{Dispatch, GpuPlan, InputSlot, List, OutputSlot};
 use crate::storage;
+use crate::wait::both;
 use graph::shape::numel;
 use graph::{
     DeviceError, Graph, MemoryUse, Node, NodeId, Op, PlanOptions, Rate, Slots, WeightSource, half_values, kept_weights,
@@ -21,7 +22,7 @@ struct Chosen {
 }
 
 /// Builds a plan.
-pub(crate) fn plan(
+pub(crate) async fn plan(
     inner: &Arc<Inner>,
     graph: &Graph,
     weights: &dyn WeightSource,
@@ -37,11 +38,8 @@ pub(crate) fn plan(
 
     let (chosen, uniform) = choose(inner, graph, &formats, options, &mut memory)?;
     // Drivers compile on the processor, and weights come from files: neither waits for the other.
-    let (values, pipelines) = std::thread::scope(|scope| {
-        let compiling = scope.spawn(|| compile(inner, graph, &chosen));
-        let values = allocate(inner, graph, &slots, &formats, weights, &mut memory, &mut inputs);
-        (values, compiling.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    });
+    let allocating = allocate(inner, graph, &slots, &formats, weights, &mut memory, &mut inputs);
+    let (pipelines, values) = both(|| compile(inner, graph, &chosen), allocating).await;
     let (values, pipelines) = (values?, pipelines?);
     let (mut once, mut step) = (Vec::new(), Vec::new());
     for (Chosen { node: id, shader, params }, pipeline) in chosen.into_iter().zip(pipelines) {
@@ -71,6 +69,7 @@ pub(crate) fn plan(
         let staging = inner.staging_buffer(elements, &format!("output {name}"))?;
         outputs.push(OutputSlot { name: name.clone(), buffer: values[id.index()].clone(), staging, elements });
     }
+    inner.settle().await?;
     Ok(GpuPlan {
         inner: Arc::clone(inner),
         graph: graph.clone(),
@@ -125,7 +124,7 @@ fn compile(inner: &Inner, graph: &Graph, chosen: &[Chosen]) -> Result<Vec<Arc<Pi
 }
 
 /// Memory for every node's value, with weights and constants in place.
-fn allocate(
+async fn allocate(
     inner: &Inner,
     graph: &Graph,
     slots: &Slots,
@@ -174,7 +173,7 @@ fn allocate(
                 memory.weights += buffer.size();
                 let bytes: &[u8] = bytemuck::cast_slice(&constant.data);
                 for (i, piece) in bytes.chunks(Uploader::PIECE).enumerate() {
-                    uploader.write(&buffer, (i * Uploader::PIECE) as u64, piece, &what)?;
+                    uploader.write(&buffer, (i * Uploader::PIECE) as u64, piece, &what).await?;
                 }
                 buffer
             }
@@ -187,7 +186,7 @@ fn allocate(
                 let format = formats[id.index()];
                 let buffer = inner.storage_buffer(storage::bytes(elements, format), &what)?;
                 memory.weights += buffer.size();
-                storage::upload(&mut uploader, &buffer, &weight.name, &weight.value(view), format)?;
+                storage::upload(&mut uploader, &buffer, &weight.name, &weight.value(view), format).await?;
                 weights.release(&weight.name);
                 buffer
             }
@@ -199,7 +198,7 @@ fn allocate(
         };
         values.push(value);
     }
-    uploader.flush()?;
+    uploader.flush().await?;
     Ok(values)
 }
 

@@ -7,9 +7,12 @@ use crate::fault::Faults;
 pub(crate) use crate::inner::Inner;
 pub(crate) use crate::options::GpuOptions;
 use crate::pipeline::Pipelines;
+#[cfg(not(target_family = "wasm"))]
 use crate::plan::GpuPlan;
 use crate::trusted;
-use graph::{Device, DeviceError, DeviceInfo, DeviceKind, Graph, Plan, PlanOptions, WeightSource};
+#[cfg(not(target_family = "wasm"))]
+use graph::block_on;
+use graph::{Device, DeviceError, DeviceInfo, DeviceKind, Graph, Plan, PlanOptions, WeightSource, Work};
 use shaders::Profile;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,8 +28,17 @@ impl Adapter {
     ///
     /// # Errors
     /// When the driver refuses.
+    pub async fn open_async(&self, options: GpuOptions) -> Result<GpuDevice, DeviceError> {
+        GpuDevice::open(self, options, None).await
+    }
+
+    /// [`open_async`](Self::open_async), waited for.
+    ///
+    /// # Errors
+    /// The same.
+    #[cfg(not(target_family = "wasm"))]
     pub fn open(&self, options: GpuOptions) -> Result<GpuDevice, DeviceError> {
-        GpuDevice::open(self, options, None)
+        block_on(self.open_async(options))
     }
 
     /// The same, with the kernels that its driver compiled kept in a folder between runs, where the driver hands them
@@ -35,18 +47,19 @@ impl Adapter {
     ///
     /// # Errors
     /// As [`open`](Self::open).
+    #[cfg(not(target_family = "wasm"))]
     pub fn open_with_cache(
         &self,
         options: GpuOptions,
         folder: &Path,
         most_bytes: u64,
     ) -> Result<GpuDevice, DeviceError> {
-        GpuDevice::open(self, options, Some((folder, most_bytes)))
+        block_on(GpuDevice::open(self, options, Some((folder, most_bytes))))
     }
 }
 
 impl GpuDevice {
-    fn open(adapter: &Adapter, options: GpuOptions, cache: Option<(&Path, u64)>) -> Result<Self, DeviceError> {
+    async fn open(adapter: &Adapter, options: GpuOptions, cache: Option<(&Path, u64)>) -> Result<Self, DeviceError> {
         let info = adapter.info().clone();
         let mut wanted = wgpu::Features::TIMESTAMP_QUERY;
         wanted.set(wgpu::Features::PIPELINE_CACHE, cache.is_some());
@@ -55,11 +68,11 @@ impl GpuDevice {
         let cooperative = cooperative(&adapter.handle).filter(|_| options.cooperative);
         wanted.set(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, cooperative.is_some());
         let features = wanted & adapter.handle.features();
-        let mut limits = adapter.handle.limits();
+        let mut limits = if options.least_limits { wgpu::Limits::default() } else { adapter.handle.limits() };
         if let Some(bytes) = options.max_binding_bytes {
             limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.min(bytes);
         }
-        let (device, queue) = pollster::block_on(adapter.handle.request_device(&wgpu::DeviceDescriptor {
+        let descriptor = wgpu::DeviceDescriptor {
             label: Some("headwater"),
             required_features: features,
             required_limits: limits.clone(),
@@ -68,8 +81,10 @@ impl GpuDevice {
                 None => wgpu::ExperimentalFeatures::disabled(),
             },
             ..Default::default()
-        }))
-        .map_err(|error| DeviceError::Failed { device: info.name.clone(), reason: error.to_string() })?;
+        };
+        let opened = adapter.handle.request_device(&descriptor).await;
+        let (device, queue) =
+            opened.map_err(|error| DeviceError::Failed { device: info.name.clone(), reason: error.to_string() })?;
         let faults = Faults::watch(&device, &info.name);
         let profile = Profile {
             name: info.name.clone(),
@@ -99,6 +114,8 @@ impl GpuDevice {
             faults,
             cache: None,
             options,
+            #[cfg(target_family = "wasm")]
+            late: Default::default(),
         };
         inner.cache = cache.and_then(|(folder, most)| Cache::open(&inner, &adapter.handle.get_info(), folder, most));
         Ok(Self { inner: Arc::new(inner) })
@@ -114,13 +131,14 @@ impl GpuDevice {
     ///
     /// # Errors
     /// As [`Device::plan`].
+    #[cfg(not(target_family = "wasm"))]
     pub fn gpu_plan(
         &self,
         graph: &Graph,
         weights: &dyn WeightSource,
         options: PlanOptions,
     ) -> Result<GpuPlan, DeviceError> {
-        build::plan(&self.inner, graph, weights, options)
+        block_on(build::plan(&self.inner, graph, weights, options))
     }
 }
 
@@ -129,13 +147,20 @@ impl Device for GpuDevice {
         &self.inner.info
     }
 
-    fn plan(
-        &self,
-        graph: &Graph,
-        weights: &dyn WeightSource,
+    fn plan_async<'a>(
+        &'a self,
+        graph: &'a Graph,
+        weights: &'a dyn WeightSource,
         options: PlanOptions,
-    ) -> Result<Box<dyn Plan>, DeviceError> {
-        Ok(Box::new(self.gpu_plan(graph, weights, options)?))
+    ) -> Work<'a, Box<dyn Plan>> {
+        Box::pin(async move {
+            let plan = build::plan(&self.inner, graph, weights, options).await;
+            if plan.is_err() {
+                // What else went wrong is this plan's fault, and not the next one's.
+                let _ = self.inner.verdict().await;
+            }
+            Ok(Box::new(plan?) as Box<dyn Plan>)
+        })
     }
 
     fn ways(&self, graph: &Graph, weights: &dyn WeightSource, options: PlanOptions) -> Vec<Vec<&'static str>> {

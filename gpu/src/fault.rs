@@ -1,6 +1,7 @@
 //! What went wrong on a device, as sentences.
 
 use graph::DeviceError;
+#[cfg(not(target_family = "wasm"))]
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -79,6 +80,7 @@ fn one_line(text: &str) -> String {
 ///
 /// wgpu panics when the device is lost while it waits (`Device::poll` has no error for that), so the panic is caught
 /// here.
+#[cfg(not(target_family = "wasm"))]
 pub(crate) fn poll(device: &wgpu::Device, faults: &Faults, wait: bool) -> Result<(), DeviceError> {
     faults.check()?;
     let kind = if wait { wgpu::PollType::wait_indefinitely() } else { wgpu::PollType::Poll };

@@ -1,7 +1,7 @@
 //! What everything that works on an opened adapter shares.
 
 use crate::cache::Cache;
-use crate::fault::{self, Faults};
+use crate::fault::Faults;
 use crate::options::GpuOptions;
 use crate::pipeline::Pipelines;
 use graph::{DeviceError, DeviceInfo};
@@ -21,10 +21,13 @@ pub(crate) struct Inner {
     pub(crate) cache: Option<Cache>,
     pub(crate) options: GpuOptions,
     pub(crate) timestamps: bool,
+    #[cfg(target_family = "wasm")]
+    pub(crate) late: crate::wait::Late,
 }
 
 impl Inner {
-    /// Runs calls of wgpu that report errors to scopes, and returns the first of those errors.
+    /// Runs calls of wgpu that report errors to scopes, and returns the first of those errors; in a browser, where they come later,
+    /// [`settle`](Self::settle) returns it.
     pub(crate) fn guarded<T>(&self, doing: &str, work: impl FnOnce() -> T) -> Result<T, DeviceError> {
         self.faults.check()?;
         let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
@@ -32,24 +35,7 @@ impl Inner {
         let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let value = work();
         // Scopes end in the opposite order; all of them must end before any error returns.
-        let errors = [
-            pollster::block_on(validation.pop()),
-            pollster::block_on(internal.pop()),
-            pollster::block_on(memory.pop()),
-        ];
-        match errors.iter().flatten().next() {
-            Some(error) => Err(self.faults.convert(error, doing)),
-            None => self.faults.check().map(|()| value),
-        }
-    }
-
-    /// Waits until everything submitted is done.
-    pub(crate) fn wait(&self) -> Result<(), DeviceError> {
-        fault::poll(&self.device, &self.faults, true)
-    }
-
-    /// Lets the driver report what happened and free what it no longer needs.
-    pub(crate) fn poll(&self) -> Result<(), DeviceError> {
-        fault::poll(&self.device, &self.faults, false)
+        self.judge(doing, [validation.pop(), internal.pop(), memory.pop()])?;
+        self.faults.check().map(|()| value)
     }
 }

@@ -7,6 +7,8 @@
 //! Nothing a driver does may end the process: errors of wgpu, a lost device and exhausted memory all come back as
 //! [`graph::DeviceError`].
 
+#![cfg_attr(target_family = "wasm", allow(dead_code, reason = "what looks into a plan is no part of a page"))]
+
 mod adapter;
 mod build;
 mod cache;
@@ -21,13 +23,20 @@ mod pipeline;
 mod plan;
 mod selftest;
 mod storage;
+#[cfg(not(target_family = "wasm"))]
 mod trace;
 mod trusted;
+mod wait;
 
-pub use adapter::{Adapter, Backends, Choice, adapters, best, choose};
+pub use adapter::{Adapter, Backends, Choice, request};
+#[cfg(not(target_family = "wasm"))]
+pub use adapter::{adapters, best, choose};
 pub use check::Check;
 pub use device::GpuDevice;
 pub use options::{GpuOptions, SubmitBudget};
 pub use plan::GpuPlan;
-pub use selftest::{CaseResult, Depth, Outcome, selftest};
+#[cfg(not(target_family = "wasm"))]
+pub use selftest::selftest;
+pub use selftest::{CaseResult, Depth, Outcome, selftest_async};
+#[cfg(not(target_family = "wasm"))]
 pub use trace::{Divergence, first_divergence};

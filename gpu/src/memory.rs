@@ -1,8 +1,8 @@
 //! Buffers: allocating, filling and reading back.
 
 use crate::inner::Inner;
+use futures_channel::oneshot;
 use graph::DeviceError;
-use std::sync::mpsc;
 
 /// Bytes uploaded before the device is given time to take them. wgpu keeps a staging copy of everything written until
 /// the next submission is done, so without pauses a checkpoint would lie in memory twice.
@@ -27,7 +27,7 @@ impl<'a> Uploader<'a> {
     pub(crate) const PIECE: usize = UPLOAD_PIECE as usize;
 
     /// Writes one piece; its length and offset are multiples of four.
-    pub(crate) fn write(
+    pub(crate) async fn write(
         &mut self,
         buffer: &wgpu::Buffer,
         offset: u64,
@@ -35,17 +35,17 @@ impl<'a> Uploader<'a> {
         doing: &str,
     ) -> Result<(), DeviceError> {
         if self.pending + data.len() as u64 > UPLOAD_PIECE {
-            self.flush()?;
+            self.flush().await?;
         }
         self.pending += data.len() as u64;
         self.inner.guarded(doing, || self.inner.queue.write_buffer(buffer, offset, data))
     }
 
     /// Waits until the device has everything written so far.
-    pub(crate) fn flush(&mut self) -> Result<(), DeviceError> {
+    pub(crate) async fn flush(&mut self) -> Result<(), DeviceError> {
         self.pending = 0;
         self.inner.queue.submit([]);
-        self.inner.wait()
+        self.inner.settle().await
     }
 }
 
@@ -99,7 +99,7 @@ impl Inner {
     }
 
     /// The first `count` numbers of type `T` in a buffer.
-    pub(crate) fn read_back<T: bytemuck::Pod>(
+    pub(crate) async fn read_back<T: bytemuck::Pod>(
         &self,
         buffer: &wgpu::Buffer,
         staging: &wgpu::Buffer,
@@ -116,19 +116,20 @@ impl Inner {
             encoder.copy_buffer_to_buffer(buffer, 0, staging, 0, copied);
             self.queue.submit([encoder.finish()]);
         })?;
-        let (send, receive) = mpsc::channel();
+        let (send, receive) = oneshot::channel();
         staging.map_async(wgpu::MapMode::Read, 0..copied, move |mapped| {
             // Sending fails only if the read has already returned with another error.
             let _ = send.send(mapped);
         });
-        self.wait()?;
-        // The mapping is done by now, but its callback runs in the thread that polls first and may not have run yet.
-        // `recv` ends in any case, because the callback is either called or dropped.
-        match receive.recv() {
+        self.drive()?;
+        // Where a thread has waited, the mapping is done by now, but its callback runs in the thread that polls first and may not have run yet.
+        // This ends in any case, because the callback is either called or dropped.
+        match receive.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(self.faults.failed(format!("a result could not be read back: {error}"))),
             Err(_) => return Err(self.faults.failed("a result could not be read back: the driver dropped it")),
         }
+        self.verdict().await?;
         let view = staging
             .get_mapped_range(0..copied)
             .map_err(|error| self.faults.failed(format!("a result could not be read back: {error}")))?;

@@ -36,6 +36,8 @@ pub struct GpuOptions {
     pub avoid: &'static [&'static str],
     /// Pretend that the largest binding is this many bytes, where the adapter's is larger.
     pub max_binding_bytes: Option<u64>,
+    /// Ask for no more than every WebGPU has, bindings of 128 MiB and eight of them in a kernel, whatever the adapter's own limits are.
+    pub least_limits: bool,
     /// When to split a run into several submissions.
     pub submit: SubmitBudget,
 }
@@ -50,6 +52,7 @@ impl Default for GpuOptions {
             integer_products: false,
             avoid: &[],
             max_binding_bytes: None,
+            least_limits: false,
             submit: SubmitBudget::default(),
         }
     }

@@ -3,7 +3,7 @@
 use crate::inner::Inner;
 use crate::options::SubmitBudget;
 use crate::pipeline::Pipeline;
-use graph::{DeviceError, Graph, MemoryUse, NodeId, NodeTime, Plan, Rate};
+use graph::{DeviceError, Graph, MemoryUse, NodeId, Plan, Rate, Work};
 use shaders::Format;
 use std::ops::Range;
 use std::sync::Arc;
@@ -102,6 +102,20 @@ impl GpuPlan {
         }
     }
 
+    /// Hands everything that a run computes to the driver.
+    fn submit(&mut self) -> Result<(), DeviceError> {
+        self.inner.faults.check()?;
+        self.check_inputs()?;
+        if self.stale {
+            self.replay(&self.once);
+            self.stale = false;
+        }
+        self.replay(&self.step);
+        self.inner.poll()?;
+        self.ran = true;
+        Ok(())
+    }
+
     pub(crate) fn check_inputs(&self) -> Result<(), DeviceError> {
         match self.inputs.iter().find(|input| !input.written) {
             Some(input) => Err(DeviceError::Binding(format!("input {} was never written", input.name))),
@@ -138,7 +152,8 @@ impl Dispatch {
 }
 
 impl Plan for GpuPlan {
-    fn profile(&mut self) -> Result<Vec<NodeTime>, DeviceError> {
+    #[cfg(not(target_family = "wasm"))]
+    fn profile(&mut self) -> Result<Vec<graph::NodeTime>, DeviceError> {
         self.times()
     }
 
@@ -165,30 +180,23 @@ impl Plan for GpuPlan {
         self.inner.faults.check()
     }
 
-    fn run(&mut self) -> Result<(), DeviceError> {
-        self.inner.faults.check()?;
-        self.check_inputs()?;
-        if self.stale {
-            self.replay(&self.once);
-            self.stale = false;
-        }
-        self.replay(&self.step);
-        self.inner.poll()?;
-        self.ran = true;
-        Ok(())
+    fn run_async(&mut self) -> Work<'_, ()> {
+        Box::pin(async { self.submit() })
     }
 
-    fn read(&mut self, output: &str) -> Result<Vec<f32>, DeviceError> {
-        self.inner.faults.check()?;
-        let slot = self
-            .outputs
-            .iter()
-            .find(|slot| slot.name == output)
-            .ok_or_else(|| DeviceError::Binding(format!("this graph has no output {output}")))?;
-        if !self.ran {
-            return Err(DeviceError::Binding(format!("output {output} was read before anything ran")));
-        }
-        self.inner.read_back(&slot.buffer, &slot.staging, slot.elements)
+    fn read_async<'a>(&'a mut self, output: &'a str) -> Work<'a, Vec<f32>> {
+        Box::pin(async move {
+            self.inner.faults.check()?;
+            let slot = self
+                .outputs
+                .iter()
+                .find(|slot| slot.name == output)
+                .ok_or_else(|| DeviceError::Binding(format!("this graph has no output {output}")))?;
+            if !self.ran {
+                return Err(DeviceError::Binding(format!("output {output} was read before anything ran")));
+            }
+            self.inner.read_back(&slot.buffer, &slot.staging, slot.elements).await
+        })
     }
 
     fn memory(&self) -> MemoryUse {

@@ -42,7 +42,7 @@ pub(crate) fn check(name: &str, shape: &[usize], view: &WeightView<'_>) -> Resul
 }
 
 /// Converts a weight piece by piece and writes it to its buffer.
-pub(crate) fn upload(
+pub(crate) async fn upload(
     uploader: &mut Uploader<'_>,
     buffer: &wgpu::Buffer,
     name: &str,
@@ -80,12 +80,12 @@ pub(crate) fn upload(
                 bytemuck::cast_slice(&quants)
             }
         };
-        uploader.write(buffer, offset, data, &doing)?;
+        uploader.write(buffer, offset, data, &doing).await?;
         offset += data.len() as u64;
     }
     scales.resize(scales.len().next_multiple_of(2), f16::ZERO);
     for piece in scales.chunks(Uploader::PIECE / 2) {
-        uploader.write(buffer, offset, bytemuck::cast_slice(piece), &doing)?;
+        uploader.write(buffer, offset, bytemuck::cast_slice(piece), &doing).await?;
         offset += size_of_val(piece) as u64;
     }
     Ok(())

@@ -7,7 +7,7 @@ use crate::options::SubmitBudget;
 use crate::plan::{Dispatch, GpuPlan, cut};
 use crate::storage;
 use graph::shape::numel;
-use graph::{Array, DeviceError, Graph, NodeId, NodeTime, Op, Plan, PlanOptions, WeightSource};
+use graph::{Array, DeviceError, Graph, NodeId, NodeTime, Op, Plan, PlanOptions, WeightSource, block_on};
 use shaders::{EIGHT_BITS, Format};
 use std::time::{Duration, Instant};
 
@@ -141,7 +141,7 @@ impl GpuPlan {
         let staging = self.inner.staging_buffer(count, "a traced value")?;
         let format = self.formats[id.index()];
         let bytes = usize::try_from(storage::bytes(count, format)).expect("what is in memory fits the address space");
-        let bytes: Vec<u8> = self.inner.read_back(buffer, &staging, bytes)?;
+        let bytes: Vec<u8> = block_on(self.inner.read_back(buffer, &staging, bytes))?;
         Ok(Array::new(node.shape.clone(), storage::decode(&bytes, format)))
     }
 }
@@ -216,7 +216,7 @@ impl GpuPlan {
             inner.queue.submit([encoder.finish()]);
         })?;
         let staging = inner.staging_buffer(count as usize * 2, "timestamps")?;
-        let ticks: Vec<u64> = inner.read_back(&resolved, &staging, count as usize)?;
+        let ticks: Vec<u64> = block_on(inner.read_back(&resolved, &staging, count as usize))?;
         let period = f64::from(inner.queue.get_timestamp_period());
         let duration = |pair: &[u64]| Duration::from_secs_f64(pair[1].saturating_sub(pair[0]) as f64 * period * 1e-9);
         Ok(ticks.chunks_exact(2).map(duration).collect())

@@ -2,6 +2,9 @@ use crate::convolution::Convolution;
 use crate::graph::{Graph, Rate};
 use crate::weights::WeightSource;
 use crate::winners::Winners;
+use crate::work::Work;
+#[cfg(not(target_family = "wasm"))]
+use crate::work::block_on;
 use std::fmt;
 use thiserror::Error;
 
@@ -173,6 +176,8 @@ pub enum DeviceError {
 }
 
 /// Something that can run graphs.
+///
+/// What takes time is [`Work`], which a browser awaits; elsewhere the method of the same name without `_async` waits for the same.
 pub trait Device: Send + Sync {
     /// What it reports about itself.
     fn info(&self) -> &DeviceInfo;
@@ -182,12 +187,26 @@ pub trait Device: Send + Sync {
     ///
     /// # Errors
     /// When a weight is missing or has another shape, memory runs out, or the device cannot run an operation.
+    fn plan_async<'a>(
+        &'a self,
+        graph: &'a Graph,
+        weights: &'a dyn WeightSource,
+        options: PlanOptions,
+    ) -> Work<'a, Box<dyn Plan>>;
+
+    /// [`plan_async`](Self::plan_async), waited for.
+    ///
+    /// # Errors
+    /// The same.
+    #[cfg(not(target_family = "wasm"))]
     fn plan(
         &self,
         graph: &Graph,
         weights: &dyn WeightSource,
         options: PlanOptions,
-    ) -> Result<Box<dyn Plan>, DeviceError>;
+    ) -> Result<Box<dyn Plan>, DeviceError> {
+        block_on(self.plan_async(graph, weights, options))
+    }
 
     /// For each node of an optimised graph, the names of the ways in which this device can compute it and that may be the
     /// fastest, its own choice first; nothing where it has no choice. [`Winners`] name one of them.
@@ -208,18 +227,37 @@ pub trait Plan: Send {
     ///
     /// # Errors
     /// When an input was never written, or the device fails.
-    fn run(&mut self) -> Result<(), DeviceError>;
+    fn run_async(&mut self) -> Work<'_, ()>;
 
     /// An output of the last run, row-major.
     ///
     /// # Errors
     /// When the graph has no such output, nothing ran yet, or the device fails.
-    fn read(&mut self, output: &str) -> Result<Vec<f32>, DeviceError>;
+    fn read_async<'a>(&'a mut self, output: &'a str) -> Work<'a, Vec<f32>>;
+
+    /// [`run_async`](Self::run_async), waited for.
+    ///
+    /// # Errors
+    /// The same.
+    #[cfg(not(target_family = "wasm"))]
+    fn run(&mut self) -> Result<(), DeviceError> {
+        block_on(self.run_async())
+    }
+
+    /// [`read_async`](Self::read_async), waited for.
+    ///
+    /// # Errors
+    /// The same.
+    #[cfg(not(target_family = "wasm"))]
+    fn read(&mut self, output: &str) -> Result<Vec<f32>, DeviceError> {
+        block_on(self.read_async(output))
+    }
 
     /// Runs every operation, those of rate `Once` included, and times each: by the device's own clock where it has one.
     ///
     /// # Errors
-    /// As [`run`](Self::run).
+    /// As [`run_async`](Self::run_async).
+    #[cfg(not(target_family = "wasm"))]
     fn profile(&mut self) -> Result<Vec<NodeTime>, DeviceError>;
 
     /// Memory held.

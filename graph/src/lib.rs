@@ -28,6 +28,7 @@ mod storage;
 mod tensor;
 mod weights;
 mod winners;
+mod work;
 
 pub use array::{Array, Real};
 pub use convolution::{Convolution, Tile, convolution_ways, winograd};
@@ -46,3 +47,6 @@ pub use storage::{Kept, estimate_memory, half_values, kept_weights};
 pub use tensor::Tensor;
 pub use weights::{MemoryWeights, StorageType, WeightSource, WeightView};
 pub use winners::{Winners, alone, shape_key};
+pub use work::Work;
+#[cfg(not(target_family = "wasm"))]
+pub use work::block_on;

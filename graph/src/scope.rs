@@ -25,8 +25,8 @@ pub(crate) struct Builder {
     error: Option<GraphError>,
 }
 
-/// The most elements of a value: a file may ask for any shape, and products of extents must not overflow.
-const MOST_ELEMENTS: usize = 1 << 40;
+/// The most elements of a value: a file may ask for any shape, and products of extents must not overflow, nor bytes of four for each.
+const MOST_ELEMENTS: usize = 1 << (if usize::BITS < 64 { 28 } else { 40 });
 
 /// A place in the checkpoint: weights are named under it, and errors say where they happened.
 ///

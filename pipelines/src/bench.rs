@@ -1,7 +1,7 @@
 //! What a denoising step costs, and what reads prompts and makes pictures around it.
 
 use crate::conditioning::SampleShape;
-use crate::denoiser::Denoiser;
+use crate::denoiser::{Denoiser, Evaluation};
 use crate::error::PipelineError;
 use crate::job::Job;
 use crate::networks::Concatenated;
@@ -9,7 +9,7 @@ use crate::picture::RgbImage;
 use crate::pipeline::Pipeline;
 use crate::run::Batch;
 use crate::tasks::{Inpaint, Task, Upscale};
-use graph::{MemoryWeights, NodeTime, PlanOptions, Rate, Scope};
+use graph::{MemoryWeights, NodeTime, PlanOptions, Rate, Scope, block_on};
 use std::time::{Duration, Instant};
 
 /// How often something is measured, and by which clocks.
@@ -90,7 +90,7 @@ impl Pipeline {
         let prompt = job.text.as_ref().and_then(|text| text.prompts.last());
         let (Some(encoders), Some(prompt)) = (self.text_encoders(), prompt) else { return Ok(None) };
         let host = self.host();
-        let run = |(): &mut ()| encoders.encode_text(host, prompt).map(drop);
+        let run = |(): &mut ()| block_on(encoders.encode_text(host, prompt)).map(drop);
         repeats.bench(1, &mut (), run, |()| encoders.profile(prompt)).map(Some)
     }
 
@@ -102,7 +102,7 @@ impl Pipeline {
         let Some(autoencoder) = self.autoencoder() else { return Ok(None) };
         let (host, shape) = (self.host(), job.shape);
         let latents = waves(shape);
-        let run = |(): &mut ()| autoencoder.decode(host, &latents, shape).map(drop);
+        let run = |(): &mut ()| block_on(autoencoder.decode(host, &latents, shape)).map(drop);
         repeats.bench(1, &mut (), run, |()| autoencoder.profile_decoding(shape)).map(Some)
     }
 
@@ -116,10 +116,10 @@ impl Pipeline {
         let (host, factor) = (self.host(), autoencoder.factor());
         let shape = SampleShape { height: job.shape.height * factor, width: job.shape.width * factor, channels };
         let picture = waves(shape);
-        let run = |(): &mut ()| autoencoder.encode_mean(host, &picture, shape).map(drop);
+        let run = |(): &mut ()| block_on(autoencoder.encode_mean(host, &picture, shape)).map(drop);
         let bench = repeats.bench(1, &mut (), run, |()| autoencoder.profile_encoding(shape));
         // As a run does, which needs the memory for its steps.
-        autoencoder.finish_encoding();
+        block_on(autoencoder.finish_encoding());
         bench.map(Some)
     }
 }
@@ -201,13 +201,14 @@ impl Batch {
         self.reach_model()?;
         let samples = self.samples_at_once();
         let mode = self.mode().unwrap_or_default();
-        self.with_denoiser(mode, |denoiser, evaluations| {
-            let run = |denoiser: &mut Denoiser| denoiser.denoise(evaluations).map(drop);
+        let work = async |denoiser: &mut Denoiser, evaluations: &[Option<Evaluation<'_>>]| {
+            let run = |denoiser: &mut Denoiser| block_on(denoiser.denoise(evaluations)).map(drop);
             repeats.bench(samples, denoiser, run, |denoiser| {
                 let mut nodes = denoiser.profile()?;
                 nodes.retain(|node| node.rate == Rate::Step);
                 Ok(nodes)
             })
-        })
+        };
+        block_on(self.with_denoiser(mode, work))
     }
 }

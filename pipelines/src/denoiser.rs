@@ -5,7 +5,7 @@ use crate::devices::residency::{Host, Resident};
 use crate::error::PipelineError;
 use crate::networks::{Build, Inputs};
 use crate::reuse::Part;
-use graph::{Graph, MemoryUse, NodeTime, Op, Plan, Rate, Scope, Tensor, WeightSource, passes};
+use graph::{Graph, MemoryUse, Op, Plan, Rate, Scope, Tensor, WeightSource, passes};
 use models::seams;
 use scheduler::Prediction;
 
@@ -131,7 +131,7 @@ impl Mode {
 
 impl Denoiser {
     /// Plans the graph and uploads the weights.
-    pub(crate) fn new(
+    pub(crate) async fn new(
         host: &Host,
         graph: &Graph,
         layout: &Layout,
@@ -144,7 +144,7 @@ impl Denoiser {
         let given = given.into_iter().filter(|name| name.ends_with(role)).collect();
         let outputs = graph.outputs().iter().map(|(name, _)| name.clone());
         let kept = outputs.filter(|name| name.starts_with(KEPT)).collect();
-        let plan = host.shared.device().plan(&optimized, weights, host.options)?;
+        let plan = host.shared.device().plan_async(&optimized, weights, host.options).await?;
         let layout = layout.clone();
         Ok(Self { plan, layout, inputs, given, kept, written: None })
     }
@@ -192,7 +192,7 @@ impl Denoiser {
 
     /// The denoised images of these samples, `[H, W, C]` one after the other, in the places that [`condition`](Self::condition) gave them.
     /// A place without a sample (`None`) is computed as well and means nothing. A part that does not denoise gives nothing.
-    pub(crate) fn denoise(&mut self, samples: &[Option<Evaluation<'_>>]) -> Result<Vec<f32>, PipelineError> {
+    pub(crate) async fn denoise(&mut self, samples: &[Option<Evaluation<'_>>]) -> Result<Vec<f32>, PipelineError> {
         if self.layout.part.given().is_some_and(|(_, rate)| rate == Rate::Step) {
             let given: Vec<&[Vec<f32>]> =
                 samples.iter().map(|sample| sample.map_or(&[][..], |own| own.given)).collect();
@@ -212,11 +212,11 @@ impl Denoiser {
             self.write(name, values)?;
         }
         self.write("x", &x)?;
-        self.plan.run()?;
+        self.plan.run_async().await?;
         if !self.layout.part.denoises() {
             return Ok(Vec::new());
         }
-        Ok(self.plan.read("denoised")?)
+        Ok(self.plan.read_async("denoised").await?)
     }
 
     /// Writes what other parts have computed, for every place a value for every seam; a place that has none gets zeros.
@@ -236,11 +236,11 @@ impl Denoiser {
     }
 
     /// What the last [`denoise`](Self::denoise) gave at its seams: for every place a value for every seam, the place's rows one after the other.
-    pub(crate) fn kept(&mut self) -> Result<Vec<Vec<Vec<f32>>>, PipelineError> {
+    pub(crate) async fn kept(&mut self) -> Result<Vec<Vec<Vec<f32>>>, PipelineError> {
         let (rows, places) = (self.layout.rows(), self.layout.samples);
         let mut all = vec![Vec::with_capacity(self.kept.len()); places];
         for name in &self.kept {
-            let values = self.plan.read(name)?;
+            let values = self.plan.read_async(name).await?;
             let size = values.len() / (rows * places);
             for (place, own) in all.iter_mut().enumerate() {
                 let of = |row| &values[(row * places + place) * size..][..size];
@@ -251,12 +251,13 @@ impl Denoiser {
     }
 
     /// The denoised images of the last [`denoise`](Self::denoise) without guidance.
-    pub(crate) fn unguided(&mut self) -> Result<Vec<f32>, PipelineError> {
-        Ok(self.plan.read("unguided")?)
+    pub(crate) async fn unguided(&mut self) -> Result<Vec<f32>, PipelineError> {
+        Ok(self.plan.read_async("unguided").await?)
     }
 
     /// What every operation takes; needs a call of [`denoise`](Self::denoise) before, for its inputs.
-    pub(crate) fn profile(&mut self) -> Result<Vec<NodeTime>, PipelineError> {
+    #[cfg(not(target_family = "wasm"))]
+    pub(crate) fn profile(&mut self) -> Result<Vec<graph::NodeTime>, PipelineError> {
         Ok(self.plan.profile()?)
     }
 }

@@ -1,6 +1,7 @@
 //! The places where a task takes part in a run, and the ways to hold a picture to what is known of it.
 
 use crate::error::PipelineError;
+use graph::Work;
 use std::fmt;
 use std::str::FromStr;
 
@@ -11,7 +12,7 @@ pub trait Replacement: Send {
     ///
     /// # Errors
     /// When a device that it computes on fails.
-    fn replace(&mut self, denoised: &mut [f32], sigma: f64) -> Result<(), PipelineError>;
+    fn replace<'a>(&'a mut self, denoised: &'a mut [f32], sigma: f64) -> Work<'a, (), PipelineError>;
 }
 
 /// Holds x to what is known.

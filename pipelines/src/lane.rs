@@ -187,7 +187,7 @@ impl Lane {
     }
 
     /// Takes the model's answer, and what it is without guidance.
-    pub(crate) fn answer(
+    pub(crate) async fn answer(
         &mut self,
         mode: Mode,
         denoised: &[f32],
@@ -200,7 +200,7 @@ impl Lane {
             }
             out.copy_from_slice(denoised);
             if let Some(replacement) = &mut self.replacement {
-                replacement.replace(out, sigma)?;
+                replacement.replace(out, sigma).await?;
             }
             self.unguided = unguided.map(<[f32]>::to_vec);
             self.stepper.advance();

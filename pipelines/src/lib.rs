@@ -7,6 +7,9 @@
 //! loop interprets every sampler's program, and no task has a loop of its own. This crate opens devices and reads model folders, and never
 //! touches the environment, standard streams or the exit code.
 
+#![cfg_attr(target_family = "wasm", allow(dead_code, reason = "what measures and tunes is no part of a page"))]
+
+#[cfg(not(target_family = "wasm"))]
 mod bench;
 mod conditioning;
 mod denoiser;
@@ -30,14 +33,18 @@ mod reuse;
 mod run;
 mod step_cache;
 mod tasks;
+#[cfg(not(target_family = "wasm"))]
 mod tune;
 mod warning;
 
+#[cfg(not(target_family = "wasm"))]
 pub use bench::{Bench, Repeats};
 pub use conditioning::SampleShape;
 pub use devices::{
-    DeviceChoice, DeviceSettings, KernelCache, SelftestCase, SharedDevice, automatic, devices, open_device, selftest,
+    DeviceChoice, DeviceSettings, KernelCache, SelftestCase, SharedDevice, open_device_async, selftest_async,
 };
+#[cfg(not(target_family = "wasm"))]
+pub use devices::{automatic, devices, open_device, selftest};
 pub use edit::{Constraint, Method, Replacement};
 pub use error::PipelineError;
 pub use guidance::GuidanceInterval;
@@ -52,5 +59,6 @@ pub use request::{Request, StartingNoise};
 pub use run::{Batch, Generated, Run, RunId, Step, Timings};
 pub use step_cache::StepCache;
 pub use tasks::{Colorize, ImageToImage, Inpaint, Invert, Restore, Stroke, Task, Upscale};
+#[cfg(not(target_family = "wasm"))]
 pub use tune::Tuned;
 pub use warning::Warning;

@@ -16,11 +16,13 @@ use crate::picture::{RgbImage, binning};
 use crate::request::Request;
 use crate::run::{Batch, Generated, Run, RunId, Timings};
 use crate::tasks::{Begin, Finished, Task, TaskDefaults};
+#[cfg(not(target_family = "wasm"))]
+use graph::block_on;
 use graph::{Graph, MemoryUse, PlanOptions, WeightSource};
 use models::ModelFiles;
 use scheduler::{SchedulerConfig, Steps};
 use std::sync::Arc;
-use std::time::Instant;
+use web_time::Instant;
 
 /// A loaded model on a device: the one type that jobs are made and started with.
 ///
@@ -189,8 +191,17 @@ impl Pipeline {
     ///
     /// # Errors
     /// When the device fails or has too little memory.
+    #[cfg(not(target_family = "wasm"))]
     pub fn start(&self, job: &Job) -> Result<Run, PipelineError> {
-        Ok(Run::new(self.start_all(std::slice::from_ref(job))?))
+        block_on(self.start_async(job))
+    }
+
+    /// [`start`](Self::start), to be awaited.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn start_async(&self, job: &Job) -> Result<Run, PipelineError> {
+        Ok(Run::new(self.start_all_async(std::slice::from_ref(job)).await?))
     }
 
     /// The same, taking over what another run with this memo was answered where both ask exactly the same of the model: samplers that start
@@ -198,6 +209,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// As [`start`](Self::start).
+    #[cfg(not(target_family = "wasm"))]
     pub fn start_sharing(&self, job: &Job, memo: &Memo) -> Result<Run, PipelineError> {
         Ok(Run::new(self.start_all(std::slice::from_ref(job))?.sharing(memo)))
     }
@@ -206,7 +218,16 @@ impl Pipeline {
     ///
     /// # Errors
     /// When they differ in size, in the number of their prompts' chunks, or in whether they are guided; and as [`start`](Self::start).
+    #[cfg(not(target_family = "wasm"))]
     pub fn start_all(&self, jobs: &[Job]) -> Result<Batch, PipelineError> {
+        block_on(self.start_all_async(jobs))
+    }
+
+    /// [`start_all`](Self::start_all), to be awaited.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn start_all_async(&self, jobs: &[Job]) -> Result<Batch, PipelineError> {
         let Some(first) = jobs.first() else {
             return Err(PipelineError::Request("there is nothing to run: give one job at least".into()));
         };
@@ -215,12 +236,15 @@ impl Pipeline {
             return Err(PipelineError::Request(message.into()));
         }
         let encoding = Instant::now();
-        let lanes = jobs.iter().map(|job| Shared::begin(&self.shared, job)).collect::<Result<Vec<_>, _>>()?;
+        let mut lanes = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            lanes.push(Shared::begin(&self.shared, job).await?);
+        }
         if let Some(autoencoder) = &self.shared.model.autoencoder {
-            autoencoder.finish_encoding();
+            autoencoder.finish_encoding().await;
         }
         let timings = Timings { encode: encoding.elapsed(), ..Timings::default() };
-        Batch::new(&self.shared, lanes, timings)
+        Batch::new(&self.shared, lanes, timings).await
     }
 
     /// Keeps the plans of so many other sizes, and other numbers of samples at once, than the one that is used, as long as there is memory for
@@ -233,19 +257,29 @@ impl Pipeline {
     ///
     /// # Errors
     /// When the device fails, or the autoencoder overflows.
+    #[cfg(not(target_family = "wasm"))]
     pub fn decode(&self, job: &Job, sample: &[f32]) -> Result<Option<RgbImage>, PipelineError> {
+        block_on(self.decode_async(job, sample))
+    }
+
+    /// [`decode`](Self::decode), to be awaited.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn decode_async(&self, job: &Job, sample: &[f32]) -> Result<Option<RgbImage>, PipelineError> {
         let (found, wanted) = (sample.len(), job.shape().numel());
         if found != wanted {
             let message = format!("a sample of this job has {wanted} numbers, not {found}");
             return Err(PipelineError::Request(message));
         }
-        self.shared.picture(job, sample)
+        self.shared.picture(job, sample).await
     }
 
     /// Makes one picture.
     ///
     /// # Errors
     /// As [`job`](Self::job), [`start`](Self::start) and [`Run::next`].
+    #[cfg(not(target_family = "wasm"))]
     pub fn generate(&self, request: &Request) -> Result<Generated, PipelineError> {
         self.start(&self.job(request)?)?.finish()
     }
@@ -324,15 +358,18 @@ impl Shared {
     }
 
     /// Plans a denoiser.
-    pub(crate) fn denoiser(&self, layout: &Layout) -> Result<Denoiser, PipelineError> {
-        Denoiser::new(&self.host, &self.graph(layout)?, layout, self.model.weights())
+    pub(crate) async fn denoiser(&self, layout: &Layout) -> Result<Denoiser, PipelineError> {
+        Denoiser::new(&self.host, &self.graph(layout)?, layout, self.model.weights()).await
     }
 
     /// Encodes what a job says, and draws what it starts from.
-    pub(crate) fn begin(shared: &Arc<Self>, job: &Job) -> Result<Lane, PipelineError> {
-        let text = job.text.as_ref().map(|text| shared.encode(text)).transpose()?.unwrap_or_default();
+    pub(crate) async fn begin(shared: &Arc<Self>, job: &Job) -> Result<Lane, PipelineError> {
+        let text = match &job.text {
+            Some(text) => shared.encode(text).await?,
+            None => Encoded::default(),
+        };
         let mut noise = job.stream();
-        let start = job.prepared.start(&mut Begin {
+        let mut begin = Begin {
             shared,
             model: &shared.model,
             host: &shared.host,
@@ -342,7 +379,8 @@ impl Shared {
             clips: job.clips,
             noise: noise.as_mut(),
             given: job.given_noise(),
-        })?;
+        };
+        let start = job.prepared.start(&mut begin).await?;
         let conditions = job.layout.conditions.iter().zip(&shared.model.network.conditions);
         let conditions = conditions.map(|((name, shape), taken)| Condition {
             name,
@@ -371,11 +409,11 @@ impl Shared {
     }
 
     /// Hidden states, mask and embeddings of a job's prompts, under guidance the negative one's first.
-    fn encode(&self, text: &Text) -> Result<Encoded, PipelineError> {
+    async fn encode(&self, text: &Text) -> Result<Encoded, PipelineError> {
         let Some(encoders) = &self.model.text else { return Ok(Encoded::default()) };
         let mut all = Encoded::default();
         for prompt in &text.prompts {
-            let encoded = encoders.encode(&self.host, prompt)?;
+            let encoded = encoders.encode(&self.host, prompt).await?;
             all.hidden_states.extend_from_slice(&encoded.hidden_states);
             all.attention_mask.extend_from_slice(&encoded.attention_mask);
             all.text_embeds.extend_from_slice(&encoded.text_embeds);
@@ -409,12 +447,12 @@ impl Shared {
     }
 
     /// The picture of a run that has ended.
-    pub(crate) fn finish(&self, lane: Lane, mut timings: Timings) -> Result<Generated, PipelineError> {
+    pub(crate) async fn finish(&self, lane: Lane, mut timings: Timings) -> Result<Generated, PipelineError> {
         let (run, steps, evaluations, shape) = (lane.id, lane.steps, lane.evaluations(), lane.shape());
         let (predictions, reused) = (lane.predictions, lane.reused());
         let (job, sample) = lane.finish()?;
         let decoding = Instant::now();
-        let image = self.picture(&job, &sample)?;
+        let image = self.picture(&job, &sample).await?;
         timings.decode = decoding.elapsed();
         let (image, repainted) = match image.map(|image| job.prepared.finish(image)) {
             Some(Finished { image, repainted }) => (Some(image), repainted),
@@ -424,13 +462,13 @@ impl Shared {
     }
 
     /// The picture of a sample, if it is one or can be decoded to one.
-    fn picture(&self, job: &Job, sample: &[f32]) -> Result<Option<RgbImage>, PipelineError> {
+    async fn picture(&self, job: &Job, sample: &[f32]) -> Result<Option<RgbImage>, PipelineError> {
         let shape = job.shape;
         if !self.model.makes_pictures() || job.inverts() {
             return Ok(None);
         }
         let Some(autoencoder) = &self.model.autoencoder else { return Ok(RgbImage::from_sample(sample, shape)) };
-        let (decoded, shape) = autoencoder.decode(&self.host, sample, shape)?;
+        let (decoded, shape) = autoencoder.decode(&self.host, sample, shape).await?;
         if !decoded.iter().all(|v| v.is_finite()) {
             return Err(PipelineError::NotDecoded);
         }

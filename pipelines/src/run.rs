@@ -9,12 +9,15 @@ use crate::memo::{self, Memo};
 use crate::picture::RgbImage;
 use crate::picture::tiles::{Blend, Grid};
 use crate::pipeline::Shared;
+#[cfg(not(target_family = "wasm"))]
+use graph::block_on;
 use std::cell::Cell;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use web_time::Instant;
 
 /// As many parts of a sample are denoised together, where there is room.
 const PARTS_AT_ONCE: usize = 16;
@@ -125,16 +128,34 @@ impl Run {
     /// # Errors
     /// When the device fails, or the model's values are not finite.
     #[allow(clippy::should_implement_trait, reason = "a step borrows from the run, which no iterator's item can")]
+    #[cfg(not(target_family = "wasm"))]
     pub fn next(&mut self) -> Result<Option<Step<'_>>, PipelineError> {
         self.0.next()
+    }
+
+    /// [`next`](Self::next), to be awaited.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn next_async(&mut self) -> Result<Option<Step<'_>>, PipelineError> {
+        self.0.next_async().await
     }
 
     /// Runs the steps that are left, and decodes the picture.
     ///
     /// # Errors
     /// As [`next`](Self::next).
+    #[cfg(not(target_family = "wasm"))]
     pub fn finish(self) -> Result<Generated, PipelineError> {
-        Ok(self.0.finish()?.remove(0))
+        block_on(self.finish_async())
+    }
+
+    /// [`finish`](Self::finish), to be awaited.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn finish_async(self) -> Result<Generated, PipelineError> {
+        Ok(self.0.finish_async().await?.remove(0))
     }
 }
 
@@ -173,7 +194,11 @@ impl fmt::Debug for Batch {
 
 impl Batch {
     /// Plans for as many lanes at once as there is room for.
-    pub(crate) fn new(shared: &Arc<Shared>, lanes: Vec<Lane>, mut timings: Timings) -> Result<Self, PipelineError> {
+    pub(crate) async fn new(
+        shared: &Arc<Shared>,
+        lanes: Vec<Lane>,
+        mut timings: Timings,
+    ) -> Result<Self, PipelineError> {
         let planning = Instant::now();
         let mut layouts = lanes[0].job.layouts();
         let others: Vec<Layout> = lanes[1..].iter().flat_map(|lane| lane.job.layouts()).collect();
@@ -190,7 +215,7 @@ impl Batch {
             // Groups of one size, as far as that goes: a smaller one at the end would cost as much.
             layout.samples = all.div_ceil(all.div_ceil(layout.samples));
             let place = shared.denoisers.at(&shared.host.shared, &layout);
-            match place.with(|| shared.denoiser(&layout), |_| Ok(())) {
+            match place.with(async || shared.denoiser(&layout).await, async |_| Ok(())).await {
                 Err(error) if is_full(&error) && layout.samples > 1 => layout.samples /= 2,
                 result => {
                     result?;
@@ -259,8 +284,17 @@ impl Batch {
     /// # Errors
     /// When the device fails, or the model's values are not finite.
     #[allow(clippy::should_implement_trait, reason = "a step borrows from the batch, which no iterator's item can")]
+    #[cfg(not(target_family = "wasm"))]
     pub fn next(&mut self) -> Result<Option<Step<'_>>, PipelineError> {
-        let Some(at) = self.go_on()? else { return Ok(None) };
+        block_on(self.next_async())
+    }
+
+    /// [`next`](Self::next), to be awaited.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn next_async(&mut self) -> Result<Option<Step<'_>>, PipelineError> {
+        let Some(at) = self.go_on().await? else { return Ok(None) };
         let lane = &mut self.lanes[at];
         let (run, shape, elapsed) = (lane.id, lane.shape(), self.started.elapsed());
         Ok(lane.event().map(|event| Step {
@@ -277,7 +311,7 @@ impl Batch {
     }
 
     /// Goes on until a run has a step to report, and tells which.
-    fn go_on(&mut self) -> Result<Option<usize>, PipelineError> {
+    async fn go_on(&mut self) -> Result<Option<usize>, PipelineError> {
         loop {
             for at in self.group.clone() {
                 if self.lanes[at].state() == State::Ready && self.lanes[at].go_on()? {
@@ -286,7 +320,7 @@ impl Batch {
             }
             let waiting = self.lanes[self.group.clone()].iter().any(|lane| lane.state() == State::Denoise);
             if waiting {
-                self.denoise()?;
+                self.denoise().await?;
             } else if self.group.end < self.lanes.len() {
                 self.group = self.group_from(self.group.end);
                 self.owner = RunId::new().0;
@@ -309,36 +343,37 @@ impl Batch {
 
     /// Runs the model for every lane of the group that waits for it: once, or once for each mode where they wait for it in several, as where guidance
     /// acts on some of them and rests on others.
-    fn denoise(&mut self) -> Result<(), PipelineError> {
+    async fn denoise(&mut self) -> Result<(), PipelineError> {
         while let Some(mode) = self.mode() {
-            self.denoise_where(mode)?;
+            self.denoise_where(mode).await?;
         }
         Ok(())
     }
 
     /// The same for those that wait for it in this mode.
-    fn denoise_where(&mut self, mode: Mode) -> Result<(), PipelineError> {
+    async fn denoise_where(&mut self, mode: Mode) -> Result<(), PipelineError> {
         let group = &mut self.lanes[self.group.clone()];
         let wants_unguided = group.iter().any(|lane| lane.job.program.wants_unguided());
         let unguided = mode.guided && mode.part.denoises() && wants_unguided;
         let keeps = group.iter_mut().any(|lane| lane.keeps(mode) && lane.mode() == Some(mode));
         if let Some(grid) = self.grid.clone() {
-            return self.denoise_parts(&grid, mode, unguided);
+            return self.denoise_parts(&grid, mode, unguided).await;
         }
-        if self.take_over(unguided)? {
+        if self.take_over(unguided).await? {
             return Ok(());
         }
         let memo = self.memo.clone();
-        let (denoised, unguided, kept) = self.with_denoiser(mode, |denoiser, evaluations| {
+        let work = async |denoiser: &mut Denoiser, evaluations: &[Option<Evaluation<'_>>]| {
             let started = Instant::now();
-            let denoised = denoiser.denoise(evaluations)?;
-            let unguided = unguided.then(|| denoiser.unguided()).transpose()?;
-            let kept = if keeps { denoiser.kept()? } else { Vec::new() };
+            let denoised = denoiser.denoise(evaluations).await?;
+            let unguided = if unguided { Some(denoiser.unguided().await?) } else { None };
+            let kept = if keeps { denoiser.kept().await? } else { Vec::new() };
             if let (Some((memo, run)), [Some(asked)]) = (memo, evaluations) {
                 memo.put(memo::key(run, asked), asked.x, &denoised, unguided.as_deref(), started.elapsed());
             }
             Ok((denoised, unguided, kept))
-        })?;
+        };
+        let (denoised, unguided, kept) = self.with_denoiser(mode, work).await?;
         let size = self.layout.shape.numel();
         let group = &mut self.lanes[self.group.clone()];
         let mut kept = kept.into_iter();
@@ -356,7 +391,7 @@ impl Batch {
             }
             if mode.part.denoises() {
                 let own = i * size..(i + 1) * size;
-                lane.answer(mode, &denoised[own.clone()], unguided.as_ref().map(|all| &all[own]))?;
+                lane.answer(mode, &denoised[own.clone()], unguided.as_ref().map(|all| &all[own])).await?;
             }
         }
         Ok(())
@@ -364,9 +399,9 @@ impl Batch {
 
     /// Runs the model once for every part of the group's one lane. The whole is the mean of its parts, each counting less towards its edges
     /// (Bar-Tal et al. 2023, *MultiDiffusion*, equation 5).
-    fn denoise_parts(&mut self, grid: &Grid, mode: Mode, unguided: bool) -> Result<(), PipelineError> {
+    async fn denoise_parts(&mut self, grid: &Grid, mode: Mode, unguided: bool) -> Result<(), PipelineError> {
         let (part, places) = (self.layout.shape, self.layout.samples);
-        let (whole, unguided) = self.with_denoiser(mode, |denoiser, evaluations| {
+        let work = async |denoiser: &mut Denoiser, evaluations: &[Option<Evaluation<'_>>]| {
             let Some(Some(evaluation)) = evaluations.first() else { return Ok((Vec::new(), None)) };
             let shape = grid.whole(part);
             let (mut blend, mut plain) = (Blend::new(shape), unguided.then(|| Blend::new(shape)));
@@ -378,22 +413,23 @@ impl Batch {
                     let parts = tiles.iter().zip(denoised.chunks_exact(part.numel()));
                     parts.for_each(|(tile, values)| blend.add(values, grid, *tile, 1));
                 };
-                put(&mut blend, &denoiser.denoise(&own)?);
+                put(&mut blend, &denoiser.denoise(&own).await?);
                 if let Some(plain) = &mut plain {
-                    put(plain, &denoiser.unguided()?);
+                    put(plain, &denoiser.unguided().await?);
                 }
             }
             Ok((blend.finish(), plain.map(Blend::finish)))
-        })?;
+        };
+        let (whole, unguided) = self.with_denoiser(mode, work).await?;
         let lane = &mut self.lanes[self.group.start];
         if lane.state() == State::Denoise {
-            lane.answer(mode, &whole, unguided.as_deref())?;
+            lane.answer(mode, &whole, unguided.as_deref()).await?;
         }
         Ok(())
     }
 
     /// Answers a run that goes alone from the memo, if another was asked the same.
-    fn take_over(&mut self, needs_unguided: bool) -> Result<bool, PipelineError> {
+    async fn take_over(&mut self, needs_unguided: bool) -> Result<bool, PipelineError> {
         let Some((memo, run)) = &self.memo else { return Ok(false) };
         let lane = &mut self.lanes[self.group.start];
         let Some(asked) = lane.evaluation() else { return Ok(false) };
@@ -402,7 +438,7 @@ impl Batch {
             return Ok(false);
         }
         let mode = asked.mode;
-        lane.answer(mode, &answer.denoised, answer.unguided.as_deref())?;
+        lane.answer(mode, &answer.denoised, answer.unguided.as_deref()).await?;
         self.taken_over += 1;
         self.saved += answer.took;
         Ok(true)
@@ -414,10 +450,10 @@ impl Batch {
     }
 
     /// Works with the denoiser of this mode, which holds the group's conditions, and with what its lanes wait for from it.
-    pub(crate) fn with_denoiser<R>(
+    pub(crate) async fn with_denoiser<R>(
         &mut self,
         mode: Mode,
-        work: impl FnOnce(&mut Denoiser, &[Option<Evaluation<'_>>]) -> Result<R, PipelineError>,
+        work: impl AsyncFnOnce(&mut Denoiser, &[Option<Evaluation<'_>>]) -> Result<R, PipelineError>,
     ) -> Result<R, PipelineError> {
         let group = &mut self.lanes[self.group.clone()];
         let (shared, owner) = (&self.shared, self.owner);
@@ -425,22 +461,21 @@ impl Batch {
         let (layout, place) = self.places.iter().find(|(layout, _)| own(layout)).unwrap_or(&self.places[0]);
         // Planning is no part of the steps' time.
         let planned = Cell::new(Duration::ZERO);
-        let result = place.with(
-            || {
-                let planning = Instant::now();
-                let denoiser = shared.denoiser(layout);
-                planned.set(planned.get() + planning.elapsed());
-                denoiser
-            },
-            |denoiser| {
-                let conditionings: Vec<&Conditioning> = group.iter().map(|lane| &lane.conditioning).collect();
-                let kept: Vec<&[Vec<f32>]> = group.iter().map(Lane::kept_for_good).collect();
-                denoiser.condition(owner, &conditionings, &kept)?;
-                let own = |evaluation: &Evaluation<'_>| evaluation.mode == mode;
-                let evaluations: Vec<_> = group.iter_mut().map(|lane| lane.evaluation().filter(own)).collect();
-                work(denoiser, &evaluations)
-            },
-        );
+        let make = async || {
+            let planning = Instant::now();
+            let denoiser = shared.denoiser(layout).await;
+            planned.set(planned.get() + planning.elapsed());
+            denoiser
+        };
+        let work = async |denoiser: &mut Denoiser| {
+            let conditionings: Vec<&Conditioning> = group.iter().map(|lane| &lane.conditioning).collect();
+            let kept: Vec<&[Vec<f32>]> = group.iter().map(Lane::kept_for_good).collect();
+            denoiser.condition(owner, &conditionings, &kept)?;
+            let own = |evaluation: &Evaluation<'_>| evaluation.mode == mode;
+            let evaluations: Vec<_> = group.iter_mut().map(|lane| lane.evaluation().filter(own)).collect();
+            work(denoiser, &evaluations).await
+        };
+        let result = place.with(make, work).await;
         self.timings.prepare += planned.get();
         self.started += planned.get();
         result
@@ -450,12 +485,24 @@ impl Batch {
     ///
     /// # Errors
     /// As [`next`](Self::next).
-    pub fn finish(mut self) -> Result<Vec<Generated>, PipelineError> {
-        while self.go_on()?.is_some() {}
+    #[cfg(not(target_family = "wasm"))]
+    pub fn finish(self) -> Result<Vec<Generated>, PipelineError> {
+        block_on(self.finish_async())
+    }
+
+    /// [`finish`](Self::finish), to be awaited.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn finish_async(mut self) -> Result<Vec<Generated>, PipelineError> {
+        while self.go_on().await?.is_some() {}
         let (shared, timings) = (self.shared, self.timings);
         // Decoding may need the denoiser's memory.
         drop(self.places);
-        let finished = self.lanes.into_iter().filter(Lane::is_finished);
-        finished.map(|lane| shared.finish(lane, timings)).collect()
+        let mut finished = Vec::new();
+        for lane in self.lanes.into_iter().filter(Lane::is_finished) {
+            finished.push(shared.finish(lane, timings).await?);
+        }
+        Ok(finished)
     }
 }

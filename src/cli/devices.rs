@@ -59,6 +59,7 @@ pub(super) fn device_settings(checked: bool, threads: Option<usize>) -> Result<D
         backends: variable("WGPU_BACKEND"),
         adapter_name: variable("WGPU_ADAPTER_NAME"),
         checked,
+        least_limits: false,
         kernel_cache: kernel_cache()?,
         threads,
         max_memory: None,

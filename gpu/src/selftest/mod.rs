@@ -75,7 +75,20 @@ impl CaseResult {
 ///
 /// # Errors
 /// When the device is lost; what a kernel does wrong is a result.
+#[cfg(not(target_family = "wasm"))]
 pub fn selftest(
+    device: &GpuDevice,
+    depth: Depth,
+    on_case: impl FnMut(&CaseResult),
+) -> Result<Vec<CaseResult>, DeviceError> {
+    graph::block_on(selftest_async(device, depth, on_case))
+}
+
+/// The same, to be awaited.
+///
+/// # Errors
+/// The same.
+pub async fn selftest_async(
     device: &GpuDevice,
     depth: Depth,
     mut on_case: impl FnMut(&CaseResult),
@@ -106,7 +119,7 @@ pub fn selftest(
                 // Large problems fold a long line of workgroups over two dimensions; on a narrow adapter small ones do.
                 let folded = kernel.shader(&problem, &narrow).filter(|folded| folded.groups != shader.groups);
                 for (shader, note) in std::iter::once((shader, "")).chain(folded.map(|shader| (shader, " folded"))) {
-                    let outcome = launch(inner, &shader, &case, &data).unwrap_or_else(Outcome::Failed);
+                    let outcome = launch(inner, &shader, &case, &data).await.unwrap_or_else(Outcome::Failed);
                     inner.faults.check()?;
                     let (kernel, op, case) = (kernel.name(), kernel.op(), format!("{}{note}", case.label));
                     let result = CaseResult { kernel, op, case, storage, outcome };
@@ -227,7 +240,7 @@ impl Data {
 }
 
 /// Runs one shader between fences and compares.
-fn launch(inner: &Inner, shader: &Shader, case: &Case, data: &Data) -> Result<Outcome, DeviceError> {
+async fn launch(inner: &Inner, shader: &Shader, case: &Case, data: &Data) -> Result<Outcome, DeviceError> {
     let elements = numel(&case.out);
     let align = inner.limits.min_storage_buffer_offset_alignment.max(4) as usize / 4;
     // Kernels that ask a binding for its length need the true one; for the rest it includes the fence, because drivers
@@ -282,7 +295,7 @@ fn launch(inner: &Inner, shader: &Shader, case: &Case, data: &Data) -> Result<Ou
         inner.queue.submit([encoder.finish()]);
     })?;
     let staging = inner.staging_buffer(words, "a result")?;
-    let words: Vec<u32> = inner.read_back(&result, &staging, words)?;
+    let words: Vec<u32> = inner.read_back(&result, &staging, words).await?;
 
     // An odd number of halves leaves the upper half of its last word alone.
     let all: &[u8] = bytemuck::cast_slice(&words);
@@ -315,7 +328,7 @@ mod tests {
         let kernel = KERNELS.iter().find(|kernel| kernel.name() == "elementwise_naive").unwrap();
         let mut shader = kernel.shader(&data.problem(&case), &device.inner.profile).unwrap();
         spoil(&mut shader);
-        launch(&device.inner, &shader, &case, &data).unwrap_or_else(Outcome::Failed)
+        graph::block_on(launch(&device.inner, &shader, &case, &data)).unwrap_or_else(Outcome::Failed)
     }
 
     #[test]

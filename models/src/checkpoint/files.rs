@@ -45,6 +45,7 @@ pub(super) enum Source {
     Folder(PathBuf),
     Embedded { name: &'static str, files: &'static [(&'static str, &'static [u8])] },
     Single { file: Arc<SingleFile>, config: Option<PathBuf> },
+    Memory { name: Arc<str>, files: Arc<BTreeMap<String, Arc<[u8]>>> },
 }
 
 impl From<Source> for ModelFiles {
@@ -197,6 +198,13 @@ impl ModelFiles {
         Source::Embedded { name, files }.into()
     }
 
+    /// Files that lie in memory, by their paths within the model; `name` stands for the folder in errors. Where there are no files, as in a
+    /// browser, a model comes this way.
+    #[must_use]
+    pub fn memory(name: impl Into<Arc<str>>, files: BTreeMap<String, Arc<[u8]>>) -> Self {
+        Source::Memory { name: name.into(), files: Arc::new(files) }.into()
+    }
+
     /// The name of a file of this model for messages.
     #[must_use]
     pub fn describe(&self, path: &str) -> String {
@@ -210,6 +218,8 @@ impl ModelFiles {
             Source::Folder(root) => root.join(path).display().to_string(),
             Source::Embedded { name, .. } if path.is_empty() => (*name).to_owned(),
             Source::Embedded { name, .. } => format!("{name}/{path}"),
+            Source::Memory { name, .. } if path.is_empty() => name.as_ref().to_owned(),
+            Source::Memory { name, .. } => format!("{name}/{path}"),
             Source::Single { file, .. } if path.is_empty() => file.shown.clone(),
             Source::Single { config: Some(config), .. } if is_file(config, path) => {
                 config.join(path).display().to_string()
@@ -229,6 +239,7 @@ impl ModelFiles {
         match &self.source {
             Source::Folder(root) => is_inside(path) && root.join(path).is_file(),
             Source::Embedded { files, .. } => files.iter().any(|(own, _)| *own == path),
+            Source::Memory { files, .. } => files.contains_key(path),
             Source::Single { config: Some(config), .. } if is_file(config, path) => true,
             Source::Single { file, .. } => file.has(path),
         }
@@ -251,14 +262,8 @@ impl ModelFiles {
                 .map(|entry| entry.file_name().to_string_lossy().into_owned())
                 .collect(),
             Source::Folder(_) => Vec::new(),
-            Source::Embedded { files, .. } => files
-                .iter()
-                .filter_map(|(own, _)| match own.rsplit_once('/') {
-                    Some((folder, name)) if folder == part => Some(name.to_owned()),
-                    None if part.is_empty() => Some((*own).to_owned()),
-                    _ => None,
-                })
-                .collect(),
+            Source::Embedded { files, .. } => files.iter().filter_map(|(own, _)| inside(part, own)).collect(),
+            Source::Memory { files, .. } => files.keys().filter_map(|own| inside(part, own)).collect(),
             Source::Single { file, config } => {
                 // `config` may be the folder of a whole model. Its weights are left out, because those of the single
                 // file are used.
@@ -288,6 +293,7 @@ impl ModelFiles {
         match &self.source {
             Source::Folder(root) => self.text(path, &self.inside(root, path)?),
             Source::Embedded { .. } => self.built_in(path).map(Cow::Borrowed),
+            Source::Memory { .. } => self.in_memory(path).map(|bytes| Cow::Owned(bytes.to_vec())),
             Source::Single { config: Some(config), .. } if is_file(config, path) => self.text(path, &config.join(path)),
             Source::Single { file, .. } => {
                 let found = file.read(path).map(Cow::Owned);
@@ -312,6 +318,7 @@ impl ModelFiles {
                 contents::open(&full).map_err(|why| self.unreadable(path, &full, why))
             }
             Source::Embedded { .. } => self.built_in(path).map(Bytes::Static),
+            Source::Memory { .. } => self.in_memory(path).map(Bytes::Shared),
             Source::Single { .. } => Err(ModelError::new(self.describe(path), "is no file of its own")),
         }
     }
@@ -328,6 +335,11 @@ impl ModelFiles {
         let Source::Embedded { files, .. } = &self.source else { unreachable!("callers matched on the source") };
         let found = files.iter().find(|(own, _)| *own == path).map(|(_, bytes)| *bytes);
         found.ok_or_else(|| ModelError::new(self.describe(path), "is missing from this model"))
+    }
+
+    fn in_memory(&self, path: &str) -> Result<Arc<[u8]>, ModelError> {
+        let Source::Memory { files, .. } = &self.source else { unreachable!("callers matched on the source") };
+        files.get(path).cloned().ok_or_else(|| ModelError::new(self.describe(path), "is missing from this model"))
     }
 
     /// A small file on disk, if it is not something else that was saved in its place.
@@ -351,6 +363,12 @@ impl ModelFiles {
         }
         ModelError::new(self.describe(path), message)
     }
+}
+
+/// The name of a file that lies directly inside a folder of a model; none if it lies elsewhere.
+fn inside(folder: &str, path: &str) -> Option<String> {
+    let (own, name) = path.rsplit_once('/').unwrap_or(("", path));
+    (own == folder).then(|| name.to_owned())
 }
 
 fn is_file(root: &Path, path: &str) -> bool {

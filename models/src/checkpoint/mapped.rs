@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::ops::{Deref, Range};
 use std::path::Path;
+use std::sync::Arc;
 
 /// The bytes of a file, without a copy.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub enum Bytes {
     Static(&'static [u8]),
     /// A file mapped into memory.
     Mapped(Mmap),
+    /// A file that lies in memory.
+    Shared(Arc<[u8]>),
 }
 
 impl Bytes {
@@ -57,6 +60,7 @@ impl Deref for Bytes {
         match self {
             Bytes::Static(bytes) => bytes,
             Bytes::Mapped(map) => map,
+            Bytes::Shared(bytes) => bytes,
         }
     }
 }

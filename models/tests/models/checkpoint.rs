@@ -436,19 +436,24 @@ fn variants_and_shards_are_found() {
 }
 
 #[test]
-fn a_model_may_be_part_of_the_program() {
+fn a_model_may_be_part_of_the_program_or_lie_in_memory() {
     static FILE: [u8; 76] =
         *b"\x40\0\0\0\0\0\0\0{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}          \0\0\x80\x3f";
     static FILES: [(&str, &[u8]); 2] = [("unet/model.safetensors", &FILE), ("model_index.json", b"{}")];
-    let files = ModelFiles::embedded("icons", &FILES);
-    assert_eq!(
-        (files.list(""), files.list("unet")),
-        (vec!["model_index.json".into()], vec!["model.safetensors".into()])
-    );
-    assert!(files.exists("unet/model.safetensors") && !files.exists("unet"));
-    let checkpoint = Checkpoint::open(&files, "unet", None).expect("a good file");
-    assert_eq!(checkpoint.weight("a").expect("it is there").to_f32(), [1.0]);
-    assert_eq!(files.read("x.json").expect_err("absent").to_string(), "icons/x.json: is missing from this model");
+    let in_memory = FILES.iter().map(|(path, bytes)| ((*path).to_owned(), (*bytes).into())).collect();
+    for files in [ModelFiles::embedded("icons", &FILES), ModelFiles::memory("icons", in_memory)] {
+        assert_eq!(
+            (files.list(""), files.list("unet")),
+            (vec!["model_index.json".into()], vec!["model.safetensors".into()])
+        );
+        assert!(files.exists("unet/model.safetensors") && !files.exists("unet"));
+        let checkpoint = Checkpoint::open(&files, "unet", None).expect("a good file");
+        assert_eq!(checkpoint.weight("a").expect("it is there").to_f32(), [1.0]);
+        assert_eq!(*files.read("model_index.json").expect("it is there"), *b"{}");
+        for error in [files.read("x.json").map(drop), files.open("x.json").map(drop)] {
+            assert_eq!(error.expect_err("absent").to_string(), "icons/x.json: is missing from this model");
+        }
+    }
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use crate::devices::limit::Limited;
 use crate::devices::residency::SharedDevice;
 use crate::error::PipelineError;
-use graph::{Device, DeviceError, DeviceInfo, DeviceKind};
+#[cfg(not(target_family = "wasm"))]
+use graph::DeviceInfo;
+use graph::{Device, DeviceError, DeviceKind};
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -50,6 +52,8 @@ pub struct DeviceSettings {
     pub adapter_name: Option<String>,
     /// Keep bounds checks in kernels.
     pub checked: bool,
+    /// Ask adapters for no more than every WebGPU has.
+    pub least_limits: bool,
     /// Where the kernels that drivers compiled are kept for the next start; none are if absent.
     pub kernel_cache: Option<KernelCache>,
     /// Threads of the native executor; all cores if absent.
@@ -64,12 +68,24 @@ pub struct DeviceSettings {
 ///
 /// # Errors
 /// When no adapter fits, or its driver refuses; or when what is asked for was left out of this build.
+#[cfg(not(target_family = "wasm"))]
 pub fn open_device(choice: &DeviceChoice, settings: &DeviceSettings) -> Result<SharedDevice, PipelineError> {
+    graph::block_on(open_device_async(choice, settings))
+}
+
+/// [`open_device`], to be awaited. In a browser every adapter is the one that it gives to this page.
+///
+/// # Errors
+/// The same.
+pub async fn open_device_async(
+    choice: &DeviceChoice,
+    settings: &DeviceSettings,
+) -> Result<SharedDevice, PipelineError> {
     let device = match choice {
         DeviceChoice::Cpu => native(settings)?,
-        DeviceChoice::Adapter(text) => adapter(text, settings)?,
-        DeviceChoice::Auto if settings.adapter_name.is_some() => adapter("gpu", settings)?,
-        DeviceChoice::Auto => match best_adapter(settings)? {
+        DeviceChoice::Adapter(text) => adapter(text, settings).await?,
+        DeviceChoice::Auto if settings.adapter_name.is_some() => adapter("gpu", settings).await?,
+        DeviceChoice::Auto => match best_adapter(settings).await? {
             Some(device) => device,
             None => native(settings)?,
         },
@@ -85,6 +101,7 @@ pub fn open_device(choice: &DeviceChoice, settings: &DeviceSettings) -> Result<S
 ///
 /// # Errors
 /// When the settings name an unknown interface.
+#[cfg(not(target_family = "wasm"))]
 pub fn devices(settings: &DeviceSettings) -> Result<Vec<DeviceInfo>, PipelineError> {
     let mut found = adapters(settings)?;
     found.extend(native(settings).ok().map(|device| device.info().clone()));
@@ -104,47 +121,68 @@ fn native(_: &DeviceSettings) -> Result<Box<dyn Device>, DeviceError> {
 #[cfg(feature = "gpu")]
 mod through_wgpu {
     use super::DeviceSettings;
-    use graph::{Device, DeviceError, DeviceInfo, DeviceKind};
+    #[cfg(not(target_family = "wasm"))]
+    use graph::DeviceKind;
+    use graph::{Device, DeviceError};
 
     fn backends(settings: &DeviceSettings) -> Result<gpu::Backends, DeviceError> {
         settings.backends.as_deref().map_or(Ok(gpu::Backends::default()), str::parse)
     }
 
     fn options(settings: &DeviceSettings) -> gpu::GpuOptions {
-        gpu::GpuOptions { checked: settings.checked, ..Default::default() }
+        gpu::GpuOptions { checked: settings.checked, least_limits: settings.least_limits, ..Default::default() }
     }
 
-    fn opened(adapter: &gpu::Adapter, settings: &DeviceSettings) -> Result<gpu::GpuDevice, DeviceError> {
+    async fn opened(adapter: &gpu::Adapter, settings: &DeviceSettings) -> Result<gpu::GpuDevice, DeviceError> {
         match &settings.kernel_cache {
+            #[cfg(not(target_family = "wasm"))]
             Some(cache) => adapter.open_with_cache(options(settings), &cache.folder, cache.most_bytes),
-            None => adapter.open(options(settings)),
+            _ => adapter.open_async(options(settings)).await,
+        }
+    }
+
+    /// The adapter that the browser gives, opened, whatever is asked for: it does not say which others there are.
+    #[cfg(target_family = "wasm")]
+    pub(crate) async fn open(_choice: &str, settings: &DeviceSettings) -> Result<gpu::GpuDevice, DeviceError> {
+        opened(&gpu::request(backends(settings)?).await?, settings).await
+    }
+
+    /// The browser's adapter, if it has one.
+    #[cfg(target_family = "wasm")]
+    pub(super) async fn best_adapter(settings: &DeviceSettings) -> Result<Option<Box<dyn Device>>, DeviceError> {
+        match gpu::request(backends(settings)?).await {
+            Ok(adapter) => Ok(Some(Box::new(opened(&adapter, settings).await?))),
+            Err(_) => Ok(None),
         }
     }
 
     /// The adapter of a choice, opened; a name in the settings stands for the best one.
-    pub(crate) fn open(choice: &str, settings: &DeviceSettings) -> Result<gpu::GpuDevice, DeviceError> {
+    #[cfg(not(target_family = "wasm"))]
+    pub(crate) async fn open(choice: &str, settings: &DeviceSettings) -> Result<gpu::GpuDevice, DeviceError> {
         let wanted = match &settings.adapter_name {
             Some(name) if choice.eq_ignore_ascii_case("gpu") => gpu::Choice::Name(name.clone()),
             _ => choice.parse()?,
         };
-        opened(&gpu::choose(backends(settings)?, &wanted)?, settings)
+        opened(&gpu::choose(backends(settings)?, &wanted)?, settings).await
     }
 
-    pub(super) fn adapter(choice: &str, settings: &DeviceSettings) -> Result<Box<dyn Device>, DeviceError> {
-        Ok(Box::new(open(choice, settings)?))
+    pub(super) async fn adapter(choice: &str, settings: &DeviceSettings) -> Result<Box<dyn Device>, DeviceError> {
+        Ok(Box::new(open(choice, settings).await?))
     }
 
     /// The best adapter that is not implemented on the CPU, opened.
-    pub(super) fn best_adapter(settings: &DeviceSettings) -> Result<Option<Box<dyn Device>>, DeviceError> {
+    #[cfg(not(target_family = "wasm"))]
+    pub(super) async fn best_adapter(settings: &DeviceSettings) -> Result<Option<Box<dyn Device>>, DeviceError> {
         match gpu::best(backends(settings)?) {
             Some(adapter) if adapter.info().kind != DeviceKind::SoftwareGpu => {
-                Ok(Some(Box::new(opened(&adapter, settings)?)))
+                Ok(Some(Box::new(opened(&adapter, settings).await?)))
             }
             _ => Ok(None),
         }
     }
 
-    pub(super) fn adapters(settings: &DeviceSettings) -> Result<Vec<DeviceInfo>, DeviceError> {
+    #[cfg(not(target_family = "wasm"))]
+    pub(super) fn adapters(settings: &DeviceSettings) -> Result<Vec<graph::DeviceInfo>, DeviceError> {
         Ok(gpu::adapters(backends(settings)?).iter().map(|adapter| adapter.info().clone()).collect())
     }
 }
@@ -152,27 +190,31 @@ mod through_wgpu {
 #[cfg(not(feature = "gpu"))]
 mod through_wgpu {
     use super::DeviceSettings;
-    use graph::{Device, DeviceError, DeviceInfo};
+    use graph::{Device, DeviceError};
 
-    pub(super) fn adapter(choice: &str, _: &DeviceSettings) -> Result<Box<dyn Device>, DeviceError> {
+    pub(super) async fn adapter(choice: &str, _: &DeviceSettings) -> Result<Box<dyn Device>, DeviceError> {
         Err(DeviceError::NoAdapter(format!("there is no {choice}: graphics adapters are not part of this build")))
     }
 
-    pub(super) fn best_adapter(_: &DeviceSettings) -> Result<Option<Box<dyn Device>>, DeviceError> {
+    pub(super) async fn best_adapter(_: &DeviceSettings) -> Result<Option<Box<dyn Device>>, DeviceError> {
         Ok(None)
     }
 
-    pub(super) fn adapters(_: &DeviceSettings) -> Result<Vec<DeviceInfo>, DeviceError> {
+    #[cfg(not(target_family = "wasm"))]
+    pub(super) fn adapters(_: &DeviceSettings) -> Result<Vec<graph::DeviceInfo>, DeviceError> {
         Ok(Vec::new())
     }
 }
 
+#[cfg(not(target_family = "wasm"))]
+use through_wgpu::adapters;
 #[cfg(feature = "gpu")]
 pub(crate) use through_wgpu::open as open_adapter;
-use through_wgpu::{adapter, adapters, best_adapter};
+use through_wgpu::{adapter, best_adapter};
 
 /// Position of the device that `auto` means in the list of [`devices`]; none if the settings name one that is not there.
 #[must_use]
+#[cfg(not(target_family = "wasm"))]
 pub fn automatic(devices: &[DeviceInfo], settings: &DeviceSettings) -> Option<usize> {
     let named = settings.adapter_name.as_ref().map(|name| name.to_lowercase());
     let is_real = |device: &DeviceInfo| !matches!(device.kind, DeviceKind::SoftwareGpu | DeviceKind::Cpu);

@@ -1,7 +1,7 @@
 //! A device that holds only so much.
 
 use graph::{
-    Device, DeviceError, DeviceInfo, Graph, MemoryUse, NodeTime, Plan, PlanOptions, WeightSource, estimate_memory,
+    Device, DeviceError, DeviceInfo, Graph, MemoryUse, Plan, PlanOptions, WeightSource, Work, estimate_memory,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,19 +42,21 @@ impl Device for Limited {
         self.device.info()
     }
 
-    fn plan(
-        &self,
-        graph: &Graph,
-        weights: &dyn WeightSource,
+    fn plan_async<'a>(
+        &'a self,
+        graph: &'a Graph,
+        weights: &'a dyn WeightSource,
         options: PlanOptions,
-    ) -> Result<Box<dyn Plan>, DeviceError> {
-        let need = estimate_memory(graph, weights, options, self.device.info().kind);
-        self.full(need.weights + need.activations)?;
-        let plan = self.device.plan(graph, weights, options)?;
-        let memory = plan.memory();
-        let bytes = memory.weights + memory.activations;
-        self.used.fetch_add(bytes, Ordering::Relaxed);
-        Ok(Box::new(LimitedPlan { plan, bytes, used: Arc::clone(&self.used) }))
+    ) -> Work<'a, Box<dyn Plan>> {
+        Box::pin(async move {
+            let need = estimate_memory(graph, weights, options, self.device.info().kind);
+            self.full(need.weights + need.activations)?;
+            let plan = self.device.plan_async(graph, weights, options).await?;
+            let memory = plan.memory();
+            let bytes = memory.weights + memory.activations;
+            self.used.fetch_add(bytes, Ordering::Relaxed);
+            Ok(Box::new(LimitedPlan { plan, bytes, used: Arc::clone(&self.used) }) as Box<dyn Plan>)
+        })
     }
 
     fn ways(&self, graph: &Graph, weights: &dyn WeightSource, options: PlanOptions) -> Vec<Vec<&'static str>> {
@@ -79,15 +81,16 @@ impl Plan for LimitedPlan {
         self.plan.write(input, data)
     }
 
-    fn run(&mut self) -> Result<(), DeviceError> {
-        self.plan.run()
+    fn run_async(&mut self) -> Work<'_, ()> {
+        self.plan.run_async()
     }
 
-    fn read(&mut self, output: &str) -> Result<Vec<f32>, DeviceError> {
-        self.plan.read(output)
+    fn read_async<'a>(&'a mut self, output: &'a str) -> Work<'a, Vec<f32>> {
+        self.plan.read_async(output)
     }
 
-    fn profile(&mut self) -> Result<Vec<NodeTime>, DeviceError> {
+    #[cfg(not(target_family = "wasm"))]
+    fn profile(&mut self) -> Result<Vec<graph::NodeTime>, DeviceError> {
         self.plan.profile()
     }
 

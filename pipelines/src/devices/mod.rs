@@ -5,8 +5,12 @@ mod limit;
 pub(crate) mod residency;
 mod selftest;
 
-pub use choice::{DeviceChoice, DeviceSettings, KernelCache, automatic, devices, open_device};
+pub use choice::{DeviceChoice, DeviceSettings, KernelCache, open_device_async};
+#[cfg(not(target_family = "wasm"))]
+pub use choice::{automatic, devices, open_device};
 #[cfg(test)]
 pub(crate) use limit::Limited;
 pub use residency::SharedDevice;
-pub use selftest::{SelftestCase, selftest};
+#[cfg(not(target_family = "wasm"))]
+pub use selftest::selftest;
+pub use selftest::{SelftestCase, selftest_async};

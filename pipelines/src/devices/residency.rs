@@ -2,10 +2,11 @@
 
 use crate::error::PipelineError;
 use graph::{
-    Activations, Device, DeviceError, DeviceInfo, Graph, MemoryUse, NodeTime, Plan, PlanOptions, WeightSource,
-    estimate_memory, passes,
+    Activations, Device, DeviceError, DeviceInfo, Graph, MemoryUse, Plan, PlanOptions, WeightSource, estimate_memory,
+    passes,
 };
 use std::fmt;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -19,7 +20,7 @@ pub struct SharedDevice(Arc<Shared>);
 struct Shared {
     device: Box<dyn Device>,
     /// Held by whoever makes a plan: two at once would take each other's room.
-    planning: Mutex<()>,
+    planning: async_lock::Mutex<()>,
     places: Mutex<Vec<Weak<dyn Held>>>,
     /// Counts uses, to tell which was last.
     uses: AtomicU64,
@@ -37,7 +38,7 @@ impl SharedDevice {
     pub fn new(device: Box<dyn Device>) -> Self {
         Self(Arc::new(Shared {
             device,
-            planning: Mutex::default(),
+            planning: async_lock::Mutex::default(),
             places: Mutex::default(),
             uses: AtomicU64::default(),
         }))
@@ -63,11 +64,16 @@ impl SharedDevice {
     }
 
     /// Lets the plan go that was used longest ago, other than one; tells whether there was any.
-    fn let_one_go(&self, but: *const ()) -> bool {
+    async fn let_one_go(&self, but: *const ()) -> bool {
         let mut places: Vec<Arc<dyn Held>> = lock(&self.0.places).iter().filter_map(Weak::upgrade).collect();
         places.retain(|place| !std::ptr::addr_eq(Arc::as_ptr(place), but) && place.is_held());
         places.sort_by_key(|place| place.last_use());
-        places.iter().any(|place| place.let_go())
+        for place in places {
+            if place.let_go().await {
+                return true;
+            }
+        }
+        false
     }
 }
 
@@ -80,11 +86,11 @@ pub(crate) struct Host {
 
 impl Host {
     /// Plans a graph after the passes that every graph goes through.
-    pub(crate) fn plan(&self, graph: &Graph, weights: &dyn WeightSource) -> Result<Box<dyn Plan>, PipelineError> {
+    pub(crate) async fn plan(&self, graph: &Graph, weights: &dyn WeightSource) -> Result<Box<dyn Plan>, PipelineError> {
         // Text encoders and autoencoders: activations of the latter are beyond half precision in some models (diffusers'
         // `force_upcast`), and neither takes much of a run.
         let options = PlanOptions { activations: Activations::F32, ..self.options };
-        Ok(self.shared.device().plan(&passes::optimize(graph), weights, options)?)
+        Ok(self.shared.device().plan_async(&passes::optimize(graph), weights, options).await?)
     }
 
     /// What such a plan will hold, without making it.
@@ -111,12 +117,15 @@ trait Held: Send + Sync {
     fn last_use(&self) -> u64;
     fn memory(&self) -> MemoryUse;
     /// Waits for whoever uses it now, and lets it go; tells whether it was still there.
-    fn let_go(&self) -> bool;
+    fn let_go(&self) -> Pin<Box<dyn Future<Output = bool> + '_>>;
 }
 
 struct Slot<S> {
-    resident: Mutex<Option<S>>,
+    /// Whoever works with it holds it across waiting for the device.
+    resident: async_lock::Mutex<Option<S>>,
     held: AtomicBool,
+    /// What it takes, for those who ask while somebody works with it.
+    memory: Mutex<MemoryUse>,
     last_use: AtomicU64,
 }
 
@@ -130,13 +139,23 @@ impl<S: Resident> Held for Slot<S> {
     }
 
     fn memory(&self) -> MemoryUse {
-        lock(&self.resident).as_ref().map_or(MemoryUse::default(), Resident::memory)
+        *lock(&self.memory)
     }
 
-    fn let_go(&self) -> bool {
-        let mut resident = lock(&self.resident);
-        self.held.store(false, Ordering::Release);
-        resident.take().is_some()
+    fn let_go(&self) -> Pin<Box<dyn Future<Output = bool> + '_>> {
+        Box::pin(async {
+            let mut resident = self.resident.lock().await;
+            self.hold(None);
+            resident.take().is_some()
+        })
+    }
+}
+
+impl<S: Resident> Slot<S> {
+    /// Notes what is in it from now on.
+    fn hold(&self, resident: Option<&S>) {
+        *lock(&self.memory) = resident.map_or(MemoryUse::default(), Resident::memory);
+        self.held.store(resident.is_some(), Ordering::Release);
     }
 }
 
@@ -149,8 +168,12 @@ pub(crate) struct Place<S> {
 impl<S: Resident + 'static> Place<S> {
     /// An empty one.
     pub(crate) fn new(device: &SharedDevice) -> Self {
-        let slot =
-            Arc::new(Slot { resident: Mutex::new(None), held: AtomicBool::default(), last_use: AtomicU64::default() });
+        let slot = Arc::new(Slot {
+            resident: async_lock::Mutex::new(None),
+            held: AtomicBool::default(),
+            memory: Mutex::default(),
+            last_use: AtomicU64::default(),
+        });
         let held: Weak<Slot<S>> = Arc::downgrade(&slot);
         let mut places = lock(&device.0.places);
         places.retain(|place| place.strong_count() > 0);
@@ -160,40 +183,42 @@ impl<S: Resident + 'static> Place<S> {
 
     /// Works with the plan that is here; `make` makes it first if there is none.
     ///
-    /// Neither closure may come back to a place of the same device: a thread that makes a plan may have to wait for whoever uses one, so
+    /// Neither closure may come back to a place of the same device: whoever makes a plan may have to wait for whoever uses one, so
     /// whoever uses one must not wait for a plan.
-    pub(crate) fn with<R>(
+    pub(crate) async fn with<R>(
         &self,
-        make: impl Fn() -> Result<S, PipelineError>,
-        work: impl FnOnce(&mut S) -> Result<R, PipelineError>,
+        make: impl AsyncFn() -> Result<S, PipelineError>,
+        work: impl AsyncFnOnce(&mut S) -> Result<R, PipelineError>,
     ) -> Result<R, PipelineError> {
         self.slot.last_use.store(self.device.0.uses.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
-        if let Some(resident) = lock(&self.slot.resident).as_mut() {
-            return work(resident);
+        let mut place = self.slot.resident.lock().await;
+        if let Some(resident) = place.as_mut() {
+            return work(resident).await;
         }
+        drop(place);
         // In this order everywhere: the right to plan, then a place.
-        let planning = lock(&self.device.0.planning);
-        let mut place = lock(&self.slot.resident);
+        let planning = self.device.0.planning.lock().await;
+        let mut place = self.slot.resident.lock().await;
         let resident = match place.as_mut() {
             Some(resident) => resident,
             None => {
                 let made = loop {
-                    match make() {
-                        Err(error) if is_full(&error) && self.device.let_one_go(self.address()) => {}
+                    match make().await {
+                        Err(error) if is_full(&error) && self.device.let_one_go(self.address()).await => {}
                         result => break result?,
                     }
                 };
-                self.slot.held.store(true, Ordering::Release);
+                self.slot.hold(Some(&made));
                 place.insert(made)
             }
         };
         drop(planning);
-        work(resident)
+        work(resident).await
     }
 
     /// Lets the plan go; tells whether there was one.
-    pub(crate) fn let_go(&self) -> bool {
-        self.slot.let_go()
+    pub(crate) async fn let_go(&self) -> bool {
+        self.slot.let_go().await
     }
 
     /// Memory that the plan here holds.
@@ -250,9 +275,13 @@ impl<K: PartialEq + Clone, S: Resident + 'static> Places<K, S> {
     }
 
     /// Lets all plans go; tells whether there were any.
-    pub(crate) fn let_go(&self) -> bool {
+    pub(crate) async fn let_go(&self) -> bool {
         let known: Vec<_> = lock(&self.known).iter().map(|(_, place)| Arc::clone(place)).collect();
-        known.iter().filter(|place| place.let_go()).count() > 0
+        let mut any = false;
+        for place in known {
+            any |= place.let_go().await;
+        }
+        any
     }
 
     /// Memory that the plans hold together.
@@ -262,14 +291,15 @@ impl<K: PartialEq + Clone, S: Resident + 'static> Places<K, S> {
     }
 }
 
+#[cfg(not(target_family = "wasm"))]
 impl<K: PartialEq> Places<K, Box<dyn Plan>> {
     /// What every operation of this key's plan takes; nothing where it is not held.
-    pub(crate) fn profile(&self, key: &K) -> Result<Vec<NodeTime>, PipelineError> {
+    pub(crate) fn profile(&self, key: &K) -> Result<Vec<graph::NodeTime>, PipelineError> {
         let known = lock(&self.known);
         let place = known.iter().find(|(own, _)| own == key).map(|(_, place)| Arc::clone(place));
         drop(known);
         let Some(place) = place else { return Ok(Vec::new()) };
-        let mut resident = lock(&place.slot.resident);
+        let mut resident = place.slot.resident.lock_blocking();
         Ok(resident.as_mut().map(|plan| plan.profile()).transpose()?.unwrap_or_default())
     }
 }

@@ -1,11 +1,11 @@
 //! Whether a device computes what the references say.
 
-use crate::devices::choice::{DeviceChoice, DeviceSettings, open_device};
+use crate::devices::choice::{DeviceChoice, DeviceSettings, open_device_async};
 use crate::error::PipelineError;
 #[cfg(feature = "gpu")]
 use gpu::{CaseResult, Outcome};
 use graph::random::random_graph;
-use graph::{Array, Device, PlanOptions, evaluate, passes};
+use graph::{Array, Device, DeviceError, PlanOptions, evaluate, passes};
 
 /// One comparison.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,34 +38,52 @@ const GRAPHS: u64 = 40;
 ///
 /// # Errors
 /// When there is no such device, or it is lost on the way.
+#[cfg(not(target_family = "wasm"))]
 pub fn selftest(
+    choice: &DeviceChoice,
+    settings: &DeviceSettings,
+    on_case: impl FnMut(&SelftestCase),
+) -> Result<(), PipelineError> {
+    graph::block_on(selftest_async(choice, settings, on_case))
+}
+
+/// [`selftest`], to be awaited.
+///
+/// # Errors
+/// The same.
+pub async fn selftest_async(
     choice: &DeviceChoice,
     settings: &DeviceSettings,
     mut on_case: impl FnMut(&SelftestCase),
 ) -> Result<(), PipelineError> {
-    let native = |on_case: &mut dyn FnMut(&SelftestCase)| {
-        let device = open_device(&DeviceChoice::Cpu, settings)?;
-        (0..GRAPHS).for_each(|seed| on_case(&native_case(device.device(), seed)));
-        Ok(())
-    };
     match choice {
-        DeviceChoice::Cpu => native(&mut on_case),
-        DeviceChoice::Auto => kernels("gpu", settings, &mut on_case),
-        DeviceChoice::Adapter(name) => kernels(name, settings, &mut on_case),
+        DeviceChoice::Cpu => {
+            let device = open_device_async(choice, settings).await?;
+            for seed in 0..GRAPHS {
+                on_case(&native_case(device.device(), seed).await);
+            }
+            Ok(())
+        }
+        DeviceChoice::Auto => kernels("gpu", settings, &mut on_case).await,
+        DeviceChoice::Adapter(name) => kernels(name, settings, &mut on_case).await,
     }
 }
 
 #[cfg(feature = "gpu")]
-fn kernels(name: &str, settings: &DeviceSettings, on_case: &mut dyn FnMut(&SelftestCase)) -> Result<(), PipelineError> {
-    let device = super::choice::open_adapter(name, settings)?;
-    gpu::selftest(&device, gpu::Depth::Full, |result| on_case(&kernel_case(result)))?;
+async fn kernels(
+    name: &str,
+    settings: &DeviceSettings,
+    on_case: &mut dyn FnMut(&SelftestCase),
+) -> Result<(), PipelineError> {
+    let device = super::choice::open_adapter(name, settings).await?;
+    gpu::selftest_async(&device, gpu::Depth::Full, |result| on_case(&kernel_case(result))).await?;
     Ok(())
 }
 
 #[cfg(not(feature = "gpu"))]
-fn kernels(name: &str, settings: &DeviceSettings, _: &mut dyn FnMut(&SelftestCase)) -> Result<(), PipelineError> {
+async fn kernels(name: &str, settings: &DeviceSettings, _: &mut dyn FnMut(&SelftestCase)) -> Result<(), PipelineError> {
     // There is no adapter to test: this says so.
-    open_device(&DeviceChoice::Adapter(name.to_owned()), settings).map(|_| ())
+    open_device_async(&DeviceChoice::Adapter(name.to_owned()), settings).await.map(|_| ())
 }
 
 #[cfg(feature = "gpu")]
@@ -79,7 +97,7 @@ fn kernel_case(result: &CaseResult) -> SelftestCase {
     SelftestCase { kernel: result.kernel.to_owned(), case, error, tolerance, message }
 }
 
-fn native_case(device: &dyn Device, seed: u64) -> SelftestCase {
+async fn native_case(device: &dyn Device, seed: u64) -> SelftestCase {
     let random = random_graph(seed, 12);
     let mut case = SelftestCase {
         kernel: "native".to_owned(),
@@ -97,19 +115,23 @@ fn native_case(device: &dyn Device, seed: u64) -> SelftestCase {
         case.message = Some("the random graph lacks an input".to_owned());
         return case;
     };
-    let run = || {
+    let run = async || {
         let graph = passes::optimize(&random.graph);
-        let mut plan = device.plan(&graph, &random.weights, PlanOptions::default())?;
+        let mut plan = device.plan_async(&graph, &random.weights, PlanOptions::default()).await?;
         for (name, value) in &single {
             // Passes drop inputs that no output needs.
             if graph.input(name).is_some() {
                 plan.write(name, &value.data)?;
             }
         }
-        plan.run()?;
-        graph.outputs().iter().map(|(name, _)| plan.read(name)).collect::<Result<Vec<_>, _>>()
+        plan.run_async().await?;
+        let mut outputs = Vec::new();
+        for (name, _) in graph.outputs() {
+            outputs.push(plan.read_async(name).await?);
+        }
+        Ok::<_, DeviceError>(outputs)
     };
-    match run() {
+    match run().await {
         Err(error) => case.message = Some(error.to_string()),
         Ok(outputs) => {
             let outputs = outputs.iter().map(|data| data.iter().map(|v| f64::from(*v)).collect::<Vec<_>>());

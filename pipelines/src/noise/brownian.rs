@@ -68,6 +68,10 @@ impl BrownianPath {
         }
         // Seventeen normals an element: as much work as a small model's step.
         let threads = if len < 4096 { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
+        if threads == 1 {
+            bisect(self.seed, sigma, 0, &mut values);
+            return values;
+        }
         let piece = len.div_ceil(4 * threads) * 4;
         std::thread::scope(|scope| {
             for (i, part) in values.chunks_mut(piece.max(4)).enumerate() {

@@ -5,7 +5,7 @@ use crate::conditioning::SampleShape;
 use crate::devices::residency::{Host, Places};
 use crate::error::PipelineError;
 use crate::picture::tiles::{Blend, Grid};
-use graph::{DeviceError, Graph, MemoryUse, NodeTime, Plan, Rate, Scope, Tensor, WeightSource};
+use graph::{DeviceError, Graph, MemoryUse, Plan, Rate, Scope, Tensor, WeightSource};
 use models::{
     AutoencoderKlConfig, AutoencoderTinyConfig, Checkpoint, ModelFiles, ModelIndex, autoencoder_kl_decode,
     autoencoder_tiny_decode,
@@ -143,16 +143,17 @@ impl Autoencoder {
     }
 
     /// The picture of latents `[H, W, C]`, about −1..1, with its extents. Where the device has no room for all of it, it is decoded in tiles.
-    pub(crate) fn decode(
+    pub(crate) async fn decode(
         &self,
         host: &Host,
         latents: &[f32],
         shape: SampleShape,
     ) -> Result<(Vec<f32>, SampleShape), PipelineError> {
-        in_smaller_tiles(shape.height.max(shape.width), |tile| self.decode_in_tiles(host, latents, shape, tile))
+        let decode = async |tile| self.decode_in_tiles(host, latents, shape, tile).await;
+        in_smaller_tiles(shape.height.max(shape.width), decode).await
     }
 
-    fn decode_in_tiles(
+    async fn decode_in_tiles(
         &self,
         host: &Host,
         latents: &[f32],
@@ -163,20 +164,20 @@ impl Autoencoder {
         let [height, width] = grid.extents();
         let part = SampleShape { height, width, ..shape };
         if part == shape {
-            return self.decode_whole(host, latents, shape);
+            return self.decode_whole(host, latents, shape).await;
         }
         let factor = self.factor();
         let (height, width) = (shape.height * factor, shape.width * factor);
         let extents = SampleShape { height, width, channels: self.decoder.out_channels() };
         let mut blend = Blend::new(extents);
         for tile in grid.tiles() {
-            let (decoded, _) = self.decode_whole(host, &grid.cut(tile, latents, shape, 1), part)?;
+            let (decoded, _) = self.decode_whole(host, &grid.cut(tile, latents, shape, 1), part).await?;
             blend.add(&decoded, &grid, tile, factor);
         }
         Ok((blend.finish(), extents))
     }
 
-    fn decode_whole(
+    async fn decode_whole(
         &self,
         host: &Host,
         latents: &[f32],
@@ -189,28 +190,29 @@ impl Autoencoder {
             channels: self.decoder.out_channels(),
         };
         let place = self.plans.at(&host.shared, &shape);
-        let decoded = place.with(
-            || host.plan(&self.graph(shape)?, &self.weights),
-            |plan| {
-                plan.write("latents", latents)?;
-                plan.run()?;
-                Ok(plan.read("image")?)
-            },
-        );
+        let make = async || host.plan(&self.graph(shape)?, &self.weights).await;
+        let work = async |plan: &mut Box<dyn Plan>| {
+            plan.write("latents", latents)?;
+            plan.run_async().await?;
+            Ok(plan.read_async("image").await?)
+        };
+        let decoded = place.with(make, work).await;
         if decoded.is_err() {
             // Its memory is free when smaller tiles are tried.
-            place.let_go();
+            place.let_go().await;
         }
         Ok((decoded?, extents))
     }
 
     /// What every operation of the last decoding took, if latents of this shape were decoded as a whole.
-    pub(crate) fn profile_decoding(&self, shape: SampleShape) -> Result<Vec<NodeTime>, PipelineError> {
+    #[cfg(not(target_family = "wasm"))]
+    pub(crate) fn profile_decoding(&self, shape: SampleShape) -> Result<Vec<graph::NodeTime>, PipelineError> {
         self.plans.profile(&shape)
     }
 
     /// The same of encoding a picture of this shape.
-    pub(crate) fn profile_encoding(&self, shape: SampleShape) -> Result<Vec<NodeTime>, PipelineError> {
+    #[cfg(not(target_family = "wasm"))]
+    pub(crate) fn profile_encoding(&self, shape: SampleShape) -> Result<Vec<graph::NodeTime>, PipelineError> {
         self.encoder.profile(shape)
     }
 
@@ -221,30 +223,30 @@ impl Autoencoder {
     }
 
     /// The latents of a picture `[H, W, C]` of −1..1. Where the device has no room for all of it, it is encoded in tiles.
-    pub(crate) fn encode(&self, host: &Host, picture: &[f32], shape: SampleShape) -> Result<Latents, PipelineError> {
-        let factor = self.factor();
-        in_smaller_tiles(shape.height.max(shape.width) / factor, |tile| {
-            self.encoder.encode(&self.decoder, host, picture, shape, tile)
-        })
+    pub(crate) async fn encode(
+        &self,
+        host: &Host,
+        picture: &[f32],
+        shape: SampleShape,
+    ) -> Result<Latents, PipelineError> {
+        let encode = async |tile| self.encoder.encode(&self.decoder, host, picture, shape, tile).await;
+        in_smaller_tiles(shape.height.max(shape.width) / self.factor(), encode).await
     }
 
     /// The same where one picture follows another: the means of their distributions, and nothing is remembered.
-    pub(crate) fn encode_mean(
+    pub(crate) async fn encode_mean(
         &self,
         host: &Host,
         picture: &[f32],
         shape: SampleShape,
     ) -> Result<Vec<f32>, PipelineError> {
-        let factor = self.factor();
-        let latents = in_smaller_tiles(shape.height.max(shape.width) / factor, |tile| {
-            self.encoder.encode_anew(&self.decoder, host, picture, shape, tile)
-        })?;
-        Ok(latents.mean())
+        let encode = async |tile| self.encoder.encode_anew(&self.decoder, host, picture, shape, tile).await;
+        Ok(in_smaller_tiles(shape.height.max(shape.width) / self.factor(), encode).await?.mean())
     }
 
     /// Lets the encoder's plans go, whose memory the network needs.
-    pub(crate) fn finish_encoding(&self) {
-        self.encoder.let_go();
+    pub(crate) async fn finish_encoding(&self) {
+        self.encoder.let_go().await;
     }
 
     /// Whether latents of a picture are drawn from a distribution.
@@ -255,9 +257,12 @@ impl Autoencoder {
 
 /// Works in tiles of this many latents a side, and in ever smaller ones where one needs more memory than there is or a value of the graph is
 /// larger than the device allows.
-fn in_smaller_tiles<T>(mut tile: usize, work: impl Fn(usize) -> Result<T, PipelineError>) -> Result<T, PipelineError> {
+async fn in_smaller_tiles<T>(
+    mut tile: usize,
+    work: impl AsyncFn(usize) -> Result<T, PipelineError>,
+) -> Result<T, PipelineError> {
     loop {
-        match work(tile) {
+        match work(tile).await {
             Err(PipelineError::Device(DeviceError::Unsupported { .. } | DeviceError::OutOfMemory { .. }))
                 if tile > SMALLEST_TILE =>
             {
@@ -273,7 +278,7 @@ mod tests {
     use super::*;
     use crate::devices::{Limited, SharedDevice};
     use crate::{Pipeline, Request};
-    use graph::{Device, PlanOptions};
+    use graph::{Device, PlanOptions, block_on};
     use std::path::Path;
 
     fn cpu() -> Box<dyn Device> {
@@ -310,11 +315,11 @@ mod tests {
         let generated = pipe.generate(&request).expect("a picture");
         let (latents, shape) = (&generated.sample, generated.shape);
         let whole_autoencoder = autoencoder(&files);
-        let (whole, extents) = whole_autoencoder.decode(&host(cpu()), latents, shape).expect("there is room");
+        let (whole, extents) = block_on(whole_autoencoder.decode(&host(cpu()), latents, shape)).expect("there is room");
         let memory = whole_autoencoder.memory();
         let limited = host(Box::new(Limited::new(cpu(), memory.weights + memory.activations / 2)));
         let autoencoder = autoencoder(&files);
-        let (tiled, _) = autoencoder.decode(&limited, latents, shape).expect("tiles fit");
+        let (tiled, _) = block_on(autoencoder.decode(&limited, latents, shape)).expect("tiles fit");
         let held = autoencoder.memory().activations;
         assert!(held > 0 && held <= memory.activations / 2);
         let differences: Vec<f32> = tiled.iter().zip(&whole).map(|(a, b)| a - b).collect();
@@ -331,7 +336,7 @@ mod tests {
         let shape = SampleShape { height: 96, width: 128, channels: 3 };
         let wave = |i: usize| ((i / 3 % 128) as f32 * 0.11).sin() * ((i / 384) as f32 * 0.07 + (i % 3) as f32).cos();
         let picture: Vec<f32> = (0..shape.numel()).map(wave).collect();
-        let encode = |device: Box<dyn Device>| autoencoder(&files).encode(&host(device), &picture, shape);
+        let encode = |device: Box<dyn Device>| block_on(autoencoder(&files).encode(&host(device), &picture, shape));
         let mean = |latents: Latents| latents.sample(|| vec![0.0; 48 * 64 * 4]);
         let whole = mean(encode(cpu()).expect("there is room"));
         let tiled = mean(encode(Box::new(Limited::new(cpu(), 1 << 20))).expect("tiles fit"));

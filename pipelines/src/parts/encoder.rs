@@ -5,7 +5,7 @@ use crate::conditioning::SampleShape;
 use crate::devices::residency::{Host, Places, lock};
 use crate::error::PipelineError;
 use crate::picture::tiles::{Blend, Grid};
-use graph::{Graph, NodeTime, Plan, Rate, Scope};
+use graph::{Graph, Plan, Rate, Scope};
 use models::{Checkpoint, ModelFiles, autoencoder_kl_encode, autoencoder_tiny_encode};
 use std::sync::{Arc, Mutex};
 
@@ -61,7 +61,7 @@ impl Encoder {
     }
 
     /// The latents of a picture `[H, W, C]` of −1..1, in tiles of at most `tile` latents a side. The last few are remembered.
-    pub(crate) fn encode(
+    pub(crate) async fn encode(
         &self,
         kind: &Decoder,
         host: &Host,
@@ -74,7 +74,7 @@ impl Encoder {
         if let Some((.., latents)) = lock(&self.known).iter().find(is_known) {
             return Ok(latents.clone());
         }
-        let latents = self.encode_anew(kind, host, picture, shape, tile)?;
+        let latents = self.encode_anew(kind, host, picture, shape, tile).await?;
         let mut known = lock(&self.known);
         known.truncate(KNOWN - 1);
         known.insert(0, (shape, picture.to_vec(), latents.clone()));
@@ -82,7 +82,7 @@ impl Encoder {
     }
 
     /// The same, and nothing is remembered.
-    pub(crate) fn encode_anew(
+    pub(crate) async fn encode_anew(
         &self,
         kind: &Decoder,
         host: &Host,
@@ -99,20 +99,19 @@ impl Encoder {
         let weights = self.weights(&graph)?;
         let extents = SampleShape { height, width, channels: kind.latent_channels() };
         let place = self.plans.at(&host.shared, &part);
-        let encode_tile = |tile: &[f32]| {
-            place.with(
-                || host.plan(&graph, weights.as_ref()),
-                |plan| {
-                    plan.write("image", tile)?;
-                    plan.run()?;
-                    let logvar = matches!(kind, Decoder::Kl(_)).then(|| plan.read("logvar")).transpose()?;
-                    Ok((plan.read("mean")?, logvar))
-                },
-            )
+        let encode_tile = async |tile: &[f32]| {
+            let make = async || host.plan(&graph, weights.as_ref()).await;
+            let work = async |plan: &mut Box<dyn Plan>| {
+                plan.write("image", tile)?;
+                plan.run_async().await?;
+                let logvar = if matches!(kind, Decoder::Kl(_)) { Some(plan.read_async("logvar").await?) } else { None };
+                Ok((plan.read_async("mean").await?, logvar))
+            };
+            place.with(make, work).await
         };
         let (mut mean, mut deviation) = (Blend::new(extents), Blend::new(extents));
         for tile in grid.tiles() {
-            let (tile_mean, logvar) = encode_tile(&grid.cut(tile, picture, shape, factor))?;
+            let (tile_mean, logvar) = encode_tile(&grid.cut(tile, picture, shape, factor)).await?;
             mean.add(&tile_mean, &grid, tile, 1);
             if let Some(logvar) = logvar {
                 let std: Vec<f32> = logvar.into_iter().map(|logvar| (0.5 * logvar).exp()).collect();
@@ -137,13 +136,14 @@ impl Encoder {
     }
 
     /// What every operation takes, if a picture of this shape was the last, and encoded as a whole.
-    pub(crate) fn profile(&self, shape: SampleShape) -> Result<Vec<NodeTime>, PipelineError> {
+    #[cfg(not(target_family = "wasm"))]
+    pub(crate) fn profile(&self, shape: SampleShape) -> Result<Vec<graph::NodeTime>, PipelineError> {
         self.plans.profile(&shape)
     }
 
     /// Lets the plans go.
-    pub(crate) fn let_go(&self) {
-        self.plans.let_go();
+    pub(crate) async fn let_go(&self) {
+        self.plans.let_go().await;
     }
 
     /// The encoder's weights, opened and checked when the first picture comes.

@@ -4,7 +4,7 @@ use super::prompt::{self, Chunk, PromptSyntax};
 use crate::devices::residency::{Host, Places, add, lock};
 use crate::error::PipelineError;
 use crate::networks::{Network, TextInput};
-use graph::{Graph, MemoryUse, NodeTime, Plan, Rate, Scope};
+use graph::{Graph, MemoryUse, Plan, Rate, Scope};
 use models::{
     Checkpoint, ClipHiddenState, ClipTextConfig, Learned, LearnedWeights, ModelFiles, ModelIndex, T5Config,
     TextualInversion, Tokenizer, Vocabulary, clip_text_model, clip_text_model_with_projection, t5_encoder_model,
@@ -306,14 +306,14 @@ impl TextEncoders {
     }
 
     /// A prompt as the network reads it; the last few are kept, so that what was encoded is not encoded again.
-    pub(crate) fn encode(&self, host: &Host, prompt: &Prompt) -> Result<Arc<EncodedPrompt>, PipelineError> {
+    pub(crate) async fn encode(&self, host: &Host, prompt: &Prompt) -> Result<Arc<EncodedPrompt>, PipelineError> {
         if let Some((_, encoded)) = lock(&self.known).iter().find(|(known, _)| known == prompt) {
             return Ok(Arc::clone(encoded));
         }
         let encoded = Arc::new(if prompt.negative && prompt.tokenized.empty && self.zeros_for_empty {
             self.zeros(prompt.chunks)
         } else {
-            self.encode_text(host, prompt)?
+            self.encode_text(host, prompt).await?
         });
         let mut known = lock(&self.known);
         known.truncate(KNOWN - 1);
@@ -322,12 +322,12 @@ impl TextEncoders {
     }
 
     /// A text by all encoders, whose channels come to stand side by side.
-    pub(crate) fn encode_text(&self, host: &Host, prompt: &Prompt) -> Result<EncodedPrompt, PipelineError> {
-        let parts = self.parts.iter().zip(&prompt.tokenized.parts);
-        let mut parts = parts.map(|(part, own)| part.encode(host, own, prompt));
-        let mut all = parts.next().expect("there is one at least")?;
-        for part in parts {
-            let part = part?;
+    pub(crate) async fn encode_text(&self, host: &Host, prompt: &Prompt) -> Result<EncodedPrompt, PipelineError> {
+        let mut parts = self.parts.iter().zip(&prompt.tokenized.parts);
+        let (first, own) = parts.next().expect("there is one at least");
+        let mut all = first.encode(host, own, prompt).await?;
+        for (part, own) in parts {
+            let part = part.encode(host, own, prompt).await?;
             let tokens = all.attention_mask.len();
             let [before, after] =
                 [&all, &part].map(|part| part.hidden_states.chunks(part.hidden_states.len() / tokens));
@@ -338,7 +338,8 @@ impl TextEncoders {
     }
 
     /// What every operation of all encoders takes for a chunk, if a prompt with as many layers left out was the last.
-    pub(crate) fn profile(&self, prompt: &Prompt) -> Result<Vec<NodeTime>, PipelineError> {
+    #[cfg(not(target_family = "wasm"))]
+    pub(crate) fn profile(&self, prompt: &Prompt) -> Result<Vec<graph::NodeTime>, PipelineError> {
         let parts = self.parts.iter().map(|part| part.plans.profile(&prompt.clip_skip));
         Ok(parts.collect::<Result<Vec<_>, _>>()?.concat())
     }
@@ -475,16 +476,16 @@ impl TextEncoder {
 
     /// Every chunk by itself, one after the other, and empty ones up to their number. The embedding of the whole prompt is that of the
     /// first chunk.
-    fn encode(&self, host: &Host, own: &[Chunk], prompt: &Prompt) -> Result<EncodedPrompt, PipelineError> {
+    async fn encode(&self, host: &Host, own: &[Chunk], prompt: &Prompt) -> Result<EncodedPrompt, PipelineError> {
         let planned = prompt.clip_skip;
         // Only the prompt leaves layers out: diffusers' negative prompts do not.
         let skip = if prompt.negative { 0 } else { planned };
-        let make = || host.plan(&self.graph(self.form, planned)?, &self.weights);
-        self.plans.at(&host.shared, &planned).with(make, |plan| {
+        let make = async || host.plan(&self.graph(self.form, planned)?, &self.weights).await;
+        let work = async |plan: &mut Box<dyn Plan>| {
             let empty = Chunk::default();
             let mut all = EncodedPrompt::default();
             for i in 0..prompt.chunks {
-                let encoded = self.encode_chunk(plan.as_mut(), own.get(i).unwrap_or(&empty), skip)?;
+                let encoded = self.encode_chunk(plan.as_mut(), own.get(i).unwrap_or(&empty), skip).await?;
                 all.hidden_states.extend(encoded.hidden_states);
                 all.attention_mask.extend(encoded.attention_mask);
                 if i == 0 {
@@ -492,11 +493,17 @@ impl TextEncoder {
                 }
             }
             Ok(all)
-        })
+        };
+        self.plans.at(&host.shared, &planned).with(make, work).await
     }
 
     /// One run of the plan.
-    fn encode_chunk(&self, plan: &mut dyn Plan, chunk: &Chunk, skip: usize) -> Result<EncodedPrompt, PipelineError> {
+    async fn encode_chunk(
+        &self,
+        plan: &mut dyn Plan,
+        chunk: &Chunk,
+        skip: usize,
+    ) -> Result<EncodedPrompt, PipelineError> {
         let length = self.max_tokens();
         let encoding = self.tokenizer.framed(&chunk.tokens, length)?;
         let attention_mask = encoding.mask_f32();
@@ -512,9 +519,9 @@ impl TextEncoder {
                 plan.write("pooled_at", &pooled_at)?;
             }
         }
-        plan.run()?;
-        let text_embeds = if self.form == Form::Projected { plan.read("text_embeds")? } else { Vec::new() };
-        let mut hidden_states = plan.read(if skip > 0 { "skipped" } else { "hidden_states" })?;
+        plan.run_async().await?;
+        let text_embeds = if self.form == Form::Projected { plan.read_async("text_embeds").await? } else { Vec::new() };
+        let mut hidden_states = plan.read_async(if skip > 0 { "skipped" } else { "hidden_states" }).await?;
         let [before, _] = self.tokenizer.marks();
         let mut weights = vec![1.0; length];
         weights[before..before + chunk.weights.len()].copy_from_slice(&chunk.weights);

@@ -8,6 +8,7 @@ use crate::error::PipelineError;
 use crate::operators::Operator;
 use crate::picture::RgbImage;
 use crate::pipeline::Shared;
+use graph::Work;
 use scheduler::Frame;
 use std::sync::Arc;
 
@@ -78,7 +79,7 @@ impl Held {
     }
 
     /// What the method holds the run to, and by what.
-    fn means(&self, begin: &mut Begin<'_>) -> Result<Means, PipelineError> {
+    async fn means(&self, begin: &mut Begin<'_>) -> Result<Means, PipelineError> {
         let known = self.picture.sample();
         let extents = self.picture.extents();
         Ok(match self.method {
@@ -101,7 +102,7 @@ impl Held {
             }
             Method::RePaint | Method::PredictorCorrector => {
                 let operator = Arc::clone(self.of_sample.as_ref().unwrap_or(&self.operator));
-                let known = begin.latents(&known, extents)?;
+                let known = begin.latents(&known, extents).await?;
                 let frame = begin.sampling.schedule.frame;
                 (Some(Box::new(Noisy { operator, known, shape: begin.shape, frame })), None)
             }
@@ -111,31 +112,33 @@ impl Held {
 }
 
 impl Prepared for Held {
-    fn start(&self, begin: &mut Begin<'_>) -> Result<Start, PipelineError> {
-        let (constraint, replacement) = self.means(begin)?;
-        let full = begin.strength.is_none_or(|strength| (strength - 1.0).abs() < f64::EPSILON);
-        if full && self.method == Method::RePaint {
-            // Lugmayr et al. 2022, Algorithm 1: noise alone. What is known comes in with the first step.
-            let noise = begin.starting_noise();
-            return Ok(Start { constraint, replacement, ..begin.scaled(noise).into() });
-        }
-        let clean = if full {
-            let (extents, known) = (self.picture.extents(), self.picture.sample());
-            let start = if begin.sampling.first_sigma() < LITTLE_NOISE {
-                self.operator.guess(&known, extents)
+    fn start<'a>(&'a self, begin: &'a mut Begin<'_>) -> Work<'a, Start, PipelineError> {
+        Box::pin(async move {
+            let (constraint, replacement) = self.means(begin).await?;
+            let full = begin.strength.is_none_or(|strength| (strength - 1.0).abs() < f64::EPSILON);
+            if full && self.method == Method::RePaint {
+                // Lugmayr et al. 2022, Algorithm 1: noise alone. What is known comes in with the first step.
+                let noise = begin.starting_noise();
+                return Ok(Start { constraint, replacement, ..begin.scaled(noise).into() });
+            }
+            let clean = if full {
+                let (extents, known) = (self.picture.extents(), self.picture.sample());
+                let start = if begin.sampling.first_sigma() < LITTLE_NOISE {
+                    self.operator.guess(&known, extents)
+                } else {
+                    // Song et al. 2023, Algorithm 4: of what is not known, the middle of all pictures.
+                    let mut seen = vec![0.0; known.len()];
+                    self.operator.replace(&mut seen, &known, extents);
+                    seen
+                };
+                begin.latents(&start, extents).await?
             } else {
-                // Song et al. 2023, Algorithm 4: of what is not known, the middle of all pictures.
-                let mut seen = vec![0.0; known.len()];
-                self.operator.replace(&mut seen, &known, extents);
-                seen
+                self.picture.latents(begin).await?
             };
-            begin.latents(&start, extents)?
-        } else {
-            self.picture.latents(begin)?
-        };
-        let noise = begin.starting_noise();
-        let x = noised(&clean, &noise, begin.sampling.noising());
-        Ok(Start { constraint, replacement, ..x.into() })
+            let noise = begin.starting_noise();
+            let x = noised(&clean, &noise, begin.sampling.noising());
+            Ok(Start { constraint, replacement, ..x.into() })
+        })
     }
 
     /// Those of the operator for consistency models. Others make their way down from noise by their own schedule.
@@ -165,10 +168,10 @@ struct Pixels {
 }
 
 impl Replacement for Pixels {
-    fn replace(&mut self, denoised: &mut [f32], _sigma: f64) -> Result<(), PipelineError> {
+    fn replace<'a>(&'a mut self, denoised: &'a mut [f32], _sigma: f64) -> Work<'a, (), PipelineError> {
         clip(denoised, self.clips);
         self.operator.replace(denoised, &self.known, self.extents);
-        Ok(())
+        Box::pin(async { Ok(()) })
     }
 }
 
@@ -198,16 +201,18 @@ struct Through {
 }
 
 impl Replacement for Through {
-    fn replace(&mut self, denoised: &mut [f32], _sigma: f64) -> Result<(), PipelineError> {
-        clip(denoised, self.clips);
-        let is_due = self.step.is_multiple_of(self.every);
-        self.step += 1;
-        let Some(autoencoder) = self.shared.model.autoencoder.as_ref().filter(|_| is_due) else { return Ok(()) };
-        let (mut picture, _) = autoencoder.decode(&self.shared.host, denoised, self.shape)?;
-        picture.iter_mut().for_each(|value| *value = value.clamp(-1.0, 1.0));
-        self.operator.replace(&mut picture, &self.known, self.extents);
-        denoised.copy_from_slice(&autoencoder.encode_mean(&self.shared.host, &picture, self.extents)?);
-        Ok(())
+    fn replace<'a>(&'a mut self, denoised: &'a mut [f32], _sigma: f64) -> Work<'a, (), PipelineError> {
+        Box::pin(async move {
+            clip(denoised, self.clips);
+            let is_due = self.step.is_multiple_of(self.every);
+            self.step += 1;
+            let Some(autoencoder) = self.shared.model.autoencoder.as_ref().filter(|_| is_due) else { return Ok(()) };
+            let (mut picture, _) = autoencoder.decode(&self.shared.host, denoised, self.shape).await?;
+            picture.iter_mut().for_each(|value| *value = value.clamp(-1.0, 1.0));
+            self.operator.replace(&mut picture, &self.known, self.extents);
+            denoised.copy_from_slice(&autoencoder.encode_mean(&self.shared.host, &picture, self.extents).await?);
+            Ok(())
+        })
     }
 }
 

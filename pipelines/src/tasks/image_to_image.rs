@@ -9,6 +9,7 @@ use crate::error::PipelineError;
 use crate::networks::Network;
 use crate::parts::{Model, Size};
 use crate::picture::RgbImage;
+use graph::Work;
 use std::sync::Arc;
 
 /// Another picture is made of one.
@@ -90,16 +91,18 @@ impl Picture {
     }
 
     /// The clean sample that the model makes of it.
-    pub(super) fn latents(&self, begin: &mut Begin<'_>) -> Result<Vec<f32>, PipelineError> {
-        begin.latents(&self.sample(), self.extents())
+    pub(super) async fn latents(&self, begin: &mut Begin<'_>) -> Result<Vec<f32>, PipelineError> {
+        begin.latents(&self.sample(), self.extents()).await
     }
 }
 
 impl Prepared for Picture {
-    fn start(&self, begin: &mut Begin<'_>) -> Result<Start, PipelineError> {
-        let clean = self.latents(begin)?;
-        let noise = begin.starting_noise();
-        Ok(noised(&clean, &noise, begin.sampling.noising()).into())
+    fn start<'a>(&'a self, begin: &'a mut Begin<'_>) -> Work<'a, Start, PipelineError> {
+        Box::pin(async move {
+            let clean = self.latents(begin).await?;
+            let noise = begin.starting_noise();
+            Ok(noised(&clean, &noise, begin.sampling.noising()).into())
+        })
     }
 
     fn finish(&self, made: RgbImage) -> Finished {

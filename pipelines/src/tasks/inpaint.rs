@@ -14,6 +14,7 @@ use crate::networks::{Concatenated, Network};
 use crate::operators::Mask;
 use crate::parts::{Autoencoder, Model, Size};
 use crate::picture::{Filter, RgbImage};
+use graph::Work;
 use scheduler::Frame;
 use std::sync::Arc;
 
@@ -216,7 +217,7 @@ impl Prepared for HeldPixels {
         if self.asks_strength { None } else { self.held.levels(stepping, range, steps) }
     }
 
-    fn start(&self, begin: &mut Begin<'_>) -> Result<Start, PipelineError> {
+    fn start<'a>(&'a self, begin: &'a mut Begin<'_>) -> Work<'a, Start, PipelineError> {
         self.held.start(begin)
     }
 
@@ -239,24 +240,26 @@ struct MaskedPicture {
 }
 
 impl Prepared for MaskedPicture {
-    fn start(&self, begin: &mut Begin<'_>) -> Result<Start, PipelineError> {
-        let full = begin.strength == Some(1.0);
-        // A network that sees the mask and starts from noise alone needs nothing else of the picture than what the mask leaves.
-        let needs_clean = !full || !self.sees_mask;
-        let clean = needs_clean.then(|| self.picture.latents(begin)).transpose()?.unwrap_or_default();
-        let noise = begin.starting_noise();
-        let x = if full { begin.scaled(noise.clone()) } else { noised(&clean, &noise, begin.sampling.noising()) };
-        if self.sees_mask {
-            let rest = emptied(self.picture.sample(), self.picture.channels, &self.anew);
-            let rest = begin.latents(&rest, self.picture.extents())?;
-            return Ok(Start { concatenated: concatenated(&self.small, &rest), ..x.into() });
-        }
-        // diffusers draws latents of the rest also where nobody reads them.
-        if begin.model.autoencoder.as_ref().is_some_and(Autoencoder::draws) {
-            begin.draw(begin.shape);
-        }
-        let kept = Kept::new(clean, noise, self.small.clone(), begin.sampling.schedule.frame);
-        Ok(Start { constraint: Some(Box::new(kept)), ..x.into() })
+    fn start<'a>(&'a self, begin: &'a mut Begin<'_>) -> Work<'a, Start, PipelineError> {
+        Box::pin(async move {
+            let full = begin.strength == Some(1.0);
+            // A network that sees the mask and starts from noise alone needs nothing else of the picture than what the mask leaves.
+            let needs_clean = !full || !self.sees_mask;
+            let clean = if needs_clean { self.picture.latents(begin).await? } else { Vec::new() };
+            let noise = begin.starting_noise();
+            let x = if full { begin.scaled(noise.clone()) } else { noised(&clean, &noise, begin.sampling.noising()) };
+            if self.sees_mask {
+                let rest = emptied(self.picture.sample(), self.picture.channels, &self.anew);
+                let rest = begin.latents(&rest, self.picture.extents()).await?;
+                return Ok(Start { concatenated: concatenated(&self.small, &rest), ..x.into() });
+            }
+            // diffusers draws latents of the rest also where nobody reads them.
+            if begin.model.autoencoder.as_ref().is_some_and(Autoencoder::draws) {
+                begin.draw(begin.shape);
+            }
+            let kept = Kept::new(clean, noise, self.small.clone(), begin.sampling.schedule.frame);
+            Ok(Start { constraint: Some(Box::new(kept)), ..x.into() })
+        })
     }
 
     fn finish(&self, made: RgbImage) -> Finished {

@@ -8,6 +8,7 @@ use super::{
 use crate::error::PipelineError;
 use crate::parts::Model;
 use crate::picture::RgbImage;
+use graph::Work;
 use std::sync::Arc;
 
 /// The probability-flow ODE is followed from a picture up to noise (Song et al. 2021, *Score-Based Generative Modeling through SDEs*, section 4.3).
@@ -63,13 +64,15 @@ impl Prepared for Clean {
         Some(levels)
     }
 
-    fn start(&self, begin: &mut Begin<'_>) -> Result<Start, PipelineError> {
-        let clean = self.0.latents(begin)?;
-        let schedule = &begin.sampling.schedule;
-        let sigma = schedule.sigmas.last().copied().unwrap_or(0.0);
-        let alpha = schedule.frame.alpha(sigma);
-        let noise = begin.starting_noise();
-        let x = noised(&clean, &noise, (alpha, sigma));
-        Ok(begin.scaled(x).into())
+    fn start<'a>(&'a self, begin: &'a mut Begin<'_>) -> Work<'a, Start, PipelineError> {
+        Box::pin(async move {
+            let clean = self.0.latents(begin).await?;
+            let schedule = &begin.sampling.schedule;
+            let sigma = schedule.sigmas.last().copied().unwrap_or(0.0);
+            let alpha = schedule.frame.alpha(sigma);
+            let noise = begin.starting_noise();
+            let x = noised(&clean, &noise, (alpha, sigma));
+            Ok(begin.scaled(x).into())
+        })
     }
 }

@@ -32,6 +32,7 @@ use crate::parts::{Model, Size};
 use crate::picture::{RgbImage, nhwc_from_nchw};
 use crate::pipeline::Shared;
 use canvas::Canvas;
+use graph::Work;
 use scheduler::{Sampler, Sampling, SchedulerConfig};
 use std::fmt;
 use std::sync::Arc;
@@ -195,7 +196,7 @@ pub(crate) struct Range {
 /// A task that is ready to start.
 pub(crate) trait Prepared: fmt::Debug + Send + Sync {
     /// Where a run begins. Noise is drawn in diffusers' order.
-    fn start(&self, begin: &mut Begin<'_>) -> Result<Start, PipelineError>;
+    fn start<'a>(&'a self, begin: &'a mut Begin<'_>) -> Work<'a, Start, PipelineError>;
 
     /// The noise levels of a run where a request says no more than how many steps; none for the model's own.
     fn levels(&self, _stepping: &Stepping, _range: &Range, _steps: Option<usize>) -> Option<Vec<f64>> {
@@ -263,10 +264,10 @@ impl Begin<'_> {
     }
 
     /// The clean sample of a picture `[H, W, C]` of −1..1.
-    fn latents(&mut self, picture: &[f32], extents: SampleShape) -> Result<Vec<f32>, PipelineError> {
+    async fn latents(&mut self, picture: &[f32], extents: SampleShape) -> Result<Vec<f32>, PipelineError> {
         let Some(autoencoder) = &self.model.autoencoder else { return Ok(picture.to_vec()) };
         let shape = self.shape;
-        Ok(autoencoder.encode(self.host, picture, extents)?.sample(|| self.draw(shape)))
+        Ok(autoencoder.encode(self.host, picture, extents).await?.sample(|| self.draw(shape)))
     }
 
     /// Noise as a sampler expects it where it starts from nothing else.
@@ -413,19 +414,19 @@ mod tests {
     }
 
     impl Prepared for Held {
-        fn start(&self, begin: &mut Begin<'_>) -> Result<Start, PipelineError> {
+        fn start<'a>(&'a self, begin: &'a mut Begin<'_>) -> Work<'a, Start, PipelineError> {
             let noise = begin.starting_noise();
             let x = begin.scaled(noise);
             let (replacement, constraint) = (Some(Box::new(self.clone()) as _), Some(Box::new(self.clone()) as _));
-            Ok(Start { replacement, constraint, ..x.into() })
+            Box::pin(async { Ok(Start { replacement, constraint, ..x.into() }) })
         }
     }
 
     impl Replacement for Held {
-        fn replace(&mut self, denoised: &mut [f32], sigma: f64) -> Result<(), PipelineError> {
+        fn replace<'a>(&'a mut self, denoised: &'a mut [f32], sigma: f64) -> Work<'a, (), PipelineError> {
             self.0.lock().expect("no test panics with it").push(('r', sigma));
             denoised[0] = 0.5;
-            Ok(())
+            Box::pin(async { Ok(()) })
         }
     }
 

@@ -8,6 +8,7 @@ use super::{
 use crate::error::PipelineError;
 use crate::parts::{Model, Size};
 use crate::picture::RgbImage;
+use graph::Work;
 use std::sync::Arc;
 
 /// A picture under noise is taken for what the model sees in the middle of a run: a run starts at its level, with the noise that is there (Song et al.
@@ -64,30 +65,32 @@ struct NoisyPicture {
 }
 
 impl Prepared for NoisyPicture {
-    fn start(&self, begin: &mut Begin<'_>) -> Result<Start, PipelineError> {
-        let (alpha, sigma) = begin.sampling.noising();
-        if begin.model.autoencoder.is_some() {
-            // Noise over a picture is none over its latents, which get their own.
-            return self.picture.start(begin);
-        }
-        let mut x = self.picture.latents(begin)?;
-        let noise = begin.starting_noise();
-        #[allow(clippy::cast_possible_truncation, reason = "samples are f32")]
-        let (own, alpha, sigma) = (self.sigma as f32, alpha as f32, sigma as f32);
-        // A model's smallest level may lie above the picture's noise: what is missing is added.
-        let more = (sigma * sigma - own * own).max(0.0).sqrt();
-        for (x, noise) in x.iter_mut().zip(noise) {
-            // Bytes end at 0 and 255, and noise does not: where it was cut off, about as much of it is put back.
-            let ended = if *x >= 1.0 {
-                noise.abs()
-            } else if *x <= -1.0 {
-                -noise.abs()
-            } else {
-                0.0
-            };
-            *x = alpha * (*x + own * ended) + if ended == 0.0 { more * noise } else { 0.0 };
-        }
-        Ok(x.into())
+    fn start<'a>(&'a self, begin: &'a mut Begin<'_>) -> Work<'a, Start, PipelineError> {
+        Box::pin(async move {
+            let (alpha, sigma) = begin.sampling.noising();
+            if begin.model.autoencoder.is_some() {
+                // Noise over a picture is none over its latents, which get their own.
+                return self.picture.start(begin).await;
+            }
+            let mut x = self.picture.latents(begin).await?;
+            let noise = begin.starting_noise();
+            #[allow(clippy::cast_possible_truncation, reason = "samples are f32")]
+            let (own, alpha, sigma) = (self.sigma as f32, alpha as f32, sigma as f32);
+            // A model's smallest level may lie above the picture's noise: what is missing is added.
+            let more = (sigma * sigma - own * own).max(0.0).sqrt();
+            for (x, noise) in x.iter_mut().zip(noise) {
+                // Bytes end at 0 and 255, and noise does not: where it was cut off, about as much of it is put back.
+                let ended = if *x >= 1.0 {
+                    noise.abs()
+                } else if *x <= -1.0 {
+                    -noise.abs()
+                } else {
+                    0.0
+                };
+                *x = alpha * (*x + own * ended) + if ended == 0.0 { more * noise } else { 0.0 };
+            }
+            Ok(x.into())
+        })
     }
 
     fn sigma(&self) -> Option<f64> {

@@ -8,6 +8,7 @@ use super::{
 use crate::error::PipelineError;
 use crate::parts::{Model, Size};
 use crate::picture::RgbImage;
+use graph::Work;
 use std::sync::Arc;
 
 /// A painting of a few strokes is noised to a level where details are gone and colours are left, and denoised from there (Meng et al. 2022, *SDEdit*;
@@ -55,7 +56,7 @@ struct Painting {
 }
 
 impl Prepared for Painting {
-    fn start(&self, begin: &mut Begin<'_>) -> Result<Start, PipelineError> {
+    fn start<'a>(&'a self, begin: &'a mut Begin<'_>) -> Work<'a, Start, PipelineError> {
         self.picture.start(begin)
     }
 

@@ -2,6 +2,7 @@
 
 use super::{Begin, Kind, Prepared, Start, Wanted, check_sees_nothing};
 use crate::error::PipelineError;
+use graph::Work;
 use std::sync::Arc;
 
 /// A picture from noise.
@@ -20,8 +21,10 @@ impl Kind for TextToImage {
 }
 
 impl Prepared for TextToImage {
-    fn start(&self, begin: &mut Begin<'_>) -> Result<Start, PipelineError> {
-        let noise = begin.starting_noise();
-        Ok(begin.scaled(noise).into())
+    fn start<'a>(&'a self, begin: &'a mut Begin<'_>) -> Work<'a, Start, PipelineError> {
+        Box::pin(async move {
+            let noise = begin.starting_noise();
+            Ok(begin.scaled(noise).into())
+        })
     }
 }

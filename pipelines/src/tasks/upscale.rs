@@ -13,6 +13,7 @@ use crate::error::PipelineError;
 use crate::operators::PatchMeans;
 use crate::parts::{Model, Size};
 use crate::picture::{Filter, RgbImage};
+use graph::Work;
 use std::fmt;
 use std::sync::Arc;
 
@@ -167,11 +168,13 @@ impl fmt::Debug for SmallPicture {
 }
 
 impl Prepared for SmallPicture {
-    fn start(&self, begin: &mut Begin<'_>) -> Result<Start, PipelineError> {
-        let noise = begin.draw(SampleShape { channels: 3, ..begin.shape });
-        let concatenated = noised(&self.small, &noise, self.noising);
-        let noise = begin.starting_noise();
-        Ok(Start { concatenated, ..begin.scaled(noise).into() })
+    fn start<'a>(&'a self, begin: &'a mut Begin<'_>) -> Work<'a, Start, PipelineError> {
+        Box::pin(async move {
+            let noise = begin.draw(SampleShape { channels: 3, ..begin.shape });
+            let concatenated = noised(&self.small, &noise, self.noising);
+            let noise = begin.starting_noise();
+            Ok(Start { concatenated, ..begin.scaled(noise).into() })
+        })
     }
 
     fn finish(&self, made: RgbImage) -> Finished {

@@ -1,6 +1,6 @@
 //! What the tests of this crate share.
 
-use graph::{Device, DeviceError, DeviceInfo, Graph, MemoryUse, NodeTime, Plan, PlanOptions, WeightSource};
+use graph::{Device, DeviceError, DeviceInfo, Graph, MemoryUse, NodeTime, Plan, PlanOptions, WeightSource, Work};
 use models::ModelFiles;
 use pipelines::{DeviceChoice, DeviceSettings, Pipeline, Request, SharedDevice, open_device};
 use scheduler::Steps;
@@ -73,12 +73,12 @@ impl Device for Counting {
         self.device.info()
     }
 
-    fn plan(
-        &self,
-        graph: &Graph,
-        weights: &dyn WeightSource,
+    fn plan_async<'a>(
+        &'a self,
+        graph: &'a Graph,
+        weights: &'a dyn WeightSource,
         options: PlanOptions,
-    ) -> Result<Box<dyn Plan>, DeviceError> {
+    ) -> Work<'a, Box<dyn Plan>> {
         let is_text = graph.input("input_ids").is_some();
         if is_text {
             self.counts.text_encoders.fetch_add(1, Ordering::Relaxed);
@@ -87,8 +87,10 @@ impl Device for Counting {
         }
         let samples = graph.input("timestep").map_or(0, |input| graph.node(input).shape[0]);
         let rows = samples * if graph.input("guidance_scale").is_some() { 2 } else { 1 };
-        let plan = self.device.plan(graph, weights, options)?;
-        Ok(Box::new(CountedPlan { plan, is_text, rows, counts: Arc::clone(&self.counts) }))
+        Box::pin(async move {
+            let plan = self.device.plan_async(graph, weights, options).await?;
+            Ok(Box::new(CountedPlan { plan, is_text, rows, counts: Arc::clone(&self.counts) }) as Box<dyn Plan>)
+        })
     }
 }
 
@@ -104,14 +106,14 @@ impl Plan for CountedPlan {
         self.plan.write(input, data)
     }
 
-    fn run(&mut self) -> Result<(), DeviceError> {
+    fn run_async(&mut self) -> Work<'_, ()> {
         self.counts.rows.fetch_add(self.rows, Ordering::Relaxed);
         self.counts.encodings.fetch_add(usize::from(self.is_text), Ordering::Relaxed);
-        self.plan.run()
+        self.plan.run_async()
     }
 
-    fn read(&mut self, output: &str) -> Result<Vec<f32>, DeviceError> {
-        self.plan.read(output)
+    fn read_async<'a>(&'a mut self, output: &'a str) -> Work<'a, Vec<f32>> {
+        self.plan.read_async(output)
     }
 
     fn profile(&mut self) -> Result<Vec<NodeTime>, DeviceError> {
