@@ -25,12 +25,18 @@ pub struct Browser {
 impl Browser {
     /// None where no browser is installed; it says so.
     pub fn start() -> Option<Self> {
+        Self::with(&["--disable-gpu"])
+    }
+
+    /// The same with flags of its own.
+    pub fn with(flags: &[&str]) -> Option<Self> {
         let name = chromium()?;
         let profile = tempfile::tempdir().unwrap();
         // The browser reads from descriptor 3 and writes to 4.
         let mut child = Command::new("sh")
             .args(["-c", "exec \"$@\" 3<&0 4>&1 </dev/null >/dev/null 2>&1", "sh", name])
-            .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe"])
+            .args(["--headless", "--no-sandbox", "--disable-dev-shm-usage", "--remote-debugging-pipe"])
+            .args(flags)
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -1,4 +1,4 @@
-//! Chores that contributors repeat: `cargo xtask test`, `cargo xtask goldens`, `cargo xtask tidy`.
+//! Chores that contributors repeat: `cargo xtask test`, `cargo xtask goldens`, `cargo xtask tidy`, `cargo xtask web`.
 
 mod chromium;
 mod clients;
@@ -6,6 +6,7 @@ mod run;
 mod suite;
 mod tidy;
 mod vulkan;
+mod web;
 
 use run::{Failure, Step, cargo, python, root};
 use std::process::ExitCode;
@@ -14,6 +15,7 @@ use std::time::Instant;
 const USAGE: &str = "usage: cargo xtask COMMAND
 
   test      everything a change must pass: format, lints, tests, documentation, tidiness; sets up what tests need
+  web       what a browser takes, as a folder for any server of files: target/web/site
   tidy      the rules that no compiler checks
   goldens   make the golden files again with PyTorch and diffusers (needs Python; takes minutes)
   fuzz      damaged files for every reader: cargo xtask fuzz SECONDS [SEED] [READER]
@@ -23,6 +25,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["test"] => test(),
+        ["web"] => web::build(),
         ["tidy"] => tidy::check(&root()),
         ["goldens"] => goldens(),
         ["fuzz", ref more @ ..] => fuzz(more),
@@ -46,6 +49,7 @@ fn test() -> Result<(), Failure> {
     let started = Instant::now();
     vulkan::ensure()?;
     chromium::ensure()?;
+    let browsers = web::ensure();
     clients::ensure()?;
     tidy::check(&root())?;
     run::has_component("rustfmt", "fmt")?;
@@ -55,6 +59,9 @@ fn test() -> Result<(), Failure> {
     for features in ["cpu", "gpu"] {
         let arguments = ["check", "--lib", "--no-default-features", "--features", features];
         cargo(&format!("the library with {features} alone"), &arguments).run()?;
+    }
+    if browsers.is_some() {
+        web::build()?;
     }
     cargo("documentation", &["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings").run()?;
     fuzz(&["20"])?;

@@ -15,6 +15,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("cpu", &["graph"]),
     ("models", &["graph"]),
     ("pipelines", &["scheduler", "graph", "gpu", "cpu", "models"]),
+    ("web", &["scheduler", "graph", "models", "pipelines"]),
 ];
 
 /// Checks the repository; every breach is one line.

@@ -14,7 +14,8 @@ use std::sync::{Arc, LazyLock};
 const DOCUMENT: &str = include_str!("../page/page.html");
 
 /// The parts of its script, in order.
-const SCRIPT: [&str; 9] = [
+const SCRIPT: [&str; 10] = [
+    include_str!("../page/shared.js"),
     include_str!("../page/transport.js"),
     include_str!("../page/files.js"),
     include_str!("../page/store.js"),

@@ -1,0 +1,206 @@
+//! The engine in a browser: headless Chromium, with its processor and with WebGPU on SwiftShader, beside the program's own pictures.
+
+#![cfg(all(feature = "serve", feature = "bundled", unix))]
+#![allow(
+    clippy::unwrap_used,
+    unreachable_pub,
+    dead_code,
+    reason = "a panic is how a test fails; modules share what is public"
+)]
+
+#[path = "../serve/browser.rs"]
+mod browser;
+#[path = "../common/mod.rs"]
+mod common;
+mod page;
+mod site;
+mod support {
+    /// A file in base64, as the browser's driver sends it.
+    pub fn base64(bytes: &[u8]) -> String {
+        use base64::Engine as _;
+        base64::engine::general_purpose::STANDARD.encode(bytes)
+    }
+}
+
+use browser::Browser;
+use headwater::{DeviceChoice, DeviceSettings, Generated, Pipeline, PlanOptions, Request, bundled};
+use serde_json::Value;
+use site::Site;
+
+const MODEL: &str = "icons-64-consistency";
+
+/// Chromium's WebGPU on a processor: the same on every machine.
+const SWIFTSHADER: [&str; 2] = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
+
+/// What every test says first. Bytes come as base64, which a page can make of whatever it has in memory.
+const BEGIN: &str = "
+  const { Headwater } = await import('/index.js');
+  const text = (values) => {
+    const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+    let all = '';
+    for (let at = 0; at < bytes.length; at += 4096) all += String.fromCharCode(...bytes.subarray(at, at + 4096));
+    return btoa(all);
+  };
+  const asked = { prompt: 'a red heart', seed: 7 };
+  const wrong = (promise) => promise.then(() => 'nothing was wrong', (error) => `${error.name}: ${error.message}`);
+";
+
+/// A browser that shows an empty page of the site, with these flags more; none where either is missing.
+fn open(flags: &[&str]) -> Option<(Browser, Site)> {
+    let site = site::serve(&site::folder()?);
+    let mut browser = Browser::with(flags)?;
+    browser.open(&format!("http://{}/blank.html", site.address));
+    Some((browser, site))
+}
+
+/// What a script returns that may await.
+fn run(browser: &mut Browser, script: &str) -> Value {
+    browser.eval(&format!("(async () => {{ {BEGIN} {script} }})()"))
+}
+
+fn bytes(value: &Value) -> Vec<u8> {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.decode(value.as_str().unwrap()).unwrap()
+}
+
+/// The program's own picture of what the scripts ask for, on one thread.
+fn native() -> Generated {
+    let settings = DeviceSettings { threads: Some(1), ..DeviceSettings::default() };
+    let device = headwater::open_device(&DeviceChoice::Cpu, &settings).unwrap();
+    let pipe =
+        Pipeline::from_pretrained(&device, &bundled::find(MODEL).unwrap().files(), PlanOptions::default()).unwrap();
+    pipe.generate(&Request { prompt: "a red heart".into(), seed: 7, ..Request::default() }).unwrap()
+}
+
+/// The largest difference of a picture to the program's in levels of 255, and of its sample.
+fn differences(made: &Value, native: &Generated) -> (u8, f32) {
+    let rgba = bytes(&made["rgba"]);
+    let image = native.image.as_ref().unwrap();
+    assert_eq!(rgba.len(), image.width * image.height * 4);
+    let rgb = rgba.chunks_exact(4).flat_map(|pixel| &pixel[..3]);
+    let levels = rgb.zip(&image.pixels).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+    let sample = bytes(&made["sample"]);
+    let sample = sample.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+    assert_eq!(sample.len(), native.sample.len());
+    (levels, sample.zip(&native.sample).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max))
+}
+
+/// Loads the model, and makes the picture twice: the second time everything is there already.
+const MAKE: &str = "
+  const engine = await Headwater.open(OPTIONS);
+  const began = performance.now();
+  const model = await engine.load('icons-64-consistency', '/models/icons-64-consistency');
+  const loaded = (performance.now() - began) / 1000;
+  const steps = [];
+  const first = await engine.generate(asked, { onStep: (step) => steps.push([step.index, step.steps, step.denoised.width]) });
+  const made = await engine.generate(asked);
+  engine.close();
+  return { info: engine.info, model, steps, loaded, seconds: [first.seconds, made.seconds], rgba: text(made.image.data), sample: text(made.sample),
+    same: text(first.image.data) === text(made.image.data) };
+";
+
+fn make(browser: &mut Browser, options: &str) -> Value {
+    let made = run(browser, &MAKE.replace("OPTIONS", options));
+    println!("{} loaded in {} s, made in {} s", made["info"], made["loaded"], made["seconds"]);
+    assert_eq!(made["same"], true);
+    assert_eq!(made["model"]["width"], 64);
+    made
+}
+
+#[test]
+fn the_processor_makes_the_programs_picture() {
+    let Some((mut browser, _site)) = open(&[]) else { return };
+    let native = native();
+    // A browser without WebGPU: the processor takes its place.
+    let made = make(&mut browser, "{ device: 'auto' }");
+    assert_eq!(made["info"]["backend"], "native");
+    assert_eq!(made["steps"].as_array().unwrap().len(), native.steps);
+    let (levels, sample) = differences(&made, &native);
+    println!("processor: {levels} of 255, samples within {sample:e}");
+    assert_eq!(levels, 0);
+    assert_eq!(browser.wrong, Vec::<String>::new());
+}
+
+#[test]
+fn webgpu_makes_the_programs_picture_within_its_least_limits() {
+    let Some((mut browser, _site)) = open(&SWIFTSHADER) else { return };
+    let made = make(&mut browser, "{ device: 'auto', leastLimits: true }");
+    assert_eq!(made["info"]["backend"], "webgpu");
+    let (levels, sample) = differences(&made, &native());
+    println!("WebGPU: {levels} of 255, samples within {sample:e}");
+    assert!(levels <= 1, "{levels} of 255");
+    assert_eq!(browser.wrong, Vec::<String>::new());
+}
+
+#[test]
+fn kernels_are_right_in_a_browser() {
+    let Some((mut browser, _site)) = open(&SWIFTSHADER) else { return };
+    let told = run(
+        &mut browser,
+        "const engine = await Headwater.open({ device: 'gpu', leastLimits: true });
+         const cases = [];
+         await engine.selftest({ leastLimits: true, onCase: (one) => cases.push(one) });
+         return { count: cases.length, kernels: new Set(cases.map(({ kernel }) => kernel)).size, wrong: cases.filter(({ passed }) => !passed) };",
+    );
+    println!("{} comparisons of {} kernels", told["count"], told["kernels"]);
+    assert!(told["count"].as_u64().unwrap() > 500, "{told}");
+    assert_eq!(told["wrong"], Value::Array(Vec::new()));
+}
+
+#[test]
+fn a_run_is_cancelled_at_its_next_step_and_another_begins() {
+    let Some((mut browser, _site)) = open(&[]) else { return };
+    let told = run(
+        &mut browser,
+        "const engine = await Headwater.open({ device: 'cpu' });
+         await engine.load('m', '/models/icons-64-consistency');
+         const stop = new AbortController();
+         const steps = [];
+         const ended = await wrong(engine.generate({ ...asked, steps: 50 }, { signal: stop.signal, onStep: ({ index }) => { steps.push(index); stop.abort(); } }));
+         const made = await engine.generate({ ...asked, steps: 1 });
+         return { ended, steps: steps.length, after: made.steps };",
+    );
+    assert!(told["ended"].as_str().unwrap().starts_with("AbortError"), "{told}");
+    assert!(told["steps"].as_u64().unwrap() < 25, "{told}");
+    assert_eq!(told["after"], 1);
+}
+
+#[test]
+fn what_is_wrong_is_one_sentence() {
+    let Some((mut browser, _site)) = open(&[]) else { return };
+    let told = run(
+        &mut browser,
+        "const engine = await Headwater.open({ device: 'cpu' });
+         const told = [];
+         told.push(await wrong(Headwater.open({ device: 'gpu' })));
+         told.push(await wrong(engine.generate(asked)));
+         told.push(await wrong(engine.load('m', '/models/nobody')));
+         told.push(await wrong(engine.load('m', '/damaged/models/icons-64-consistency')));
+         told.push(await wrong(engine.load('m', new Map([['model_index.json', new TextEncoder().encode('{')]]))));
+         // A browser that keeps nothing loads it all the same.
+         Object.defineProperty(globalThis, 'caches', { get() { throw new DOMException('denied', 'SecurityError'); } });
+         await engine.load('m', '/models/icons-64-consistency');
+         told.push(await wrong(engine.generate({ ...asked, steps: 'many' })));
+         told.push(await wrong(engine.generate({ ...asked, width: 63 })));
+         told.push(await wrong(engine.generate({ ...asked, command: 'img2img' })));
+         const need = await engine.check(asked);
+         told.push(`needs ${need.bytes > 1e6 && need.bytes < 1e9} ${need.steps > 0}`);
+         return told;",
+    );
+    let fragments = [
+        "no graphics adapter was found",
+        "the model that was asked for is not loaded",
+        "files.json: the server answers 404",
+        "is not the file that its list tells of",
+        "model_index.json",
+        "steps must be a number",
+        "width 63 is not possible",
+        "img2img needs a picture",
+        "needs true true",
+    ];
+    for (told, fragment) in told.as_array().unwrap().iter().zip(fragments) {
+        let told = told.as_str().unwrap();
+        assert!(told.contains(fragment) && !told.contains('\n'), "{told} has no {fragment:?}");
+    }
+    assert_eq!(told.as_array().unwrap().len(), fragments.len());
+}

@@ -1,0 +1,9 @@
+//! Headwater in a browser: what a page's worker calls.
+//!
+//! **Invariant: nothing here decides what a picture looks like, and nothing waits.** A job's fields become a [`pipelines::Request`], and a run is
+//! asked for its steps one by one; whatever takes time is a promise. Pages, storage and the network belong to the scripts beside this crate.
+
+pub mod job;
+
+#[cfg(target_family = "wasm")]
+mod engine;

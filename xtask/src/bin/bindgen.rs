@@ -1,0 +1,22 @@
+//! Makes the script through which a page calls a WebAssembly module: the library behind the tool `wasm-bindgen`, so that its version is always the one
+//! that the module was compiled with.
+
+use std::process::ExitCode;
+use wasm_bindgen_cli_support::Bindgen;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [module, folder] = &arguments[..] else {
+        eprintln!("usage: bindgen MODULE FOLDER");
+        return ExitCode::from(2);
+    };
+    let mut bindgen = Bindgen::new();
+    let made = bindgen.web(true).and_then(|bindgen| bindgen.input_path(module).typescript(true).generate(folder));
+    match made {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{module}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
