@@ -14,7 +14,7 @@ const arriving = new Map();
 const channel = new MessageChannel();
 const breath = () => new Promise((resolve) => { channel.port1.onmessage = resolve; channel.port2.postMessage(null); });
 
-const ready = init();
+const ready = init({ module_or_path: new URL("./headwater_web_bg.wasm", import.meta.url) });
 
 /** A canvas' picture as the engine takes it. */
 const given = (image) => (image ? new Picture(image.width, image.height, new Uint8Array(image.data.buffer, image.data.byteOffset, image.data.byteLength)) : undefined);
