@@ -78,7 +78,7 @@ fn for_browsers(name: &str, arguments: &[&str]) -> Result<Step, Failure> {
     let Some(compiler) = compiler() else {
         return Err(Failure::new(format!("no compiler for WebAssembly was found; run: rustup target add {TARGET}")));
     };
-    let target = ["--release", "--target", TARGET, "--package", "headwater-web"];
+    let target = ["--profile", "web", "--target", TARGET, "--package", "headwater-web"];
     let from_source: &[&str] = match compiler {
         Compiler::Own => &[],
         Compiler::Debian => &["-Zbuild-std=std,panic_abort"],
@@ -104,7 +104,7 @@ pub(crate) fn build() -> Result<(), Failure> {
     // What an earlier build left behind is no part of this one.
     drop(fs::remove_dir_all(&site));
     fs::create_dir_all(&site).map_err(|error| failed(&site, &error))?;
-    let wasm = root().join(BUILT).join(TARGET).join("release/headwater_web.wasm");
+    let wasm = root().join(BUILT).join(TARGET).join("web/headwater_web.wasm");
     let bindgen = ["run", "--quiet", "--package", "xtask", "--features", "web", "--bin", "bindgen", "--"];
     let (from, to) = (wasm.to_string_lossy(), site.to_string_lossy());
     cargo("its script", &[&bindgen[..], &[&*from, &*to]].concat()).run()?;
