@@ -6,7 +6,7 @@ const transport = (() => {
     { id: "icons-64-consistency", summary: "64x64 icons and emoji from text in one to four steps" },
     { id: "icons-64", summary: "the same in twenty steps, by any sampler" },
   ];
-  const EDITS = ["img2img", "inpaint", "outpaint", "colorize", "upscale", "stroke"];
+  const EDITS = ["img2img", "inpaint", "outpaint", "colorize", "upscale", "restore", "stroke"];
   const LAST = ["done", "failed", "cancelled"];
   const jobs = new Map();
   let last = 0;
@@ -151,5 +151,6 @@ const transport = (() => {
     },
     async cancel(id) { jobs.get(id)?.stop.abort(new DOMException("cancelled", "AbortError")); },
     image: async ({ job, index }) => jobs.get(job).images[index],
+    measures: false,
   };
 })();

@@ -1,6 +1,6 @@
 //! A page's job: fields by the names that the server and the command line have for them.
 
-use pipelines::{Colorize, ImageToImage, Inpaint, Request, RgbImage, Stroke, Task, Upscale};
+use pipelines::{Colorize, ImageToImage, Inpaint, Request, Restore, RgbImage, Stroke, Task, Upscale};
 use scheduler::Steps;
 use serde_json::{Map, Value};
 use std::str::FromStr;
@@ -76,6 +76,7 @@ fn task(command: &str, take: &mut Fields<'_>, pictures: Pictures) -> Result<Task
         }
         "colorize" => Colorize { mask, ..Colorize::new(image) }.into(),
         "upscale" => Upscale { scale: take.number("scale")?, ..Upscale::new(image) }.into(),
+        "restore" => Restore { sigma: take.number("sigma")?, image }.into(),
         "stroke" => Stroke { sigma: take.number("sigma")?, image }.into(),
         _ => return Err(format!("{command} is no command that a browser knows")),
     })
@@ -130,14 +131,17 @@ mod tests {
         let request = read(text).expect("it makes sense");
         assert_eq!((&*request.prompt, request.seed, request.guidance_scale), ("a red heart", u64::MAX, Some(2.5)));
         assert!(matches!(request.steps, Some(Steps::Count(4))));
-        for command in ["img2img", "inpaint", "outpaint", "colorize", "upscale"] {
-            let text = format!(r#"{{"command": "{command}", "left": 8, "scale": 2, "strength": 0.5}}"#);
+        for command in ["img2img", "inpaint", "outpaint", "colorize", "upscale", "restore", "stroke"] {
+            let text = format!(r#"{{"command": "{command}", "left": 8, "scale": 2, "sigma": 0.5}}"#);
             let Ok(Value::Object(mut fields)) = serde_json::from_str(&text) else { panic!("{text}") };
             if command != "outpaint" {
                 fields.shift_remove("left");
             }
             if command != "upscale" {
                 fields.shift_remove("scale");
+            }
+            if !["restore", "stroke"].contains(&command) {
+                fields.shift_remove("sigma");
             }
             assert!(read(&Value::Object(fields).to_string()).is_ok(), "{command}");
         }

@@ -16,6 +16,10 @@ const comparison = (() => {
   const own = () => known.models.find((one) => one.id === $("c-model").value);
 
   function enter() {
+    if (!transport.measures) {
+      $("c-errors").checked = false;
+      $("c-errors").closest("label").hidden = true;
+    }
     if ($("c-prompt").value === "") $("c-prompt").value = $("prompt").value;
     if (!isRunning && sheet.isEmpty() && $("c-model").dataset.begun === undefined && known.models.length > 0) {
       $("c-model").dataset.begun = "";
