@@ -13,7 +13,7 @@ export interface Step {
 
 /** What is asked for, by the names of the command line's flags. Whatever is left out is the model's own. */
 export interface Job {
-  command?: "generate" | "img2img" | "inpaint" | "outpaint" | "colorize" | "upscale" | "stroke";
+  command?: "generate" | "img2img" | "inpaint" | "outpaint" | "colorize" | "upscale" | "restore" | "stroke";
   model?: string;
   prompt?: string;
   negative_prompt?: string;
@@ -74,7 +74,7 @@ export class Headwater {
   info: DeviceInfo;
   load(
     model: string,
-    from: string | URL | Map<string, Uint8Array>,
+    from: string | URL | Map<string, Uint8Array | Blob> | Iterable<File>,
     options?: { signal?: AbortSignal; onProgress?: (done: { bytes: number; of: number }) => void },
   ): Promise<Model>;
   check(job: Job, pictures?: { image?: ImageData; mask?: ImageData }): Promise<{ bytes: number; steps: number; warnings: string[] }>;
@@ -82,6 +82,7 @@ export class Headwater {
     job: Job,
     options?: { image?: ImageData; mask?: ImageData; signal?: AbortSignal; onStep?: (step: Step) => void },
   ): Promise<Made>;
+  memory(): Promise<number>;
   samplers(): Promise<{ samplers: { name: string; summary: string }[]; schedules: string[] }>;
   selftest(options?: { device?: "gpu" | "cpu"; leastLimits?: boolean; onCase?: (one: Case) => void }): Promise<void>;
   close(): void;

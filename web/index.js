@@ -1,45 +1,9 @@
-// Headwater in a browser: an engine on a thread of its own, and models that are fetched, checked and kept.
+// Headwater in a browser: an engine on a thread of its own.
 
-const CACHE = "headwater-models";
+/** A page's files by their paths within the model: `folder/unet/config.json`, as a chosen folder has them, is `unet/config.json`. */
+const named = (files) => [...files].map((file) => [file.webkitRelativePath.split("/").slice(1).join("/") || file.name, file]);
 
-const hex = (bytes) => [...new Uint8Array(bytes)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-
-/** The place where models are kept; none where the browser refuses one, as in some private windows. */
-async function storage() {
-  try { return await caches.open(CACHE); } catch { return null; }
-}
-
-/** One file of a model: what is kept of it, or fetched now. Whatever does not have the sum that the list tells is not used. */
-async function fetched(url, { bytes, sha256 }, { signal, kept }) {
-  const key = `${url}?sha256=${sha256}`;
-  const known = await kept?.match(key).catch(() => null);
-  const response = known ?? await fetch(url, { signal });
-  if (!response.ok) throw new Error(`${url}: the server answers ${response.status}`);
-  const contents = await response.arrayBuffer();
-  if (bytes !== undefined && contents.byteLength !== bytes) throw new Error(`${url}: has ${contents.byteLength} bytes and should have ${bytes}`);
-  if (sha256 !== undefined && hex(await crypto.subtle.digest("SHA-256", contents)) !== sha256) {
-    await kept?.delete(key).catch(() => {});
-    throw new Error(`${url}: is not the file that its list tells of (its SHA-256 is another)`);
-  }
-  // A full disk costs the next visit its time, and this one nothing.
-  if (!known) await kept?.put(key, new Response(contents)).catch(() => {});
-  return new Uint8Array(contents);
-}
-
-/** The list of a model's files: the server's, or without a network the last that was seen. */
-async function listed(url, { signal, kept }) {
-  let answer;
-  try {
-    answer = await fetch(url, { signal, cache: "no-cache" });
-  } catch (error) {
-    const known = signal?.aborted ? null : await kept?.match(url).catch(() => null);
-    if (!known) throw new Error(`${url}: cannot be fetched (${error.message})`);
-    return known.json();
-  }
-  if (!answer.ok) throw new Error(`${url}: the server answers ${answer.status}`);
-  await kept?.put(url, answer.clone()).catch(() => {});
-  return answer.json();
-}
+const blob = (bytes) => (bytes instanceof Blob ? bytes : new Blob([bytes]));
 
 export class Headwater {
   #worker = null;
@@ -81,44 +45,45 @@ export class Headwater {
     this.#waiting.clear();
   }
 
-  #call(call, message, { tell, transfer = [] } = {}) {
+  #call(call, message, { tell } = {}) {
     const isNew = !this.#worker;
     if (isNew) this.#start();
     if (isNew && call !== "open") this.#call("open", this.#open).catch(() => {});
     const id = ++this.#last;
     return Object.assign(new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject, tell });
-      this.#worker.postMessage({ ...message, call, id }, transfer);
+      this.#worker.postMessage({ ...message, call, id });
     }), { id });
   }
 
+  /** A call that can be cancelled: it rejects with the signal's reason. */
+  async #cancellable(call, message, { signal, tell }) {
+    signal?.throwIfAborted();
+    const asked = this.#call(call, message, { tell });
+    const cancel = () => this.#worker?.postMessage({ call: "cancel", of: asked.id });
+    signal?.addEventListener("abort", cancel, { once: true });
+    try {
+      const result = await asked;
+      if (result.cancelled) throw signal?.reason ?? new DOMException("cancelled", "AbortError");
+      return result;
+    } finally {
+      signal?.removeEventListener("abort", cancel);
+    }
+  }
+
   /**
-   * Loads a model under a name: from the address of a folder with a `files.json` that lists it, or from a Map of paths and Uint8Arrays in diffusers'
-   * layout. `onProgress` is told `{ bytes, of }`. Files are kept in the browser's cache, where it gives one.
+   * Loads a model in diffusers' layout under a name: from the address of a folder with a `files.json` that lists it, from the files of a folder that was
+   * chosen or dropped, or from a Map of paths and Blobs or Uint8Arrays. `onProgress` is told `{ bytes, of }` while it is fetched. What was fetched is kept
+   * by the browser, where it keeps anything.
    */
   async load(model, from, { signal, onProgress } = {}) {
-    let isFirst = true;
-    const hand = (path, bytes, transfer) => {
-      const handed = this.#call("file", { model, path, bytes, isFirst }, { transfer });
-      isFirst = false;
-      return handed;
-    };
-    if (from instanceof Map) {
-      for (const [path, bytes] of from) await hand(path, bytes);
-      return this.#call("load", { model });
+    if (typeof from === "string" || from instanceof URL) {
+      const url = new URL(from, location.href);
+      if (!url.pathname.endsWith("/")) url.pathname += "/";
+      return this.#cancellable("load", { model, url: url.href }, { signal, tell: onProgress });
     }
-    const folder = new URL(from, location.href);
-    if (!folder.pathname.endsWith("/")) folder.pathname += "/";
-    const kept = await storage();
-    const list = await listed(new URL("files.json", folder).href, { signal, kept });
-    const of = list.reduce((sum, { bytes }) => sum + bytes, 0);
-    let bytes = 0;
-    for (const entry of list) {
-      const contents = await fetched(new URL(entry.path, folder).href, entry, { signal, kept });
-      await hand(entry.path, contents, [contents.buffer]);
-      onProgress?.({ bytes: bytes += entry.bytes, of });
-    }
-    return this.#call("load", { model });
+    const files = (from instanceof Map ? [...from] : named(from)).map(([path, bytes]) => [path, blob(bytes)]);
+    return this.#cancellable("load", { model, files }, { signal, tell: onProgress });
   }
 
   /** Checks a job, and tells what it will need: `{ bytes, steps, warnings }`. `image` and `mask` are ImageData. */
@@ -130,18 +95,13 @@ export class Headwater {
    * Makes a picture: `{ image, sample, steps, evaluations, seconds }`. `onStep` is told every step with its pictures. Aborting the signal ends the run at
    * its next step, and rejects with an AbortError.
    */
-  async generate(job, { image, mask, signal, onStep } = {}) {
-    signal?.throwIfAborted();
-    const asked = this.#call("generate", { job, image, mask }, { tell: onStep });
-    const cancel = () => this.#worker?.postMessage({ call: "cancel", run: asked.id });
-    signal?.addEventListener("abort", cancel, { once: true });
-    try {
-      const made = await asked;
-      if (made.cancelled) throw signal?.reason ?? new DOMException("cancelled", "AbortError");
-      return made;
-    } finally {
-      signal?.removeEventListener("abort", cancel);
-    }
+  generate(job, { image, mask, signal, onStep } = {}) {
+    return this.#cancellable("generate", { job, image, mask }, { signal, tell: onStep });
+  }
+
+  /** The most bytes that the engine has had in memory so far. What WebGPU holds is not among them. */
+  memory() {
+    return this.#call("memory", {});
   }
 
   /** The samplers and schedules that a job may name. */

@@ -1,7 +1,7 @@
-// Keeps the page and its engine, so that it opens without a network after its first visit. Models are kept by index.js, which checks their sums.
+// Keeps the page and its engine, so that it opens without a network after its first visit. Models are kept by models.js, which checks their sums.
 
 const KEPT = "headwater-page-VERSION";
-const FILES = ["./", "./index.html", "./index.js", "./worker.js", "./headwater_web.js", "./headwater_web_bg.wasm"];
+const FILES = ["./", "./index.html", "./index.js", "./worker.js", "./models.js", "./headwater_web.js", "./headwater_web_bg.wasm"];
 
 addEventListener("install", (event) => event.waitUntil(caches.open(KEPT).then((cache) => cache.addAll(FILES)).then(() => skipWaiting())));
 

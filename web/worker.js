@@ -1,14 +1,14 @@
-// The engine's own thread. A message { call, id, … } is answered by { id, result } or { id, error }; a run tells { id, step } in between. Between two
-// steps messages are read, so a run ends at the step after it was cancelled.
+// The engine's own thread. A message { call, id, … } is answered by { id, result } or { id, error }, and what happens in between is told by { id, step }.
+// Between two steps messages are read, so a run ends at the step after it was cancelled.
 
-import init, { Engine, Files, Picture, samplers, selftest } from "./headwater_web.js";
+import init, { Engine, Files, Picture, Sum, most_native_memory, samplers, selftest } from "./headwater_web.js";
+import { check, remote } from "./models.js";
 
 let engine = null;
 /** What `open` asked for: the same is opened again when a device was lost. */
 let wanted = null;
-const cancelled = new Set();
-/** Files of models that are not read yet, by the models' names. */
-const arriving = new Map();
+/** What ends the calls that are not answered yet. */
+const stops = new Map();
 
 /** Lets messages in that have arrived meanwhile; a timer would sleep for milliseconds. */
 const channel = new MessageChannel();
@@ -43,40 +43,44 @@ const calls = {
     return JSON.parse((await opened()).info());
   },
 
-  /** One file of a model that is coming; `isFirst` forgets what an earlier attempt has left. */
-  async file({ model, path, bytes, isFirst }) {
-    if (isFirst) { arriving.get(model)?.free(); arriving.set(model, new Files()); }
-    arriving.get(model).add(path, bytes);
-  },
-
-  async load({ model }) {
-    const files = arriving.get(model) ?? new Files();
-    arriving.delete(model);
-    return JSON.parse((await opened()).load(model, files));
+  /** From an address, or from files as pairs of path and blob. */
+  async load({ id, model, url, files }, signal) {
+    const engine = await opened();
+    const most = JSON.parse(engine.info()).backend === "native" ? most_native_memory() : Infinity;
+    if (!files) files = await remote(url, { signal, most, Sum, tell: (step) => postMessage({ id, step }) });
+    check(files.reduce((sum, [, { size }]) => sum + size, 0), most);
+    const all = new Files();
+    for (const [path, blob] of files) all.add(path, blob);
+    return JSON.parse(engine.load(model, all));
   },
 
   async check({ job, image, mask }) {
     return JSON.parse((await opened()).check(JSON.stringify(job), given(image), given(mask)));
   },
 
-  async generate({ id, job, image, mask }) {
+  async generate({ id, job, image, mask }, signal) {
     const started = performance.now();
     const run = await (await opened()).start(JSON.stringify(job), given(image), given(mask));
     try {
       await breath();
-      for (let step; !cancelled.has(id) && (step = await run.next()); await breath()) {
+      for (let step; !signal.aborted && (step = await run.next()); await breath()) {
         const { index, steps, sigma, seconds, evaluations } = step;
         postMessage({ id, step: { index, steps, sigma, seconds, evaluations, denoised: taken(step.denoised()), noisy: taken(step.noisy()) } });
         step.free();
       }
-      if (cancelled.delete(id)) return { cancelled: true };
+      signal.throwIfAborted();
       const made = await run.finish();
-      const result = { cancelled: false, image: taken(made.image()), sample: made.sample(), steps: made.steps, evaluations: made.evaluations };
+      const result = { image: taken(made.image()), sample: made.sample(), steps: made.steps, evaluations: made.evaluations };
       made.free();
       return { ...result, seconds: (performance.now() - started) / 1000 };
     } finally {
       run.free();
     }
+  },
+
+  /** WebAssembly's memory only grows: what it has is the most that was ever used. */
+  async memory() {
+    return (await ready).memory.buffer.byteLength;
   },
 
   async samplers() {
@@ -92,19 +96,23 @@ const calls = {
 let last = Promise.resolve();
 
 onmessage = ({ data }) => {
-  if (data.call === "cancel") { cancelled.add(data.run); return; }
+  if (data.call === "cancel") { stops.get(data.of)?.abort(); return; }
   const { id, call } = data;
+  const stop = new AbortController();
+  stops.set(id, stop);
   last = last.then(async () => {
     try {
       await ready;
-      postMessage({ id, result: await calls[call](data) });
+      stop.signal.throwIfAborted();
+      postMessage({ id, result: await calls[call](data, stop.signal) });
     } catch (error) {
       // A module that has ended in the middle can do nothing more: whoever started this thread starts another.
       const isOver = error instanceof WebAssembly.RuntimeError || error instanceof WebAssembly.CompileError || error instanceof WebAssembly.LinkError;
       if (/ was lost: /.test(error?.message)) engine = null;
-      postMessage({ id, error: String(error?.message ?? error), isOver });
+      if (stop.signal.aborted && !isOver) postMessage({ id, result: { cancelled: true } });
+      else postMessage({ id, error: String(error?.message ?? error), isOver });
     } finally {
-      cancelled.delete(id);
+      stops.delete(id);
     }
   });
 };

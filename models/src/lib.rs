@@ -20,7 +20,7 @@ mod text;
 
 pub use checkpoint::{
     Bytes, CheckReport, Checkpoint, Component, Conversion, ConvertError, Defaults, Learned, LearnedWeights, Lora,
-    ModelFiles, ModelIndex, SmallFile, TextualInversion, is_inside, weight_files,
+    ModelFiles, ModelIndex, Pieces, SmallFile, TextualInversion, is_inside, weight_files,
 };
 pub use config::json_object;
 pub use contain::{contain, panics_are_contained};

@@ -8,6 +8,7 @@ use crate::edit::Method;
 use crate::error::PipelineError;
 use crate::job::{Job, Text};
 use crate::lane::{Beginning, Lane};
+#[cfg(not(target_family = "wasm"))]
 use crate::memo::Memo;
 use crate::networks::{Concatenated, Guidance, NETWORKS, ReadNetwork, Source};
 use crate::noise::Rng;

@@ -94,14 +94,16 @@ const MAKE: &str = "
   const steps = [];
   const first = await engine.generate(asked, { onStep: (step) => steps.push([step.index, step.steps, step.denoised.width]) });
   const made = await engine.generate(asked);
+  const [need, memory] = [await engine.check(asked), await engine.memory()];
   engine.close();
-  return { info: engine.info, model, steps, loaded, seconds: [first.seconds, made.seconds], rgba: text(made.image.data), sample: text(made.sample),
+  return { info: engine.info, model, steps, loaded, seconds: [first.seconds, made.seconds], need: need.bytes, memory, rgba: text(made.image.data), sample: text(made.sample),
     same: text(first.image.data) === text(made.image.data) };
 ";
 
 fn make(browser: &mut Browser, options: &str) -> Value {
     let made = run(browser, &MAKE.replace("OPTIONS", options));
     println!("{} loaded in {} s, made in {} s", made["info"], made["loaded"], made["seconds"]);
+    println!("{} bytes were said to be needed, {} were the most in memory", made["need"], made["memory"]);
     assert_eq!(made["same"], true);
     assert_eq!(made["model"]["width"], 64);
     made
@@ -177,8 +179,6 @@ fn what_is_wrong_is_one_sentence() {
          told.push(await wrong(engine.load('m', '/models/nobody')));
          told.push(await wrong(engine.load('m', '/damaged/models/icons-64-consistency')));
          told.push(await wrong(engine.load('m', new Map([['model_index.json', new TextEncoder().encode('{')]]))));
-         // A browser that keeps nothing loads it all the same.
-         Object.defineProperty(globalThis, 'caches', { get() { throw new DOMException('denied', 'SecurityError'); } });
          await engine.load('m', '/models/icons-64-consistency');
          told.push(await wrong(engine.generate({ ...asked, steps: 'many' })));
          told.push(await wrong(engine.generate({ ...asked, width: 63 })));
@@ -203,4 +203,55 @@ fn what_is_wrong_is_one_sentence() {
         assert!(told.contains(fragment) && !told.contains('\n'), "{told} has no {fragment:?}");
     }
     assert_eq!(told.as_array().unwrap().len(), fragments.len());
+}
+
+#[test]
+fn a_browser_that_keeps_nothing_loads_models_all_the_same() {
+    let Some((mut browser, _site)) = open(&[]) else { return };
+    let told = run(
+        &mut browser,
+        "const url = (lines) => URL.createObjectURL(new Blob([lines], { type: 'text/javascript' }));
+         const refusing = url(`for (const owner of [globalThis.navigator, globalThis]) {
+           const name = owner === globalThis ? 'caches' : 'storage';
+           Object.defineProperty(owner, name, { get() { throw new DOMException('denied', 'SecurityError'); } });
+         }`);
+         const worker = url(`import '${refusing}'; import '${location.origin}/worker.js';`);
+         const engine = await Headwater.open({ device: 'cpu', worker });
+         const told = [];
+         await engine.load('m', '/models/icons-64-consistency', { onProgress: ({ bytes, of }) => told.push([bytes, of]) });
+         const made = await engine.generate({ ...asked, steps: 1 });
+         return { steps: made.steps, last: told.at(-1), rises: told.every(([bytes], at) => at === 0 || bytes >= told[at - 1][0]) };",
+    );
+    assert_eq!(
+        (&told["steps"], &told["last"][0], &told["rises"]),
+        (&Value::from(1), &told["last"][1], &Value::from(true))
+    );
+    assert!(told["last"][1].as_u64().unwrap() > 10_000_000, "{told}");
+}
+
+#[test]
+fn kept_models_and_given_files_need_no_network() {
+    let Some((mut browser, site)) = open(&[]) else { return };
+    run(
+        &mut browser,
+        "globalThis.engine = await Headwater.open({ device: 'cpu' });
+         await engine.load('kept', '/models/icons-64-consistency');
+         const list = await (await fetch('/models/icons-64-consistency/files.json')).json();
+         globalThis.given = new Map();
+         for (const { path } of list) given.set(path, await (await fetch(`/models/icons-64-consistency/${path}`)).blob());
+         return null;",
+    );
+    site.end();
+    let told = browser.eval(
+        "(async () => {
+           await engine.load('kept', '/models/icons-64-consistency');
+           await engine.load('given', given);
+           // As a folder that was dropped.
+           await engine.load('dropped', [...given].map(([path, blob]) => Object.defineProperty(new File([blob], path), 'webkitRelativePath', { value: `icons/${path}` })));
+           const made = [];
+           for (const model of ['kept', 'given', 'dropped']) made.push((await engine.generate({ model, prompt: 'a red heart', seed: 7 })).image.data.join());
+           return made.every((one) => one === made[0]) && made[0].length > 0;
+         })()",
+    );
+    assert_eq!(told, true);
 }

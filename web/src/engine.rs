@@ -1,12 +1,10 @@
 //! What scripts see: a device, the models on it, and runs that are asked for one step after the other.
 
+use crate::blobs::Files;
 use crate::job::{self, Pictures};
 use js_sys::Function;
-use models::ModelFiles;
 use pipelines::{DeviceChoice, DeviceSettings, Pipeline, RgbImage, SharedDevice, open_device_async, selftest_async};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use wasm_bindgen::prelude::*;
 
 #[wasm_bindgen(start)]
@@ -19,7 +17,8 @@ fn failed(error: impl std::fmt::Display) -> JsError {
     JsError::new(&error.to_string())
 }
 
-/// What the executor's plans may hold together: WebAssembly addresses 4 GiB, in which the models' files lie, too, and beyond them it ends.
+/// What the executor's plans may hold together: WebAssembly addresses 4 GiB, in which a tensor that is being read and the pictures lie, too, and beyond
+/// them it ends.
 const MOST_NATIVE_MEMORY: u64 = 3 << 30;
 
 fn settings(least_limits: bool) -> DeviceSettings {
@@ -31,23 +30,10 @@ fn choice(device: &str) -> DeviceChoice {
     device.parse().unwrap_or_default()
 }
 
-/// A model's files, which come one after the other: a script need not hold them all beside those that are here.
+/// How many bytes of weights the processor's plans can hold.
 #[wasm_bindgen]
-#[derive(Default)]
-pub struct Files(BTreeMap<String, Arc<[u8]>>);
-
-#[wasm_bindgen]
-impl Files {
-    /// None yet.
-    #[wasm_bindgen(constructor)]
-    pub fn new() -> Files {
-        Self::default()
-    }
-
-    /// One file, by its path within the model.
-    pub fn add(&mut self, path: String, bytes: Vec<u8>) {
-        self.0.insert(path, bytes.into());
-    }
+pub fn most_native_memory() -> f64 {
+    MOST_NATIVE_MEMORY as f64
 }
 
 /// A device with the models that were loaded on it.
@@ -75,7 +61,7 @@ impl Engine {
 
     /// Reads a model of files in diffusers' layout. Says in JSON what it takes and makes.
     pub fn load(&mut self, id: String, files: Files) -> Result<String, JsError> {
-        let files = ModelFiles::memory(id.clone(), files.0);
+        let files = files.into_model(&id);
         let pipeline = Pipeline::from_pretrained(&self.device, &files, Default::default()).map_err(failed)?;
         let defaults = pipeline.defaults();
         let steps = match defaults.steps {

@@ -24,7 +24,7 @@ const FLAGS: &str = "-Ctarget-feature=+simd128";
 const MOST_BYTES: usize = 2_500_000;
 
 /// The scripts beside the engine.
-const SCRIPTS: [&str; 4] = ["index.js", "index.d.ts", "worker.js", "package.json"];
+const SCRIPTS: [&str; 5] = ["index.js", "index.d.ts", "worker.js", "models.js", "package.json"];
 
 /// Models that a page can load from where it lies itself.
 const MODELS: [&str; 2] = ["icons-64-consistency", "icons-64"];
@@ -147,7 +147,7 @@ fn page() -> Result<String, Failure> {
 /// Another number for other files of the page: a browser that keeps them learns by it that there are new ones (FNV-1a).
 fn version(site: &Path) -> Result<u64, Failure> {
     let mut sum = 0xcbf2_9ce4_8422_2325_u64;
-    for name in ["index.html", "index.js", "worker.js", "headwater_web.js", "headwater_web_bg.wasm"] {
+    for name in ["index.html", "index.js", "worker.js", "models.js", "headwater_web.js", "headwater_web_bg.wasm"] {
         let file = site.join(name);
         let bytes = fs::read(&file).map_err(|error| failed(&file, &error))?;
         sum = bytes.iter().fold(sum, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));

@@ -2,7 +2,7 @@ use crate::checkpoint::contents::{self, Contents, plain};
 use crate::checkpoint::convert::layout::Layout;
 use crate::checkpoint::index::ModelIndex;
 use crate::checkpoint::lora::{Addition, Additions};
-use crate::checkpoint::mapped::Bytes;
+use crate::checkpoint::mapped::{Bytes, Pieces};
 use crate::checkpoint::path::{is_inside, join};
 use crate::checkpoint::safetensors_file::TensorFile;
 use crate::checkpoint::single_file::SingleFile;
@@ -45,7 +45,7 @@ pub(super) enum Source {
     Folder(PathBuf),
     Embedded { name: &'static str, files: &'static [(&'static str, &'static [u8])] },
     Single { file: Arc<SingleFile>, config: Option<PathBuf> },
-    Memory { name: Arc<str>, files: Arc<BTreeMap<String, Arc<[u8]>>> },
+    Pieces { name: Arc<str>, files: Arc<BTreeMap<String, Arc<dyn Pieces>>> },
 }
 
 impl From<Source> for ModelFiles {
@@ -198,11 +198,11 @@ impl ModelFiles {
         Source::Embedded { name, files }.into()
     }
 
-    /// Files that lie in memory, by their paths within the model; `name` stands for the folder in errors. Where there are no files, as in a
+    /// Files that are read in pieces, by their paths within the model; `name` stands for the folder in errors. Where there are no folders, as in a
     /// browser, a model comes this way.
     #[must_use]
-    pub fn memory(name: impl Into<Arc<str>>, files: BTreeMap<String, Arc<[u8]>>) -> Self {
-        Source::Memory { name: name.into(), files: Arc::new(files) }.into()
+    pub fn pieces(name: impl Into<Arc<str>>, files: BTreeMap<String, Arc<dyn Pieces>>) -> Self {
+        Source::Pieces { name: name.into(), files: Arc::new(files) }.into()
     }
 
     /// The name of a file of this model for messages.
@@ -218,8 +218,8 @@ impl ModelFiles {
             Source::Folder(root) => root.join(path).display().to_string(),
             Source::Embedded { name, .. } if path.is_empty() => (*name).to_owned(),
             Source::Embedded { name, .. } => format!("{name}/{path}"),
-            Source::Memory { name, .. } if path.is_empty() => name.as_ref().to_owned(),
-            Source::Memory { name, .. } => format!("{name}/{path}"),
+            Source::Pieces { name, .. } if path.is_empty() => name.as_ref().to_owned(),
+            Source::Pieces { name, .. } => format!("{name}/{path}"),
             Source::Single { file, .. } if path.is_empty() => file.shown.clone(),
             Source::Single { config: Some(config), .. } if is_file(config, path) => {
                 config.join(path).display().to_string()
@@ -239,7 +239,7 @@ impl ModelFiles {
         match &self.source {
             Source::Folder(root) => is_inside(path) && root.join(path).is_file(),
             Source::Embedded { files, .. } => files.iter().any(|(own, _)| *own == path),
-            Source::Memory { files, .. } => files.contains_key(path),
+            Source::Pieces { files, .. } => files.contains_key(path),
             Source::Single { config: Some(config), .. } if is_file(config, path) => true,
             Source::Single { file, .. } => file.has(path),
         }
@@ -263,7 +263,7 @@ impl ModelFiles {
                 .collect(),
             Source::Folder(_) => Vec::new(),
             Source::Embedded { files, .. } => files.iter().filter_map(|(own, _)| inside(part, own)).collect(),
-            Source::Memory { files, .. } => files.keys().filter_map(|own| inside(part, own)).collect(),
+            Source::Pieces { files, .. } => files.keys().filter_map(|own| inside(part, own)).collect(),
             Source::Single { file, config } => {
                 // `config` may be the folder of a whole model. Its weights are left out, because those of the single
                 // file are used.
@@ -293,7 +293,11 @@ impl ModelFiles {
         match &self.source {
             Source::Folder(root) => self.text(path, &self.inside(root, path)?),
             Source::Embedded { .. } => self.built_in(path).map(Cow::Borrowed),
-            Source::Memory { .. } => self.in_memory(path).map(|bytes| Cow::Owned(bytes.to_vec())),
+            Source::Pieces { .. } => {
+                let file = self.in_pieces(path)?;
+                let bytes = file.read(0..file.length());
+                bytes.map(Cow::Owned).map_err(|why| ModelError::new(self.describe(path), why))
+            }
             Source::Single { config: Some(config), .. } if is_file(config, path) => self.text(path, &config.join(path)),
             Source::Single { file, .. } => {
                 let found = file.read(path).map(Cow::Owned);
@@ -318,7 +322,7 @@ impl ModelFiles {
                 contents::open(&full).map_err(|why| self.unreadable(path, &full, why))
             }
             Source::Embedded { .. } => self.built_in(path).map(Bytes::Static),
-            Source::Memory { .. } => self.in_memory(path).map(Bytes::Shared),
+            Source::Pieces { .. } => self.in_pieces(path).map(Bytes::Pieces),
             Source::Single { .. } => Err(ModelError::new(self.describe(path), "is no file of its own")),
         }
     }
@@ -337,8 +341,8 @@ impl ModelFiles {
         found.ok_or_else(|| ModelError::new(self.describe(path), "is missing from this model"))
     }
 
-    fn in_memory(&self, path: &str) -> Result<Arc<[u8]>, ModelError> {
-        let Source::Memory { files, .. } = &self.source else { unreachable!("callers matched on the source") };
+    fn in_pieces(&self, path: &str) -> Result<Arc<dyn Pieces>, ModelError> {
+        let Source::Pieces { files, .. } = &self.source else { unreachable!("callers matched on the source") };
         files.get(path).cloned().ok_or_else(|| ModelError::new(self.describe(path), "is missing from this model"))
     }
 

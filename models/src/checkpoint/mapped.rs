@@ -1,24 +1,48 @@
-//! Files mapped into memory: the only unsafe code of this crate.
+//! Files mapped into memory, and others that are read in pieces: the only unsafe code of this crate.
 #![allow(unsafe_code, reason = "mapping a file is unsafe; see Bytes::map")]
 
 use memmap2::Mmap;
 #[cfg(unix)]
 use memmap2::UncheckedAdvice;
+use std::borrow::Cow;
+use std::fmt;
 use std::fs::File;
 use std::io;
-use std::ops::{Deref, Range};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The bytes of a file, without a copy.
+/// A file that can be read in pieces and not mapped, such as one of a browser: a model on it is in memory no more than the tensor that is being read.
+pub trait Pieces: fmt::Debug + Send + Sync {
+    /// Bytes of the whole file.
+    fn length(&self) -> usize;
+
+    /// The bytes of a range that lies inside the file.
+    ///
+    /// # Errors
+    /// Why they cannot be read, as the rest of a sentence about the file.
+    fn read(&self, range: Range<usize>) -> Result<Vec<u8>, String>;
+}
+
+impl Pieces for Vec<u8> {
+    fn length(&self) -> usize {
+        self.len()
+    }
+
+    fn read(&self, range: Range<usize>) -> Result<Vec<u8>, String> {
+        self.get(range).map(<[u8]>::to_vec).ok_or_else(|| "ended before its end".into())
+    }
+}
+
+/// The bytes of a file, without a copy where the system has them in memory.
 #[derive(Debug)]
 pub enum Bytes {
     /// Bytes built into the program.
     Static(&'static [u8]),
     /// A file mapped into memory.
     Mapped(Mmap),
-    /// A file that lies in memory.
-    Shared(Arc<[u8]>),
+    /// A file that is read in pieces.
+    Pieces(Arc<dyn Pieces>),
 }
 
 impl Bytes {
@@ -54,13 +78,33 @@ impl Bytes {
     }
 }
 
-impl Deref for Bytes {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
+impl Bytes {
+    /// How many there are.
+    pub(crate) fn length(&self) -> usize {
         match self {
-            Bytes::Static(bytes) => bytes,
-            Bytes::Mapped(map) => map,
-            Bytes::Shared(bytes) => bytes,
+            Bytes::Static(bytes) => bytes.len(),
+            Bytes::Mapped(map) => map.len(),
+            Bytes::Pieces(file) => file.length(),
         }
+    }
+
+    /// Those of a range, which must lie inside the file.
+    pub(crate) fn read(&self, range: Range<usize>) -> Result<Cow<'_, [u8]>, String> {
+        Ok(match self {
+            Bytes::Static(bytes) => Cow::Borrowed(&bytes[range]),
+            Bytes::Mapped(map) => Cow::Borrowed(&map[range]),
+            Bytes::Pieces(file) => {
+                let (length, bytes) = (range.len(), file.read(range)?);
+                if bytes.len() != length {
+                    return Err("was changed while it was read".into());
+                }
+                Cow::Owned(bytes)
+            }
+        })
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> Result<Cow<'_, [u8]>, String> {
+        self.read(0..self.length())
     }
 }

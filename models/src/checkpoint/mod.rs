@@ -29,7 +29,7 @@ pub use files::ModelFiles;
 pub use index::{Component, Defaults, ModelIndex};
 pub use learned_weights::LearnedWeights;
 pub use lora::Lora;
-pub use mapped::Bytes;
+pub use mapped::{Bytes, Pieces};
 pub use path::is_inside;
 pub use textual_inversion::{Learned, TextualInversion};
 pub use weights::{CheckReport, Checkpoint};

@@ -95,22 +95,22 @@ impl Numbers {
     }
 
     /// A tensor of such numbers.
-    pub(crate) fn view(self, shape: Vec<usize>, bytes: &[u8]) -> WeightView<'_> {
+    pub(crate) fn view(self, shape: Vec<usize>, bytes: Cow<'_, [u8]>) -> WeightView<'_> {
         WeightView { storage: self.storage(), shape, bytes: self.read(bytes) }
     }
 
     /// Bytes of that type.
-    pub(crate) fn read(self, bytes: &[u8]) -> Cow<'_, [u8]> {
+    fn read(self, bytes: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
         let single = |values: &mut dyn Iterator<Item = f32>| Cow::Owned(values.flat_map(f32::to_le_bytes).collect());
         match self {
-            Self::Stored(_) => Cow::Borrowed(bytes),
-            Self::Double => single(&mut doubles(bytes)),
+            Self::Stored(_) => bytes,
+            Self::Double => single(&mut doubles(&bytes)),
             Self::Eight(eight) => {
                 let halves = eight.halves();
                 Cow::Owned(bytes.iter().flat_map(|byte| halves[usize::from(*byte)]).collect())
             }
             Self::Exponent => single(&mut bytes.iter().map(|byte| power_of_two(*byte))),
-            Self::Whole(dtype) => single(&mut std::iter::once(whole(dtype, bytes))),
+            Self::Whole(dtype) => single(&mut std::iter::once(whole(dtype, &bytes))),
         }
     }
 }
@@ -192,7 +192,7 @@ mod tests {
             for (byte, wanted) in (0..=u8::MAX).zip(golden[name].as_array().expect("256 values")) {
                 let info = TensorInfo { dtype, shape: vec![1], bytes: 0..1, scale: None };
                 let numbers = storage(&info).expect("a type that is read");
-                let bytes = numbers.read(std::slice::from_ref(&byte));
+                let bytes = numbers.read(Cow::Borrowed(std::slice::from_ref(&byte)));
                 let view = WeightView { storage: numbers.storage(), shape: vec![1], bytes };
                 let ours = view.to_f32()[0];
                 let wanted = match wanted {
@@ -212,7 +212,8 @@ mod tests {
         let info = |dtype, shape: &[usize]| TensorInfo { dtype, shape: shape.to_vec(), bytes: 0..0, scale: None };
         let read = |dtype, bytes: &[u8]| {
             let numbers = storage(&info(dtype, &[])).expect("a type that is read");
-            let view = WeightView { storage: numbers.storage(), shape: vec![1], bytes: numbers.read(bytes) };
+            let view =
+                WeightView { storage: numbers.storage(), shape: vec![1], bytes: numbers.read(Cow::Borrowed(bytes)) };
             (view.to_f32()[0], finite(numbers, bytes))
         };
         assert_eq!(read(Dtype::F64, &0.1_f64.to_le_bytes()), (0.1, true));

@@ -1,4 +1,4 @@
-//! One `.safetensors` file: its header is checked, and its tensors are borrowed from the mapped bytes.
+//! One `.safetensors` file: its header is checked, and its tensors are borrowed from the mapped bytes, or read one at a time where there is no map.
 
 use crate::checkpoint::contents;
 pub(crate) use crate::checkpoint::contents::PICKLE;
@@ -17,6 +17,12 @@ use std::path::Path;
 
 /// Bytes of the header's length, which stands before the header.
 const LENGTH: usize = 8;
+
+/// No header is larger, as the format has it.
+const MOST_HEADER: usize = 100_000_000;
+
+/// Bytes of what is no model in which is looked for what it is.
+const MOST_TEXT: usize = 1 << 20;
 
 /// A file whose header has been checked: offsets lie inside it, do not overlap, and fit shapes and types.
 #[derive(Debug)]
@@ -48,17 +54,19 @@ impl TensorFile {
     /// Checks the header of a file; `shown` names it in errors.
     pub(crate) fn read(bytes: Bytes, shown: &str) -> Result<Self, ModelError> {
         let fault = |message: String| ModelError::new(shown, message);
-        if let Some(what) = contents::foreign(&bytes) {
+        let start = start(&bytes).map_err(fault)?;
+        if let Some(what) = contents::foreign(&start) {
             return Err(fault(what));
         }
-        let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| fault(explain(&error, &bytes)))?;
+        let (header, metadata) = metadata(&start, &bytes).map_err(|error| fault(explain(&error, &start)))?;
         let data = LENGTH + header;
-        if let Some(name) = duplicate(&bytes[LENGTH..data]) {
+        if let Some(name) = duplicate(&start[LENGTH..data]) {
             return Err(fault(format!("is damaged: the header names {name:?} twice")));
         }
+        drop(start);
         let mut file = Self { bytes, metadata, data, scales: Scales::default() };
         let tensors = file.listed().collect();
-        file.scales = Scales::find(&tensors, file.metadata(DESCRIPTIONS), |info| file.bytes(&info.bytes));
+        file.scales = Scales::find(&tensors, file.metadata(DESCRIPTIONS), |info| file.bytes(&info.bytes).ok());
         Ok(file)
     }
 
@@ -91,7 +99,7 @@ impl TensorFile {
 
     /// A tensor as devices take it, if its numbers can be read.
     pub(crate) fn view(&self, info: &TensorInfo) -> Option<WeightView<'_>> {
-        let view = storage(info)?.view(info.shape.clone(), self.bytes(&info.bytes));
+        let view = storage(info)?.view(info.shape.clone(), self.bytes(&info.bytes).ok()?);
         Some(match &info.scale {
             Some(scale) => multiplied(view, scale),
             None => view,
@@ -103,13 +111,39 @@ impl TensorFile {
         Some(self.view(info)?.to_f32())
     }
 
-    pub(crate) fn bytes(&self, range: &Range<usize>) -> &[u8] {
-        &self.bytes[range.clone()]
+    pub(crate) fn bytes(&self, range: &Range<usize>) -> Result<Cow<'_, [u8]>, String> {
+        self.bytes.read(range.clone())
     }
 
     /// Lets the system drop the pages of this range from memory.
     pub(crate) fn release(&self, range: &Range<usize>) {
         self.bytes.release(range);
+    }
+}
+
+/// As much of a file as it takes to tell what it is: all that lies in memory anyway, and of others the header.
+fn start(bytes: &Bytes) -> Result<Cow<'_, [u8]>, String> {
+    let length = bytes.length();
+    let Bytes::Pieces(_) = bytes else { return bytes.all() };
+    let first = bytes.read(0..length.min(LENGTH + 1))?;
+    let declared = first.first_chunk::<LENGTH>().map_or(0, |length| u64::from_le_bytes(*length));
+    let header = usize::try_from(declared).ok().filter(|bytes| *bytes <= MOST_HEADER && first.last() == Some(&b'{'));
+    bytes.read(0..length.min(header.map_or(MOST_TEXT, |header| LENGTH + header)))
+}
+
+/// The header's length and what it says, checked against the length of the whole file.
+fn metadata(start: &[u8], bytes: &Bytes) -> Result<(usize, Metadata), SafeTensorError> {
+    match SafeTensors::read_metadata(start) {
+        // The last of its checks, for which the whole file would be needed: that the tensors end where the file does.
+        Err(SafeTensorError::MetadataIncompleteBuffer) if start.len() < bytes.length() => {
+            let header = &start[LENGTH..];
+            let metadata: Metadata =
+                serde_json::from_slice(header).map_err(SafeTensorError::InvalidHeaderDeserialization)?;
+            let ends = metadata.data_len().checked_add(start.len());
+            let fits = ends == Some(bytes.length());
+            fits.then_some((header.len(), metadata)).ok_or(SafeTensorError::MetadataIncompleteBuffer)
+        }
+        result => result,
     }
 }
 

@@ -5,6 +5,7 @@
 use crate::checkpoint::number_types::{Numbers, finite, storage};
 use crate::checkpoint::safetensors_file::TensorInfo;
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -51,7 +52,7 @@ impl Scales {
     pub(crate) fn find<'a>(
         tensors: &HashMap<String, TensorInfo>,
         descriptions: Option<&str>,
-        bytes: impl Fn(&TensorInfo) -> &'a [u8],
+        bytes: impl Fn(&TensorInfo) -> Option<Cow<'a, [u8]>>,
     ) -> Self {
         let mut scales = Self::default();
         let descriptions: Map<String, Value> =
@@ -65,7 +66,8 @@ impl Scales {
             };
             let description = format!("{layer}.{DESCRIPTION}");
             let described = tensors.get(&description).map(|info| {
-                serde_json::from_slice::<Map<String, Value>>(bytes(info)).is_ok_and(|fields| is_plain(&fields))
+                let fields = bytes(info).and_then(|bytes| serde_json::from_slice::<Map<String, Value>>(&bytes).ok());
+                fields.is_some_and(|fields| is_plain(&fields))
             });
             let listed = layers.and_then(|layers| layers.get(layer)).map(|own| own.as_object().is_some_and(is_plain));
             if described == Some(false) || listed == Some(false) {
@@ -104,10 +106,10 @@ impl Scales {
 }
 
 /// Numbers of a scale, if they are floating point and of a sensible size.
-fn numbers<'a>(info: &TensorInfo, bytes: &impl Fn(&TensorInfo) -> &'a [u8]) -> Option<Scale> {
+fn numbers<'a>(info: &TensorInfo, bytes: &impl Fn(&TensorInfo) -> Option<Cow<'a, [u8]>>) -> Option<Scale> {
     let kind = storage(info).filter(|kind| matches!(kind, Numbers::Stored(_) | Numbers::Double))?;
-    let bytes = bytes(info);
-    let numbers = finite(kind, bytes).then(|| kind.view(info.shape.clone(), bytes).to_f32())?;
+    let bytes = bytes(info)?;
+    let numbers = finite(kind, &bytes).then(|| kind.view(info.shape.clone(), bytes).to_f32())?;
     // Times the largest number of eight bits it is still far from infinity.
     numbers.iter().all(|scale| scale.abs() < 1e30).then(|| numbers.into())
 }

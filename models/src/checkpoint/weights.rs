@@ -200,10 +200,11 @@ impl Checkpoint {
             }
             match storage(info) {
                 None => report.unsupported.push((shown, info.dtype.to_string())),
-                Some(kind) if !finite(kind, self.files[*file].bytes(&info.bytes)) => {
-                    report.not_finite.push(shown);
-                }
-                Some(_) => {}
+                Some(kind) => match self.files[*file].bytes(&info.bytes) {
+                    Ok(bytes) if finite(kind, &bytes) => {}
+                    Ok(_) => report.not_finite.push(shown),
+                    Err(_) => report.unreadable.push(shown),
+                },
             }
             self.files[*file].release(&info.bytes);
             used.insert(name);
@@ -324,6 +325,8 @@ pub struct CheckReport {
     pub unsupported: Vec<(String, String)>,
     /// Tensors with an infinity or a NaN in them.
     pub not_finite: Vec<String>,
+    /// Tensors whose place in the file could not be read.
+    pub unreadable: Vec<String>,
 }
 
 impl CheckReport {
@@ -344,6 +347,7 @@ impl fmt::Display for CheckReport {
             ("has another shape for", shapes.collect()),
             ("has an unsupported number type for", types.collect()),
             ("has infinities or NaN in", self.not_finite.clone()),
+            ("could not be read at", self.unreadable.clone()),
             ("is quantized, which is not supported:", self.quantized.clone()),
             ("holds more layers than its configuration says:", self.deeper.clone()),
             ("holds tensors this model does not have:", self.extra.clone()),

@@ -1,9 +1,12 @@
 //! Checkpoints: what is read, and what every kind of damage says.
 
 use graph::{StorageType, WeightSource, WeightSpec};
-use models::{Checkpoint, ModelFiles};
+use models::{Checkpoint, ModelFiles, Pieces};
 use serde_json::{Value, json};
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Everything a test file holds: a JSON header with its length, then data.
 fn safetensors(header: &str, data: &[u8]) -> Vec<u8> {
@@ -45,8 +48,14 @@ impl Folder {
     }
 }
 
+/// A checkpoint of one file. Read in pieces it says the same of what is wrong with it.
 fn single(bytes: &[u8]) -> Result<Checkpoint, String> {
-    Folder::new(&[("unet/model.safetensors", bytes)]).open()
+    let mapped = Folder::new(&[("unet/model.safetensors", bytes)]).open();
+    let file = Arc::new(bytes.to_vec()) as Arc<dyn Pieces>;
+    let files = ModelFiles::pieces("ROOT", [("unet/model.safetensors".to_owned(), file)].into());
+    let pieces = Checkpoint::open(&files, "unet", None).map_err(|error| error.to_string());
+    assert_eq!(pieces.err(), mapped.as_ref().err().cloned());
+    mapped
 }
 
 const SINGLE: &str = "ROOT/unet/model.safetensors: ";
@@ -436,12 +445,12 @@ fn variants_and_shards_are_found() {
 }
 
 #[test]
-fn a_model_may_be_part_of_the_program_or_lie_in_memory() {
+fn a_model_may_be_part_of_the_program_or_be_read_in_pieces() {
     static FILE: [u8; 76] =
         *b"\x40\0\0\0\0\0\0\0{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}          \0\0\x80\x3f";
     static FILES: [(&str, &[u8]); 2] = [("unet/model.safetensors", &FILE), ("model_index.json", b"{}")];
-    let in_memory = FILES.iter().map(|(path, bytes)| ((*path).to_owned(), (*bytes).into())).collect();
-    for files in [ModelFiles::embedded("icons", &FILES), ModelFiles::memory("icons", in_memory)] {
+    let pieces = FILES.iter().map(|(path, bytes)| ((*path).to_owned(), Arc::new(bytes.to_vec()) as Arc<dyn Pieces>));
+    for files in [ModelFiles::embedded("icons", &FILES), ModelFiles::pieces("icons", pieces.collect())] {
         assert_eq!(
             (files.list(""), files.list("unet")),
             (vec!["model_index.json".into()], vec!["model.safetensors".into()])
@@ -454,6 +463,53 @@ fn a_model_may_be_part_of_the_program_or_lie_in_memory() {
             assert_eq!(error.expect_err("absent").to_string(), "icons/x.json: is missing from this model");
         }
     }
+}
+
+/// A file that counts what is read of it, and that may end early.
+#[derive(Debug)]
+struct Counted {
+    bytes: Vec<u8>,
+    largest: AtomicUsize,
+    ends: AtomicUsize,
+}
+
+impl Pieces for Counted {
+    fn length(&self) -> usize {
+        self.bytes.len()
+    }
+    fn read(&self, range: Range<usize>) -> Result<Vec<u8>, String> {
+        self.largest.fetch_max(range.len(), Ordering::Relaxed);
+        if range.end > self.ends.load(Ordering::Relaxed) {
+            return Err("was changed by another program".into());
+        }
+        self.bytes.read(range)
+    }
+}
+
+#[test]
+fn one_tensor_at_a_time_is_read_of_a_file_in_pieces() {
+    let names: Vec<String> = (0..100).map(|i| format!("layer.{i}.weight")).collect();
+    let each = |i: usize| tensor("F32", &[1000], i * 4000, (i + 1) * 4000);
+    let header: serde_json::Map<String, Value> =
+        names.iter().enumerate().map(|(i, name)| (name.clone(), each(i))).collect();
+    let header = Value::Object(header).to_string();
+    let values: Vec<f32> = (0..100_000).map(|i| i as f32).collect();
+    let bytes = safetensors(&header, &floats(&values));
+    let most = (header.len() + 8).max(4000);
+    let file = Arc::new(Counted { ends: bytes.len().into(), bytes, largest: 0.into() });
+    let files = ModelFiles::pieces("model", [("unet/model.safetensors".to_owned(), file.clone() as _)].into());
+    let checkpoint = Checkpoint::open(&files, "unet", None).expect("a good file");
+    let specs: Vec<WeightSpec> = names.iter().map(|name| spec(name, &[1000])).collect();
+    checkpoint.check(&specs).expect("all is there");
+    for (name, values) in names.iter().zip(values.chunks(1000)) {
+        assert_eq!(checkpoint.weight(name).expect("it is there").to_f32(), values);
+    }
+    assert_eq!(file.largest.load(Ordering::Relaxed), most);
+    // What was there when the model was opened may be gone later.
+    file.ends.store(most + 4000, Ordering::Relaxed);
+    assert!(checkpoint.weight("layer.99.weight").is_none());
+    let error = checkpoint.check(&specs[98..]).expect_err("it is gone").to_string();
+    assert_eq!(error.split("; ").next(), Some("model/unet: could not be read at layer.98.weight, layer.99.weight"));
 }
 
 #[test]

@@ -214,7 +214,7 @@ fn number(file: &TensorFile, name: &str, info: &TensorInfo) -> Result<f64, Strin
     if info.shape.iter().product::<usize>() != 1 {
         return Err(format!("has {name} of shape {:?}, not one number", info.shape));
     }
-    let bytes = file.bytes(&info.bytes);
+    let bytes = file.bytes(&info.bytes)?;
     let eight = bytes.first_chunk().copied();
     let value = match info.dtype {
         Dtype::F64 => eight.map(f64::from_le_bytes),
