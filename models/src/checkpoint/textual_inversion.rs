@@ -170,7 +170,7 @@ fn table(file: &TensorFile, name: &str, info: &TensorInfo) -> Result<Table, Stri
     }
     match storage(info) {
         None => Err(format!("has the unsupported number type {} for {name}", info.dtype)),
-        Some(kind) if !finite(kind, &*file.bytes(&info.bytes)?) => Err(format!("has infinities or NaN in {name}")),
+        Some(kind) if !finite(kind, &file.bytes(&info.bytes)?) => Err(format!("has infinities or NaN in {name}")),
         Some(_) => Ok(Table { rows, channels, values: file.to_f32(info).unwrap_or_default() }),
     }
 }
