@@ -1,9 +1,10 @@
 // The engine's own thread. A message { call, id, … } is answered by { id, result } or { id, error }, and what happens in between is told by { id, step }.
 // Between two steps messages are read, so a run ends at the step after it was cancelled.
 
-import init, { Engine, Files, Picture, Sum, most_native_memory, samplers, selftest } from "./headwater_web.js";
 import { check, remote } from "./models.js";
 
+/** The module that the device needs, once it was opened. */
+let wasm = null;
 let engine = null;
 /** What `open` asked for: the same is opened again when a device was lost. */
 let wanted = null;
@@ -14,10 +15,36 @@ const stops = new Map();
 const channel = new MessageChannel();
 const breath = () => new Promise((resolve) => { channel.port1.onmessage = resolve; channel.port2.postMessage(null); });
 
-const ready = init({ module_or_path: new URL("./headwater_web_bg.wasm", import.meta.url) });
+/** Modules that were started, by their names. */
+const started = new Map();
+function start(name, threads) {
+  if (!started.has(name)) {
+    started.set(name, (async () => {
+      const module = await import(`./${name}.js`);
+      const { memory } = await module.default();
+      if (threads > 1) await module.initThreadPool(threads);
+      return { ...module, memory };
+    })());
+  }
+  return started.get(name);
+}
+
+/** What the processor needs: threads, where the page may share memory between them. Without them pictures are the same. */
+async function processor() {
+  if (globalThis.crossOriginIsolated) {
+    try { return await start("headwater_threads", navigator.hardwareConcurrency); } catch { /* It is not there, or the browser gives less memory. */ }
+  }
+  return start("headwater_web");
+}
+
+/** Whether `auto` means WebGPU: not where the browser has no adapter, or only one that is a program on the processor itself. */
+async function hasAdapter() {
+  const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
+  return Boolean(adapter) && !adapter.info?.isFallbackAdapter;
+}
 
 /** A canvas' picture as the engine takes it. */
-const given = (image) => (image ? new Picture(image.width, image.height, new Uint8Array(image.data.buffer, image.data.byteOffset, image.data.byteLength)) : undefined);
+const given = (image) => (image ? new wasm.Picture(image.width, image.height, new Uint8Array(image.data.buffer, image.data.byteOffset, image.data.byteLength)) : undefined);
 
 /** The engine's picture as a canvas takes it. */
 function taken(picture) {
@@ -30,7 +57,21 @@ function taken(picture) {
 async function opened() {
   if (!engine) {
     if (!wanted) throw new Error("no device was opened");
-    engine = await Engine.open(wanted.device, wanted.leastLimits);
+    const { device, leastLimits } = wanted;
+    if (device === "gpu" || (device === "auto" && await hasAdapter())) {
+      wasm = await start("headwater_web");
+      try {
+        engine = await wasm.Engine.open("gpu", leastLimits);
+      } catch (error) {
+        if (device === "gpu") throw error;
+        // The adapter can do less than every one should; the page is told by the device's name.
+        console.warn(`headwater: ${error.message}; the processor is used`);
+      }
+    }
+    if (!engine) {
+      wasm = await processor();
+      engine = await wasm.Engine.open("cpu", leastLimits);
+    }
   }
   return engine;
 }
@@ -46,21 +87,23 @@ const calls = {
   /** From an address, or from files as pairs of path and blob. */
   async load({ id, model, url, files }, signal) {
     const engine = await opened();
-    const most = JSON.parse(engine.info()).backend === "native" ? most_native_memory() : Infinity;
-    if (!files) files = await remote(url, { signal, most, Sum, tell: (step) => postMessage({ id, step }) });
+    const most = JSON.parse(engine.info()).backend === "native" ? wasm.most_native_memory() : Infinity;
+    if (!files) files = await remote(url, { signal, most, Sum: wasm.Sum, tell: (step) => postMessage({ id, step }) });
     check(files.reduce((sum, [, { size }]) => sum + size, 0), most);
-    const all = new Files();
+    const all = new wasm.Files();
     for (const [path, blob] of files) all.add(path, blob);
     return JSON.parse(engine.load(model, all));
   },
 
   async check({ job, image, mask }) {
-    return JSON.parse((await opened()).check(JSON.stringify(job), given(image), given(mask)));
+    const engine = await opened();
+    return JSON.parse(engine.check(JSON.stringify(job), given(image), given(mask)));
   },
 
   async generate({ id, job, image, mask }, signal) {
     const started = performance.now();
-    const run = await (await opened()).start(JSON.stringify(job), given(image), given(mask));
+    const engine = await opened();
+    const run = await engine.start(JSON.stringify(job), given(image), given(mask));
     try {
       await breath();
       for (let step; !signal.aborted && (step = await run.next()); await breath()) {
@@ -80,15 +123,18 @@ const calls = {
 
   /** WebAssembly's memory only grows: what it has is the most that was ever used. */
   async memory() {
-    return (await ready).memory.buffer.byteLength;
+    await opened();
+    return wasm.memory.buffer.byteLength;
   },
 
   async samplers() {
-    return JSON.parse(samplers());
+    await opened();
+    return JSON.parse(wasm.samplers());
   },
 
   async selftest({ id, device = "gpu", leastLimits = false }) {
-    await selftest(device, leastLimits, (text) => postMessage({ id, step: JSON.parse(text) }));
+    await opened();
+    await wasm.selftest(device, leastLimits, (text) => postMessage({ id, step: JSON.parse(text) }));
   },
 };
 
@@ -102,7 +148,6 @@ onmessage = ({ data }) => {
   stops.set(id, stop);
   last = last.then(async () => {
     try {
-      await ready;
       stop.signal.throwIfAborted();
       postMessage({ id, result: await calls[call](data, stop.signal) });
     } catch (error) {

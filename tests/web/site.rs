@@ -61,6 +61,7 @@ fn answer(mut stream: &TcpStream, folder: &Path) -> std::io::Result<()> {
         Some(path) => (path, !path.ends_with(".json")),
         None => (path, false),
     };
+    let path = if path.is_empty() { "index.html" } else { path };
     let found = if path == "blank.html" { Ok(BLANK.to_vec()) } else { std::fs::read(folder.join(path)) };
     let media = match path.rsplit_once('.').map_or("", |(_, end)| end) {
         "html" => "text/html",

@@ -11,3 +11,7 @@ pub mod job;
 mod blobs;
 #[cfg(target_family = "wasm")]
 mod engine;
+
+/// Starts the threads on which the processor's plans run from then on.
+#[cfg(feature = "threads")]
+pub use wasm_bindgen_rayon::init_thread_pool;

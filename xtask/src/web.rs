@@ -14,13 +14,31 @@ pub(crate) const SITE: &str = "target/web/site";
 const TARGET: &str = "wasm32-unknown-unknown";
 
 /// Debian's compiler for browsers. It comes without a standard library for WebAssembly, which cargo makes of its source.
-const DEBIAN: (&str, &str) = ("/usr/bin/rustc", "/usr/lib/rustlib/src/rust/library/Cargo.lock");
+const DEBIAN: &str = "/usr/bin/rustc";
 const PACKAGES: [&str; 3] = ["rustc-web", "rust-web-src", "lld"];
 
-/// Vectors of 128 bits: every browser with WebGPU has them.
-const FLAGS: &str = "-Ctarget-feature=+simd128";
+/// An engine, compiled in its own way.
+struct Engine {
+    /// Of its files.
+    name: &'static str,
+    features: &'static [&'static str],
+    flags: &'static str,
+}
 
-/// The most that the code may be, packed.
+/// Vectors of 128 bits: every browser with WebGPU has them.
+const ENGINE: Engine = Engine { name: "headwater_web", features: &[], flags: "-Ctarget-feature=+simd128" };
+
+/// The processor alone, on several threads, for pages that may share memory between them. The linker is told of that memory, and that whoever starts a
+/// thread sets up what is the thread's own.
+const THREADS: Engine = Engine {
+    name: "headwater_threads",
+    features: &["--no-default-features", "--features", "threads"],
+    flags: "-Ctarget-feature=+simd128,+atomics,+bulk-memory -Clink-arg=--shared-memory -Clink-arg=--import-memory \
+        -Clink-arg=--max-memory=4294967296 -Clink-arg=--export=__wasm_init_tls -Clink-arg=--export=__tls_size -Clink-arg=--export=__tls_align \
+        -Clink-arg=--export=__tls_base",
+};
+
+/// The most that the code of an engine may be, packed.
 const MOST_BYTES: usize = 2_500_000;
 
 /// The scripts beside the engine.
@@ -31,9 +49,18 @@ const MODELS: [&str; 2] = ["icons-64-consistency", "icons-64"];
 
 /// A compiler for WebAssembly.
 enum Compiler {
-    /// The one that builds everything else, with the target's standard library.
-    Own,
+    /// The one that builds everything else, with the target's standard library; and the folder where it lies.
+    Own(PathBuf),
     Debian,
+}
+
+/// The source of a compiler's standard library, which may not be there.
+fn source(compiler: &Compiler) -> PathBuf {
+    let folder = match compiler {
+        Compiler::Own(folder) => folder,
+        Compiler::Debian => Path::new("/usr"),
+    };
+    folder.join("lib/rustlib/src/rust/library/Cargo.lock")
 }
 
 /// The compiler that is there, or could be installed; none, with a line that says why, where there is none.
@@ -65,49 +92,53 @@ fn compiler() -> Option<Compiler> {
     let sysroot = Command::new("rustc").args(["--print", "sysroot"]).current_dir(root()).output().ok()?;
     let sysroot = PathBuf::from(String::from_utf8_lossy(&sysroot.stdout).trim());
     if sysroot.join("lib/rustlib").join(TARGET).is_dir() {
-        return Some(Compiler::Own);
+        return Some(Compiler::Own(sysroot));
     }
-    let (rustc, source) = DEBIAN;
-    let is_there =
-        Path::new(source).is_file() && succeeds(rustc, &["--version"]) && succeeds("wasm-ld", &["--version"]);
+    let is_there = source(&Compiler::Debian).is_file()
+        && succeeds(DEBIAN, &["--version"])
+        && succeeds("wasm-ld", &["--version"]);
     is_there.then_some(Compiler::Debian)
 }
 
-/// A cargo command for the browser's target.
-fn for_browsers(name: &str, arguments: &[&str]) -> Result<Step, Failure> {
+/// The cargo command that compiles an engine; none where it takes the source of the standard library, which is not there.
+fn compile(engine: &Engine) -> Result<Option<Step>, Failure> {
     let Some(compiler) = compiler() else {
         return Err(Failure::new(format!("no compiler for WebAssembly was found; run: rustup target add {TARGET}")));
     };
-    let target = ["--profile", "web", "--target", TARGET, "--package", "headwater-web"];
-    let from_source: &[&str] = match compiler {
-        Compiler::Own => &[],
-        Compiler::Debian => &["-Zbuild-std=std,panic_abort"],
+    let target = ["build", "--profile", "web", "--target", TARGET, "--package", "headwater-web"];
+    // The one that is there has no threads.
+    let from_source: &[&str] = match (&compiler, engine.features) {
+        (Compiler::Own(_), []) => &[],
+        _ => &["-Zbuild-std=std,panic_abort"],
     };
-    let step = cargo(name, &[arguments, &target, from_source].concat())
+    if !from_source.is_empty() && !source(&compiler).is_file() {
+        println!("{} is left out; it takes: rustup component add rust-src", engine.name);
+        return Ok(None);
+    }
+    let mut step = cargo(engine.name, &[&target, engine.features, from_source].concat())
         .env("CARGO_TARGET_DIR", &root().join(BUILT).to_string_lossy())
-        .env("RUSTFLAGS", FLAGS);
-    Ok(match compiler {
-        Compiler::Own => step,
-        Compiler::Debian => {
-            let (rustc, _) = DEBIAN;
-            let step = step.env("RUSTC", rustc).env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", "wasm-ld");
-            // What makes a standard library is a flag of cargo that is not stable.
-            step.env("RUSTC_BOOTSTRAP", "1")
-        }
-    })
+        .env("RUSTFLAGS", engine.flags);
+    if !from_source.is_empty() {
+        // What makes a standard library is a flag of cargo that is not stable.
+        step = step.env("RUSTC_BOOTSTRAP", "1");
+    }
+    if matches!(compiler, Compiler::Debian) {
+        step = step.env("RUSTC", DEBIAN).env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", "wasm-ld");
+    }
+    Ok(Some(step))
 }
 
 /// Builds the folder.
 pub(crate) fn build() -> Result<(), Failure> {
-    for_browsers("engine", &["build"])?.run()?;
     let site = root().join(SITE);
     // What an earlier build left behind is no part of this one.
     drop(fs::remove_dir_all(&site));
     fs::create_dir_all(&site).map_err(|error| failed(&site, &error))?;
-    let wasm = root().join(BUILT).join(TARGET).join("web/headwater_web.wasm");
-    let bindgen = ["run", "--quiet", "--package", "xtask", "--features", "web", "--bin", "bindgen", "--"];
-    let (from, to) = (wasm.to_string_lossy(), site.to_string_lossy());
-    cargo("its script", &[&bindgen[..], &[&*from, &*to]].concat()).run()?;
+    for engine in [ENGINE, THREADS] {
+        let Some(step) = compile(&engine)? else { continue };
+        step.run()?;
+        add_engine(&engine, &site)?;
+    }
     for script in SCRIPTS {
         copy(&root().join("web").join(script), &site.join(script))?;
     }
@@ -115,15 +146,22 @@ pub(crate) fn build() -> Result<(), Failure> {
         copy_model(model, &site)?;
     }
     write(&site.join("index.html"), &page()?)?;
-    let engine = site.join("headwater_web_bg.wasm");
-    let version = version(&site)?;
-    let keeper = read(&root().join("web/sw.js"))?.replace("VERSION", &format!("{version:016x}"));
-    write(&site.join("sw.js"), &keeper)?;
-    let whole = fs::metadata(&engine).map_err(|error| failed(&engine, &error))?.len();
-    let packed = packed(&engine)?;
-    println!("{SITE}: {:.2} MB of code, {:.2} MB packed", whole as f64 / 1e6, packed as f64 / 1e6);
+    keep(&site)
+}
+
+/// An engine's module and the scripts that call it.
+fn add_engine(engine: &Engine, site: &Path) -> Result<(), Failure> {
+    // Both engines are compiled to a file of one name.
+    let wasm = root().join(BUILT).join(TARGET).join("web/headwater_web.wasm");
+    let bindgen = ["run", "--quiet", "--package", "xtask", "--features", "web", "--bin", "bindgen", "--"];
+    let (from, to) = (wasm.to_string_lossy(), site.to_string_lossy());
+    cargo("its script", &[&bindgen[..], &[&*from, &*to, engine.name]].concat()).run()?;
+    let module = site.join(format!("{}_bg.wasm", engine.name));
+    let whole = fs::metadata(&module).map_err(|error| failed(&module, &error))?.len();
+    let packed = packed(&module)?;
+    println!("{}: {:.2} MB of code, {:.2} MB packed", engine.name, whole as f64 / 1e6, packed as f64 / 1e6);
     if packed > MOST_BYTES {
-        return Err(Failure::new(format!("the engine is {packed} bytes, packed, and may be {MOST_BYTES}")));
+        return Err(Failure::new(format!("{} is {packed} bytes, packed, and may be {MOST_BYTES}", engine.name)));
     }
     Ok(())
 }
@@ -144,15 +182,35 @@ fn page() -> Result<String, Failure> {
     Ok(page.replace("/*{script}*/", &script.join("\n")))
 }
 
-/// Another number for other files of the page: a browser that keeps them learns by it that there are new ones (FNV-1a).
-fn version(site: &Path) -> Result<u64, Failure> {
+/// What keeps the page in a browser: told the files, and a number that is another for other files, by which a browser learns that there are new ones
+/// (FNV-1a).
+fn keep(site: &Path) -> Result<(), Failure> {
+    let mut files = files(site, site)?;
+    files.retain(|name| !name.starts_with("models/"));
+    files.sort();
     let mut sum = 0xcbf2_9ce4_8422_2325_u64;
-    for name in ["index.html", "index.js", "worker.js", "models.js", "headwater_web.js", "headwater_web_bg.wasm"] {
+    for name in &files {
         let file = site.join(name);
         let bytes = fs::read(&file).map_err(|error| failed(&file, &error))?;
         sum = bytes.iter().fold(sum, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     }
-    Ok(sum)
+    let list = files.iter().map(|name| format!("\"./{name}\"")).collect::<Vec<_>>().join(", ");
+    let keeper = read(&root().join("web/sw.js"))?.replace("VERSION", &format!("{sum:016x}"));
+    write(&site.join("sw.js"), &keeper.replace("\"FILES\"", &list))
+}
+
+/// The files in a folder and in those below it, by their paths from `site`.
+fn files(folder: &Path, site: &Path) -> Result<Vec<String>, Failure> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|error| failed(folder, &error))? {
+        let path = entry.map_err(|error| failed(folder, &error))?.path();
+        if path.is_dir() {
+            found.extend(files(&path, site)?);
+        } else if let Ok(inside) = path.strip_prefix(site) {
+            found.push(inside.to_string_lossy().replace('\\', "/"));
+        }
+    }
+    Ok(found)
 }
 
 fn read(file: &Path) -> Result<String, Failure> {

@@ -121,9 +121,7 @@ fn native(_: &DeviceSettings) -> Result<Box<dyn Device>, DeviceError> {
 #[cfg(feature = "gpu")]
 mod through_wgpu {
     use super::DeviceSettings;
-    #[cfg(not(target_family = "wasm"))]
-    use graph::DeviceKind;
-    use graph::{Device, DeviceError};
+    use graph::{Device, DeviceError, DeviceKind};
 
     fn backends(settings: &DeviceSettings) -> Result<gpu::Backends, DeviceError> {
         settings.backends.as_deref().map_or(Ok(gpu::Backends::default()), str::parse)
@@ -147,15 +145,6 @@ mod through_wgpu {
         opened(&gpu::request(backends(settings)?).await?, settings).await
     }
 
-    /// The browser's adapter, if it has one.
-    #[cfg(target_family = "wasm")]
-    pub(super) async fn best_adapter(settings: &DeviceSettings) -> Result<Option<Box<dyn Device>>, DeviceError> {
-        match gpu::request(backends(settings)?).await {
-            Ok(adapter) => Ok(Some(Box::new(opened(&adapter, settings).await?))),
-            Err(_) => Ok(None),
-        }
-    }
-
     /// The adapter of a choice, opened; a name in the settings stands for the best one.
     #[cfg(not(target_family = "wasm"))]
     pub(crate) async fn open(choice: &str, settings: &DeviceSettings) -> Result<gpu::GpuDevice, DeviceError> {
@@ -171,9 +160,12 @@ mod through_wgpu {
     }
 
     /// The best adapter that is not implemented on the CPU, opened.
-    #[cfg(not(target_family = "wasm"))]
     pub(super) async fn best_adapter(settings: &DeviceSettings) -> Result<Option<Box<dyn Device>>, DeviceError> {
-        match gpu::best(backends(settings)?) {
+        #[cfg(not(target_family = "wasm"))]
+        let best = gpu::best(backends(settings)?);
+        #[cfg(target_family = "wasm")]
+        let best = gpu::request(backends(settings)?).await.ok();
+        match best {
             Some(adapter) if adapter.info().kind != DeviceKind::SoftwareGpu => {
                 Ok(Some(Box::new(opened(&adapter, settings).await?)))
             }

@@ -6,12 +6,12 @@ use wasm_bindgen_cli_support::Bindgen;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [module, folder] = &arguments[..] else {
-        eprintln!("usage: bindgen MODULE FOLDER");
+    let [module, folder, name] = &arguments[..] else {
+        eprintln!("usage: bindgen MODULE FOLDER NAME");
         return ExitCode::from(2);
     };
     let mut bindgen = Bindgen::new();
-    let made = bindgen.web(true).and_then(|bindgen| bindgen.input_path(module).typescript(true).generate(folder));
+    let made = bindgen.web(true).and_then(|bindgen| bindgen.input_path(module).out_name(name).typescript(true).remove_name_section(true).remove_producers_section(true).generate(folder));
     match made {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
