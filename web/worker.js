@@ -21,7 +21,7 @@ function start(name, threads) {
   if (!started.has(name)) {
     started.set(name, (async () => {
       const module = await import(`./${name}.js`);
-      const { memory } = await module.default();
+      const { memory } = await module.default({ module_or_path: new URL(`./${name}_bg.wasm`, import.meta.url) });
       if (threads > 1) await module.initThreadPool(threads);
       return { ...module, memory };
     })());
@@ -32,7 +32,12 @@ function start(name, threads) {
 /** What the processor needs: threads, where the page may share memory between them. Without them pictures are the same. */
 async function processor() {
   if (globalThis.crossOriginIsolated) {
-    try { return await start("headwater_threads", navigator.hardwareConcurrency); } catch { /* It is not there, or the browser gives less memory. */ }
+    try {
+      return await start("headwater_threads", navigator.hardwareConcurrency);
+    } catch (error) {
+      // It is not there, or the browser gives less memory.
+      console.warn(`headwater: ${error.message}; one thread is used`);
+    }
   }
   return start("headwater_web");
 }

@@ -13,7 +13,7 @@ const BEYOND_HALF: f32 = 65520.0;
 pub(crate) fn load<'a>(source: &'a dyn WeightSource, weight: &Weight) -> Result<WeightView<'a>, DeviceError> {
     let Weight { name, shape, .. } = weight;
     let error = |reason: String| DeviceError::Weight { name: name.to_owned(), reason };
-    let view = source.weight(name).ok_or_else(|| error("is missing from the checkpoint".into()))?;
+    let view = source.weight(name).ok_or_else(|| error(source.why_not(name)))?;
     if view.shape != *shape {
         return Err(error(format!("has shape {:?} and the model needs {shape:?}", view.shape)));
     }

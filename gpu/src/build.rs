@@ -180,7 +180,7 @@ async fn allocate(
             Op::Weight(weight) => {
                 let view = weights.weight(&weight.name).ok_or_else(|| DeviceError::Weight {
                     name: weight.name.clone(),
-                    reason: "it is missing from the checkpoint".into(),
+                    reason: weights.why_not(&weight.name),
                 })?;
                 storage::check(&weight.name, &weight.shape, &view)?;
                 let format = formats[id.index()];

@@ -144,6 +144,11 @@ pub trait WeightSource: Sync {
     /// The tensor of that name.
     fn weight(&self, name: &str) -> Option<WeightView<'_>>;
 
+    /// Why there is no tensor of that name, as the rest of a sentence about it.
+    fn why_not(&self, _name: &str) -> String {
+        "is missing from the checkpoint".into()
+    }
+
     /// How the tensor of that name is stored.
     fn stored_as(&self, name: &str) -> Option<StorageType> {
         self.weight(name).map(|view| view.storage)

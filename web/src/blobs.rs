@@ -3,7 +3,6 @@
 use js_sys::{ArrayBuffer, Uint8Array};
 use models::Pieces;
 use sha2::{Digest as _, Sha256};
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,51 +14,65 @@ const PIECE: usize = 4 << 20;
 #[wasm_bindgen]
 extern "C" {
     /// A browser's file, or a part of one.
-    #[derive(Clone)]
     pub type Blob;
     #[wasm_bindgen(method, getter)]
     fn size(this: &Blob) -> f64;
-    #[wasm_bindgen(method)]
-    fn slice(this: &Blob, start: f64, end: f64) -> Blob;
 
-    /// What reads blobs and waits for them, as only a worker may.
-    type FileReaderSync;
-    #[wasm_bindgen(constructor)]
-    fn new() -> FileReaderSync;
-    #[wasm_bindgen(method, catch, js_name = readAsArrayBuffer)]
-    fn read(this: &FileReaderSync, blob: &Blob) -> Result<ArrayBuffer, js_sys::Error>;
+    #[wasm_bindgen(js_namespace = URL, js_name = createObjectURL)]
+    fn address(blob: &Blob) -> String;
+    #[wasm_bindgen(js_namespace = URL, js_name = revokeObjectURL)]
+    fn forget(address: &str);
+
+    /// What reads an address and waits for it, as only a worker may.
+    #[wasm_bindgen(js_name = XMLHttpRequest)]
+    type Request;
+    #[wasm_bindgen(constructor, js_class = "XMLHttpRequest")]
+    fn new() -> Request;
+    #[wasm_bindgen(method, catch)]
+    fn open(this: &Request, method: &str, address: &str, later: bool) -> Result<(), js_sys::Error>;
+    #[wasm_bindgen(method, setter, js_name = responseType)]
+    fn wants(this: &Request, what: &str);
+    #[wasm_bindgen(method, catch, js_name = setRequestHeader)]
+    fn header(this: &Request, name: &str, value: &str) -> Result<(), js_sys::Error>;
+    #[wasm_bindgen(method, catch)]
+    fn send(this: &Request) -> Result<(), js_sys::Error>;
+    #[wasm_bindgen(method, getter)]
+    fn status(this: &Request) -> u32;
+    #[wasm_bindgen(method, getter)]
+    fn response(this: &Request) -> ArrayBuffer;
 }
 
-thread_local! {
-    /// Blobs belong to the one thread that there is, and models may be shared between threads elsewhere: files name theirs by a number.
-    static BLOBS: RefCell<BTreeMap<u32, Blob>> = const { RefCell::new(BTreeMap::new()) };
-}
-
-/// A file of a model.
+/// A file of a model, by an address that all threads can read.
 #[derive(Debug)]
 struct File {
-    blob: u32,
+    address: String,
     length: usize,
 }
 
 impl File {
     /// None if it is larger than WebAssembly can address.
-    fn new(blob: Blob) -> Option<Self> {
+    fn new(blob: &Blob) -> Option<Self> {
         let size = blob.size();
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is whole, and compared before")]
         let length = (size <= f64::from(u32::MAX)).then_some(size as usize)?;
-        let blob = BLOBS.with_borrow_mut(|blobs| {
-            let free = blobs.last_key_value().map_or(0, |(last, _)| last + 1);
-            blobs.insert(free, blob);
-            free
-        });
-        Some(Self { blob, length })
+        Some(Self { address: address(blob), length })
+    }
+
+    fn piece(&self, range: &Range<usize>) -> Result<Uint8Array, js_sys::Error> {
+        let request = Request::new();
+        request.open("GET", &self.address, false)?;
+        request.wants("arraybuffer");
+        request.header("Range", &format!("bytes={}-{}", range.start, range.end - 1))?;
+        request.send()?;
+        let bytes = Uint8Array::new(&request.response());
+        // A browser that knows no ranges of such addresses gives all of the file.
+        Ok(if request.status() == 206 { bytes } else { bytes.subarray(range.start as u32, range.end as u32) })
     }
 }
 
 impl Drop for File {
     fn drop(&mut self) {
-        BLOBS.with_borrow_mut(|blobs| blobs.remove(&self.blob));
+        forget(&self.address);
     }
 }
 
@@ -69,16 +82,10 @@ impl Pieces for File {
     }
 
     fn read(&self, range: Range<usize>) -> Result<Vec<u8>, String> {
-        let blob = BLOBS.with_borrow(|blobs| blobs.get(&self.blob).cloned());
-        let blob = blob.ok_or("is no longer there")?;
-        let reader = FileReaderSync::new();
         let mut all = vec![0; range.len()];
-        for (piece, start) in all.chunks_mut(PIECE).zip((range.start..).step_by(PIECE)) {
-            #[allow(clippy::cast_precision_loss, reason = "they are below 2^32")]
-            let part = blob.slice(start as f64, (start + piece.len()) as f64);
-            let read = reader.read(&part);
-            let read = read.map_err(|error| format!("cannot be read ({})", error.message()))?;
-            let bytes = Uint8Array::new(&read);
+        for (piece, start) in all.chunks_mut(PIECE).zip(range.step_by(PIECE)) {
+            let read = self.piece(&(start..start + piece.len()));
+            let bytes = read.map_err(|error| format!("cannot be read ({})", error.message()))?;
             if bytes.length() as usize != piece.len() {
                 return Err("was changed while it was read".into());
             }
@@ -102,7 +109,7 @@ impl Files {
     }
 
     /// One file, by its path within the model.
-    pub fn add(&mut self, path: String, blob: Blob) -> Result<(), JsError> {
+    pub fn add(&mut self, path: String, blob: &Blob) -> Result<(), JsError> {
         let file = File::new(blob).ok_or_else(|| {
             JsError::new(&format!("{path}: has more than 4 GiB; a model for browsers has smaller shards"))
         })?;

@@ -43,6 +43,10 @@ impl WeightSource for LearnedWeights {
         Some(if widened { StorageType::F32 } else { own })
     }
 
+    fn why_not(&self, name: &str) -> String {
+        self.weights.why_not(name)
+    }
+
     fn release(&self, name: &str) {
         self.weights.release(name);
     }

@@ -247,6 +247,15 @@ impl WeightSource for Checkpoint {
         self.read(&self.resolve(name)?, false)
     }
 
+    fn why_not(&self, name: &str) -> String {
+        let tensor = self.resolve(name).and_then(|name| self.tensors.get(&name));
+        let read = tensor.map(|Tensor { file, info, .. }| self.files[*file].bytes(&info.bytes));
+        match read {
+            Some(Err(why)) => format!("{why} (a file of {})", self.place),
+            _ => "is missing from the checkpoint".into(),
+        }
+    }
+
     fn stored_as(&self, name: &str) -> Option<StorageType> {
         let name = self.resolve(name)?;
         let own = self.storage(&name)?;

@@ -508,6 +508,8 @@ fn one_tensor_at_a_time_is_read_of_a_file_in_pieces() {
     // What was there when the model was opened may be gone later.
     file.ends.store(most + 4000, Ordering::Relaxed);
     assert!(checkpoint.weight("layer.99.weight").is_none());
+    assert_eq!(checkpoint.why_not("layer.99.weight"), "was changed by another program (a file of model/unet)");
+    assert_eq!(checkpoint.why_not("layer.100.weight"), "is missing from the checkpoint");
     let error = checkpoint.check(&specs[98..]).expect_err("it is gone").to_string();
     assert_eq!(error.split("; ").next(), Some("model/unet: could not be read at layer.98.weight, layer.99.weight"));
 }

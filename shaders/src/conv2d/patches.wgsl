@@ -16,7 +16,7 @@ fn patch_at(r: u32, k: u32) -> u32 {
         row = row / 2u;
         column = column / 2u;
     }
-    if (row >= params.in_rows || column >= params.in_columns) {
+    if ((row >= params.in_rows) | (column >= params.in_columns)) {
         return PADDING;
     }
     let image = r / (params.out_columns * params.out_rows);
@@ -39,7 +39,12 @@ fn row4_a(r: u32, k: u32) -> vec4<f32> {
         }
         return load4_a(at);
     }
-    return vec4<f32>(row_a(r, k), row_a(r, k + 1u), row_a(r, k + 2u), row_a(r, k + 3u));
+    // One call in a loop: where tiles of registers read sixteen times four of them, some compilers take minutes for the branches of all.
+    var v = vec4<f32>();
+    for (var i = 0u; i < 4u; i++) {
+        v[i] = row_a(r, k + i);
+    }
+    return v;
 }
 
 // The same with zeros beyond the row's end.

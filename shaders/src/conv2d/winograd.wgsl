@@ -26,9 +26,10 @@ fn line(first: u32, end: u32) -> Line {
 }
 
 fn pixel(row: u32, column: u32, base: u32) -> f32 {
-    // What is beyond the image is read from its last pixel and left out.
+    // What is beyond the image is read from its last pixel and left out. & where && would do: && is a branch, and some compilers take minutes for
+    // dozens of branches among so many registers.
     let at = min(row, params.in_rows - 1u) * params.in_columns + min(column, params.in_columns - 1u);
-    return select(0.0, load_a(base + at * params.channels), row < params.in_rows && column < params.in_columns);
+    return select(0.0, load_a(base + at * params.channels), (row < params.in_rows) & (column < params.in_columns));
 }
 
 // Six pixels of a row: the first four, and the last four.
