@@ -69,8 +69,14 @@ export interface Case {
   message: string | null;
 }
 
+/** What engines reject with. */
+export interface EngineError extends Error {
+  /** Whether models must be loaded again. */
+  reload?: boolean;
+}
+
 export class Headwater {
-  static open(options?: { device?: "auto" | "gpu" | "cpu"; leastLimits?: boolean; worker?: URL | string }): Promise<Headwater>;
+  static open(options?: { device?: "auto" | "gpu" | "cpu"; leastLimits?: boolean; threads?: number; worker?: URL | string }): Promise<Headwater>;
   info: DeviceInfo;
   load(
     model: string,
@@ -84,6 +90,6 @@ export class Headwater {
   ): Promise<Made>;
   memory(): Promise<number>;
   samplers(): Promise<{ samplers: { name: string; summary: string }[]; schedules: string[] }>;
-  selftest(options?: { device?: "gpu" | "cpu"; leastLimits?: boolean; onCase?: (one: Case) => void }): Promise<void>;
+  selftest(options?: { device?: "gpu" | "cpu"; leastLimits?: boolean; brief?: boolean; onCase?: (one: Case) => void }): Promise<void>;
   close(): void;
 }

@@ -14,12 +14,13 @@ export class Headwater {
 
   /**
    * Starts the engine. `device` is `auto`, `gpu` (WebGPU) or `cpu`; `auto` takes the processor where there is no WebGPU. With `leastLimits` an adapter
-   * is asked for no more than every WebGPU has.
+   * is asked for no more than every WebGPU has. `threads` are the processor's, as many as there are cores where it is not said; a page has several where it
+   * is isolated (https://web.dev/articles/coop-coep).
    */
-  static async open({ device = "auto", leastLimits = false, worker = new URL("./worker.js", import.meta.url) } = {}) {
+  static async open({ device = "auto", leastLimits = false, threads, worker = new URL("./worker.js", import.meta.url) } = {}) {
     const headwater = new Headwater();
     headwater.#url = worker;
-    headwater.#open = { device, leastLimits };
+    headwater.#open = { device, leastLimits, threads };
     headwater.info = await headwater.#call("open", headwater.#open);
     return headwater;
   }
@@ -32,7 +33,7 @@ export class Headwater {
       if (data.step) { waiting.tell?.(data.step); return; }
       this.#waiting.delete(data.id);
       if (data.error === undefined) { waiting.resolve(data.result); return; }
-      waiting.reject(new Error(data.error));
+      waiting.reject(Object.assign(new Error(data.error), { reload: data.isLost }));
       if (data.isOver) this.#end("the engine ended in the middle; models must be loaded again");
     };
     this.#worker.onerror = (event) => this.#end(`the engine did not start: ${event.message ?? "its script is missing"}`);
@@ -41,7 +42,7 @@ export class Headwater {
   #end(why) {
     this.#worker?.terminate();
     this.#worker = null;
-    for (const { reject } of this.#waiting.values()) reject(new Error(why));
+    for (const { reject } of this.#waiting.values()) reject(Object.assign(new Error(why), { reload: true }));
     this.#waiting.clear();
   }
 
@@ -93,7 +94,7 @@ export class Headwater {
 
   /**
    * Makes a picture: `{ image, sample, steps, evaluations, seconds }`. `onStep` is told every step with its pictures. Aborting the signal ends the run at
-   * its next step, and rejects with an AbortError.
+   * its next step, and rejects with an AbortError. After an error whose `reload` is true, such as the loss of a device, models must be loaded again.
    */
   generate(job, { image, mask, signal, onStep } = {}) {
     return this.#cancellable("generate", { job, image, mask }, { signal, tell: onStep });
@@ -109,9 +110,9 @@ export class Headwater {
     return this.#call("samplers", {});
   }
 
-  /** Compares every kernel with its reference: `onCase` is told each. */
-  selftest({ device = "gpu", leastLimits = false, onCase } = {}) {
-    return this.#call("selftest", { device, leastLimits }, { tell: onCase });
+  /** Compares every kernel with its reference: `onCase` is told each. `brief` tries those that take long to compile on few problems. */
+  selftest({ device = "gpu", leastLimits = false, brief = false, onCase } = {}) {
+    return this.#call("selftest", { device, leastLimits, brief }, { tell: onCase });
   }
 
   /** Ends the engine, whatever it does. */

@@ -21,12 +21,29 @@ const transport = (() => {
   // Whoever asks first is told why.
   engine.catch(() => {});
 
+  // One from elsewhere, by an address after the page's: ?model=https://host/folder/, where files.json lists its files.
+  const elsewhere = new URLSearchParams(location.search).get("model");
+  if (elsewhere) {
+    const url = new URL(elsewhere, location.href);
+    const id = decodeURIComponent(url.pathname.split("/").filter(Boolean).at(-1) ?? url.host);
+    MODELS.push({ id, url, summary: `from ${url.host}` });
+  }
+
+  /** What a picture by a model takes, said before it is asked for. */
+  async function described(id, about) {
+    const prompt = about.takes_prompt ? "a picture" : "";
+    const { bytes } = await (await engine).check({ model: id, prompt });
+    const steps = about.steps ? `, ${about.steps} steps` : "";
+    return { ...about, summary: `${about.width} × ${about.height}${steps}; needs ${(bytes / 1e9).toFixed(2)} GB of memory` };
+  }
+
   /** Models are fetched when they are first used: 35 MB in all. */
   const loaded = new Map();
   async function load(id) {
     if (!loaded.has(id)) {
       const onProgress = ({ bytes, of }) => say(`Fetching ${id}: ${(bytes / 1e6).toFixed(0)} of ${(of / 1e6).toFixed(0)} MB`, false);
-      loaded.set(id, (await engine).load(id, new URL(`models/${id}/`, location.href), { onProgress }));
+      const { files, url = new URL(`models/${id}/`, location.href) } = MODELS.find((one) => one.id === id) ?? {};
+      loaded.set(id, (await engine).load(id, files ?? url, { onProgress }));
     }
     try {
       return await loaded.get(id);
@@ -109,6 +126,7 @@ const transport = (() => {
       }
       tell(job, "done", {});
     } catch (error) {
+      if (error.reload) loaded.clear();
       if (job.stop.signal.aborted) tell(job, "cancelled", {});
       else tell(job, "failed", { error: error.message });
     }
@@ -116,10 +134,24 @@ const transport = (() => {
 
   return {
     async models() {
-      const about = MODELS.map(({ id, summary }, index) => ({
-        id, summary, default: index === 0, default_of: index === 0 ? ["generate", "inpaint", "outpaint", "colorize", "upscale"] : ["img2img", "stroke"],
-        takes_prompt: true, classes: null, makes_pixels: true, defaults: {},
+      const uses = [["generate", "inpaint", "outpaint", "colorize", "upscale", "restore"], ["img2img", "stroke"]];
+      return MODELS.map(({ id, summary, takes_prompt = true, classes = null, makes_pixels = true }, index) => ({
+        id, summary, default: index === 0, default_of: uses[index] ?? [], takes_prompt, classes, makes_pixels, defaults: {},
       }));
+    },
+    async open(files) {
+      const [first] = files.keys();
+      const id = first.includes("/") ? first.split("/")[0] : first.replace(/\.safetensors$/, "");
+      const inside = new Map([...files].map(([path, file]) => [path.split("/").slice(path.includes("/") ? 1 : 0).join("/"), file]));
+      let about;
+      try {
+        about = { ...await described(id, await (await engine).load(id, inside)), files: inside };
+      } catch (error) {
+        throw new Refusal(error.message, { field: "model" });
+      }
+      const at = MODELS.findIndex((one) => one.id === id);
+      MODELS.splice(at < 0 ? MODELS.length : at, at < 0 ? 0 : 1, about);
+      loaded.set(id, Promise.resolve(about));
       return about;
     },
     samplers: async () => (await engine).samplers(),

@@ -17,7 +17,7 @@ const breath = () => new Promise((resolve) => { channel.port1.onmessage = resolv
 
 /** Modules that were started, by their names. */
 const started = new Map();
-function start(name, threads) {
+function start(name, threads = 1) {
   if (!started.has(name)) {
     started.set(name, (async () => {
       const module = await import(`./${name}.js`);
@@ -30,10 +30,10 @@ function start(name, threads) {
 }
 
 /** What the processor needs: threads, where the page may share memory between them. Without them pictures are the same. */
-async function processor() {
-  if (globalThis.crossOriginIsolated) {
+async function processor(threads = navigator.hardwareConcurrency) {
+  if (globalThis.crossOriginIsolated && threads > 1) {
     try {
-      return await start("headwater_threads", navigator.hardwareConcurrency);
+      return await start("headwater_threads", threads);
     } catch (error) {
       // It is not there, or the browser gives less memory.
       console.warn(`headwater: ${error.message}; one thread is used`);
@@ -62,7 +62,7 @@ function taken(picture) {
 async function opened() {
   if (!engine) {
     if (!wanted) throw new Error("no device was opened");
-    const { device, leastLimits } = wanted;
+    const { device, leastLimits, threads } = wanted;
     if (device === "gpu" || (device === "auto" && await hasAdapter())) {
       wasm = await start("headwater_web");
       try {
@@ -74,7 +74,7 @@ async function opened() {
       }
     }
     if (!engine) {
-      wasm = await processor();
+      wasm = await processor(threads);
       engine = await wasm.Engine.open("cpu", leastLimits);
     }
   }
@@ -82,10 +82,10 @@ async function opened() {
 }
 
 const calls = {
-  async open({ device = "auto", leastLimits = false }) {
+  async open({ device = "auto", leastLimits = false, threads }) {
     engine?.free();
     engine = null;
-    wanted = { device, leastLimits };
+    wanted = { device, leastLimits, threads };
     return JSON.parse((await opened()).info());
   },
 
@@ -137,9 +137,9 @@ const calls = {
     return JSON.parse(wasm.samplers());
   },
 
-  async selftest({ id, device = "gpu", leastLimits = false }) {
+  async selftest({ id, device = "gpu", leastLimits = false, brief = false }) {
     await opened();
-    await wasm.selftest(device, leastLimits, (text) => postMessage({ id, step: JSON.parse(text) }));
+    await wasm.selftest(device, leastLimits, brief, (text) => postMessage({ id, step: JSON.parse(text) }));
   },
 };
 
@@ -158,9 +158,11 @@ onmessage = ({ data }) => {
     } catch (error) {
       // A module that has ended in the middle can do nothing more: whoever started this thread starts another.
       const isOver = error instanceof WebAssembly.RuntimeError || error instanceof WebAssembly.CompileError || error instanceof WebAssembly.LinkError;
-      if (/ was lost: /.test(error?.message)) engine = null;
+      const isLost = isOver || / was lost: /.test(error?.message);
+      // The same device is opened again by the next call.
+      if (isLost) engine = null;
       if (stop.signal.aborted && !isOver) postMessage({ id, result: { cancelled: true } });
-      else postMessage({ id, error: String(error?.message ?? error), isOver });
+      else postMessage({ id, error: String(error?.message ?? error), isOver, isLost });
     } finally {
       stops.delete(id);
     }

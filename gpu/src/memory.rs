@@ -124,10 +124,15 @@ impl Inner {
         self.drive()?;
         // Where a thread has waited, the mapping is done by now, but its callback runs in the thread that polls first and may not have run yet.
         // This ends in any case, because the callback is either called or dropped.
-        match receive.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(self.faults.failed(format!("a result could not be read back: {error}"))),
-            Err(_) => return Err(self.faults.failed("a result could not be read back: the driver dropped it")),
+        let why = match receive.await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some("the driver dropped it".to_owned()),
+        };
+        if let Some(why) = why {
+            // A browser says later that its device was lost.
+            self.settle().await?;
+            return Err(self.faults.failed(format!("a result could not be read back: {why}")));
         }
         self.verdict().await?;
         let view = staging

@@ -41,7 +41,8 @@ mod warning;
 pub use bench::{Bench, Repeats};
 pub use conditioning::SampleShape;
 pub use devices::{
-    DeviceChoice, DeviceSettings, KernelCache, SelftestCase, SharedDevice, open_device_async, selftest_async,
+    DeviceChoice, DeviceSettings, KernelCache, SelftestCase, SelftestDepth, SharedDevice, open_device_async,
+    selftest_async,
 };
 #[cfg(not(target_family = "wasm"))]
 pub use devices::{automatic, devices, open_device, selftest};

@@ -2,7 +2,7 @@
 
 use super::devices::device_settings;
 use super::error::CliError;
-use pipelines::DeviceChoice;
+use pipelines::{DeviceChoice, SelftestDepth};
 use serde_json::json;
 use std::io::Write;
 
@@ -26,7 +26,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let mut stdout = std::io::stdout().lock();
     let mut written = Ok(());
     let (mut passed, mut failed) = (0_usize, 0_usize);
-    pipelines::selftest(&args.device, &device_settings(args.checked, None)?, |case| {
+    pipelines::selftest(&args.device, &device_settings(args.checked, None)?, SelftestDepth::Full, |case| {
         let (count, verdict) = if case.passed() { (&mut passed, "ok") } else { (&mut failed, "FAILED") };
         *count += 1;
         let line = if args.json {

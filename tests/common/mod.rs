@@ -35,7 +35,7 @@ pub fn run(folder: &Path, arguments: &[&str]) -> Output {
     };
     Command::new(env!("CARGO_BIN_EXE_headwater"))
         .args(arguments.iter().map(word))
-        .args(if arguments[0] == "info" { &[][..] } else { &["--device", "cpu"] })
+        .args(if ["info", "convert"].contains(&arguments[0]) { &[][..] } else { &["--device", "cpu"] })
         .current_dir(folder)
         .stdin(Stdio::null())
         .output()

@@ -9,6 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// A page without anything on it, from which scripts are called.
 const BLANK: &[u8] = b"<!doctype html><meta charset=utf-8><title>test</title><link rel=icon href=data:,>";
 
+/// The list of a model that no page's processor holds.
+const HUGE: &[u8] = br#"[{ "path": "unet/x.safetensors", "bytes": 5000000000, "sha256": "0000000000000000000000000000000000000000000000000000000000000000" }]"#;
+
+/// What lets pages share memory between threads.
+pub const ISOLATED: &str = "Cross-Origin-Opener-Policy: same-origin\r\nCross-Origin-Embedder-Policy: require-corp\r\n";
+
 /// The folder; none where it was not built, which is said.
 pub fn folder() -> Option<PathBuf> {
     let site = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/web/site");
@@ -32,8 +38,9 @@ impl Site {
     }
 }
 
-/// Hands out the folder. Paths that begin with `damaged/` lead to the same files, one byte of each changed.
-pub fn serve(folder: &Path) -> Site {
+/// Hands out the folder, with these header lines more. Paths that begin with `damaged/` lead to the same files, one byte of each changed, and
+/// `huge/` is a model that only its list tells of.
+pub fn serve(folder: &Path, headers: &'static str) -> Site {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let folder = folder.to_owned();
@@ -46,13 +53,13 @@ pub fn serve(folder: &Path) -> Site {
             }
             let folder = folder.clone();
             // A browser that has enough of an answer closes it.
-            std::thread::spawn(move || answer(&stream, &folder).ok());
+            std::thread::spawn(move || answer(&stream, &folder, headers).ok());
         }
     });
     Site { address, is_over }
 }
 
-fn answer(mut stream: &TcpStream, folder: &Path) -> std::io::Result<()> {
+fn answer(mut stream: &TcpStream, folder: &Path, headers: &str) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream).lines();
     let request = lines.next().transpose()?.unwrap_or_default();
     while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
@@ -62,7 +69,11 @@ fn answer(mut stream: &TcpStream, folder: &Path) -> std::io::Result<()> {
         None => (path, false),
     };
     let path = if path.is_empty() { "index.html" } else { path };
-    let found = if path == "blank.html" { Ok(BLANK.to_vec()) } else { std::fs::read(folder.join(path)) };
+    let found = match path {
+        "blank.html" => Ok(BLANK.to_vec()),
+        "huge/files.json" => Ok(HUGE.to_vec()),
+        _ => std::fs::read(folder.join(path)),
+    };
     let media = match path.rsplit_once('.').map_or("", |(_, end)| end) {
         "html" => "text/html",
         "js" => "text/javascript",
@@ -77,8 +88,9 @@ fn answer(mut stream: &TcpStream, folder: &Path) -> std::io::Result<()> {
         *last ^= 1;
     }
     let length = bytes.len();
-    let head =
-        format!("HTTP/1.1 200 OK\r\nContent-Type: {media}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+    let head = format!(
+        "HTTP/1.1 200 OK\r\n{headers}Content-Type: {media}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+    );
     stream.write_all(head.as_bytes())?;
     stream.write_all(&bytes)
 }

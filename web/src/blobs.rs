@@ -119,8 +119,17 @@ impl Files {
 }
 
 impl Files {
-    pub(crate) fn into_model(self, name: &str) -> models::ModelFiles {
-        models::ModelFiles::pieces(name, self.0)
+    /// A folder in diffusers' layout, or one file that is all of a model.
+    pub(crate) fn into_model(mut self, name: &str) -> Result<models::ModelFiles, models::ModelError> {
+        match self.0.pop_first() {
+            Some((path, file)) if self.0.is_empty() && path.ends_with(".safetensors") => {
+                models::ModelFiles::single_in_pieces(&path, file)
+            }
+            first => {
+                self.0.extend(first);
+                Ok(models::ModelFiles::pieces(name, self.0))
+            }
+        }
     }
 }
 

@@ -3,7 +3,9 @@
 use crate::blobs::Files;
 use crate::job::{self, Pictures};
 use js_sys::Function;
-use pipelines::{DeviceChoice, DeviceSettings, Pipeline, RgbImage, SharedDevice, open_device_async, selftest_async};
+use pipelines::{
+    DeviceChoice, DeviceSettings, Pipeline, RgbImage, SelftestDepth, SharedDevice, open_device_async, selftest_async,
+};
 use serde_json::{Value, json};
 use wasm_bindgen::prelude::*;
 
@@ -59,9 +61,9 @@ impl Engine {
             .to_string()
     }
 
-    /// Reads a model of files in diffusers' layout. Says in JSON what it takes and makes.
+    /// Reads a model of files in diffusers' layout, or of one file. Says in JSON what it takes and makes.
     pub fn load(&mut self, id: String, files: Files) -> Result<String, JsError> {
-        let files = files.into_model(&id);
+        let files = files.into_model(&id).map_err(failed)?;
         let pipeline = Pipeline::from_pretrained(&self.device, &files, Default::default()).map_err(failed)?;
         let defaults = pipeline.defaults();
         let steps = match defaults.steps {
@@ -271,11 +273,13 @@ pub fn samplers() -> String {
     json!({ "samplers": scheduler::SAMPLERS.iter().map(one).collect::<Vec<_>>(), "schedules": schedules }).to_string()
 }
 
-/// Compares every kernel of a device with its reference, and tells each comparison in JSON.
+/// Compares every kernel of a device with its reference, and tells each comparison in JSON. `brief` leaves out problems on which kernels that take long
+/// to compile differ little.
 #[wasm_bindgen]
-pub async fn selftest(device: String, least_limits: bool, tell: Function) -> Result<(), JsError> {
+pub async fn selftest(device: String, least_limits: bool, brief: bool, tell: Function) -> Result<(), JsError> {
     let (choice, settings) = (choice(&device), settings(least_limits));
-    let told = selftest_async(&choice, &settings, |case| {
+    let depth = if brief { SelftestDepth::Brief } else { SelftestDepth::Full };
+    let told = selftest_async(&choice, &settings, depth, |case| {
         let (error, tolerance) = (case.error, case.tolerance);
         let text = json!({
             "kernel": case.kernel, "case": case.case, "passed": case.passed(), "error": error, "tolerance": tolerance,

@@ -94,9 +94,8 @@ fn compiler() -> Option<Compiler> {
     if sysroot.join("lib/rustlib").join(TARGET).is_dir() {
         return Some(Compiler::Own(sysroot));
     }
-    let is_there = source(&Compiler::Debian).is_file()
-        && succeeds(DEBIAN, &["--version"])
-        && succeeds("wasm-ld", &["--version"]);
+    let is_there =
+        source(&Compiler::Debian).is_file() && succeeds(DEBIAN, &["--version"]) && succeeds("wasm-ld", &["--version"]);
     is_there.then_some(Compiler::Debian)
 }
 

@@ -4,6 +4,7 @@ use crate::check::{Check, Evaluation, Expected};
 use crate::device::{GpuDevice, Inner};
 use crate::pipeline::{Part, params_size};
 use crate::storage;
+pub use graph::cases::Depth;
 use graph::cases::{Case, Source, Values, cases};
 use graph::shape::numel;
 use graph::{Array, DeviceError, Op, q8_0};
@@ -18,17 +19,6 @@ const SENTINEL: u32 = 0x7fc5_a5a5;
 
 /// Words of sentinels behind a result, more than any tile is wide.
 const FENCE: usize = 1024;
-
-/// How much to run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Depth {
-    /// Every kernel on every problem.
-    #[default]
-    Full,
-    /// The same, but kernels of products, norms and attention, which take long to compile, only once for each storage
-    /// format, with an epilogue and without.
-    Brief,
-}
 
 /// One kernel on one problem.
 #[derive(Debug, Clone, PartialEq)]

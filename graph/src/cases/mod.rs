@@ -24,6 +24,17 @@ use crate::shape::{Shape, numel};
 use crate::tensor::Tensor;
 use half::f16;
 
+/// How much to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Depth {
+    /// Every kernel on every problem.
+    #[default]
+    Full,
+    /// The same, but kernels of products, norms and attention, which take long to compile, only once for each storage
+    /// format, with an epilogue and without.
+    Brief,
+}
+
 /// What an operand's elements look like.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Values {

@@ -148,10 +148,23 @@ impl ModelFiles {
     /// # Errors
     /// When it is damaged, quantized, or of no known family.
     pub fn single(path: &Path, config: Option<&Path>) -> Result<Self, ModelError> {
+        Self::of_single(TensorFile::at(path)?, path.display().to_string(), config)
+    }
+
+    /// The same of a file that is read in pieces; `name` stands for its path in errors.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn single_in_pieces(name: &str, file: Arc<dyn Pieces>) -> Result<Self, ModelError> {
+        Self::of_single(TensorFile::read(Bytes::Pieces(file), name)?, name.to_owned(), None)
+    }
+
+    fn of_single(file: TensorFile, shown: String, config: Option<&Path>) -> Result<Self, ModelError> {
         let folder = config.map(Self::folder).transpose()?;
-        let tensors = TensorFile::at(path)?.tensors().map(|(name, _)| name).collect::<Vec<_>>();
+        let tensors = file.tensors().map(|(name, _)| name).collect::<Vec<_>>();
         let found = contents::of_tensors(tensors.iter().map(|name| &**name));
-        let fault = |message: String| ModelError::new(path.display().to_string(), message);
+        let name = shown.clone();
+        let fault = |message: String| ModelError::new(&*name, message);
         match found {
             // Checkpoints without one of their parts are for the families to judge.
             Some(Contents::Whole | Contents::Unet | Contents::Transformer) | None => {}
@@ -159,7 +172,7 @@ impl ModelFiles {
         }
         // What keeps the folder from telling a family keeps nothing else from being told.
         let family = folder.as_ref().and_then(|folder| Layout::of(folder, &ModelIndex::read(folder).ok()?).ok());
-        let file = SingleFile::open(path, family.map(Layout::into_family).as_ref())?;
+        let file = SingleFile::new(file, shown, family.map(Layout::into_family).as_ref())?;
         let mut apart = Vec::new();
         let has_no_text = file.lacks.iter().any(|part| part != "vae");
         for part in PARTS_APART.iter().copied().filter(|part| file.lacks.iter().any(|lacked| lacked == part)) {

@@ -6,14 +6,16 @@
 use graph::{Rate, Scope, Tensor, WeightSpec};
 use models::{
     AddedConditions, AutoencoderKlConfig, Checkpoint, ClipHiddenState, ClipTextConfig, GivenApart, ModelFiles,
-    ModelIndex, Tokenizer, UNet2DConditionConfig, UNet2DConditionInputs, autoencoder_kl_decode, clip_text_model,
-    clip_text_model_with_projection, unet_2d_condition_model,
+    ModelIndex, Pieces, Tokenizer, UNet2DConditionConfig, UNet2DConditionInputs, autoencoder_kl_decode,
+    clip_text_model, clip_text_model_with_projection, unet_2d_condition_model,
 };
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 type Shapes = BTreeMap<String, Vec<usize>>;
 
@@ -68,6 +70,22 @@ fn write_with(folder: &Path, tensors: &Shapes, metadata: Value, numbers: &[(&str
         file.write_all(&value.to_le_bytes()).unwrap();
     }
     path
+}
+
+/// A file that is not mapped.
+#[derive(Debug)]
+struct OnDisk(File);
+
+impl Pieces for OnDisk {
+    fn length(&self) -> usize {
+        usize::try_from(self.0.metadata().unwrap().len()).unwrap()
+    }
+    fn read(&self, range: Range<usize>) -> Result<Vec<u8>, String> {
+        let mut bytes = vec![0; range.len()];
+        (&self.0).seek(SeekFrom::Start(range.start as u64)).unwrap();
+        (&self.0).read_exact(&mut bytes).map_err(|error| error.to_string())?;
+        Ok(bytes)
+    }
 }
 
 fn weights(build: impl FnOnce(&Scope) -> Vec<Tensor>) -> Vec<WeightSpec> {
@@ -179,12 +197,16 @@ fn published_families() {
         if family != "sd1" {
             file.remove("cond_stage_model.transformer.text_model.embeddings.position_ids");
         }
-        let files = ModelFiles::single(&write(folder.path(), &file, Value::Null), None).unwrap();
-        let index = ModelIndex::read(&files).unwrap();
-        assert_eq!(index.class_name, class);
-        let scores = index.options.get("requires_aesthetics_score") == Some(&json!(true));
-        assert_eq!(scores, family == "sdxl_refiner");
-        check(&files, &configs, tensors.len());
+        let path = write(folder.path(), &file, Value::Null);
+        let pieces = OnDisk(File::open(&path).unwrap());
+        let in_pieces = ModelFiles::single_in_pieces("model.safetensors", Arc::new(pieces)).unwrap();
+        for files in [ModelFiles::single(&path, None).unwrap(), in_pieces] {
+            let index = ModelIndex::read(&files).unwrap();
+            assert_eq!(index.class_name, class);
+            let scores = index.options.get("requires_aesthetics_score") == Some(&json!(true));
+            assert_eq!(scores, family == "sdxl_refiner");
+            check(&files, &configs, tensors.len());
+        }
     }
 }
 

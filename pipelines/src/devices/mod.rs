@@ -13,4 +13,4 @@ pub(crate) use limit::Limited;
 pub use residency::SharedDevice;
 #[cfg(not(target_family = "wasm"))]
 pub use selftest::selftest;
-pub use selftest::{SelftestCase, selftest_async};
+pub use selftest::{SelftestCase, SelftestDepth, selftest_async};

@@ -4,6 +4,7 @@ use crate::devices::choice::{DeviceChoice, DeviceSettings, open_device_async};
 use crate::error::PipelineError;
 #[cfg(feature = "gpu")]
 use gpu::{CaseResult, Outcome};
+pub use graph::cases::Depth as SelftestDepth;
 use graph::random::random_graph;
 use graph::{Array, Device, DeviceError, PlanOptions, evaluate, passes};
 
@@ -42,9 +43,10 @@ const GRAPHS: u64 = 40;
 pub fn selftest(
     choice: &DeviceChoice,
     settings: &DeviceSettings,
+    depth: SelftestDepth,
     on_case: impl FnMut(&SelftestCase),
 ) -> Result<(), PipelineError> {
-    graph::block_on(selftest_async(choice, settings, on_case))
+    graph::block_on(selftest_async(choice, settings, depth, on_case))
 }
 
 /// [`selftest`], to be awaited.
@@ -54,6 +56,7 @@ pub fn selftest(
 pub async fn selftest_async(
     choice: &DeviceChoice,
     settings: &DeviceSettings,
+    depth: SelftestDepth,
     mut on_case: impl FnMut(&SelftestCase),
 ) -> Result<(), PipelineError> {
     match choice {
@@ -64,8 +67,8 @@ pub async fn selftest_async(
             }
             Ok(())
         }
-        DeviceChoice::Auto => kernels("gpu", settings, &mut on_case).await,
-        DeviceChoice::Adapter(name) => kernels(name, settings, &mut on_case).await,
+        DeviceChoice::Auto => kernels("gpu", settings, depth, &mut on_case).await,
+        DeviceChoice::Adapter(name) => kernels(name, settings, depth, &mut on_case).await,
     }
 }
 
@@ -73,15 +76,21 @@ pub async fn selftest_async(
 async fn kernels(
     name: &str,
     settings: &DeviceSettings,
+    depth: SelftestDepth,
     on_case: &mut dyn FnMut(&SelftestCase),
 ) -> Result<(), PipelineError> {
     let device = super::choice::open_adapter(name, settings).await?;
-    gpu::selftest_async(&device, gpu::Depth::Full, |result| on_case(&kernel_case(result))).await?;
+    gpu::selftest_async(&device, depth, |result| on_case(&kernel_case(result))).await?;
     Ok(())
 }
 
 #[cfg(not(feature = "gpu"))]
-async fn kernels(name: &str, settings: &DeviceSettings, _: &mut dyn FnMut(&SelftestCase)) -> Result<(), PipelineError> {
+async fn kernels(
+    name: &str,
+    settings: &DeviceSettings,
+    _: SelftestDepth,
+    _: &mut dyn FnMut(&SelftestCase),
+) -> Result<(), PipelineError> {
     // There is no adapter to test: this says so.
     open_device_async(&DeviceChoice::Adapter(name.to_owned()), settings).await.map(|_| ())
 }

@@ -11,7 +11,15 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let mut bindgen = Bindgen::new();
-    let made = bindgen.web(true).and_then(|bindgen| bindgen.input_path(module).out_name(name).typescript(true).remove_name_section(true).remove_producers_section(true).generate(folder));
+    let made = bindgen.web(true).and_then(|bindgen| {
+        bindgen
+            .input_path(module)
+            .out_name(name)
+            .typescript(true)
+            .remove_name_section(true)
+            .remove_producers_section(true)
+            .generate(folder)
+    });
     match made {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -95,9 +95,7 @@ impl Shapes for Under<'_> {
 impl SingleFile {
     /// Reads the header, recognises the family and assigns the tensors to its parts. Parts that the file does not have are in
     /// [`lacks`](Self::lacks). A network whose text no family reads is of the family of the model `beside` it.
-    pub(crate) fn open(path: &Path, beside: Option<&Family>) -> Result<Self, ModelError> {
-        let shown = path.display().to_string();
-        let file = TensorFile::at(path)?;
+    pub(crate) fn new(file: TensorFile, shown: String, beside: Option<&Family>) -> Result<Self, ModelError> {
         let all: BTreeMap<String, TensorInfo> = file.tensors().collect();
         let family = family(&shown, &all, beside)?;
         let marks = marks(&family, &file, &all);

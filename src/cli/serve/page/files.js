@@ -77,6 +77,30 @@ async function settingsIn(file) {
   return texts.parameters ? fromParameters(texts.parameters) : null;
 }
 
+/** The files that were dropped, by their paths: a folder's are all that are in it. */
+async function dropped({ items, files }) {
+  const found = new Map();
+  async function walk(entry, path) {
+    if (entry.isFile) { found.set(path, await new Promise((resolve, reject) => entry.file(resolve, reject))); return; }
+    const reader = entry.createReader();
+    // A reader gives a hundred at a time.
+    for (let some; (some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject))).length > 0;) {
+      for (const one of some) await walk(one, `${path}/${one.name}`);
+    }
+  }
+  // Entries are gone as soon as something is waited for.
+  const folder = [...items].map((item) => item.webkitGetAsEntry?.()).find((entry) => entry?.isDirectory);
+  if (folder) await walk(folder, folder.name);
+  else for (const file of files) found.set(file.name, file);
+  return found;
+}
+
+/** The files that were chosen, by the same paths. */
+const chosen = (files) => new Map([...files].map((file) => [file.webkitRelativePath || file.name, file]));
+
+/** Whether files are a model: one of weights alone, or a folder with a description of one. */
+const isModel = (files) => [...files.keys()].some((path) => path.endsWith(".safetensors") || path.endsWith("model_index.json"));
+
 const dataUrl = (blob) => new Promise((resolve, reject) => {
   const reader = new FileReader();
   reader.onload = () => resolve(reader.result);

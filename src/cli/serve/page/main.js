@@ -227,8 +227,35 @@ addEventListener("drop", (event) => {
   event.preventDefault();
   depth = 0;
   $("dropping").hidden = true;
-  if (event.dataTransfer.files[0]) take(event.dataTransfer.files[0]);
+  dropped(event.dataTransfer).then((files) => {
+    const [file] = files.values();
+    if (transport.open && isModel(files)) openModel(files);
+    else if (file) take(file);
+  }, refused);
 });
+
+/** Models that are opened from here, where the transport can. */
+async function openModel(files) {
+  if (isBusy || files.size === 0) return;
+  select("create");
+  busy(true);
+  wrong("");
+  say("Reading the model");
+  try {
+    const { id } = await transport.open(files);
+    await listModels();
+    chooseModel(id);
+    adapt();
+    say(`${id} is open`);
+  } catch (error) { refused(error); } finally { busy(false); }
+}
+for (const id of ["model-file", "model-folder"]) {
+  $(id).addEventListener("change", (event) => {
+    const files = chosen(event.target.files);
+    event.target.value = "";
+    openModel(files);
+  });
+}
 addEventListener("paste", (event) => { if (event.clipboardData.files[0]) { event.preventDefault(); take(event.clipboardData.files[0]); } });
 
 // Tabs: arrow keys move between them (WAI-ARIA's pattern).
@@ -320,15 +347,22 @@ async function resume() {
   }
 }
 
+const option = (value) => make("option", { value, textContent: value });
+
+async function listModels(models = null) {
+  known.models = models ?? await transport.models();
+  for (const list of ["model", "c-model"]) $(list).replaceChildren(...known.models.map((one) => option(one.id)));
+}
+
 async function begin() {
   theme(themeKept());
   await painted();
   adapt();
   try {
     const [models, { samplers, schedules }, info] = await Promise.all([transport.models(), transport.samplers(), transport.info()]);
-    Object.assign(known, { models, samplers, schedules, limits: info.limits });
-    const option = (value) => make("option", { value, textContent: value });
-    for (const list of ["model", "c-model"]) $(list).replaceChildren(...models.map((one) => option(one.id)));
+    Object.assign(known, { samplers, schedules, limits: info.limits });
+    await listModels(models);
+    $("own-model").hidden = !transport.open;
     for (const one of samplers) $("sampler").append(Object.assign(option(one.name), { title: one.summary }));
     $("schedule").append(...schedules.map(option));
     $("lora").append(...(info.loras ?? []).map(option));

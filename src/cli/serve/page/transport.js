@@ -9,6 +9,7 @@
 //                       while whoever makes the picture is not reached; rejected when that goes on
 //   cancel(id)          asks that the job end at its next step
 //   image(told)         promise of a Blob: the file of an image, as the event `image` tells it
+//   open(files)         promise of the model that a Map of paths and files is, once it can be used; null where models cannot be opened from here
 //   measures            whether a job may have a `reference`, and its steps are told with their distances to the solution of the ODE
 
 const transport = (() => {
@@ -84,6 +85,7 @@ const transport = (() => {
     watch,
     cancel: async (id) => { await ask(`/api/jobs/${id}`, { method: "DELETE" }); },
     image: async (told) => (await ask(told.url)).blob(),
+    open: null,
     measures: true,
   };
 })();
