@@ -1,12 +1,15 @@
 // The page's transport around an engine in this browser: see the server's for what each method promises.
 
 const transport = (() => {
-  /** The models beside this page. */
-  const MODELS = [
-    { id: "icons-64-consistency", summary: "64x64 icons and emoji from text in one to four steps" },
-    { id: "icons-64", summary: "the same in twenty steps, by any sampler" },
-  ];
   const EDITS = ["img2img", "inpaint", "outpaint", "colorize", "upscale", "restore", "stroke"];
+  /** The models that there are, and what each is used for where none is named. At first they are those beside this page. */
+  const MODELS = [
+    {
+      id: "icons-64-consistency", summary: "64x64 icons and emoji from text in one to four steps",
+      uses: ["generate", "inpaint", "outpaint", "colorize", "upscale", "restore"],
+    },
+    { id: "icons-64", summary: "the same in twenty steps, by any sampler", uses: ["img2img", "stroke"] },
+  ];
   const LAST = ["done", "failed", "cancelled"];
   const jobs = new Map();
   let last = 0;
@@ -26,7 +29,7 @@ const transport = (() => {
   if (elsewhere) {
     const url = new URL(elsewhere, location.href);
     const id = decodeURIComponent(url.pathname.split("/").filter(Boolean).at(-1) ?? url.host);
-    MODELS.push({ id, url, summary: `from ${url.host}` });
+    MODELS.unshift({ id, url, summary: `from ${url.host}`, uses: ["generate", ...EDITS] });
   }
 
   /** What a picture by a model takes, said before it is asked for. */
@@ -102,7 +105,8 @@ const transport = (() => {
   let queue = Promise.resolve();
   async function work(job) {
     try {
-      const { model = MODELS[0].id, count, image, mask, ...fields } = job.asked;
+      const usual = MODELS.find(({ uses = [] }) => uses.includes(job.asked.command ?? "generate")) ?? MODELS[0];
+      const { model = usual.id, count, image, mask, ...fields } = job.asked;
       const own = await load(model);
       job.stop.signal.throwIfAborted();
       tell(job, "started", { id: job.id });
@@ -134,9 +138,8 @@ const transport = (() => {
 
   return {
     async models() {
-      const uses = [["generate", "inpaint", "outpaint", "colorize", "upscale", "restore"], ["img2img", "stroke"]];
-      return MODELS.map(({ id, summary, takes_prompt = true, classes = null, makes_pixels = true }, index) => ({
-        id, summary, default: index === 0, default_of: uses[index] ?? [], takes_prompt, classes, makes_pixels, defaults: {},
+      return MODELS.map(({ id, summary, uses = [], takes_prompt = true, classes = null, makes_pixels = true }, index) => ({
+        id, summary, default: index === 0, default_of: uses, takes_prompt, classes, makes_pixels, defaults: {},
       }));
     },
     async open(files) {
@@ -147,7 +150,7 @@ const transport = (() => {
       try {
         about = { ...await described(id, await (await engine).load(id, inside)), files: inside };
       } catch (error) {
-        throw new Refusal(error.message, { field: "model" });
+        throw new Refusal(`It cannot be opened: ${error.message}`, { field: "model" });
       }
       const at = MODELS.findIndex((one) => one.id === id);
       MODELS.splice(at < 0 ? MODELS.length : at, at < 0 ? 0 : 1, about);

@@ -6,7 +6,8 @@
 
 const PADDING: u32 = 0xffffffffu;
 
-// Where in a element k of row r lies.
+// Where in a element k of row r lies. Nothing here branches: tiles of registers read dozens of elements, and some compilers take minutes for so many
+// branches among so many registers.
 fn patch_at(r: u32, k: u32) -> u32 {
     let tap = k / params.channels;
     // Positions in the padding in front wrap around to numbers far beyond the image.
@@ -16,35 +17,23 @@ fn patch_at(r: u32, k: u32) -> u32 {
         row = row / 2u;
         column = column / 2u;
     }
-    if ((row >= params.in_rows) | (column >= params.in_columns)) {
-        return PADDING;
-    }
     let image = r / (params.out_columns * params.out_rows);
-    return ((image * params.in_rows + row) * params.in_columns + column) * params.channels + k % params.channels;
+    let at = ((image * params.in_rows + row) * params.in_columns + column) * params.channels + k % params.channels;
+    return select(PADDING, at, (row < params.in_rows) & (column < params.in_columns));
 }
 
+// In the padding the first element is read and left out.
 fn row_a(r: u32, k: u32) -> f32 {
     let at = patch_at(r, k);
-    if (at == PADDING) {
-        return 0.0;
-    }
-    return load_a(at);
+    return select(load_a(select(at, 0u, at == PADDING)), 0.0, at == PADDING);
 }
 
 fn row4_a(r: u32, k: u32) -> vec4<f32> {
     if (VECTORS) {
         let at = patch_at(r, k);
-        if (at == PADDING) {
-            return vec4<f32>();
-        }
-        return load4_a(at);
+        return select(load4_a(select(at, 0u, at == PADDING)), vec4<f32>(), at == PADDING);
     }
-    // One call in a loop: where tiles of registers read sixteen times four of them, some compilers take minutes for the branches of all.
-    var v = vec4<f32>();
-    for (var i = 0u; i < 4u; i++) {
-        v[i] = row_a(r, k + i);
-    }
-    return v;
+    return vec4<f32>(row_a(r, k), row_a(r, k + 1u), row_a(r, k + 2u), row_a(r, k + 3u));
 }
 
 // The same with zeros beyond the row's end.
