@@ -120,7 +120,11 @@ fn the_page_edits_compares_and_opens_models() {
     assert_eq!(browser.text("image().told.settings.model"), "mine");
     browser.drop_file("bad.safetensors", "", b"no model");
     browser.until("document.getElementById('problem').textContent");
-    assert!(browser.shown("problem").starts_with("It cannot be opened: bad.safetensors: "), "{}", browser.shown("problem"));
+    assert!(
+        browser.shown("problem").starts_with("It cannot be opened: bad.safetensors: "),
+        "{}",
+        browser.shown("problem")
+    );
     assert_eq!(browser.wrong, Vec::<String>::new());
 }
 
