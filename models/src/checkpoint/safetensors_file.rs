@@ -10,6 +10,7 @@ use graph::{StorageType, WeightView};
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors};
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
@@ -66,7 +67,14 @@ impl TensorFile {
         drop(start);
         let mut file = Self { bytes, metadata, data, scales: Scales::default() };
         let tensors = file.listed().collect();
-        file.scales = Scales::find(&tensors, file.metadata(DESCRIPTIONS), |info| file.bytes(&info.bytes).ok());
+        let unread = RefCell::new(None);
+        let bytes = |info: &TensorInfo| file.bytes(&info.bytes).map_err(|why| unread.replace(Some(why))).ok();
+        let scales = Scales::find(&tensors, file.metadata(DESCRIPTIONS), bytes);
+        // Without its scale a tensor's numbers would be others.
+        if let Some(why) = unread.into_inner() {
+            return Err(fault(why));
+        }
+        file.scales = scales;
         Ok(file)
     }
 

@@ -515,6 +515,21 @@ fn one_tensor_at_a_time_is_read_of_a_file_in_pieces() {
 }
 
 #[test]
+fn a_scale_that_cannot_be_read_is_not_left_out() {
+    let tensors = json!({ "a.weight": tensor("F8_E4M3", &[4], 0, 4), "a.scale_weight": tensor("F32", &[1], 4, 8) });
+    let header = tensors.to_string();
+    let bytes = safetensors(&header, &[&[0x38; 4][..], &2.0_f32.to_le_bytes()].concat());
+    let all = bytes.len();
+    let file = Arc::new(Counted { ends: all.into(), bytes, largest: 0.into() });
+    let files = ModelFiles::pieces("model", [("unet/model.safetensors".to_owned(), file.clone() as _)].into());
+    let open = || Checkpoint::open(&files, "unet", None);
+    assert_eq!(open().expect("a good file").weight("a.weight").expect("it is there").to_f32(), [2.0; 4]);
+    file.ends.store(all - 4, Ordering::Relaxed);
+    let error = open().map(drop).expect_err("the scale is gone").to_string();
+    assert_eq!(error, "model/unet/model.safetensors: was changed by another program");
+}
+
+#[test]
 fn checkpoints_that_diffusers_wrote_fit_their_models() {
     use graph::{Rate, Scope};
     use models::{
