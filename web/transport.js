@@ -26,9 +26,10 @@ const transport = (() => {
 
   // One from elsewhere, by an address after the page's: ?model=https://host/folder/, where files.json lists its files.
   const elsewhere = new URLSearchParams(location.search).get("model");
-  if (elsewhere) {
+  const isAddress = elsewhere && URL.canParse(elsewhere, location.href);
+  if (isAddress) {
     const url = new URL(elsewhere, location.href);
-    const id = decodeURIComponent(url.pathname.split("/").filter(Boolean).at(-1) ?? url.host);
+    const id = url.pathname.split("/").filter(Boolean).at(-1) ?? url.host;
     MODELS.unshift({ id, url, summary: `from ${url.host}`, uses: ["generate", ...EDITS] });
   }
 
@@ -138,6 +139,7 @@ const transport = (() => {
 
   return {
     async models() {
+      if (elsewhere && !isAddress) throw new Refusal(`“${elsewhere}”, behind ?model= in the page’s address, is no address of a model.`);
       return MODELS.map(({ id, summary, uses = [], takes_prompt = true, classes = null, makes_pixels = true }, index) => ({
         id, summary, default: index === 0, default_of: uses, takes_prompt, classes, makes_pixels, defaults: {},
       }));

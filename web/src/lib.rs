@@ -13,5 +13,5 @@ mod blobs;
 mod engine;
 
 /// Starts the threads on which the processor's plans run from then on.
-#[cfg(feature = "threads")]
+#[cfg(all(target_family = "wasm", feature = "threads"))]
 pub use wasm_bindgen_rayon::init_thread_pool;
