@@ -150,6 +150,37 @@ def standardise(autoencoder, pictures):
     after.weight *= std[:, None, None]
 
 
+@torch.no_grad()
+def without_unused(autoencoder, share=0.01):
+    """The same autoencoder without latents that it does not draw from: what a standardised one adds is less than `share` of what the most important
+    one does. The divergence lets training give such channels up (the mean says next to nothing, and the spread is that of the normal distribution); a
+    diffusion model would have to learn them all the same, and one sample of their distribution would be far from its mean.
+
+    What is left of the 1x1 convolutions becomes part of the convolutions beside them. They pad with zeros, of which a bias is no part: what of it
+    is no constant in the new latents is missed at the outermost pixels of the latents."""
+    n, config = autoencoder.config.latent_channels, {k: v for k, v in autoencoder.config.items() if not k.startswith("_")}
+    weights = dict(autoencoder.state_dict())
+    drawn = weights["post_quant_conv.weight"][..., 0, 0]
+    keep = (drawn.norm(dim=0) >= share * drawn.norm(dim=0).max()).nonzero().flatten()
+    if len(keep) == n:
+        return autoencoder
+    rows = torch.cat([keep, keep + n])
+    q, drawn, bias = weights["quant_conv.weight"][rows, :, 0, 0], drawn[:, keep], weights["post_quant_conv.bias"]
+    last, first = weights["encoder.conv_out.weight"], weights["decoder.conv_in.weight"]
+    constant = torch.linalg.lstsq(drawn, bias[:, None]).solution[:, 0]
+    weights |= {
+        "encoder.conv_out.weight": torch.einsum("oi,ijhw->ojhw", q, last),
+        "encoder.conv_out.bias": q @ weights["encoder.conv_out.bias"] + weights["quant_conv.bias"][rows],
+        "quant_conv.weight": torch.eye(len(rows))[..., None, None], "quant_conv.bias": torch.zeros(len(rows)),
+        "post_quant_conv.weight": torch.eye(len(keep))[..., None, None], "post_quant_conv.bias": constant,
+        "decoder.conv_in.weight": torch.einsum("oihw,ij->ojhw", first, drawn),
+        "decoder.conv_in.bias": weights["decoder.conv_in.bias"] + first.sum((2, 3)) @ (bias - drawn @ constant),
+    }
+    fewer = AutoencoderKL(**config | {"latent_channels": len(keep)})
+    fewer.load_state_dict(weights)
+    return fewer.eval()
+
+
 def psnr(pictures, others):
     """Peak signal-to-noise ratio in dB, the mean over pictures."""
     error = np.square(pictures.astype(np.float32) - others).mean((1, 2, 3))

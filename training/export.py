@@ -17,7 +17,7 @@ import torch
 from diffusers import AutoencoderKL
 from transformers import CLIPTokenizer
 
-from autoencoder import build_autoencoder, held_out, measure, psnr, reconstruct, standardise
+from autoencoder import build_autoencoder, held_out, measure, psnr, reconstruct, standardise, without_unused
 from data import RECIPES, Mix
 from model import SIZE, Denoiser, build_text_encoder, build_transformer, consistency_scheduler, scheduler
 from sample import PROMPTS, generate, load, load_autoencoder
@@ -67,8 +67,8 @@ def write(model, tokenizer, data, out, guidance=3.0, steps=20, consistency=False
 
 
 def write_autoencoder(checkpoint, data, out, pictures=2000):
-    """The folder vae/ with latents standardised on so many pictures and NOTICE.md, and what the loaded autoencoder makes of drawings it never
-    saw, at most as many."""
+    """The folder vae/, with latents standardised on so many pictures and without those that nothing is drawn from, and NOTICE.md; and what the loaded
+    autoencoder makes of drawings it never saw, at most as many."""
     c = torch.load(checkpoint, map_location="cpu", weights_only=True)
     a = c["arguments"]
     autoencoder = build_autoencoder(a["channels"], a["latent_channels"]).eval()
@@ -78,12 +78,13 @@ def write_autoencoder(checkpoint, data, out, pictures=2000):
     *sets, smooth = held_out(mix, pictures)
     before = reconstruct(autoencoder, sets[1][:48])
     standardise(autoencoder, np.stack([mix.sample()[0] for _ in range(pictures)]))
+    autoencoder = without_unused(autoencoder)
     copy.deepcopy(autoencoder).half().save_pretrained(out / "vae")
     shutil.copyfile(Path(data) / "NOTICE.md", out / "NOTICE.md")
     loaded = AutoencoderKL.from_pretrained(out, subfolder="vae", torch_dtype=torch.float32).eval()
     drawn, (white, coloured, noisy, seams) = measure(loaded, *sets, smooth=smooth)
     print(f"step {c['step']}, {c['elapsed'] / 60:.1f} minutes; {len(sets[0])} drawings: PSNR {white:.2f} dB on white, {coloured:.2f} on colours, "
-          f"{noisy:.2f} with a tenth of noise in the latents; seams {seams:.3f}; f16 and standardised {psnr(drawn[1][:48], before):.1f} dB from before")
+          f"{noisy:.2f} with a tenth of noise in the latents; seams {seams:.3f}; {autoencoder.config.latent_channels} latent channels; f16 and standardised {psnr(drawn[1][:48], before):.1f} dB from before")
 
 
 def write_hashes(models):

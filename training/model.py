@@ -19,8 +19,8 @@ BETAS = 0.0001, 0.02  # first and last, linear between them (Ho et al. 2020)
 # A consistency model with two or four steps adds noise again at timesteps 499, or 759, 499 and 259. With the betas above they are sigma
 # 3.4, or 19, 3.4 and 1.0, where what is drawn has long been decided; falling betas that end as high make them 45, or 120, 45 and 9.8.
 CONSISTENCY_BETAS = 0.02, 0.0003
-# Noise hides in latents what 1 / 0.69 of it hides in pixels (README, "On latents"): 27, or 83, 27 and 6.6, are as 39, or 120, 39 and 9.6.
-LATENT_BETAS, LATENT_NOISE = (0.016, 0.0043), 0.69
+# Much noise hides in latents what 1 / 0.6 of it hides in pixels (README, "On latents"): 27, or 83, 27 and 6.6, are as 45, or 140, 45 and 10.
+LATENT_BETAS, LATENT_NOISE = (0.016, 0.0043), 0.6
 
 
 def build_transformer(width=256, layers=6, heads=4, caption_channels=256, patch=8, size=SIZE, channels=3):

@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL, PixArtTransformer2DModel
 from transformers import CLIPTextModel
 
 import latents
-from autoencoder import Both, build_autoencoder, gradients, standardise
+from autoencoder import Both, build_autoencoder, gradients, standardise, without_unused
 from data import read_latents, to_input
 from evaluator import Evaluator
 from export import write
@@ -49,6 +49,24 @@ def test_standardised_latents_draw_the_same():
     torch.testing.assert_close(net.decode(after.mean).sample, drawn, atol=1e-4, rtol=1e-4)
     spread = before.mean.std((0, 2, 3))[:, None, None]
     torch.testing.assert_close(after.std, before.std / spread, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_latents_that_nothing_is_drawn_from_are_left_out():
+    net = small()
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
+    torch.nn.init.normal_(net.post_quant_conv.bias)
+    assert without_unused(net) is net
+    net.post_quant_conv.weight[:, 1] *= 1e-3
+    net.quant_conv.bias[4] = 7  # a spread of 33
+    fewer, x = without_unused(net), to_input(pictures)
+    before, after = net.encode(x).latent_dist, fewer.encode(x).latent_dist
+    torch.testing.assert_close(after.mean, before.mean[:, [0, 2]], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(after.std, before.std[:, [0, 2]], atol=1e-5, rtol=1e-4)
+    # zeros are added around what the first convolution sees, so only the outermost latents are drawn otherwise
+    drawn = net.decoder.conv_in(net.post_quant_conv(before.mean * torch.tensor([1, 0, 1])[:, None, None]))
+    again = fewer.decoder.conv_in(fewer.post_quant_conv(after.mean))
+    torch.testing.assert_close(again[..., 1:-1, 1:-1], drawn[..., 1:-1, 1:-1], atol=1e-4, rtol=1e-4)
 
 
 def test_generator_and_discriminator_each_learn_from_their_own_loss():

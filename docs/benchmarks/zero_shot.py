@@ -40,8 +40,6 @@ import evaluator
 from data import RECIPES, Mix
 from quality import features, frechet, grid, split_captions
 
-SIDE = 64
-MODELS = {"student": "icons-64-consistency", "teacher": "icons-64"}
 TASKS = ["inpaint box", "inpaint half", "colorize", "upscale 2", "upscale 4", "restore 0.1", "restore 0.25", "restore 0.5"]
 
 
@@ -57,19 +55,20 @@ def spoil(task, rgb, number):
     """-> (what is left of the drawing, the mask or None). The same drawing is always spoilt alike."""
     rng = np.random.default_rng([number, zlib.crc32(task.encode())])
     kind, _, how = task.partition(" ")
+    side = len(rgb)
     if kind == "inpaint":
-        mask = np.zeros((SIDE, SIDE), bool)
+        mask = np.zeros((side, side), bool)
         if how == "box":
-            mask[SIDE // 4 : -SIDE // 4, SIDE // 4 : -SIDE // 4] = True
+            mask[side // 4 : -side // 4, side // 4 : -side // 4] = True
         else:
-            mask.flat[rng.permutation(SIDE * SIDE)[: SIDE * SIDE // 2]] = True
+            mask.flat[rng.permutation(side * side)[: side * side // 2]] = True
         # Grey, so that nothing of what was there can be looked at.
         return np.where(mask[..., None], 128, rgb).astype(np.uint8), mask
     if kind == "colorize":
         return np.array(Image.fromarray(rgb).convert("L").convert("RGB")), None
     if kind == "upscale":
         n = int(how)
-        means = rgb.reshape(SIDE // n, n, SIDE // n, n, 3).mean((1, 3), dtype=np.float64)
+        means = rgb.reshape(side // n, n, side // n, n, 3).mean((1, 3), dtype=np.float64)
         return means.round().astype(np.uint8), None
     noise = rng.standard_normal(rgb.shape) * float(how) * 127.5
     return (rgb + noise).round().clip(0, 255).astype(np.uint8), None
@@ -88,8 +87,8 @@ def gaussian(picture, strength):
     return cv2.GaussianBlur(picture, (0, 0), strength)
 
 
-def enlarged(picture, how):
-    return np.array(Image.fromarray(picture).resize((SIDE, SIDE), how))
+def enlarged(picture, times, how):
+    return np.array(Image.fromarray(picture).resize((len(picture) * times, len(picture) * times), how))
 
 
 def classical(task):
@@ -101,7 +100,7 @@ def classical(task):
         return [("grey", lambda p, *_: p, [None])]
     if kind == "upscale":
         ways = [("bicubic", Image.BICUBIC), ("Lanczos", Image.LANCZOS)]
-        return [(name, lambda p, mask, _, way=way: enlarged(p, way), [None]) for name, way in ways]
+        return [(name, lambda p, mask, _, way=way: enlarged(p, int(how), way), [None]) for name, way in ways]
     levels = float(how) * 127.5
     return [
         ("noisy", lambda p, *_: p, [None]),
@@ -190,6 +189,8 @@ def main():
     p.add_argument("--data", required=True)
     p.add_argument("--evaluator", required=True)
     p.add_argument("--recipe", choices=RECIPES, default="wide", help="the recipe that the models were trained with")
+    p.add_argument("--student", default="icons-64-consistency", help="a model's name or folder")
+    p.add_argument("--teacher", default="icons-64")
     p.add_argument("--program", default=str(ROOT / "target/release/headwater"))
     p.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     p.add_argument("--count", type=int, default=200, help="drawings")
@@ -211,6 +212,7 @@ def main():
         measured, others = [others[int(i)] for i in np.linspace(0, len(others) - 1, min(a.count, len(others))).round()], others
     truths, captions = [rgb for rgb, _ in measured], [caption for _, caption in measured]
     measure, rows = Measure(judge, truths), []
+    models = {"student": a.student, "teacher": a.teacher}
     scratch = tempfile.TemporaryDirectory()
     headwater = Headwater(a.program, a.processes, a.work or scratch.name)
 
@@ -220,7 +222,7 @@ def main():
 
     for task in a.tasks:
         spoilt = [spoil(task, rgb, i) for i, rgb in enumerate(truths)]
-        sheet = [truths, [enlarged(picture, Image.NEAREST) for picture, _ in spoilt]]
+        sheet = [truths, [enlarged(picture, len(truth) // len(picture), Image.NEAREST) for (picture, _), truth in zip(spoilt, truths)]]
 
         def row(by, steps, evaluations, pictures, **more):
             rows.append(dict(task=task, by=by, steps=steps, evaluations=evaluations, pictures=len(pictures), **measure(pictures), **more))
@@ -240,7 +242,7 @@ def main():
         for by, steps in [("student", n) for n in a.steps] + [("teacher", n) for n in a.teacher_steps]:
             flags, prompted = further(f"{by} {steps}" if steps else f"{by} default", task)
             own = ["--steps", str(steps)] if steps and "--sigmas" not in flags else []
-            pictures, evaluations = headwater.edit(task, MODELS[by], [*own, *flags], prompted, spoilt, captions)
+            pictures, evaluations = headwater.edit(task, models[by], [*own, *flags], prompted, spoilt, captions)
             row(by, steps or None, evaluations, pictures, flags=" ".join(flags), prompt=prompted)
     print(table(rows))
 
