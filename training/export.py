@@ -60,7 +60,11 @@ def write(model, tokenizer, data, out, guidance=3.0, steps=20, consistency=False
         "tokenizer": ["transformers", "CLIPTokenizer"],
         "transformer": ["diffusers", "PixArtTransformer2DModel"],
         "vae": ["diffusers", "AutoencoderKL"] if autoencoder else [None, None],  # else the transformer works on pixels in -1..1
-        "headwater": {"guidance_scale": guidance, "num_inference_steps": steps, "height": side, "width": side, "negative_prompt": ""},
+        "headwater": {
+            "guidance_scale": guidance, "num_inference_steps": steps, "height": side, "width": side, "negative_prompt": "",
+            # on latents: what a mask keeps is put back through the autoencoder (docs/benchmarks, "Zero-shot edits")
+            **({"inpaint_method": "replace"} if autoencoder else {}),
+        },
     }
     (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     return sched

@@ -74,9 +74,11 @@ def spoil(task, rgb, number):
     return (rgb + noise).round().clip(0, 255).astype(np.uint8), None
 
 
-def flags_of(task):
+def flags_of(task, flags):
+    """The command, and what it has to know, unless further flags tell it otherwise."""
     kind, _, how = task.partition(" ")
-    return [kind, *{"upscale": ["--scale", how], "restore": ["--sigma", how]}.get(kind, [])]
+    own = {"upscale": ["--scale", how], "restore": ["--sigma", how]}.get(kind, [])
+    return [kind, *([] if own and own[0] in flags else own)]
 
 
 def non_local_means(picture, strength):
@@ -145,7 +147,7 @@ class Headwater:
             if mask is not None:
                 masked = ["--mask", str(folder / f"{i}-mask.png")]
                 Image.fromarray(mask.astype(np.uint8) * 255).save(masked[1])
-            command = [self.program, *flags_of(task), str(given), captions[i] if prompted else "", *masked, "--model", model, "--seed", str(i),
+            command = [self.program, *flags_of(task, flags), str(given), captions[i] if prompted else "", *masked, "--model", model, "--seed", str(i),
                        "--device", "cpu", "--threads", "1", "--output", str(folder / f"{i}-part.png"), "--force", *flags, *more]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:

@@ -46,7 +46,7 @@ pub fn methods(files: &ModelFiles) -> Vec<(&'static str, Option<Method>)> {
         let latents = index.component("vae").is_some();
         let colours = latents || network.channels == 3;
         let pictures = latents || matches!(network.channels, 1 | 3);
-        Stepping::of(&scheduler_config::own(files)?, None, &network, latents)
+        Stepping::of(&scheduler_config::own(files)?, None, &network, latents, &index.defaults)
             .map(|stepping| (stepping, colours, pictures))
     };
     match stepping() {

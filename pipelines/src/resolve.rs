@@ -110,7 +110,8 @@ fn check_step_cache(shared: &Shared, job: &Job) -> Result<(), PipelineError> {
 /// How a run steps, as far as the request and the model say it before the task has its say.
 fn stepping(shared: &Shared, request: &Request) -> Result<Stepping, PipelineError> {
     let asked = request.sampler.map(|named| named.sampler);
-    Stepping::of(shared.scheduler(), asked, &shared.model.network, shared.model.autoencoder.is_some())
+    let model = &shared.model;
+    Stepping::of(shared.scheduler(), asked, &model.network, model.autoencoder.is_some(), model.defaults())
 }
 
 /// What a method asks of the sampler: to let it hold x where the sampler goes along with that, and to leave the clipping of denoised images to

@@ -46,6 +46,8 @@ pub struct Defaults {
     pub width: Option<usize>,
     /// What the picture should not show.
     pub negative_prompt: Option<String>,
+    /// How a picture is held to what a mask keeps of it.
+    pub inpaint_method: Option<String>,
 }
 
 /// Names of fields that are parts, whatever their value.

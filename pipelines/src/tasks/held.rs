@@ -24,7 +24,10 @@ pub(super) fn choose(asked: Option<Method>, mask: bool, stepping: &Stepping) -> 
         _ if stepping.score && !stepping.sampler_was_asked => Method::PredictorCorrector,
         _ => Method::Replace,
     };
-    let Some(asked) = asked else { return Ok(own) };
+    // A sampler that is a method by itself goes before what the checkpoint says.
+    let is_method = Method::ALL.iter().any(|method| method.sampler() == Some(stepping.sampler.name));
+    let said = stepping.mask_method.filter(|_| mask && !is_method);
+    let Some(asked) = asked.or(said) else { return Ok(own) };
     let refuse = |why: &str| Err(PipelineError::Request(format!("the method {asked} is not possible: {why}")));
     match asked {
         Method::Blend if !mask => {

@@ -33,6 +33,7 @@ use crate::picture::{RgbImage, nhwc_from_nchw};
 use crate::pipeline::Shared;
 use canvas::Canvas;
 use graph::Work;
+use models::Defaults;
 use scheduler::{Sampler, Sampling, SchedulerConfig};
 use std::fmt;
 use std::sync::Arc;
@@ -155,6 +156,8 @@ pub(crate) struct Stepping {
     pub(crate) sees_mask: bool,
     /// Whether the network was trained to see a small picture.
     pub(crate) sees_picture: bool,
+    /// How the checkpoint itself says that a picture is best held to what a mask keeps of it.
+    pub(crate) mask_method: Option<Method>,
 }
 
 impl Stepping {
@@ -164,7 +167,9 @@ impl Stepping {
         asked: Option<&'static Sampler>,
         network: &Network,
         latents: bool,
+        defaults: &Defaults,
     ) -> Result<Self, PipelineError> {
+        let mask_method = defaults.inpaint_method.as_deref().map(str::parse).transpose();
         Ok(Self {
             sampler: asked.map_or_else(|| scheduler.default_sampler(), Ok)?,
             sampler_was_asked: asked.is_some(),
@@ -172,6 +177,9 @@ impl Stepping {
             score: scheduler.class().starts_with("ScoreSde"),
             sees_mask: matches!(network.concatenated, Concatenated::Mask(_)),
             sees_picture: matches!(network.concatenated, Concatenated::Picture { .. }),
+            mask_method: mask_method.map_err(|fault: String| {
+                PipelineError::Request(format!("inpaint_method of the model's own defaults: {fault}"))
+            })?,
         })
     }
 

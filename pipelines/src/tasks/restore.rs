@@ -3,10 +3,10 @@
 use super::image_to_image::Picture;
 use super::{
     Begin, Finished, Kind, Prepared, Range, Start, Stepping, Task, TaskDefaults, Wanted, check_sees_nothing, down_from,
-    rounded_size, tile_of,
+    noised, rounded_size, tile_of,
 };
 use crate::error::PipelineError;
-use crate::parts::{Model, Size};
+use crate::parts::{Autoencoder, Model, Size};
 use crate::picture::RgbImage;
 use graph::Work;
 use std::sync::Arc;
@@ -64,25 +64,43 @@ struct NoisyPicture {
     sigma: f64,
 }
 
+impl NoisyPicture {
+    /// The picture's latents, and the standard deviation of the noise in them: how much they change when as much noise as the picture has comes on
+    /// top of it.
+    async fn noisy_latents(
+        &self,
+        autoencoder: &Autoencoder,
+        begin: &mut Begin<'_>,
+    ) -> Result<(Vec<f32>, f64), PipelineError> {
+        let (picture, extents) = (self.picture.sample(), self.picture.extents());
+        let latents = autoencoder.encode_mean(begin.host, &picture, extents).await?;
+        let noisier = noised(&picture, &begin.draw(extents), (1.0, self.sigma));
+        let others = autoencoder.encode_mean(begin.host, &noisier, extents).await?;
+        let square: f64 = latents.iter().zip(&others).map(|(one, other)| f64::from(one - other).powi(2)).sum();
+        let deviation = (square / latents.len() as f64).sqrt();
+        Ok((latents, deviation))
+    }
+}
+
 impl Prepared for NoisyPicture {
     fn start<'a>(&'a self, begin: &'a mut Begin<'_>) -> Work<'a, Start, PipelineError> {
         Box::pin(async move {
             let (alpha, sigma) = begin.sampling.noising();
-            if begin.model.autoencoder.is_some() {
-                // Noise over a picture is none over its latents, which get their own.
-                return self.picture.start(begin).await;
-            }
-            let mut x = self.picture.latents(begin).await?;
+            let (mut x, own) = match &begin.model.autoencoder {
+                Some(autoencoder) => self.noisy_latents(autoencoder, begin).await?,
+                None => (self.picture.sample(), self.sigma),
+            };
+            let is_picture = begin.model.autoencoder.is_none();
             let noise = begin.starting_noise();
+            // A model's smallest level may lie above the noise that is there: what is missing is added.
+            let more = (sigma.powi(2) - (alpha * own).powi(2)).max(0.0).sqrt();
             #[allow(clippy::cast_possible_truncation, reason = "samples are f32")]
-            let (own, alpha, sigma) = (self.sigma as f32, alpha as f32, sigma as f32);
-            // A model's smallest level may lie above the picture's noise: what is missing is added.
-            let more = (sigma * sigma - own * own).max(0.0).sqrt();
+            let (own, alpha, more) = (own as f32, alpha as f32, more as f32);
             for (x, noise) in x.iter_mut().zip(noise) {
                 // Bytes end at 0 and 255, and noise does not: where it was cut off, about as much of it is put back.
-                let ended = if *x >= 1.0 {
+                let ended = if is_picture && *x >= 1.0 {
                     noise.abs()
-                } else if *x <= -1.0 {
+                } else if is_picture && *x <= -1.0 {
                     -noise.abs()
                 } else {
                     0.0
