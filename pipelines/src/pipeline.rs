@@ -128,6 +128,19 @@ impl Pipeline {
         self.shared.model.samples_are_pictures()
     }
 
+    /// Whether the picture of any sample of a job can be had at every step, because it takes a processor some tens of milliseconds at most: of pixels,
+    /// and of latents whose autoencoder is small.
+    #[must_use]
+    pub fn decodes_quickly(&self, job: &Job) -> bool {
+        const MOST_OPERATIONS: u64 = 5_000_000_000;
+        let model = &self.shared.model;
+        let decodes = |autoencoder: &Autoencoder| {
+            autoencoder.makes_pictures()
+                && autoencoder.decoding_flops(job.shape).is_ok_and(|operations| operations <= MOST_OPERATIONS)
+        };
+        model.samples_are_pictures() || model.autoencoder.as_ref().is_some_and(decodes)
+    }
+
     /// Whether it reads a prompt.
     #[must_use]
     pub fn takes_prompt(&self) -> bool {

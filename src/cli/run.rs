@@ -260,7 +260,7 @@ pub(super) fn make(
 ) -> Result<Vec<Generated>, CliError> {
     let mut batch = pipe.start_all(jobs)?;
     let mut progress = Progress::new(jobs.len(), flags.is_quiet());
-    let writer = |job: &Job, folder| StepWriter::new(folder, job.settings().seed, pipe.samples_are_pictures());
+    let writer = |job: &Job, folder| StepWriter::new(folder, pipe, job);
     let writers = flags.save_steps.as_deref().map(|folder| jobs.iter().map(|job| writer(job, folder)).collect());
     let writers: Option<Vec<StepWriter>> = writers.transpose()?;
     let runs = batch.ids();

@@ -28,6 +28,25 @@ fn without(prefix: &str, to: &Path) {
 
 const IMG2IMG: [&str; 6] = ["img2img", "input:waves.png", "a red square", "-m", "model:stable_diffusion", "-s3"];
 
+/// Latents of a small autoencoder are decoded at every step: the last step's picture is the finished one, since no noise is left after it.
+#[test]
+fn every_step_of_latents_is_a_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path();
+    let steps = ["--sampler", "euler", "--steps", "3", "--save-steps", "steps", "-o", "made.png"];
+    succeed(place, &[&["generate", "a red square", "-m", "model:stable_diffusion", "-s3"][..], &steps].concat());
+    let made = read(place, "made.png");
+    for step in 1..=3 {
+        for what in ["x", "denoised"] {
+            let shown = read(place, &format!("steps/3-step-00{step}-{what}.png"));
+            assert_eq!((shown.width, shown.height), (made.width, made.height), "{step} {what}");
+        }
+    }
+    let last = read(place, "steps/3-step-003-denoised.png");
+    assert!(last.pixels.iter().zip(&made.pixels).all(|(a, b)| a.abs_diff(*b) <= 1));
+    assert!(read(place, "steps/3-step-001-denoised.png").pixels != last.pixels);
+}
+
 /// Without a model's name, pictures are edited by the bundled diffusion model. The consistency model takes one step, of
 /// which a strength below 1 leaves none.
 #[test]

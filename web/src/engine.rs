@@ -4,8 +4,10 @@ use crate::blobs::Files;
 use crate::job::{self, Pictures};
 use js_sys::Function;
 use pipelines::{
-    DeviceChoice, DeviceSettings, Pipeline, RgbImage, SelftestDepth, SharedDevice, open_device_async, selftest_async,
+    DeviceChoice, DeviceSettings, Job, Pipeline, RgbImage, SelftestDepth, SharedDevice, open_device_async,
+    selftest_async,
 };
+use scheduler::Frame;
 use serde_json::{Value, json};
 use wasm_bindgen::prelude::*;
 
@@ -114,7 +116,7 @@ impl Engine {
         let request = job::request(&fields, Pictures::of(image, mask)).map_err(failed)?;
         let job = pipeline.job(&request).map_err(failed)?;
         let run = pipeline.start_async(&job).await.map_err(failed)?;
-        Ok(Run { run: Some(run), pipeline, is_flow: job.sampling().schedule.frame == scheduler::Frame::Flow })
+        Ok(Run { run: Some(run), pipeline, job })
     }
 }
 
@@ -133,7 +135,7 @@ impl Pictures {
 pub struct Run {
     run: Option<pipelines::Run>,
     pipeline: Pipeline,
-    is_flow: bool,
+    job: Job,
 }
 
 #[wasm_bindgen]
@@ -142,13 +144,17 @@ impl Run {
     pub async fn next(&mut self) -> Result<Option<Step>, JsError> {
         let run = self.run.as_mut().ok_or_else(|| JsError::new("this run is over"))?;
         let Some(step) = run.next_async().await.map_err(failed)? else { return Ok(None) };
-        let is_picture = self.pipeline.samples_are_pictures();
-        let denoised = is_picture.then(|| RgbImage::from_sample(step.denoised, step.shape)).flatten().map(Picture);
         // Made as small as its noise is large, so that both noise and image are seen.
-        let scale = if self.is_flow { 1.0 } else { 1.0 / (1.0 + step.sigma) };
+        let is_flow = self.job.sampling().schedule.frame == Frame::Flow;
+        let scale = if is_flow { 1.0 } else { 1.0 / (1.0 + step.sigma) };
         #[allow(clippy::cast_possible_truncation, reason = "samples are f32")]
         let x: Vec<f32> = step.x.iter().map(|value| value * scale as f32).collect();
-        let noisy = is_picture.then(|| RgbImage::from_sample(&x, step.shape)).flatten().map(Picture);
+        let (mut denoised, mut noisy) = (None, None);
+        if self.pipeline.decodes_quickly(&self.job) {
+            let decode = async |sample| self.pipeline.decode_async(&self.job, sample).await.map_err(failed);
+            denoised = decode(step.denoised).await?.map(Picture);
+            noisy = decode(&x).await?.map(Picture);
+        }
         Ok(Some(Step {
             index: step.index,
             steps: step.steps,
@@ -188,7 +194,7 @@ pub struct Step {
 
 #[wasm_bindgen]
 impl Step {
-    /// The model's estimate of the picture; nothing where samples are latents. It is handed over, once.
+    /// The model's estimate of the picture; nothing where samples are latents of a large autoencoder. It is handed over, once.
     pub fn denoised(&mut self) -> Option<Picture> {
         self.denoised.take()
     }

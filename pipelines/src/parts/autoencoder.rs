@@ -130,6 +130,11 @@ impl Autoencoder {
         Ok(both.iter().map(|graph| graph.cost(Rate::Step).flops as f64).sum())
     }
 
+    /// Operations that decoding takes alone.
+    pub(crate) fn decoding_flops(&self, shape: SampleShape) -> Result<u64, PipelineError> {
+        Ok(self.graph(shape)?.cost(Rate::Step).flops)
+    }
+
     /// The graph that decodes latents of this shape, with its weights.
     pub(crate) fn decoding(&self, shape: SampleShape) -> Result<(Graph, &dyn WeightSource), PipelineError> {
         Ok((self.graph(shape)?, &self.weights))

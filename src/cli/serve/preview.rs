@@ -1,5 +1,5 @@
-//! Pictures of a step while it is the latest: of pixels as they are, of latents by a linear map that is fitted to a picture that the autoencoder
-//! made.
+//! Pictures of a step while it is the latest: of pixels as they are, of latents by their autoencoder where that is small, and otherwise by a linear map
+//! that is fitted to a picture that it made.
 
 use super::limits::PREVIEW_SIDE;
 use crate::compare::report::{Preview, thumbnail};
@@ -28,11 +28,8 @@ impl Painter {
         denoised: &[f32],
         shape: SampleShape,
     ) -> Option<Preview> {
-        if pipe.samples_are_pictures() {
-            return Some(Preview::Pixels);
-        }
-        if let Some(map) = self.maps.get(&model) {
-            return Some(map.clone());
+        if let Some(known) = Preview::exact(pipe, job).or_else(|| self.maps.get(&model).cloned()) {
+            return Some(known);
         }
         let image = pipe.decode(job, denoised).ok().flatten()?;
         let map = Preview::fit(denoised, shape, &image)?;

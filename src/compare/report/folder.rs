@@ -212,7 +212,7 @@ impl Recorder {
         image: Option<&RgbImage>,
     ) {
         let model = comparison.cells()[cell].model;
-        if self.previews.contains_key(&model) || comparison.models()[model].pipe.samples_are_pictures() {
+        if self.preview(comparison, cell).is_some() {
             return;
         }
         if let Some(preview) = image.and_then(|image| Preview::fit(sample, shape, image)) {
@@ -221,11 +221,9 @@ impl Recorder {
     }
 
     fn preview(&self, comparison: &Comparison, cell: usize) -> Option<Preview> {
-        let model = comparison.cells()[cell].model;
-        if comparison.models()[model].pipe.samples_are_pictures() {
-            return Some(Preview::Pixels);
-        }
-        self.previews.get(&model).cloned()
+        let own = &comparison.cells()[cell];
+        let exact = own.job().ok().and_then(|job| Preview::exact(&comparison.models()[own.model].pipe, job));
+        exact.or_else(|| self.previews.get(&own.model).cloned())
     }
 
     fn step(&mut self, comparison: &Comparison, cell: usize, sample: StepSample) -> Result<(), ReportError> {
@@ -264,7 +262,8 @@ impl Recorder {
         let x = preview.noisy(&sample.x, sample.sigma, is_flow, sample.shape);
         let denoised = preview.denoised(&sample.denoised, sample.shape);
         let point = sample.reference.as_ref();
-        let difference = point.and_then(|point| preview.difference(&sample.x, &point.x, sample.shape));
+        let difference =
+            point.and_then(|point| preview.difference(&sample.x, &point.x, sample.shape, (sample.sigma, is_flow)));
         for (what, image) in [("x.png", &x), ("denoised.png", &denoised)] {
             if let Some(image) = image {
                 // Not beside its place first: the cell's own file is written last, and says that all of these are whole.

@@ -1,11 +1,13 @@
-//! Samples as pictures: of pixels as they are, of latents by a map that is fitted to one decoded picture.
+//! Samples as pictures: of pixels as they are, of latents by their autoencoder where that is small, and otherwise by a map that is fitted to one
+//! decoded picture.
 
 use super::ReportError;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use image::{ImageFormat, RgbImage as Buffer, imageops};
-use pipelines::{RgbImage, SampleShape};
+use pipelines::{Job, Pipeline, RgbImage, SampleShape};
 use std::io::Cursor;
+use std::sync::Arc;
 
 /// How many times a difference is made larger for the eye.
 pub(super) const GAIN: f32 = 5.0;
@@ -15,11 +17,21 @@ pub(super) const GAIN: f32 = 5.0;
 pub(crate) enum Preview {
     /// They are pictures.
     Pixels,
+    /// Each is decoded.
+    Decoded(Arc<(Pipeline, Job)>),
     /// Each pixel of the preview is a linear function of its latent: red, green and blue have a weight for every channel and a constant.
     Linear([Vec<f32>; 3]),
 }
 
 impl Preview {
+    /// The very pictures of a job's samples, where they can be had at every step.
+    pub(crate) fn exact(pipe: &Pipeline, job: &Job) -> Option<Self> {
+        if pipe.samples_are_pictures() {
+            return Some(Self::Pixels);
+        }
+        pipe.decodes_quickly(job).then(|| Self::Decoded(Arc::new((pipe.clone(), job.clone()))))
+    }
+
     /// The linear map that takes latents nearest, in least squares, to the picture that an autoencoder made of them, made as small as they are.
     pub(crate) fn fit(sample: &[f32], shape: SampleShape, image: &RgbImage) -> Option<Self> {
         let small =
@@ -44,8 +56,14 @@ impl Preview {
 
     /// A picture of a sample; without the map's constants, of a difference of two.
     fn picture(&self, sample: &[f32], shape: SampleShape, scale: f32, is_difference: bool) -> Option<RgbImage> {
+        let scaled = || sample.iter().map(|v| v * scale).collect();
         let values: Vec<f32> = match self {
-            Self::Pixels => sample.iter().map(|v| v * scale).collect(),
+            Self::Pixels => scaled(),
+            Self::Decoded(of) => {
+                let (pipe, job) = &**of;
+                let values: Vec<f32> = scaled();
+                return pipe.decode(job, &values).ok().flatten();
+            }
             Self::Linear(weights) => {
                 let constant = if is_difference { 0.0 } else { 1.0 };
                 let mut values = Vec::with_capacity(3 * shape.width * shape.height);
@@ -58,7 +76,7 @@ impl Preview {
                 values
             }
         };
-        let channels = if matches!(self, Self::Pixels) { shape.channels } else { 3 };
+        let channels = if matches!(self, Self::Linear(_)) { 3 } else { shape.channels };
         RgbImage::from_sample(&values, SampleShape { channels, ..shape })
     }
 
@@ -74,8 +92,19 @@ impl Preview {
         self.picture(x, shape, scale, false)
     }
 
-    /// What two samples differ in, [`GAIN`] times, around grey.
-    pub(super) fn difference(&self, a: &[f32], b: &[f32], shape: SampleShape) -> Option<RgbImage> {
+    /// What two samples differ in, [`GAIN`] times, around grey. An autoencoder is no linear map: of what it decodes, the pictures of the two differ.
+    pub(super) fn difference(&self, a: &[f32], b: &[f32], shape: SampleShape, noise: (f64, bool)) -> Option<RgbImage> {
+        if matches!(self, Self::Decoded(_)) {
+            let [mut one, other] = [a, b].map(|x| self.noisy(x, noise.0, noise.1, shape));
+            let pixels = &mut one.as_mut()?.pixels;
+            for (value, other) in pixels.iter_mut().zip(&other?.pixels) {
+                let apart = GAIN * (f32::from(*value) - f32::from(*other));
+                #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a byte")]
+                let byte = (128.0 + apart).clamp(0.0, 255.0) as u8;
+                *value = byte;
+            }
+            return one;
+        }
         let difference: Vec<f32> = a.iter().zip(b).map(|(a, b)| a - b).collect();
         self.picture(&difference, shape, GAIN, true)
     }
@@ -164,7 +193,7 @@ mod tests {
         let shown = preview.denoised(&sample, shape).expect("a picture");
         assert!(shown.pixels.iter().zip(&image.pixels).all(|(a, b)| a.abs_diff(*b) <= 2));
         // A difference of nothing is grey.
-        let grey = preview.difference(&sample, &sample, shape).expect("a picture");
+        let grey = preview.difference(&sample, &sample, shape, (0.0, false)).expect("a picture");
         assert!(grey.pixels.iter().all(|v| *v == 128));
     }
 

@@ -143,7 +143,9 @@ function render() {
 // What a picture's own size is decides how the frame looks.
 $("shown").addEventListener("load", () => {
   if (isInput()) return;
-  const isLatent = $("shown").src.startsWith("data:") && known.models.find((one) => one.id === run.job.model)?.makes_pixels === false;
+  const model = known.models.find((one) => one.id === run.job.model);
+  // A preview of latents is an eighth as wide as the picture, unless it was decoded.
+  const isLatent = $("shown").src.startsWith("data:") && model?.makes_pixels === false && 4 * $("shown").naturalWidth <= model.defaults.width;
   shape($("shown").naturalWidth, $("shown").naturalHeight, isLatent);
 });
 
