@@ -184,8 +184,7 @@ impl Pipeline {
     /// Whether a picture of this size is so much larger than those that the model was trained on that it is made in parts.
     #[must_use]
     pub fn is_much_larger(&self, width: usize, height: usize) -> bool {
-        let model = &self.shared.model;
-        crate::tasks::is_much_larger(model, model.autoencoder.is_some(), Size { height, width })
+        crate::tasks::is_much_larger(&self.shared.model, Size { height, width })
     }
 
     /// The graph of a job's denoiser.

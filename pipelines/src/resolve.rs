@@ -48,7 +48,7 @@ pub(crate) fn resolve(shared: &Shared, request: &Request) -> Result<Job, Pipelin
     settings.method = kind.method(&stepping)?;
     let size = Size { height: settings.height, width: settings.width };
     let bin = model.bin(size).filter(|_| kind.may_bin());
-    let tile = kind.tile(&stepping, model, size);
+    let tile = kind.tile(model, size);
     let shape = match tile {
         Some(tile) => model.tiled_shape(size, tile)?,
         None => model.sample_shape(size, bin)?,
@@ -81,7 +81,7 @@ pub(crate) fn resolve(shared: &Shared, request: &Request) -> Result<Job, Pipelin
         part: Part::Whole,
     };
     let dropped = text.as_ref().map_or(0, |text| text.dropped);
-    let warnings = warnings(shared, request, &settings, &stepping, (&layout, bin, dropped))?;
+    let warnings = warnings(shared, request, &settings, (&layout, bin, dropped))?;
     let noise = request.noise.clone();
     let job = Job { settings, sampling, program, noise, shape, grid, layout, clips, bin, text, prepared, warnings };
     check_step_cache(shared, &job)?;

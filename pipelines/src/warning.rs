@@ -7,7 +7,7 @@ use crate::networks::{Concatenated, Guidance};
 use crate::parts::Size;
 use crate::pipeline::Shared;
 use crate::request::Request;
-use crate::tasks::{Stepping, is_much_larger};
+use crate::tasks::is_much_larger;
 use std::fmt;
 
 /// Something in a request that is possible, but hardly what was meant. Each is one sentence in small letters, without a full stop.
@@ -69,7 +69,6 @@ pub(crate) fn warnings(
     shared: &Shared,
     request: &Request,
     settings: &Settings,
-    stepping: &Stepping,
     (layout, bin, dropped): (&Layout, Option<Size>, usize),
 ) -> Result<Vec<Warning>, PipelineError> {
     let model = &shared.model;
@@ -97,7 +96,7 @@ pub(crate) fn warnings(
     if request.guidance_interval.is_some() && !layout.guided {
         found.push(Warning::IntervalUnread);
     }
-    found.extend(far_from_trained(shared, stepping, layout, bin));
+    found.extend(far_from_trained(shared, layout, bin));
     Ok(found)
 }
 
@@ -111,7 +110,7 @@ fn is_distilled(shared: &Shared) -> bool {
 
 /// What the network makes at once, where that is far from what it knows. One that was trained to see a small picture makes any size, and one that
 /// rounds sizes to its own needs no warning.
-fn far_from_trained(shared: &Shared, stepping: &Stepping, layout: &Layout, bin: Option<Size>) -> Option<Warning> {
+fn far_from_trained(shared: &Shared, layout: &Layout, bin: Option<Size>) -> Option<Warning> {
     let model = &shared.model;
     if bin.is_some() || matches!(model.network.concatenated, Concatenated::Picture { .. }) {
         return None;
@@ -120,7 +119,7 @@ fn far_from_trained(shared: &Shared, stepping: &Stepping, layout: &Layout, bin: 
     let made = Size { height: layout.shape.height * per, width: layout.shape.width * per };
     let trained = model.default_size();
     let is_small = 2 * made.height * made.width < trained.height * trained.width;
-    (is_small || is_much_larger(model, stepping.latents, made)).then_some(Warning::FarFromTrained {
+    (is_small || is_much_larger(model, made)).then_some(Warning::FarFromTrained {
         made: [made.width, made.height],
         trained: [trained.width, trained.height],
     })

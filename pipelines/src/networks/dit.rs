@@ -24,6 +24,7 @@ pub(super) fn read(files: &ModelFiles, index: &ModelIndex) -> Result<Option<Netw
         guidance: Guidance::ClassifierFree,
         concatenated: Concatenated::Nothing,
         bins: false,
+        several_sizes: false,
         draws_twice: true,
         defaults: Defaults::new(4.0, 50),
         build: Box::new(move |s, inputs| {

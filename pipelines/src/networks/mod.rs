@@ -78,6 +78,8 @@ pub(crate) struct Network {
     pub(crate) concatenated: Concatenated,
     /// Whether sizes are rounded to those that it was trained on, and the picture fitted to the size asked for afterwards.
     pub(crate) bins: bool,
+    /// Whether it was trained on pictures of several sizes, and makes good ones somewhat beyond them, too.
+    pub(crate) several_sizes: bool,
     /// Whether its pipeline steps a sample and its copy under guidance, so that each step's draw is of both.
     pub(crate) draws_twice: bool,
     /// What diffusers takes where neither checkpoint nor user says.

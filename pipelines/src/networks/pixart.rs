@@ -27,6 +27,7 @@ pub(super) fn read(files: &ModelFiles, index: &ModelIndex) -> Result<Option<Netw
         concatenated: Concatenated::Nothing,
         // diffusers rounds the size of latents only.
         bins: index.component("vae").is_some(),
+        several_sizes: config.use_additional_conditions(),
         draws_twice: false,
         defaults: Defaults::new(4.5, 20),
         build: Box::new(move |s, inputs| build(s, &config, inputs)),

@@ -56,6 +56,7 @@ pub(super) fn read(files: &ModelFiles, index: &ModelIndex) -> Result<Option<Netw
         guidance,
         concatenated,
         bins: false,
+        several_sizes: true,
         draws_twice: false,
         defaults: defaults(guidance, concatenated, text.pooled.is_some()),
         build: Box::new(move |s, inputs| build(s, &config, inputs)),

@@ -40,6 +40,7 @@ pub(super) fn read(files: &ModelFiles, index: &ModelIndex) -> Result<Option<Netw
         guidance: Guidance::None,
         concatenated: Concatenated::Nothing,
         bins: false,
+        several_sizes: false,
         draws_twice: false,
         defaults: Defaults::new(1.0, *steps),
         build: Box::new(move |s, inputs| {

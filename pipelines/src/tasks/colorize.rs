@@ -47,8 +47,8 @@ impl Kind for Colorize {
         choose(self.method, false, stepping).map(Some)
     }
 
-    fn tile(&self, stepping: &Stepping, model: &Model, size: Size) -> Option<Size> {
-        tile_of(stepping, model, size)
+    fn tile(&self, model: &Model, size: Size) -> Option<Size> {
+        tile_of(model, size)
     }
 
     fn prepare(&self, wanted: &Wanted<'_>) -> Result<Arc<dyn Prepared>, PipelineError> {

@@ -26,6 +26,7 @@ fn read(_: &ModelFiles, index: &ModelIndex) -> Result<Option<Network>, PipelineE
         guidance: Guidance::None,
         concatenated: Concatenated::Nothing,
         bins: false,
+        several_sizes: false,
         draws_twice: false,
         defaults: Defaults::new(1.0, 3),
         build: Box::new(|s, inputs| {

@@ -1,8 +1,8 @@
 //! Image to image: a run that starts from a picture, noised to where the sampler begins (Meng et al. 2022, SDEdit).
 
 use super::{
-    Begin, Canvas, Finished, Kind, Prepared, Start, Stepping, Task, TaskDefaults, Wanted, check_picture,
-    check_sees_nothing, noised, rounded_size, tile_of,
+    Begin, Canvas, Finished, Kind, Prepared, Start, Task, TaskDefaults, Wanted, check_picture, check_sees_nothing,
+    noised, rounded_size, tile_of,
 };
 use crate::conditioning::SampleShape;
 use crate::error::PipelineError;
@@ -41,8 +41,8 @@ impl Kind for ImageToImage {
         true
     }
 
-    fn tile(&self, stepping: &Stepping, model: &Model, size: Size) -> Option<Size> {
-        tile_of(stepping, model, size)
+    fn tile(&self, model: &Model, size: Size) -> Option<Size> {
+        tile_of(model, size)
     }
 
     fn prepare(&self, wanted: &Wanted<'_>) -> Result<Arc<dyn Prepared>, PipelineError> {

@@ -95,7 +95,7 @@ impl Inpaint {
         let part = area.part(size, self.padding.unwrap_or(PADDING), trained);
         // A part that is itself much larger than what the model makes is better denoised in tiles than made small.
         let fits = part.size.height.max(1) <= 2 * trained.height && part.size.width <= 2 * trained.width;
-        let wanted = self.padding.is_some() || (fits && is_much_larger(model, model.autoencoder.is_some(), size));
+        let wanted = self.padding.is_some() || (fits && is_much_larger(model, size));
         (wanted && part.size != size).then(|| (part, model.fitted_size(part.size)))
     }
 }
@@ -130,8 +130,8 @@ impl Kind for Inpaint {
         choose(self.method, true, stepping).map(Some)
     }
 
-    fn tile(&self, stepping: &Stepping, model: &Model, size: Size) -> Option<Size> {
-        tile_of(stepping, model, size).filter(|_| !stepping.sees_mask)
+    fn tile(&self, model: &Model, size: Size) -> Option<Size> {
+        tile_of(model, size).filter(|_| !matches!(model.network.concatenated, Concatenated::Mask(_)))
     }
 
     fn prepare(&self, wanted: &Wanted<'_>) -> Result<Arc<dyn Prepared>, PipelineError> {

@@ -98,7 +98,7 @@ pub(crate) trait Kind: fmt::Debug + Send + Sync {
     }
 
     /// The size of overlapping parts that a picture of this size is denoised in; none where it is denoised as a whole.
-    fn tile(&self, _stepping: &Stepping, _model: &Model, _size: Size) -> Option<Size> {
+    fn tile(&self, _model: &Model, _size: Size) -> Option<Size> {
         None
     }
 
@@ -333,26 +333,20 @@ fn rounded_size(image: &RgbImage, model: &Model) -> Size {
     Size { height: rounded(image.height), width: rounded(image.width) }
 }
 
-/// How many times the pixels that a model was trained on a picture may have before it is denoised in parts. Networks of latents were trained on
-/// several sizes, and give good pictures somewhat beyond them.
-fn most_times(latents: bool) -> f64 {
-    if latents { 4.0 } else { 1.3 }
-}
-
 /// Whether a picture is so much larger than what a model was trained on that it is not made as a whole.
-pub(crate) fn is_much_larger(model: &Model, latents: bool, size: Size) -> bool {
+pub(crate) fn is_much_larger(model: &Model, size: Size) -> bool {
     let trained = model.default_size();
     let pixels = |size: Size| size.height as f64 * size.width as f64;
     let longest = |size: Size| size.height.max(size.width) as f64;
-    let times = most_times(latents);
+    let times = if model.network.several_sizes { 4.0 } else { 1.3 };
     pixels(size) > times * pixels(trained) || longest(size) > 2.0 * times * longest(trained)
 }
 
 /// The size of the parts that a picture is denoised in where it is larger than what the model was trained on.
-fn tile_of(stepping: &Stepping, model: &Model, size: Size) -> Option<Size> {
+fn tile_of(model: &Model, size: Size) -> Option<Size> {
     let trained = model.default_size();
     let part = Size { height: size.height.min(trained.height), width: size.width.min(trained.width) };
-    (is_much_larger(model, stepping.latents, size) && part != size).then_some(part)
+    (is_much_larger(model, size) && part != size).then_some(part)
 }
 
 /// The noise levels of a run that begins in the middle, at `sigma`. A consistency model goes on from two fifths of it, others down to their least.

@@ -34,8 +34,8 @@ impl Kind for Restore {
         TaskDefaults { size: rounded_size(&self.image, model), guidance_scale: own.guidance_scale.min(1.0) }
     }
 
-    fn tile(&self, stepping: &Stepping, model: &Model, size: Size) -> Option<Size> {
-        tile_of(stepping, model, size)
+    fn tile(&self, model: &Model, size: Size) -> Option<Size> {
+        tile_of(model, size)
     }
 
     fn prepare(&self, wanted: &Wanted<'_>) -> Result<Arc<dyn Prepared>, PipelineError> {

@@ -37,8 +37,8 @@ impl Kind for Stroke {
         TaskDefaults { size: rounded_size(&self.image, model), ..own }
     }
 
-    fn tile(&self, stepping: &Stepping, model: &Model, size: Size) -> Option<Size> {
-        tile_of(stepping, model, size)
+    fn tile(&self, model: &Model, size: Size) -> Option<Size> {
+        tile_of(model, size)
     }
 
     fn prepare(&self, wanted: &Wanted<'_>) -> Result<Arc<dyn Prepared>, PipelineError> {

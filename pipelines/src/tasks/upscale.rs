@@ -100,8 +100,8 @@ impl Kind for Upscale {
         choose(self.method, false, stepping).map(Some)
     }
 
-    fn tile(&self, stepping: &Stepping, model: &Model, size: Size) -> Option<Size> {
-        tile_of(stepping, model, size).filter(|_| !stepping.sees_picture)
+    fn tile(&self, model: &Model, size: Size) -> Option<Size> {
+        tile_of(model, size).filter(|_| model.low_res.is_none())
     }
 
     fn prepare(&self, wanted: &Wanted<'_>) -> Result<Arc<dyn Prepared>, PipelineError> {
