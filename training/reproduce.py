@@ -2,7 +2,8 @@
 
     python reproduce.py --data DIR128 --work RUNS                     # two CPU cores: a day
     python reproduce.py --data DIR128 --work RUNS --preset gpu        # one large GPU
-    python reproduce.py --data DIR64 --work RUNS64 --preset pixels    # icons-64, with whose weights the teacher on latents begins
+    python reproduce.py --data DIR64 --work RUNS64 --preset pixels    # models of 64x64 pixels
+    python reproduce.py --data DIR128 --work RUNS --init RUNS64/models/icons-64      # begins with their weights, as the bundled pair did
 
 A stopped run goes on where it was. --only names steps. For a machine that is lent for minutes at a time: --session 8 stops a
 run after eight minutes (the same command goes on), and --parts DIR leaves the exported folders there as tar files of at most
@@ -63,16 +64,17 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--data", required=True)
     p.add_argument("--work", required=True, help="folder for runs, not part of the project")
-    p.add_argument("--models", default=HERE / "../assets/models")
-    p.add_argument("--init", default=HERE / "../assets/models/icons-64", help="begin of the teacher on latents; FOLDER-consistency is its student")
+    p.add_argument("--models", help="folder for what is made [default: that of the bundled models, and of pixels WORK/models]")
+    p.add_argument("--init", help="folder of a teacher on pixels, with whose weights the one on latents begins; FOLDER-consistency is its student")
     p.add_argument("--preset", choices=PRESETS, default="cpu")
     p.add_argument("--only", nargs="*", choices=STEPS, default=STEPS)
     p.add_argument("--rehearse", action="store_true")
     p.add_argument("--session", type=float)
     p.add_argument("--parts")
     a = p.parse_args()
-    preset, data, work, init = PRESETS[a.preset], Path(a.data).resolve(), Path(a.work).resolve(), Path(a.init).resolve()
-    models, results = (work / "models", work) if a.rehearse else (Path(a.models).resolve(), HERE)
+    preset, data, work, init = PRESETS[a.preset], Path(a.data).resolve(), Path(a.work).resolve(), a.init and Path(a.init).resolve()
+    apart = a.rehearse or a.preset == "pixels"  # what is no part of the project
+    models, results = Path(a.models or (work / "models" if apart else HERE / "../assets/models")).resolve(), work if apart else HERE
     few = REHEARSAL if a.rehearse else dict.fromkeys(REHEARSAL, [])
     if a.rehearse:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # of what takes no --threads
@@ -105,7 +107,8 @@ def main():
             continue
         on = ["--latents", latents] if latents else []
         if kind == "teacher":
-            start = [] if name == "teacher" else ["--init", init, "--patch", 2] if latents else ["--init", teacher]
+            begins = ["--init", init] if latents and init else ["--init", teacher] if not latents and name != "teacher" else []
+            start = [*begins, *(["--patch", 2] if latents else [])]
             train(name, "train.py", [*start, *on, *recipe], teacher, *few["teacher"])
         else:
             pair = ["--before", before / teacher.name, before / student.name] if before else []
@@ -128,7 +131,7 @@ def main():
         run("sample.py", student, "--steps", 1, 2, 4, "--out", results / "samples-consistency.png")
         prompts = [f"a {thing}{style}" for style in IN_STYLES for thing in THINGS]
         run("sample.py", teacher, *prompts, "--columns", len(THINGS), "--out", results / "samples-styles.png")
-        if latents:
+        if init:
             run("sheet.py", "--old", init, f"{init}-consistency", "--new", teacher, student, "--out", results / "sheet.png",
                 *few["sheet"])
 

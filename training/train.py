@@ -22,7 +22,7 @@ from transformers import CLIPTokenizer
 import run
 import tokenizer as bpe
 from data import RECIPES, Batches, Latents, Mix, encode, read_latents, to_input
-from model import Denoiser, build_text_encoder, build_transformer, device_and_precision, finer, keep_memory, on_latents, sizes
+from model import SIZE, Denoiser, build_text_encoder, build_transformer, device_and_precision, finer, keep_memory, on_latents, sizes
 from muon import Muon
 from sample import load
 
@@ -35,16 +35,13 @@ def arguments():
     run.arguments(p, minutes=105, warm_up=150, decay=0.25, ema=0.997)
     run.network(p)
     p.add_argument("--init", help="start from the weights and the tokenizer of this exported folder, whose patches may be larger")
-    p.add_argument("--latents", help="train on these, of latents.py, not on pixels; with --init, and a --patch that makes as many patches")
+    p.add_argument("--latents", help="train on these, of latents.py, not on pixels; with a --patch of 2, which makes as many patches as 8 on pixels")
     p.add_argument("--recipe", choices=RECIPES, default="emoji")
     p.add_argument("--prediction", choices=["sample", "edm"], default="sample")
     p.add_argument("--lr", type=float, default=6e-3, help="Muon's; the rest follows in fixed proportion")
     p.add_argument("--log-sigma", type=float, nargs=2, default=(1.5, 1.3), metavar=("MEAN", "STD"))
     p.add_argument("--held-out", type=int, default=96, help="pictures in the held-out loss")
-    a = p.parse_args()
-    if a.latents and not a.init:
-        p.error("--latents needs --init, whose tokenizer it takes")
-    return a
+    return p.parse_args()
 
 
 def optimizers(model, lr, ns_steps=5):
@@ -135,7 +132,7 @@ def get_tokenizer(a, mix, folder=None):
     if not path.exists() and folder:
         shutil.copytree(Path(folder) / "tokenizer", path)
     elif not path.exists():
-        bpe.save(*bpe.train(bpe.caption_texts(mix.rows), 4096), path)
+        bpe.save(*bpe.train(bpe.caption_texts((mix or Mix(a.data)).rows), 4096), path)
     return CLIPTokenizer.from_pretrained(path)
 
 
@@ -159,16 +156,17 @@ def main():
     device, bf16 = prepare(a)
     mix = get_mix(a)
     tokenizer = get_tokenizer(a, mix, a.init)
+    channels, size, _ = read_latents(a.latents)[0].shape[1:] if a.latents else (3, SIZE, SIZE)
     if a.init:
         transformer, text_encoder, *_ = load(a.init)
         if not a.latents:
             transformer = finer(transformer, a.patch)
         elif transformer.config.in_channels == 3:
-            channels, size, _ = read_latents(a.latents)[0].shape[1:]
             transformer = on_latents(transformer, a.patch, size, channels)
-        model = Denoiser(transformer, text_encoder, a.prediction)
     else:
-        model = Denoiser(build_transformer(a.width, a.layers, patch=a.patch), build_text_encoder(len(tokenizer)), a.prediction)
+        transformer = build_transformer(a.width, a.layers, patch=a.patch, size=size, channels=channels)
+        text_encoder = build_text_encoder(len(tokenizer))
+    model = Denoiser(transformer, text_encoder, a.prediction)
     model = model.to(device).requires_grad_(True).train()
     vars(a).update(sizes(model.transformer))
     r = run.Run(a, model, optimizers(model, a.lr, a.ns_steps), ["train_loss", "gradient_norm", *(f"held_out_{s}" for s in HELD_OUT_SIGMAS)])

@@ -42,7 +42,9 @@ thread_local! {
 pub(crate) fn with_scratch<R>(len: usize, body: impl FnOnce(&mut [f32]) -> R) -> R {
     let mut scratch = SCRATCH.take();
     if scratch.len() < len {
-        scratch.resize(len, 0.0);
+        // Nothing of it is kept, so that the larger one may lie where the smaller was.
+        drop(std::mem::take(&mut scratch));
+        scratch = vec![0.0; len];
     }
     let result = body(&mut scratch[..len]);
     SCRATCH.set(scratch);
