@@ -2,6 +2,7 @@
 
 use crate::error::PipelineError;
 use graph::Work;
+use models::Defaults;
 use std::fmt;
 use std::str::FromStr;
 
@@ -58,6 +59,11 @@ impl Method {
             Self::PredictorCorrector => "predictor-corrector",
             Self::Blend => "blend",
         }
+    }
+
+    /// The one for masks that a checkpoint's own defaults name, if any.
+    pub(crate) fn of_masks(defaults: &Defaults) -> Result<Option<Self>, String> {
+        defaults.inpaint_method.as_deref().map(str::parse).transpose()
     }
 
     /// The sampler that it is a part of, if it is one's.

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use crate::common::{claim, fail, input, model, read, run, succeed, write_mask};
+use crate::common::{claim, copy, fail, input, model, read, run, succeed, write_mask};
 use headwater::read_picture;
 use std::fs;
 use std::path::Path;
@@ -10,14 +10,6 @@ use std::process::{Command, Stdio};
 
 /// A golden latent pipeline without some of its autoencoder's tensors.
 fn without(prefix: &str, to: &Path) {
-    fn copy(from: &Path, to: &Path) {
-        fs::create_dir(to).unwrap();
-        for entry in fs::read_dir(from).unwrap() {
-            let path = entry.unwrap().path();
-            let target = to.join(path.file_name().unwrap());
-            if path.is_dir() { copy(&path, &target) } else { assert!(fs::copy(&path, &target).is_ok()) }
-        }
-    }
     copy(Path::new(&model("stable_diffusion")), to);
     let file = to.join("vae/diffusion_pytorch_model.safetensors");
     let bytes = fs::read(&file).unwrap();

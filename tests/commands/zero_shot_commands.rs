@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use crate::common::{claim, fail, input, read, run, succeed, write_mask};
+use crate::common::{claim, copy, fail, input, model, read, run, succeed, write_mask};
 use headwater::{RgbImage, read_picture};
 use serde_json::Value;
 use std::fs;
@@ -183,6 +183,22 @@ fn methods_are_chosen_by_the_model_and_by_name() {
         let info: Value = serde_json::from_str(&succeed(place, &["info", model, "--json"])).unwrap();
         assert_eq!(info["edits"], wanted, "{model}");
     }
+    // A checkpoint may name its own; a sampler that is a method goes before it, and a name that is none is told when the checkpoint is read.
+    let named = |method: &str| {
+        let folder = place.join(format!("{method}-ddpm"));
+        copy(Path::new(&model("ddpm")), &folder);
+        let index = folder.join("model_index.json");
+        let mut fields: Value = serde_json::from_slice(&std::fs::read(&index).unwrap()).unwrap();
+        fields["headwater"] = serde_json::json!({ "inpaint_method": method });
+        std::fs::write(&index, fields.to_string()).unwrap();
+        folder.to_str().unwrap().to_owned()
+    };
+    let repaint = named("repaint");
+    assert_eq!(method(&repaint, &[]).as_deref(), Some("repaint"));
+    assert_eq!(method(&repaint, &["--method", "replace"]).as_deref(), Some("replace"));
+    assert_eq!(method(&repaint, &["--sampler", "predictor_corrector"]).as_deref(), Some("predictor-corrector"));
+    let wrong = ["inpaint", "input:square.png", "--mask", "8,8,9,9", "-m"];
+    fail(place, &[&wrong[..], &[&named("magic")]].concat(), 1, "the block \"headwater\" is wrong: magic is no method");
     let inpaint = ["inpaint", "input:square.png", "--mask", "8,8,9,9", "--steps", "2", "-m"];
     for (more, part) in [
         (&["model:consistency", "--method", "repaint"][..], "a consistency model was not trained for"),

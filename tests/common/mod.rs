@@ -21,6 +21,16 @@ pub fn input(name: &str) -> String {
     goldens().join("edits").join(name).to_str().unwrap().to_owned()
 }
 
+/// A folder and all that is in it.
+pub fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() { copy(&path, &target) } else { assert!(fs::copy(&path, &target).is_ok()) }
+    }
+}
+
 pub fn model(name: &str) -> String {
     goldens().join("pipelines").join(name).to_str().unwrap().to_owned()
 }

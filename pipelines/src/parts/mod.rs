@@ -9,6 +9,7 @@ mod text_encoder;
 
 use crate::conditioning::SampleShape;
 use crate::devices::residency::add;
+use crate::edit::Method;
 use crate::error::PipelineError;
 use crate::networks::{Inputs, Network, ReadNetwork, Source};
 use crate::picture::binning;
@@ -94,6 +95,8 @@ impl Model {
             width: self.defaults.width.unwrap_or(self.side()),
         };
         self.sample_shape(size, self.bin(size))
+            .map_err(|error| broken(format!("the block \"headwater\" is wrong: {error}")))?;
+        Method::of_masks(&self.defaults)
             .map_err(|error| broken(format!("the block \"headwater\" is wrong: {error}")))?;
         // Shapes of weights do not depend on the picture's size: the smallest will do.
         let shape = self.sample_shape(Size { height: self.side(), width: self.side() }, None)?;

@@ -169,7 +169,6 @@ impl Stepping {
         latents: bool,
         defaults: &Defaults,
     ) -> Result<Self, PipelineError> {
-        let mask_method = defaults.inpaint_method.as_deref().map(str::parse).transpose();
         Ok(Self {
             sampler: asked.map_or_else(|| scheduler.default_sampler(), Ok)?,
             sampler_was_asked: asked.is_some(),
@@ -177,9 +176,8 @@ impl Stepping {
             score: scheduler.class().starts_with("ScoreSde"),
             sees_mask: matches!(network.concatenated, Concatenated::Mask(_)),
             sees_picture: matches!(network.concatenated, Concatenated::Picture { .. }),
-            mask_method: mask_method.map_err(|fault: String| {
-                PipelineError::Request(format!("inpaint_method of the model's own defaults: {fault}"))
-            })?,
+            // A checkpoint that names none of the methods was refused when it was read.
+            mask_method: Method::of_masks(defaults).ok().flatten(),
         })
     }
 
