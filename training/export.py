@@ -62,8 +62,8 @@ def write(model, tokenizer, data, out, guidance=3.0, steps=20, consistency=False
         "vae": ["diffusers", "AutoencoderKL"] if autoencoder else [None, None],  # else the transformer works on pixels in -1..1
         "headwater": {
             "guidance_scale": guidance, "num_inference_steps": steps, "height": side, "width": side, "negative_prompt": "",
-            # on latents: what a mask keeps is put back through the autoencoder (docs/benchmarks, "Zero-shot edits")
-            **({"inpaint_method": "replace"} if autoencoder else {}),
+            # how latents are edited best (docs/benchmarks, "Zero-shot edits")
+            **({"inpaint_method": "replace", "restore_noise": 0.15} if autoencoder else {}),
         },
     }
     (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")

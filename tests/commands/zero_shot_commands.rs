@@ -22,6 +22,16 @@ fn edit(place: &Path, model: &str, arguments: &[&str]) -> (Value, RgbImage) {
     (json, read(place, "out.png"))
 }
 
+/// A golden model with defaults of its own, in a folder of that name.
+fn with_defaults(of: &str, defaults: &Value, folder: &Path) -> String {
+    copy(Path::new(&model(of)), folder);
+    let index = folder.join("model_index.json");
+    let mut fields: Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
+    fields["headwater"] = defaults.clone();
+    fs::write(&index, fields.to_string()).unwrap();
+    folder.to_str().unwrap().to_owned()
+}
+
 fn original(name: &str) -> RgbImage {
     read_picture(Path::new(&input(name))).unwrap()
 }
@@ -143,6 +153,16 @@ fn noise_is_taken_off_and_strokes_become_pictures() {
             assert!((0.8..1.0 + 1e-9).contains(&share) && sigmas.len() == 3, "{model}: {json}");
         }
     }
+    // A checkpoint may say how much of a picture's noise its autoencoder leaves in latents.
+    let with = |share: f64| {
+        let defaults = serde_json::json!({ "restore_noise": share });
+        with_defaults("stable_diffusion", &defaults, &folder.path().join(format!("{share}-diffusion")))
+    };
+    let restore = ["restore", "input:square.png", "--sigma", "2", "--sampler", "euler"];
+    let first = |model: &str| edit(folder.path(), model, &restore).0["sigmas"][0].as_f64().unwrap();
+    assert!((first("model:stable_diffusion") - 2.0).abs() < 1e-9 && (first(&with(0.25)) - 0.5).abs() < 1e-9);
+    let wrong = ["restore", "input:square.png", "x", "--sigma", "2", "-m"];
+    fail(folder.path(), &[&wrong[..], &[&with(0.0)]].concat(), 1, "restore_noise must be a number above 0");
     // Noise is measured where nobody says how much there is.
     fs::write(folder.path().join("flat.png"), fs::read(input("square.png")).unwrap()).unwrap();
     image::RgbImage::from_pixel(32, 32, image::Rgb([90, 90, 90])).save(folder.path().join("flat.png")).unwrap();
@@ -185,13 +205,8 @@ fn methods_are_chosen_by_the_model_and_by_name() {
     }
     // A checkpoint may name its own; a sampler that is a method goes before it, and a name that is none is told when the checkpoint is read.
     let named = |method: &str| {
-        let folder = place.join(format!("{method}-ddpm"));
-        copy(Path::new(&model("ddpm")), &folder);
-        let index = folder.join("model_index.json");
-        let mut fields: Value = serde_json::from_slice(&std::fs::read(&index).unwrap()).unwrap();
-        fields["headwater"] = serde_json::json!({ "inpaint_method": method });
-        std::fs::write(&index, fields.to_string()).unwrap();
-        folder.to_str().unwrap().to_owned()
+        let defaults = serde_json::json!({ "inpaint_method": method });
+        with_defaults("ddpm", &defaults, &place.join(format!("{method}-ddpm")))
     };
     let repaint = named("repaint");
     assert_eq!(method(&repaint, &[]).as_deref(), Some("repaint"));

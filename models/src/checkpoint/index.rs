@@ -48,6 +48,8 @@ pub struct Defaults {
     pub negative_prompt: Option<String>,
     /// How a picture is held to what a mask keeps of it.
     pub inpaint_method: Option<String>,
+    /// Of a model on latents: how much noise a noisy picture's latents have, as a share of the picture's own. An encoder takes the rest off.
+    pub restore_noise: Option<f64>,
 }
 
 /// Names of fields that are parts, whatever their value.

@@ -96,6 +96,10 @@ impl Model {
         };
         self.sample_shape(size, self.bin(size))
             .map_err(|error| broken(format!("the block \"headwater\" is wrong: {error}")))?;
+        if let Some(share) = self.defaults.restore_noise.filter(|share| !(*share > 0.0 && *share <= 1.0)) {
+            let error = format!("restore_noise must be a number above 0 and at most 1, not {share}");
+            return Err(broken(format!("the block \"headwater\" is wrong: {error}")));
+        }
         Method::of_masks(&self.defaults)
             .map_err(|error| broken(format!("the block \"headwater\" is wrong: {error}")))?;
         // Shapes of weights do not depend on the picture's size: the smallest will do.

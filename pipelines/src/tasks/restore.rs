@@ -6,7 +6,7 @@ use super::{
     noised, rounded_size, tile_of,
 };
 use crate::error::PipelineError;
-use crate::parts::{Autoencoder, Model, Size};
+use crate::parts::{Model, Size};
 use crate::picture::RgbImage;
 use graph::Work;
 use std::sync::Arc;
@@ -53,7 +53,8 @@ impl Kind for Restore {
         if !(level.is_finite() && level > 0.0) {
             return Err(PipelineError::Request(format!("sigma must be a number above 0, not {level}")));
         }
-        Ok(Arc::new(NoisyPicture { picture, sigma: level }))
+        let share = wanted.model.defaults().restore_noise.filter(|_| wanted.model.autoencoder.is_some());
+        Ok(Arc::new(NoisyPicture { picture, sigma: level, share }))
     }
 }
 
@@ -62,23 +63,25 @@ impl Kind for Restore {
 struct NoisyPicture {
     picture: Picture,
     sigma: f64,
+    /// Of latents: how much of it is left in them, where the checkpoint says so.
+    share: Option<f64>,
 }
 
 impl NoisyPicture {
-    /// The picture's latents, and the standard deviation of the noise in them: how much they change when as much noise as the picture has comes on
-    /// top of it.
-    async fn noisy_latents(
-        &self,
-        autoencoder: &Autoencoder,
-        begin: &mut Begin<'_>,
-    ) -> Result<(Vec<f32>, f64), PipelineError> {
-        let (picture, extents) = (self.picture.sample(), self.picture.extents());
-        let latents = autoencoder.encode_mean(begin.host, &picture, extents).await?;
-        let noisier = noised(&picture, &begin.draw(extents), (1.0, self.sigma));
-        let others = autoencoder.encode_mean(begin.host, &noisier, extents).await?;
-        let square: f64 = latents.iter().zip(&others).map(|(one, other)| f64::from(one - other).powi(2)).sum();
-        let deviation = (square / latents.len() as f64).sqrt();
-        Ok((latents, deviation))
+    /// The noise that a run starts with, and takes off.
+    fn level(&self) -> f64 {
+        self.sigma * self.share.unwrap_or(1.0)
+    }
+
+    /// The picture. Bytes end at 0 and 255, and noise does not: where it was cut off, about as much of it is put back.
+    fn unclipped(&self, noise: &[f32]) -> Vec<f32> {
+        #[allow(clippy::cast_possible_truncation, reason = "samples are f32")]
+        let own = self.sigma as f32;
+        let mut picture = self.picture.sample();
+        for (x, noise) in picture.iter_mut().zip(noise).filter(|(x, _)| x.abs() >= 1.0) {
+            *x += own * noise.abs().copysign(*x);
+        }
+        picture
     }
 }
 
@@ -86,28 +89,25 @@ impl Prepared for NoisyPicture {
     fn start<'a>(&'a self, begin: &'a mut Begin<'_>) -> Work<'a, Start, PipelineError> {
         Box::pin(async move {
             let (alpha, sigma) = begin.sampling.noising();
-            let (mut x, own) = match &begin.model.autoencoder {
-                Some(autoencoder) => self.noisy_latents(autoencoder, begin).await?,
-                None => (self.picture.sample(), self.sigma),
+            let (clean, noise) = match &begin.model.autoencoder {
+                // Noise over a picture is none over its latents, which get their own.
+                Some(_) if self.share.is_none() => return self.picture.start(begin).await,
+                Some(autoencoder) => {
+                    let extents = self.picture.extents();
+                    let picture = self.unclipped(&begin.draw(extents));
+                    (autoencoder.encode_mean(begin.host, &picture, extents).await?, begin.starting_noise())
+                }
+                None => {
+                    let mut noise = begin.starting_noise();
+                    let picture = self.unclipped(&noise);
+                    // What was put back has its noise.
+                    noise.iter_mut().zip(&picture).filter(|(_, x)| x.abs() > 1.0).for_each(|(noise, _)| *noise = 0.0);
+                    (picture, noise)
+                }
             };
-            let is_picture = begin.model.autoencoder.is_none();
-            let noise = begin.starting_noise();
-            // A model's smallest level may lie above the noise that is there: what is missing is added.
-            let more = (sigma.powi(2) - (alpha * own).powi(2)).max(0.0).sqrt();
-            #[allow(clippy::cast_possible_truncation, reason = "samples are f32")]
-            let (own, alpha, more) = (own as f32, alpha as f32, more as f32);
-            for (x, noise) in x.iter_mut().zip(noise) {
-                // Bytes end at 0 and 255, and noise does not: where it was cut off, about as much of it is put back.
-                let ended = if is_picture && *x >= 1.0 {
-                    noise.abs()
-                } else if is_picture && *x <= -1.0 {
-                    -noise.abs()
-                } else {
-                    0.0
-                };
-                *x = alpha * (*x + own * ended) + if ended == 0.0 { more * noise } else { 0.0 };
-            }
-            Ok(x.into())
+            // A model's smallest level may lie above the picture's noise: what is missing is added.
+            let more = (sigma.powi(2) - (alpha * self.level()).powi(2)).max(0.0).sqrt();
+            Ok(noised(&clean, &noise, (alpha, more)).into())
         })
     }
 
@@ -116,7 +116,7 @@ impl Prepared for NoisyPicture {
     }
 
     fn levels(&self, stepping: &Stepping, range: &Range, steps: Option<usize>) -> Option<Vec<f64>> {
-        Some(down_from(self.sigma, stepping, range, steps.unwrap_or(if stepping.is_consistency() { 1 } else { 10 })))
+        Some(down_from(self.level(), stepping, range, steps.unwrap_or(if stepping.is_consistency() { 1 } else { 10 })))
     }
 
     fn finish(&self, made: RgbImage) -> Finished {
