@@ -26,8 +26,10 @@ pub use convergence::{convergence_table, write_convergence};
 #[cfg(feature = "cli")]
 pub(crate) use files::tensor_file;
 pub use folder::Recorder;
+#[cfg(feature = "cli")]
+pub(crate) use pictures::Preview;
 #[cfg(feature = "serve")]
-pub(crate) use pictures::{Preview, thumbnail};
+pub(crate) use pictures::thumbnail;
 
 use super::record::{Record, cheapest, nearest};
 use super::study::Comparison;
