@@ -21,6 +21,7 @@ mod plot;
 mod sheet;
 mod tables;
 
+#[cfg(feature = "cli")]
 pub(crate) use convergence::convergence_json;
 pub use convergence::{convergence_table, write_convergence};
 #[cfg(feature = "cli")]
