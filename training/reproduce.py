@@ -3,7 +3,7 @@
     python reproduce.py --data DIR128 --work RUNS                     # two CPU cores: a day
     python reproduce.py --data DIR128 --work RUNS --preset gpu        # one large GPU
     python reproduce.py --data DIR64 --work RUNS64 --preset pixels    # models of 64x64 pixels
-    python reproduce.py --data DIR128 --work RUNS --init RUNS64/models/icons-64      # begins with their weights, as the bundled pair did
+    python reproduce.py --data DIR128 --work RUNS --init RUNS64/models/icons-64      # begins with their weights
 
 A stopped run goes on where it was. --only names steps. For a machine that is lent for minutes at a time: --session 8 stops a
 run after eight minutes (the same command goes on), and --parts DIR leaves the exported folders there as tar files of at most
