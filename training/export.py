@@ -44,7 +44,7 @@ def write(model, tokenizer, data, out, guidance=3.0, steps=20, consistency=False
         shutil.copytree(Path(autoencoder) / "vae", out / "vae", dirs_exist_ok=True)
         config = json.loads((out / "vae/config.json").read_text())
         side *= 2 ** (len(config["block_out_channels"]) - 1)
-    sched = consistency_scheduler(model.transformer) if consistency else scheduler(model.prediction)
+    sched = consistency_scheduler(model.transformer) if consistency else scheduler(model.transformer, model.prediction)
     for part, name in ((model.transformer, "transformer"), (model.text_encoder, "text_encoder")):
         copy.deepcopy(part).half().save_pretrained(out / name)
     config = json.loads((out / "transformer/config.json").read_text())

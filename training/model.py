@@ -193,14 +193,18 @@ class Denoiser(nn.Module):
         return sigma**-2 + self.sigma_data**-2
 
 
-def scheduler(prediction="sample"):
-    """The diffusers scheduler whose config is shipped."""
+def scheduler(transformer, prediction="sample"):
+    """The diffusers scheduler whose config is shipped. Pixels end at -1 and 1, latents nowhere, which it has to say: DDIM and DDPM, which may
+    be made from the same config, clip both otherwise."""
     if prediction == "edm":
         return EDMEulerScheduler(sigma_min=0.002, sigma_max=80.0, sigma_data=0.5, prediction_type="epsilon")
-    return DPMSolverMultistepScheduler(
+    made = DPMSolverMultistepScheduler(
         num_train_timesteps=1000, beta_schedule="linear", beta_start=BETAS[0], beta_end=BETAS[1], prediction_type="sample",
         algorithm_type="dpmsolver++", solver_order=2, lower_order_final=True, timestep_spacing="trailing", final_sigmas_type="zero",
     )
+    if not on_pixels(transformer):
+        made.register_to_config(clip_sample=False)
+    return made
 
 
 def on_pixels(transformer):
