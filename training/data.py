@@ -160,6 +160,12 @@ def held_out(row, colour):
     return (row["concept"], colour) == ("fox", "purple") or zlib.crc32(f"{row['concept']}/{colour}".encode()) % 8 == 0
 
 
+def splits(fold_in=False):
+    """-> (names of the splits that are learnt from, of those that are held out). Things of val_concept are on no other drawing, so a model that is
+    told to draw them has to learn from it."""
+    return (("train", "val_concept"), ("val_pair",)) if fold_in else (("train",), ("val_pair", "val_concept"))
+
+
 def article(x):
     head = re.split(r" (?:with|of|in|on|and) |, ", x)[0]
     if re.search(r"[^su]s$|\b(hair|water|money|bread|rice|food|milk|meat|snow|fog|corn|cheese|sushi|chocolate|ice|curling)$", head):

@@ -19,7 +19,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 import numpy as np
 import torch
 
-from data import RECIPES, Mix, to_input
+from data import RECIPES, Mix, splits, to_input
 from model import device_and_precision, keep_memory
 from sample import load_autoencoder
 
@@ -71,7 +71,7 @@ def main():
     p.add_argument("--autoencoder", required=True, help="exported folder with vae/")
     p.add_argument("--data", required=True)
     p.add_argument("--recipe", choices=RECIPES, default="wide_styles")
-    p.add_argument("--fold-in", action="store_true", help="val_concept too (not for a model that is to be measured)")
+    p.add_argument("--fold-in", action="store_true", help="val_concept too")
     p.add_argument("--count", type=int, default=200_000)
     p.add_argument("--out", required=True)
     p.add_argument("--seed", type=int, default=0)
@@ -87,7 +87,7 @@ def main():
     autoencoder = load_autoencoder(a.autoencoder).to(device)
     make = lambda pictures: latents_of(autoencoder, pictures, device, bf16)
     shutil.copytree(Path(a.autoencoder) / "vae", Path(a.out) / "vae", dirs_exist_ok=True)
-    mix = Mix(a.data, RECIPES[a.recipe], ("train", "val_concept") if a.fold_in else ("train",))
+    mix = Mix(a.data, RECIPES[a.recipe], splits(a.fold_in)[0])
     held_out = list(mix.plain("val_pair"))
     write(a.out, "held_out_", lambda first: (held_out[i : i + PART] for i in range(first * PART, len(held_out), PART)), len(held_out), make)
     drawn = lambda first: torch.utils.data.DataLoader(Parts(mix, a.seed, first, a.count // PART), batch_size=None, num_workers=a.workers, collate_fn=list)

@@ -25,7 +25,7 @@ import torch
 
 import evaluator
 from colour_words import colours
-from data import CHROMATIC, COLOURABLE, RECIPES, STYLE, Mix, article, held_out, over, rotate_hue, to_input
+from data import CHROMATIC, COLOURABLE, RECIPES, STYLE, Mix, article, held_out, over, rotate_hue, splits, to_input
 from model import keep_memory
 from sample import enlarge, generate, grid, load
 from seams import seams
@@ -149,6 +149,7 @@ def main():
     p.add_argument("--data", required=True)
     p.add_argument("--evaluator", required=True)
     p.add_argument("--recipe", choices=RECIPES, default="everyday", help="the recipe that the models were trained with")
+    p.add_argument("--fold-in", action="store_true", help="the models have learnt from val_concept, so it is not held out")
     p.add_argument("--teacher")
     p.add_argument("--student")
     p.add_argument("--teacher-steps", type=int, nargs="*", default=[5, 10, 20], help="guided: two evaluations each")
@@ -164,7 +165,8 @@ def main():
     if a.threads:
         torch.set_num_threads(a.threads)
     judge = evaluator.load(a.evaluator)
-    mix = Mix(a.data, RECIPES[a.recipe])
+    learnt, unseen_splits = splits(a.fold_in)
+    mix = Mix(a.data, RECIPES[a.recipe], learnt)
     if judge.size != mix.size:
         p.error(f"the judge is of pictures of {judge.size}, the drawings are of {mix.size}")
     wanted = mix.is_favourite if mix.recipe.favourites else lambda r: True
@@ -173,10 +175,10 @@ def main():
     as_trained = lambda seed: [Task("training captions", training_captions(mix, a.count, seed + n), others) for n in range(a.draws)]
     # 101 to 104 are draws by which earlier models were chosen
     groups = [as_trained(111), [Task("held-out colours", thin(colour_combinations(mix, wanted), a.count), colour_combinations(mix, wanted, False))]]
-    groups += [[Task(f"held-out drawings ({s})", v, others)] for s in ("val_pair", "val_concept") if (v := thin(split_captions(mix, s), a.count))]
+    groups += [[Task(f"held-out drawings ({s})", v, others)] for s in unseen_splits if (v := thin(split_captions(mix, s), a.count))]
     reference = {"training captions": features(judge, [r for r, *_ in training_captions(mix, a.reference, 202)]).numpy()}
     train = small([over(mix.px[i], np.float32(255)) for i in mix.idx])
-    unseen = [rgb for s in ("val_pair", "val_concept") for rgb, *_ in split_captions(mix, s)]
+    unseen = [rgb for s in unseen_splits for rgb, *_ in split_captions(mix, s)]
     near = float(np.median(nearest(unseen, train)))
     rows = []
 

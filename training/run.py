@@ -18,7 +18,7 @@ def arguments(p, minutes, warm_up, decay, ema):
     """What every run takes; the defaults that differ are the script's."""
     p.add_argument("--data", required=True, help="folder of atlas_*.webp and captions.jsonl")
     p.add_argument("--out", required=True, help="folder for checkpoint.pt, log.csv and tokenizer/")
-    p.add_argument("--fold-in", action="store_true", help="train on val_concept too (not for a model that is to be measured)")
+    p.add_argument("--fold-in", action="store_true", help="train on val_concept too")
     p.add_argument("--minutes", type=float, default=minutes, help="length of the whole run, resumed parts together")
     p.add_argument("--pictures", type=int, help="its length in pictures, in place of minutes: where other programs use the machine, minutes say little")
     p.add_argument("--session", type=float, default=float("inf"), help="stop after this many minutes, exit code 3; the same command goes on")

@@ -21,7 +21,7 @@ from transformers import CLIPTokenizer
 
 import run
 import tokenizer as bpe
-from data import RECIPES, Batches, Latents, Mix, encode, read_latents, to_input
+from data import RECIPES, Batches, Latents, Mix, encode, read_latents, splits, to_input
 from model import SIZE, Denoiser, build_text_encoder, build_transformer, device_and_precision, finer, keep_memory, on_latents, sizes
 from muon import Muon
 from sample import load
@@ -139,7 +139,7 @@ def get_tokenizer(a, mix, folder=None):
 def get_mix(a):
     if getattr(a, "latents", None):
         return None  # nothing is drawn
-    return Mix(a.data, RECIPES[a.recipe], ("train", "val_concept") if a.fold_in else ("train",))
+    return Mix(a.data, RECIPES[a.recipe], splits(a.fold_in)[0])
 
 
 def batches(a, mix, tokenizer, first, device, dropout=0.1):

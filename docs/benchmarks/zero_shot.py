@@ -37,16 +37,16 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 
 import evaluator
-from data import RECIPES, Mix
+from data import RECIPES, Mix, splits
 from quality import features, frechet, grid, split_captions
 
 TASKS = ["inpaint box", "inpaint half", "colorize", "upscale 2", "upscale 4", "restore 0.1", "restore 0.25", "restore 0.5"]
 
 
-def drawings(data, recipe, count):
+def drawings(data, recipe, count, fold_in=False):
     """-> (measured, others): (picture, caption) of the held-out drawings, of both kinds in turn with their shares."""
     mix = Mix(data, RECIPES[recipe])
-    every = [(rgb, caption) for split in ("val_pair", "val_concept") for rgb, caption, _ in split_captions(mix, split)]
+    every = [(rgb, caption) for split in splits(fold_in)[1] for rgb, caption, _ in split_captions(mix, split)]
     chosen = {int(i) for i in np.linspace(0, len(every) - 1, min(count, len(every))).round()}
     return [every[i] for i in sorted(chosen)], [pair for i, pair in enumerate(every) if i not in chosen]
 
@@ -191,6 +191,7 @@ def main():
     p.add_argument("--data", required=True)
     p.add_argument("--evaluator", required=True)
     p.add_argument("--recipe", choices=RECIPES, default="wide", help="the recipe that the models were trained with")
+    p.add_argument("--fold-in", action="store_true", help="the models have learnt from val_concept, so it is not held out")
     p.add_argument("--student", default="icons-64-consistency", help="a model's name or folder")
     p.add_argument("--teacher", default="icons-64")
     p.add_argument("--program", default=str(ROOT / "target/release/headwater"))
@@ -209,7 +210,7 @@ def main():
     a = p.parse_args()
     torch.set_num_threads(1)
     judge = evaluator.load(a.evaluator)
-    measured, others = drawings(a.data, a.recipe, 200 if a.others else a.count)
+    measured, others = drawings(a.data, a.recipe, 200 if a.others else a.count, a.fold_in)
     if a.others:
         measured, others = [others[int(i)] for i in np.linspace(0, len(others) - 1, min(a.count, len(others))).round()], others
     truths, captions = [rgb for rgb, _ in measured], [caption for _, caption in measured]
