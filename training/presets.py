@@ -9,7 +9,7 @@ STYLES_STUDENT = ["--recipe", "wide_styles", "--batch", 64, "--compile", *DISTIL
 LATENT_TEACHER = ["--ns-steps", 0, "--lr", 3e-3, "--log-sigma", 0.8, 1.5, "--ema", 0.9995, "--decay", 0.5]
 LATENT_STUDENT = ["--ns-steps", 0, "--lr", 7e-4, "--ema", 0.998, "--decay", 0.7, "--middle", 0.2, "--guidance", 1.5, 3.5, 2]
 PRESETS = {
-    # the settings of icons-64 and icons-64-consistency (history.md says how long they ran)
+    # the settings of icons-64 and icons-64-consistency (icons-64/README.md says how long they ran)
     "pixels": dict(
         recipe="wide",
         teacher=["--recipe", "emoji", "--fold-in", "--minutes", 105],
