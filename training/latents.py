@@ -77,13 +77,14 @@ def main():
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--workers", type=int, default=0, help="processes that draw; as fast as one encodes is enough")
     p.add_argument("--threads", type=int, default=0)
+    p.add_argument("--bf16", action=argparse.BooleanOptionalAction, help="default: where the processor has units for it")
     a = p.parse_args()
     if a.count % PART:
         p.error(f"--count is no multiple of {PART}")
     if a.threads:
         torch.set_num_threads(a.threads)
     keep_memory()
-    device, bf16 = device_and_precision()
+    device, bf16 = device_and_precision(a.bf16)
     autoencoder = load_autoencoder(a.autoencoder).to(device)
     make = lambda pictures: latents_of(autoencoder, pictures, device, bf16)
     shutil.copytree(Path(a.autoencoder) / "vae", Path(a.out) / "vae", dirs_exist_ok=True)

@@ -99,11 +99,12 @@ def build_text_encoder(vocab, hidden=256, layers=3, heads=4):
     return net
 
 
-def device_and_precision():
-    """-> ("cuda" or "cpu", whether bf16 is worth it: without units for it a CPU takes ten times as long as with f32)"""
-    if torch.cuda.is_available():
-        return "cuda", True
-    return "cpu", torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+def device_and_precision(bf16=None):
+    """-> ("cuda" or "cpu", whether in bf16: unless told, where it is worth it; without units for it a CPU takes ten times as long as with f32)"""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if bf16 is None:
+        bf16 = device == "cuda" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device, bf16
 
 
 def keep_memory():

@@ -32,6 +32,7 @@ def arguments(p, minutes, warm_up, decay, ema):
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--workers", type=int, default=1)
     p.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice)")
+    p.add_argument("--bf16", action=argparse.BooleanOptionalAction, help="default: where the processor has units for it; convolutions may be slower in it")
     p.add_argument("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
 
 

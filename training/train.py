@@ -120,7 +120,7 @@ def prepare(a):
     Path(a.out).mkdir(parents=True, exist_ok=True)
     torch.manual_seed(a.seed)
     keep_memory()
-    device, bf16 = device_and_precision()
+    device, bf16 = device_and_precision(a.bf16)
     if device == "cpu" and bf16:
         torch.backends.cuda.enable_flash_sdp(False)  # the CPU's too, whose backward pass in bf16 takes a quarter of a step
     return device, bf16
