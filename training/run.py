@@ -6,6 +6,7 @@ import argparse
 import copy
 import csv
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def arguments(p, minutes, warm_up, decay, ema):
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--workers", type=int, default=1)
     p.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice)")
-    p.add_argument("--bf16", action=argparse.BooleanOptionalAction, help="default: where the processor has units for it; convolutions may be slower in it")
+    p.add_argument("--bf16", action=argparse.BooleanOptionalAction, help="default: where the processor has units for it, which does not always pay")
     p.add_argument("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
 
 
@@ -60,7 +61,7 @@ class Run:
         if self.step == 0:
             self.log.writerow(["step", "minutes", "images", *columns])
         self.begun = self.last = time.monotonic()
-        self.saved, self.losses, self.norms = self.elapsed, [], []
+        self.saved, self.losses, self.norms, self.left_out = self.elapsed, [], [], 0
 
     def resume(self):
         c = torch.load(self.path, map_location=next(self.model.parameters()).device, weights_only=True)
@@ -98,12 +99,26 @@ class Run:
         torch.save(state, f"{self.path}.part")
         os.replace(f"{self.path}.part", self.path)
 
+    def leave_out(self):
+        """A gradient that is no number would make all weights such. One is a bad batch, many in a row are a run that has come apart."""
+        self.left_out += 1
+        print(f"step {self.step}: its gradient is no number, left out", flush=True)
+        if self.left_out == 20:
+            sys.exit(f"20 gradients in a row are no numbers; {self.path} is of before")
+        for p in self.params:
+            p.grad = None
+
     def update(self, loss, images):
         """One step of the optimizers, at a rate that is warmed up linearly, constant, and linear to zero over the last part of the time."""
         if loss.requires_grad:  # else its gradients are there already
             loss.backward()
-        self.norms.append(torch.nn.utils.clip_grad_norm_(self.params, 1.0))
-        self.losses.append(loss.detach())
+        norm = torch.nn.utils.clip_grad_norm_(self.params, 1.0)
+        if norm.isfinite():
+            self.norms.append(norm)
+            self.losses.append(loss.detach())
+            self.left_out = 0
+        else:
+            self.leave_out()
         factor = min(1, (self.step + 1) / self.a.warm_up) * min(1, (1 - self.progress()) / self.a.decay)
         for o, rates in zip(self.optimizers, self.rates):
             for group, rate in zip(o.param_groups, rates):

@@ -11,6 +11,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, PixArtTransfo
 from transformers import CLIPTextModel
 
 import latents
+import run
 from autoencoder import Both, build_autoencoder, gradients, standardise, without_unused
 from data import read_latents, to_input
 from evaluator import Evaluator
@@ -34,6 +35,30 @@ def test_patches_that_show_are_measured():
     assert abs(seams(noise.astype(np.uint8)) - 1) < 0.05
     patches = np.random.default_rng(1).normal(0, 40, (4, 8, 1, 8, 1, 3)).repeat(8, 2).repeat(8, 4).reshape(4, 64, 64, 3)
     assert seams((noise + patches).clip(0, 255).astype(np.uint8)) > 1.5
+
+
+def test_a_step_whose_gradient_is_no_number_is_left_out_and_a_run_of_many_ends():
+    torch.manual_seed(0)
+    net = torch.nn.Linear(3, 1)
+    optimizers = [torch.optim.AdamW(net.parameters(), lr=0.1)]
+    with tempfile.TemporaryDirectory() as folder:
+        a = SimpleNamespace(out=folder, pictures=None, minutes=1, steps=0, session=float("inf"), warm_up=1, decay=1, ema=0.9)
+        r = run.Run(a, net, optimizers, [])
+        update = lambda factor: r.update(factor * net(torch.ones(1, 3)).square().mean(), 1)
+        update(1.0)
+        before = [p.clone() for p in net.parameters()]
+        for _ in range(19):
+            update(float("nan"))
+        assert all(torch.equal(p, q) for p, q in zip(net.parameters(), before)) and len(r.losses) == 1
+        update(1.0)
+        assert not torch.equal(net.weight, before[0]) and net.weight.isfinite().all()
+        ended = None
+        try:
+            for _ in range(20):
+                update(float("inf"))
+        except SystemExit as e:
+            ended = e
+        assert "no numbers" in str(ended)
 
 
 @torch.no_grad()
