@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use headwater::bundled::BUNDLED;
+use headwater::bundled::{BUNDLED, find};
 use headwater::{DeviceChoice, DeviceSettings, ModelFiles, Pipeline, Request, Rng, SharedDevice, Steps, open_device};
 use std::path::{Path, PathBuf};
 
@@ -169,6 +169,20 @@ fn bundled_models_on_the_cpu() {
     for model in BUNDLED {
         let cases = cases(&goldens().join("bundled").join(model.name));
         compare(&cpu(), &model.files(), &cases, &format!("cpu, {}", model.name));
+    }
+}
+
+/// What lies in `assets/models` and is no part of the program.
+#[test]
+fn models_beside_the_program_on_the_cpu() {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/models");
+    for entry in std::fs::read_dir(goldens().join("bundled")).unwrap() {
+        let folder = entry.unwrap().path();
+        let name = folder.file_name().unwrap().to_str().unwrap();
+        if find(name).is_none() {
+            let files = ModelFiles::folder(models.join(name)).unwrap();
+            compare(&cpu(), &files, &cases(&folder), &format!("cpu, {name}"));
+        }
     }
 }
 

@@ -42,23 +42,25 @@ PRESETS = {
         ct=["--recipe", "shapes", "--minutes", 23, "--threads", 1, "--width", 128, "--layers", 4, "--ns-steps", 0, "--lr", 6e-3,
             "--lowest", -1.6, "--decay", 0.5, "--save-minutes", 2],
     ),
-    # 128x128 on two CPU cores: teacher 13 hours, student 6, some two million and half a million pictures where nothing else runs
+    # the settings of icons-128 (icons-128/README.md says how they ran)
     "cpu": dict(
         recipe="wide_things",
-        autoencoder=["--pictures", 160_000, "--threads", 1, "--parts", 2, "--seed", 20],
-        latents=["--count", 300_000, "--threads", 2, "--seed", 21],
-        latent_teacher=["--minutes", 780, "--batch", 64, "--threads", 2, "--compile", *LATENT_TEACHER, "--warm-up", 200, "--seed", 22],
-        judge=["--pictures", 300_000, "--threads", 2],
-        latent_student=["--minutes", 360, "--batch", 64, "--threads", 2, "--compile", *LATENT_STUDENT, "--warm-up", 100, "--seed", 23],
+        autoencoder=["--pictures", 46_000, "--threads", 2, "--seed", 20],
+        latents=["--count", 100_000, "--fold-in", "--threads", 2, "--seed", 21],
+        latent_teacher=["--minutes", 70, "--batch", 64, "--threads", 2, "--compile", *LATENT_TEACHER, "--warm-up", 300, "--seed", 22],
+        judge=["--pictures", 160_000, "--threads", 2],
+        latent_student=["--minutes", 60, "--batch", 64, "--threads", 2, "--compile", *LATENT_STUDENT, "--warm-up", 100, "--seed", 23],
+        quality=["--fold-in"],
     ),
     # the same on one large GPU, in every style
     "gpu": dict(
         recipe="full",
         autoencoder=["--pictures", 1_000_000, "--batch", 32, "--workers", 15, "--seed", 30],
-        latents=["--count", 1_000_000, "--workers", 15, "--seed", 31],
+        latents=["--count", 1_000_000, "--fold-in", "--workers", 15, "--seed", 31],
         latent_teacher=["--pictures", 20_000_000, "--batch", 512, "--workers", 4, *LATENT_TEACHER, "--warm-up", 500, "--seed", 32],
         judge=["--pictures", 600_000, "--batch", 256, "--workers", 15],
         latent_student=["--pictures", 4_000_000, "--batch", 256, "--workers", 4, *LATENT_STUDENT, "--warm-up", 200, "--seed", 33],
+        quality=["--fold-in"],
     ),
 }
 # a teacher's run goes on from where the last one ended, a student's belongs to the teacher of its time

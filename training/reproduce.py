@@ -74,7 +74,7 @@ def main():
     a = p.parse_args()
     preset, data, work, init = PRESETS[a.preset], Path(a.data).resolve(), Path(a.work).resolve(), a.init and Path(a.init).resolve()
     apart = a.rehearse or a.preset == "pixels"  # what is no part of the project
-    models, results = Path(a.models or (work / "models" if apart else HERE / "../assets/models")).resolve(), work if apart else HERE
+    models = Path(a.models or (work / "models" if apart else HERE / "../assets/models")).resolve()
     few = REHEARSAL if a.rehearse else dict.fromkeys(REHEARSAL, [])
     if a.rehearse:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # of what takes no --threads
@@ -82,6 +82,8 @@ def main():
     latents = work / "latents" if "latents" in preset else None
     teacher = models / ("icons-128" if latents else "icons-64")
     student = models / f"{teacher.name}-consistency"
+    results = work if apart else HERE / teacher.name
+    results.mkdir(parents=True, exist_ok=True)
     recipe = ["--recipe", preset["recipe"], "--data", data]
     steps = [step for step in a.only if step not in ("autoencoder", "latents", "ct") or step in preset]
 
@@ -122,7 +124,7 @@ def main():
     if "quality" in steps:
         for captions, file in (preset["recipe"], "quality.json"), ("everyday", "quality-everyday.json"):
             run("quality.py", "--data", data, "--recipe", captions, "--evaluator", work / "judge.pt", "--teacher", teacher, "--student", student,
-                "--count", 300, "--out", results / file, *few["quality"])
+                "--count", 300, "--out", results / file, *preset.get("quality", []), *few["quality"])
     if "plots" in steps:
         logs = lambda kind: [work / name / "log.csv" for name, k in RUNS.items() if name in preset and k == kind]
         run("plot.py", *logs("teacher"), "--out", results / "loss.png")

@@ -31,37 +31,38 @@ def main():
             return folder / name, image
 
         drawn = {p: run(f"{i}.png", "generate", p) for i, p in enumerate(["a yellow house", "a blue fish", "a red heart", "a pizza", "a fox"])}
-        columns = []
+        side, columns = drawn["a pizza"].width, []
+        at = lambda *of_64: [x * side // 64 for x in of_64]  # where these lie in a picture of this size
 
         hole = drawn["a yellow house"].copy()
-        ImageDraw.Draw(hole).rectangle([30, 22, 55, 52], fill="grey")
+        ImageDraw.Draw(hole).rectangle(at(30, 22, 55, 52), fill="grey")
         path, _ = save("house.png", drawn["a yellow house"])
-        columns.append(("inpaint", hole, run("inpaint.png", "inpaint", path, "a yellow house", "--mask", "30,22,26,31")))
+        columns.append(("inpaint", hole, run("inpaint.png", "inpaint", path, "a yellow house", "--mask", ",".join(map(str, at(30, 22, 26, 31))))))
 
         path, grey = save("grey.png", drawn["a blue fish"].convert("L").convert("RGB"))
         columns.append(("colorize", grey, run("colorize.png", "colorize", path, "an orange fish")))
 
-        path, small = save("small.png", drawn["a pizza"].resize((16, 16), Image.Resampling.BOX))
-        columns.append(("upscale --scale 4", small.resize((64, 64), Image.Resampling.NEAREST), run("upscale.png", "upscale", path, "a pizza", "--scale", "4")))
+        path, small = save("small.png", drawn["a pizza"].resize((side // 4, side // 4), Image.Resampling.BOX))
+        columns.append(("upscale --scale 4", small.resize((side, side), Image.Resampling.NEAREST), run("upscale.png", "upscale", path, "a pizza", "--scale", "4")))
 
-        noise = np.random.default_rng(0).normal(0, 0.4 * 127.5, (64, 64, 3))
+        noise = np.random.default_rng(0).normal(0, 0.4 * 127.5, (side, side, 3))
         noisy = Image.fromarray((np.asarray(drawn["a fox"]) + noise).clip(0, 255).round().astype("uint8"))
         path, noisy = save("noisy.png", noisy)
         columns.append(("restore --sigma 0.4", noisy, run("restore.png", "restore", path, "a fox", "--sigma", "0.4")))
 
-        strokes = Image.new("RGB", (64, 64), "white")
+        strokes = Image.new("RGB", (side, side), "white")
         draw = ImageDraw.Draw(strokes)
-        draw.polygon([(10, 30), (32, 8), (54, 30)], fill=(150, 60, 40))
-        draw.rectangle([14, 30, 50, 56], fill=(90, 150, 210))
-        draw.rectangle([28, 42, 37, 56], fill=(110, 70, 40))
+        draw.polygon(at(10, 30, 32, 8, 54, 30), fill=(150, 60, 40))
+        draw.rectangle(at(14, 30, 50, 56), fill=(90, 150, 210))
+        draw.rectangle(at(28, 42, 37, 56), fill=(110, 70, 40))
         path, strokes = save("strokes.png", strokes)
         columns.append(("stroke", strokes, run("stroke.png", "stroke", path, "a blue house")))
 
-        half = drawn["a red heart"].crop((0, 0, 32, 64))
+        half = drawn["a red heart"].crop((0, 0, side // 2, side))
         path, half = save("half.png", half)
-        before = Image.new("RGB", (64, 64), "grey")
+        before = Image.new("RGB", (side, side), "grey")
         before.paste(half)
-        columns.append(("outpaint --right 32", before, run("outpaint.png", "outpaint", path, "a red heart", "--right", "32")))
+        columns.append((f"outpaint --right {side // 2}", before, run("outpaint.png", "outpaint", path, "a red heart", "--right", str(side // 2))))
 
         ends = [save(f"end-{i}.png", drawn[p])[0] for i, p in enumerate(["a red heart", "a pizza"])]
         way = folder / "way"

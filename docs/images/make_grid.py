@@ -15,7 +15,7 @@ PROMPTS = [
     "a red heart", "a strawberry", "a rocket", "a pizza", "a fox", "a butterfly, black and white icon",
     "a lion", "a frog, 3d style", "a blue rose", "a blue fox", "a green rocket", "a purple fox, 3d style",
 ]
-COLUMNS, SCALE, GAP = 6, 2, 8
+COLUMNS, CELL, GAP = 6, 128, 8
 
 
 def main():
@@ -27,11 +27,11 @@ def main():
             subprocess.run([sys.argv[1], "generate", prompt, "--seed", "1", "--quiet", "--output", path], check=True, stdout=subprocess.DEVNULL)
             seconds.append(time.monotonic() - start)
             pictures.append(Image.open(path).convert("RGB"))
-    cell = SCALE * pictures[0].width + GAP
+    cell = CELL + GAP
     sheet = Image.new("RGB", (COLUMNS * cell + GAP, -(-len(pictures) // COLUMNS) * cell + GAP), "white")
     for i, picture in enumerate(pictures):
         at = GAP + i % COLUMNS * cell, GAP + i // COLUMNS * cell
-        sheet.paste(picture.resize((cell - GAP, cell - GAP), Image.Resampling.NEAREST), at)
+        sheet.paste(picture.resize((CELL, CELL), Image.Resampling.NEAREST), at)
     sheet.save(Path(__file__).with_name("grid.png"))
     print(*(f"{s:.2f} s  {p}" for s, p in zip(seconds, PROMPTS)), sep="\n")
 

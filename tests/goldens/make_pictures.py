@@ -1,8 +1,9 @@
-"""Pictures that diffusers makes from a PixArt pipeline in pixel space, with every sampler we have: pictures/ in each folder.
+"""Pictures that diffusers makes from a PixArt pipeline whose text encoder is CLIP's, in pixel space or on latents, with every sampler we have: pictures/
+in each folder.
 
     pip install -r requirements.txt && python make_pictures.py FOLDER... [--out DIR] [--steps N]
 
-diffusers' PixArtAlphaPipeline needs an autoencoder, so its loop stands here, line for line in the same order: prompts padded
+diffusers' PixArtAlphaPipeline needs an autoencoder and T5, so its loop stands here, line for line in the same order: prompts padded
 to the encoder's length with their mask, [negative, positive] in one batch, guidance, learned sigma dropped, the step of
 diffusers' own scheduler made by `from_config`. Every picture is made a second time with networks in f64; a case in which the
 two differ by more than one grey level would test rounding, not us, and stops the script.
@@ -17,7 +18,7 @@ from pathlib import Path
 import diffusers
 import numpy as np
 import torch
-from diffusers import PixArtTransformer2DModel
+from diffusers import AutoencoderKL, PixArtTransformer2DModel
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -57,12 +58,20 @@ class Pipeline:
         self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
         self.text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32).eval()
         self.transformer = PixArtTransformer2DModel.from_pretrained(folder / "transformer", torch_dtype=torch.float32).eval()
+        latent = self.index["vae"][0] is not None
+        self.vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32).eval() if latent else None
         self.scheduler_class = getattr(diffusers, self.index["scheduler"][1])
         self.scheduler = self.scheduler_class.from_pretrained(folder / "scheduler")
 
     def to(self, dtype):
-        self.text_encoder.to(dtype), self.transformer.to(dtype)
+        for network in filter(None, (self.text_encoder, self.transformer, self.vae)):
+            network.to(dtype)
         return self
+
+    @property
+    def reduction(self):
+        """Pixels to a latent, in each direction."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1) if self.vae else 1
 
     def encode(self, prompt):
         length = min(120, self.tokenizer.model_max_length)
@@ -80,7 +89,7 @@ class Pipeline:
         scheduler.set_timesteps(steps)
         channels = self.transformer.config.in_channels
         generator = torch.Generator("cpu").manual_seed(seed)
-        noise = torch.randn((1, channels, height, width), generator=generator)
+        noise = torch.randn((1, channels, height // self.reduction, width // self.reduction), generator=generator)
         # As diffusers' pipelines do: a scheduler that adds noise goes on where the first left off.
         extra = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
         x = noise.to(dtype) * scheduler.init_noise_sigma
@@ -96,6 +105,8 @@ class Pipeline:
             if self.transformer.config.out_channels // 2 == channels:
                 out = out.chunk(2, dim=1)[0]
             x = scheduler.step(out, t, x, return_dict=False, **extra)[0]
+        if self.vae:
+            x = self.vae.decode(x / self.vae.config.scaling_factor).sample
         image = (x / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float().numpy()
         return (image * 255).round().astype("uint8")[0], [float(t) for t in scheduler.timesteps]
 
@@ -109,9 +120,9 @@ def make(folder, out, steps):
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     pipeline, listed = Pipeline(folder), []
-    config = pipeline.transformer.config
+    side = pipeline.transformer.config.sample_size * pipeline.reduction
     consistent = pipeline.scheduler_class is diffusers.LCMScheduler
-    for name, case in consistency_cases(config.sample_size) if consistent else cases(config.sample_size, steps):
+    for name, case in consistency_cases(side) if consistent else cases(side, steps):
         picture, timesteps = pipeline.to(torch.float32)(**case)
         precise, _ = pipeline.to(torch.float64)(**case, dtype=torch.float64)
         rounding = int(np.abs(picture.astype(int) - precise).max())

@@ -99,6 +99,7 @@ const GOLDENS: &[(&str, &[&str])] = &[
         "tests/goldens/make_pictures.py",
         &["assets/models/icons-64-consistency", "--out", "tests/goldens/bundled/icons-64-consistency"],
     ),
+    ("tests/goldens/make_pictures.py", &["assets/models/icons-128", "--out", "tests/goldens/bundled/icons-128"]),
     ("tests/goldens/make_latents.py", &[]),
     ("tests/goldens/make_pixart.py", &[]),
     ("tests/goldens/make_prompts.py", &[]),
