@@ -2,6 +2,7 @@
 
     python autoencoder.py --data DIR --out RUN --pictures 160000   # the same command resumes a stopped run
     python export.py RUN/checkpoint.pt --autoencoder --data DIR --out FOLDER
+    python autoencoder.py --decoder-of FOLDER --data DIR --out MORE --pictures 30000 --adversary-from 0.2   # latents stay what they are
 
 diffusers' AutoencoderKL (Rombach et al. 2022, "High-resolution image synthesis with latent diffusion models"), small enough that two
 CPU cores draw a picture of its latents in some hundredths of a second. It learns drawings on white and on coloured backgrounds;
@@ -26,7 +27,7 @@ from torch.nn import functional as F
 import run
 from data import RECIPES, RGB, over, to_input
 from muon import Muon
-from sample import grid
+from sample import grid, load_autoencoder
 from seams import seams
 from train import get_mix, prepare, visible_error
 
@@ -60,9 +61,12 @@ class Discriminator(nn.Sequential):
 
 
 class Both(nn.Module):
-    def __init__(self, autoencoder):
+    def __init__(self, autoencoder, decoder_alone=False):
         super().__init__()
         self.autoencoder, self.discriminator = autoencoder, Discriminator()
+        if decoder_alone:
+            for part in (autoencoder.encoder, autoencoder.quant_conv):
+                part.requires_grad_(False)
 
     def encode(self, x):
         """-> mean and logarithm of the variance of the latents"""
@@ -71,6 +75,10 @@ class Both(nn.Module):
 
     def decode(self, z):
         return self.autoencoder.decode(z).sample
+
+
+def trained(net):
+    return [p for p in net.parameters() if p.requires_grad]
 
 
 def difference_loss(picture, goal):
@@ -201,6 +209,8 @@ def arguments():
     p.add_argument("--recipe", choices=RECIPES, default="drawings")
     p.add_argument("--channels", type=int, nargs="+", default=(16, 32, 64, 96), help="at 128x128, 64x64, 32x32 and 16x16")
     p.add_argument("--latent-channels", type=int, default=8)
+    p.add_argument("--decoder-of", metavar="FOLDER", help="train only the decoder of this exported autoencoder, so that its latents, and models on them, "
+                   "stay what they are")
     p.add_argument("--lr", type=float, default=6e-3, help="Muon's; the rest follows in fixed proportion")
     p.add_argument("--divergence", type=float, default=5e-4, help="weight of the latents' divergence from the normal distribution")
     p.add_argument("--noise", type=float, default=0.15, help="most noise in the latents that are drawn, which a diffusion model makes not exactly; of their spread")
@@ -217,7 +227,7 @@ def arguments():
 def optimizers(both, lr, ns_steps):
     """Muon for the autoencoder's convolutions, AdamW for what else it has and for the discriminator."""
     groups = {"muon": [], "rest": [], "discriminator": list(both.discriminator.parameters())}
-    for p in both.autoencoder.parameters():
+    for p in trained(both.autoencoder):
         groups["muon" if p.ndim == 4 and ns_steps else "rest"].append(p)
     adam = [{"params": groups["rest"], "lr": 0.2 * lr}, {"params": groups["discriminator"], "lr": 5e-4}]
     return [
@@ -246,12 +256,12 @@ def losses(a, both, x, generator, adversary):
 
 
 def gradients(a, both, x, seed, bf16, adversary):
-    """-> the losses as numbers, and the gradient of each parameter by that of its network"""
+    """-> the losses as numbers, and the gradient of each parameter that is trained by that of its network"""
     generator = torch.Generator(x.device).manual_seed(seed)
     with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
         *parts, tell = losses(a, both, x, generator, adversary)
-    of = lambda loss, net: torch.autograd.grad(loss, list(net.parameters()), retain_graph=adversary)
-    slopes = [*of(sum(parts), both.autoencoder), *(of(tell, both.discriminator) if adversary else [None] * len(list(both.discriminator.parameters())))]
+    of = lambda loss, net: torch.autograd.grad(loss, trained(net), retain_graph=adversary)
+    slopes = [*of(sum(parts), both.autoencoder), *(of(tell, both.discriminator) if adversary else [None] * len(trained(both.discriminator)))]
     return [float(v) for v in torch.stack([*parts, tell if adversary else x.new_zeros(())]).detach()], slopes
 
 
@@ -259,11 +269,17 @@ def main():
     a = arguments()
     device, bf16 = prepare(a)
     mix = get_mix(a)
-    both = Both(build_autoencoder(a.channels, a.latent_channels)).to(device)
+    if a.decoder_of:
+        autoencoder = load_autoencoder(a.decoder_of).train().requires_grad_(True)
+        vars(a).update(channels=autoencoder.config.block_out_channels, latent_channels=autoencoder.config.latent_channels)
+    else:
+        autoencoder = build_autoencoder(a.channels, a.latent_channels)
+    both = Both(autoencoder, a.decoder_of is not None).to(device)
     columns = ["difference", "half", "divergence", "fool", "tell", "psnr_white", "psnr_coloured", "psnr_noisy", "seams", "latent_std", "noise_std"]
     r = run.Run(a, both, optimizers(both, a.lr, a.ns_steps), columns)
     (*sets, smooth), recent = held_out(mix, a.held_out), []
-    pool = ThreadPoolExecutor(a.parts)
+    # One part stays on this thread: another would have a team of OpenMP threads of its own, and two teams on the same cores wait for each other.
+    each = ThreadPoolExecutor(a.parts).map if a.parts > 1 else map
     data = torch.utils.data.DataLoader(Pictures(mix, a.batch, a.seed, r.step), batch_size=None, num_workers=a.workers, prefetch_factor=8)
     for rgb in data:
         due, code = r.tick()
@@ -281,8 +297,8 @@ def main():
         adversary = r.progress() >= a.adversary_from
         first = (a.seed * 10_000_019 + r.step) * a.parts  # so a resumed run draws the same noise
         work = lambda i: gradients(a, both, to_input(rgb[i :: a.parts], device), first + i, bf16, adversary)
-        values, slopes = zip(*pool.map(work, range(a.parts)))
-        for p, *g in zip(both.parameters(), *slopes):
+        values, slopes = zip(*each(work, range(a.parts)))
+        for p, *g in zip(trained(both), *slopes):
             p.grad = None if g[0] is None else sum(g) / a.parts
         recent.append(np.mean(values, 0))
         r.update(torch.tensor(recent[-1].sum()), len(rgb))

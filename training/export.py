@@ -71,8 +71,8 @@ def write(model, tokenizer, data, out, guidance=3.0, steps=20, consistency=False
 
 
 def write_autoencoder(checkpoint, data, out, pictures=2000):
-    """The folder vae/, with latents standardised on so many pictures and without those that nothing is drawn from, and NOTICE.md; and what the loaded
-    autoencoder makes of drawings it never saw, at most as many."""
+    """The folder vae/, with latents standardised on so many pictures and without those that nothing is drawn from (but where only its decoder was trained),
+    and NOTICE.md; and what the loaded autoencoder makes of drawings it never saw, at most as many."""
     c = torch.load(checkpoint, map_location="cpu", weights_only=True)
     a = c["arguments"]
     autoencoder = build_autoencoder(a["channels"], a["latent_channels"]).eval()
@@ -81,8 +81,9 @@ def write_autoencoder(checkpoint, data, out, pictures=2000):
     mix = Mix(data, RECIPES[a["recipe"]])
     *sets, smooth = held_out(mix, pictures)
     before = reconstruct(autoencoder, sets[1][:48])
-    standardise(autoencoder, np.stack([mix.sample()[0] for _ in range(pictures)]))
-    autoencoder = without_unused(autoencoder)
+    if not a.get("decoder_of"):
+        standardise(autoencoder, np.stack([mix.sample()[0] for _ in range(pictures)]))
+        autoencoder = without_unused(autoencoder)
     copy.deepcopy(autoencoder).half().save_pretrained(out / "vae")
     shutil.copyfile(Path(data) / "NOTICE.md", out / "NOTICE.md")
     loaded = AutoencoderKL.from_pretrained(out, subfolder="vae", torch_dtype=torch.float32).eval()

@@ -12,7 +12,7 @@ from transformers import CLIPTextModel
 
 import latents
 import run
-from autoencoder import Both, build_autoencoder, gradients, standardise, without_unused
+from autoencoder import Both, build_autoencoder, gradients, optimizers, standardise, trained, without_unused
 from data import read_latents, to_input
 from evaluator import Evaluator
 from export import write
@@ -108,6 +108,21 @@ def test_generator_and_discriminator_each_learn_from_their_own_loss():
     a.half = a.adversary = 0.0
     whole = gradients(a, both, x, 0, False, False)[1][last]
     torch.testing.assert_close((slopes[last] - without[last]).norm(), 0.1 * whole.norm(), rtol=0.01, atol=0)
+
+
+def test_a_decoder_that_is_trained_alone_leaves_latents_as_they_are():
+    both = Both(small(), decoder_alone=True)
+    x = torch.rand(2, 3, 32, 32) * 2 - 1
+    before, drawn = both.encode(x)[0], both.decode(both.encode(x)[0])
+    a = SimpleNamespace(noise=0.1, half=0.1, divergence=1e-3, adversary=0.1)
+    _, slopes = gradients(a, both, x, 0, False, True)
+    for p, g in zip(trained(both), slopes, strict=True):
+        p.grad = g
+    for o in optimizers(both, 1e-2, 5):
+        o.step()
+    assert torch.equal(both.encode(x)[0], before) and not torch.allclose(both.decode(before), drawn)
+    unmoved = {name.split(".")[0] for name, p in both.autoencoder.named_parameters() if not p.requires_grad}
+    assert unmoved == {"encoder", "quant_conv"}
 
 
 def test_muon_moves_a_convolution_as_the_matrix_it_is():
