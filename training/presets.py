@@ -42,12 +42,12 @@ PRESETS = {
         ct=["--recipe", "shapes", "--minutes", 23, "--threads", 1, "--width", 128, "--layers", 4, "--ns-steps", 0, "--lr", 6e-3,
             "--lowest", -1.6, "--decay", 0.5, "--save-minutes", 2],
     ),
-    # the settings of icons-128 (icons-128/README.md says how they ran)
+    # the settings of icons-128 (icons-128/README.md says how they ran; judge and student have not yet)
     "cpu": dict(
         recipe="wide_things",
-        autoencoder=["--pictures", 46_000, "--threads", 2, "--seed", 20],
+        autoencoder=["--pictures", 34_500, "--batch", 4, "--threads", 2, "--seed", 20],
         latents=["--count", 100_000, "--fold-in", "--threads", 2, "--seed", 21],
-        latent_teacher=["--minutes", 70, "--batch", 64, "--threads", 2, "--compile", *LATENT_TEACHER, "--warm-up", 300, "--seed", 22],
+        latent_teacher=["--minutes", 53, "--batch", 64, "--threads", 2, "--compile", *LATENT_TEACHER, "--warm-up", 300, "--seed", 22],
         judge=["--pictures", 160_000, "--threads", 2],
         latent_student=["--minutes", 60, "--batch", 64, "--threads", 2, "--compile", *LATENT_STUDENT, "--warm-up", 100, "--seed", 23],
         quality=["--fold-in"],
